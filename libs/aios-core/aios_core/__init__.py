@@ -1,0 +1,1 @@
+"""Identifiers, money, values, labels, errors and canonical hashing: pure types and functions."""

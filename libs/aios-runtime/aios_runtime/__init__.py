@@ -1,0 +1,1 @@
+"""What a service runs on: bus, store, telemetry, lifecycle."""

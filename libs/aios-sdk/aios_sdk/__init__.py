@@ -1,0 +1,1 @@
+"""What authors of agents and connectors import, with the conformance suite."""

@@ -1,0 +1,1 @@
+"""Fakes, contract suites, builders."""

@@ -1,0 +1,1 @@
+"""Sandboxes, model calls, token accounting."""

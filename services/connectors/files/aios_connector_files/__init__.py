@@ -1,0 +1,1 @@
+"""Files under declared roots: read, write, undo, watch."""

@@ -1,0 +1,1 @@
+"""The one door: gRPC API and HTTP ingress."""

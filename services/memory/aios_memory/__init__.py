@@ -1,0 +1,1 @@
+"""Entities, facts, documents, episodes, artifacts."""

@@ -1,0 +1,1 @@
+"""Runs, timers, approvals, budgets, resources."""
