@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, Union
 
 from aios_core.errors import TerminalError
 from aios_core.labels import Label, meet
@@ -33,9 +33,9 @@ class Pointer:
     name: str = ""
 
 
-Plain: TypeAlias = (
-    "None | bool | int | Decimal | str | bytes | datetime | Pointer | Sequence[Plain] | Mapping[str, Plain]"
-)
+Plain: TypeAlias = Union[  # noqa: UP007 (recursive)
+    None, bool, int, Decimal, str, bytes, datetime, Pointer, "Sequence[Plain]", "Mapping[str, Plain]"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Leaf:
     label: Label
 
 
-Value: TypeAlias = "Leaf | list[Value] | dict[str, Value]"
+Value: TypeAlias = Union[Leaf, "list[Value]", "dict[str, Value]"]  # noqa: UP007 (recursive)
 
 
 def labeled(data: Plain, label: Label, *, depth: int = 0) -> Value:

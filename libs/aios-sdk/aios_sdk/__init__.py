@@ -1,1 +1,1 @@
-"""What authors of agents and connectors import, with the conformance suite."""
+"""What authors of agents and connectors import (`aios_sdk.connector`), what hosts them, and the conformance suite."""

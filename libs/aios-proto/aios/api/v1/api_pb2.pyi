@@ -319,16 +319,22 @@ class WatchRunResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     EVENT_FIELD_NUMBER: builtins.int
+    ENTRY_FIELD_NUMBER: builtins.int
     @property
     def event(self) -> aios.run.v1.events_pb2.RunEvent: ...
+    @property
+    def entry(self) -> Global___TimelineEntry:
+        """The same in words; absent when there is nothing to tell."""
+
     def __init__(
         self,
         *,
         event: aios.run.v1.events_pb2.RunEvent | None = ...,
+        entry: Global___TimelineEntry | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["event", b"event"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["entry", b"entry", "event", b"event"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["event", b"event"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["entry", b"entry", "event", b"event"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WatchRunResponse: typing_extensions.TypeAlias = WatchRunResponse
@@ -486,7 +492,7 @@ class TimelineEntry(google.protobuf.message.Message):
     why: builtins.str
     step: builtins.str
     tone: builtins.str
-    """`ok`, `waiting`, `problem`, `undone`, `info`."""
+    """`ok`, `waiting` (for a person), `working`, `problem`, `undone`, `info`."""
     cost_micros: builtins.int
     duration_ms: builtins.int
     sequence: builtins.int
@@ -1022,20 +1028,200 @@ Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
 class ServiceHealth(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class FactsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
     SERVICE_FIELD_NUMBER: builtins.int
     READY_FIELD_NUMBER: builtins.int
     DETAIL_FIELD_NUMBER: builtins.int
+    FACTS_FIELD_NUMBER: builtins.int
     service: builtins.str
     ready: builtins.bool
     detail: builtins.str
+    @property
+    def facts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """What `aios doctor` shows, such as the protections of the sandbox."""
+
     def __init__(
         self,
         *,
         service: builtins.str = ...,
         ready: builtins.bool = ...,
         detail: builtins.str = ...,
+        facts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["detail", b"detail", "ready", b"ready", "service", b"service"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["detail", b"detail", "facts", b"facts", "ready", b"ready", "service", b"service"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ServiceHealth: typing_extensions.TypeAlias = ServiceHealth
+
+@typing.final
+class Token(google.protobuf.message.Message):
+    """A bearer token is `aios_<token_id>_<secret>`. The client makes the secret (32 random bytes or more, as text) and sends
+    its hash alone, so the server never holds what could be stolen from it, and a repeated request gives the same answer.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    CREATE_TIME_MS_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_MS_FIELD_NUMBER: builtins.int
+    REVOKED_FIELD_NUMBER: builtins.int
+    token_id: builtins.str
+    name: builtins.str
+    actor: builtins.str
+    """Who acts with it, such as `person:owner`."""
+    create_time_ms: builtins.int
+    expire_time_ms: builtins.int
+    """0: it does not expire."""
+    revoked: builtins.bool
+    @property
+    def scopes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """`read`, `run`, `approve`, `events`, `admin`."""
+
+    def __init__(
+        self,
+        *,
+        token_id: builtins.str = ...,
+        name: builtins.str = ...,
+        scopes: collections.abc.Iterable[builtins.str] | None = ...,
+        actor: builtins.str = ...,
+        create_time_ms: builtins.int = ...,
+        expire_time_ms: builtins.int = ...,
+        revoked: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "create_time_ms", b"create_time_ms", "expire_time_ms", b"expire_time_ms", "name", b"name", "revoked", b"revoked", "scopes", b"scopes", "token_id", b"token_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Token: typing_extensions.TypeAlias = Token
+
+@typing.final
+class CreateTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    SCOPES_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_MS_FIELD_NUMBER: builtins.int
+    SECRET_SHA256_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    name: builtins.str
+    expire_time_ms: builtins.int
+    secret_sha256: builtins.bytes
+    """SHA-256 of the secret."""
+    @property
+    def scopes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+        scopes: collections.abc.Iterable[builtins.str] | None = ...,
+        expire_time_ms: builtins.int = ...,
+        secret_sha256: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["expire_time_ms", b"expire_time_ms", "name", b"name", "request_id", b"request_id", "scopes", b"scopes", "secret_sha256", b"secret_sha256"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CreateTokenRequest: typing_extensions.TypeAlias = CreateTokenRequest
+
+@typing.final
+class CreateTokenResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    @property
+    def token(self) -> Global___Token: ...
+    def __init__(
+        self,
+        *,
+        token: Global___Token | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["token", b"token"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["token", b"token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CreateTokenResponse: typing_extensions.TypeAlias = CreateTokenResponse
+
+@typing.final
+class ListTokensRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ListTokensRequest: typing_extensions.TypeAlias = ListTokensRequest
+
+@typing.final
+class ListTokensResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: builtins.int
+    @property
+    def tokens(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Token]: ...
+    def __init__(
+        self,
+        *,
+        tokens: collections.abc.Iterable[Global___Token] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["tokens", b"tokens"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListTokensResponse: typing_extensions.TypeAlias = ListTokensResponse
+
+@typing.final
+class RevokeTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    TOKEN_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    token_id: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        token_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["request_id", b"request_id", "token_id", b"token_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RevokeTokenRequest: typing_extensions.TypeAlias = RevokeTokenRequest
+
+@typing.final
+class RevokeTokenResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: builtins.int
+    @property
+    def token(self) -> Global___Token: ...
+    def __init__(
+        self,
+        *,
+        token: Global___Token | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["token", b"token"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["token", b"token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RevokeTokenResponse: typing_extensions.TypeAlias = RevokeTokenResponse

@@ -298,3 +298,43 @@ class SystemServiceServicer(metaclass=abc.ABCMeta):
         """What needs a person, what runs, what it cost."""
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class TokenServiceStub:
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> TokenServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> TokenServiceAsyncStub: ...
+    CreateToken: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CreateTokenRequest, aios.api.v1.api_pb2.CreateTokenResponse]
+    ListTokens: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListTokensRequest, aios.api.v1.api_pb2.ListTokensResponse]
+    RevokeToken: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RevokeTokenRequest, aios.api.v1.api_pb2.RevokeTokenResponse]
+
+@typing.type_check_only
+class TokenServiceAsyncStub(TokenServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    CreateToken: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CreateTokenRequest, aios.api.v1.api_pb2.CreateTokenResponse]  # type: ignore[assignment]
+    ListTokens: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListTokensRequest, aios.api.v1.api_pb2.ListTokensResponse]  # type: ignore[assignment]
+    RevokeToken: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RevokeTokenRequest, aios.api.v1.api_pb2.RevokeTokenResponse]  # type: ignore[assignment]
+
+class TokenServiceServicer(metaclass=abc.ABCMeta):
+    @abc.abstractmethod
+    def CreateToken(
+        self,
+        request: aios.api.v1.api_pb2.CreateTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.CreateTokenResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.CreateTokenResponse]]: ...
+
+    @abc.abstractmethod
+    def ListTokens(
+        self,
+        request: aios.api.v1.api_pb2.ListTokensRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ListTokensResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ListTokensResponse]]: ...
+
+    @abc.abstractmethod
+    def RevokeToken(
+        self,
+        request: aios.api.v1.api_pb2.RevokeTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.RevokeTokenResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RevokeTokenResponse]]: ...
+
+def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -32,8 +32,8 @@ class _AuthorityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     """Ground truth."""
 
 class Authority(_Authority, metaclass=_AuthorityEnumTypeWrapper):
-    """Memory's steps come as tasks on its lane (targets `memory.get_entity`, `memory.put_entity`, …); what other services
-    ask of it directly is below: aios.qry.memory.v1.<name>.<workspace>, artifacts in chunks.
+    """Memory's steps come as tasks on its lane (targets `memory.read`, `memory.write`); what other services ask of it
+    directly is below: aios.qry.memory.v1.<name>.<workspace>, artifacts in chunks.
     """
 
 AUTHORITY_UNSPECIFIED: Authority.ValueType  # 0
@@ -56,12 +56,15 @@ class Provenance(google.protobuf.message.Message):
     EVENT_ID_FIELD_NUMBER: builtins.int
     SOURCES_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
+    UNDOES_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     step: builtins.str
     effect_key: builtins.str
     actor: builtins.str
     event_id: builtins.str
     traceparent: builtins.str
+    undoes: builtins.int
+    """The version of the same record that this one takes back; 0: none."""
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """What it was made from: `artifact:<sha256>`, `fact:…@version`."""
@@ -76,8 +79,9 @@ class Provenance(google.protobuf.message.Message):
         event_id: builtins.str = ...,
         sources: collections.abc.Iterable[builtins.str] | None = ...,
         traceparent: builtins.str = ...,
+        undoes: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "effect_key", b"effect_key", "event_id", b"event_id", "run_id", b"run_id", "sources", b"sources", "step", b"step", "traceparent", b"traceparent"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "effect_key", b"effect_key", "event_id", b"event_id", "run_id", b"run_id", "sources", b"sources", "step", b"step", "traceparent", b"traceparent", "undoes", b"undoes"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Provenance: typing_extensions.TypeAlias = Provenance
@@ -99,6 +103,7 @@ class Record(google.protobuf.message.Message):
     PROVENANCE_FIELD_NUMBER: builtins.int
     CREATE_TIME_MS_FIELD_NUMBER: builtins.int
     SCHEMA_FIELD_NUMBER: builtins.int
+    LABELED_KEY_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     kind: builtins.str
     """`entity`, `fact`, `document`."""
@@ -113,6 +118,8 @@ class Record(google.protobuf.message.Message):
     """Thousandths."""
     create_time_ms: builtins.int
     schema: builtins.str
+    labeled_key: builtins.bytes
+    """The key as a canonical aios.value.v1.Value: it keeps the label it was written under."""
     @property
     def provenance(self) -> Global___Provenance: ...
     def __init__(
@@ -129,10 +136,11 @@ class Record(google.protobuf.message.Message):
         provenance: Global___Provenance | None = ...,
         create_time_ms: builtins.int = ...,
         schema: builtins.str = ...,
+        labeled_key: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["provenance", b"provenance"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["authority", b"authority", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "deleted", b"deleted", "key", b"key", "kind", b"kind", "provenance", b"provenance", "schema", b"schema", "value", b"value", "version", b"version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["authority", b"authority", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "deleted", b"deleted", "key", b"key", "kind", b"kind", "labeled_key", b"labeled_key", "provenance", b"provenance", "schema", b"schema", "value", b"value", "version", b"version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Record: typing_extensions.TypeAlias = Record
@@ -241,37 +249,169 @@ class ListVersionsRequest(google.protobuf.message.Message):
     WORKSPACE_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     KEY_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     kind: builtins.str
     key: builtins.str
+    page_size: builtins.int
+    page_token: builtins.str
     def __init__(
         self,
         *,
         workspace: builtins.str = ...,
         kind: builtins.str = ...,
         key: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "kind", b"kind", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListVersionsRequest: typing_extensions.TypeAlias = ListVersionsRequest
 
 @typing.final
 class ListVersionsResponse(google.protobuf.message.Message):
+    """Oldest first."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RECORDS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
     @property
     def records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Record]: ...
     def __init__(
         self,
         *,
         records: collections.abc.Iterable[Global___Record] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["records", b"records"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["next_page_token", b"next_page_token", "records", b"records"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListVersionsResponse: typing_extensions.TypeAlias = ListVersionsResponse
+
+@typing.final
+class ListUsesRequest(google.protobuf.message.Message):
+    """What was made from a source: the way from a poisoned fact to all that used it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    source: builtins.str
+    """`artifact:<sha256 in hex>`, `fact:<key>@<version>`, `run:<run id>`, `event:<event id>`, …"""
+    page_size: builtins.int
+    page_token: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        source: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "source", b"source", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListUsesRequest: typing_extensions.TypeAlias = ListUsesRequest
+
+@typing.final
+class ListUsesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    USES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    @property
+    def uses(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Use]: ...
+    def __init__(
+        self,
+        *,
+        uses: collections.abc.Iterable[Global___Use] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["next_page_token", b"next_page_token", "uses", b"uses"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListUsesResponse: typing_extensions.TypeAlias = ListUsesResponse
+
+@typing.final
+class Use(google.protobuf.message.Message):
+    """One version of a record names the source in its provenance."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    UNDONE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    key: builtins.str
+    version: builtins.int
+    undone: builtins.bool
+    """The version was taken back since."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        key: builtins.str = ...,
+        version: builtins.int = ...,
+        undone: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "kind", b"kind", "undone", b"undone", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Use: typing_extensions.TypeAlias = Use
+
+@typing.final
+class UndoToken(google.protobuf.message.Message):
+    """What `memory.write` needs to take back what it wrote (Outcome.undo_token)."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WRITTEN_FIELD_NUMBER: builtins.int
+    @property
+    def written(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___WrittenVersion]: ...
+    def __init__(
+        self,
+        *,
+        written: collections.abc.Iterable[Global___WrittenVersion] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["written", b"written"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___UndoToken: typing_extensions.TypeAlias = UndoToken
+
+@typing.final
+class WrittenVersion(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    key: builtins.str
+    version: builtins.int
+    before: builtins.int
+    """The version that stood before it; 0: the record did not exist."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        key: builtins.str = ...,
+        version: builtins.int = ...,
+        before: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["before", b"before", "key", b"key", "kind", b"kind", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___WrittenVersion: typing_extensions.TypeAlias = WrittenVersion
 
 @typing.final
 class Episode(google.protobuf.message.Message):
@@ -367,7 +507,10 @@ Global___ListEpisodesResponse: typing_extensions.TypeAlias = ListEpisodesRespons
 
 @typing.final
 class PutArtifactRequest(google.protobuf.message.Message):
-    """Uploads are staged by `upload_id` and become visible, whole and durable, with the last chunk."""
+    """Uploads are staged by `upload_id` and become visible, whole and durable, with the last chunk. A chunk may come again; one
+    that leaves a gap is refused (UNAVAILABLE, detail `received`). An empty chunk at 0 asks how far an upload has come. With
+    `sha256` in a request, what is stored already need not be sent.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -441,6 +584,7 @@ class GetArtifactRequest(google.protobuf.message.Message):
     sha256: builtins.bytes
     offset: builtins.int
     limit: builtins.int
+    """Bytes of the chunk, at most and by default 128 KiB; -1: none, only what is known of it."""
     def __init__(
         self,
         *,
@@ -462,10 +606,12 @@ class GetArtifactResponse(google.protobuf.message.Message):
     SIZE_FIELD_NUMBER: builtins.int
     MEDIA_TYPE_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
+    CREATE_TIME_MS_FIELD_NUMBER: builtins.int
     chunk: builtins.bytes
     size: builtins.int
     media_type: builtins.str
     name: builtins.str
+    create_time_ms: builtins.int
     def __init__(
         self,
         *,
@@ -473,11 +619,42 @@ class GetArtifactResponse(google.protobuf.message.Message):
         size: builtins.int = ...,
         media_type: builtins.str = ...,
         name: builtins.str = ...,
+        create_time_ms: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunk", b"chunk", "media_type", b"media_type", "name", b"name", "size", b"size"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chunk", b"chunk", "create_time_ms", b"create_time_ms", "media_type", b"media_type", "name", b"name", "size", b"size"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetArtifactResponse: typing_extensions.TypeAlias = GetArtifactResponse
+
+@typing.final
+class Artifact(google.protobuf.message.Message):
+    """What memory keeps of an artifact beside its bytes; the name and media type are those of the first upload."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: builtins.int
+    SIZE_FIELD_NUMBER: builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    CREATE_TIME_MS_FIELD_NUMBER: builtins.int
+    sha256: builtins.bytes
+    size: builtins.int
+    media_type: builtins.str
+    name: builtins.str
+    create_time_ms: builtins.int
+    def __init__(
+        self,
+        *,
+        sha256: builtins.bytes = ...,
+        size: builtins.int = ...,
+        media_type: builtins.str = ...,
+        name: builtins.str = ...,
+        create_time_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["create_time_ms", b"create_time_ms", "media_type", b"media_type", "name", b"name", "sha256", b"sha256", "size", b"size"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Artifact: typing_extensions.TypeAlias = Artifact
 
 @typing.final
 class GetCachedRequest(google.protobuf.message.Message):

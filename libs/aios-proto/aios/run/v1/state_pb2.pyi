@@ -181,6 +181,7 @@ class RunHead(google.protobuf.message.Message):
     SUPERSEDED_BY_FIELD_NUMBER: builtins.int
     REQUEST_SHA256_FIELD_NUMBER: builtins.int
     UNDO_GROUP_FIELD_NUMBER: builtins.int
+    PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -204,6 +205,8 @@ class RunHead(google.protobuf.message.Message):
     superseded_by: builtins.str
     request_sha256: builtins.bytes
     undo_group: builtins.int
+    parent_traceparent: builtins.str
+    """Context of what asked for the run; `traceparent` is the run's own."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]: ...
     @property
@@ -245,10 +248,11 @@ class RunHead(google.protobuf.message.Message):
         superseded_by: builtins.str = ...,
         request_sha256: builtins.bytes = ...,
         undo_group: builtins.int = ...,
+        parent_traceparent: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead

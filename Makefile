@@ -1,0 +1,80 @@
+# Everything there is to do here. `make help` lists it.
+
+PYTHON  := .venv/bin/python
+BASE    ?= python:3.11-slim-bookworm
+IMAGE   ?= aios:dev
+PYTEST  := $(PYTHON) -m pytest
+
+PACKAGES := $(sort $(dir $(wildcard libs/*/pyproject.toml services/*/pyproject.toml services/connectors/*/pyproject.toml)))
+# the lock is newer than the environment: pip brings it up to date in place
+READY    := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint format bench drill servers proto features image chart cluster-test lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## the environment in .venv (every other target makes it by itself)
+
+demo: $(READY) ## the monthly report of a sample client: watch it, approve it, undo it
+	@./aios demo
+
+up: $(READY) ## serve on this machine until Ctrl-C
+	@./aios serve
+
+test: $(READY) ## all tests, each crash point once among them
+	@$(PYTEST) $(ARGS)
+
+lint: $(READY) ## format, style, types, import contracts, protos
+	@$(PYTHON) -m ruff format --check --quiet . || { echo "Not formatted; 'make format' does it." >&2; exit 1; }
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m aios_testing.typecheck
+	@.venv/bin/lint-imports --no-logo
+	@.venv/bin/buf lint proto
+	@.venv/bin/buf breaking proto --against proto/image.binpb
+	@echo "lint: clean"
+
+format: $(READY) ## write every Python file in the one format
+	@$(PYTHON) -m ruff check --quiet --select I --fix . ; $(PYTHON) -m ruff format --quiet .
+
+bench: $(READY) ## steps a second, latency, CPU, bytes and fsyncs a step, beside the floor
+	@$(PYTHON) -m tests.bench $(ARGS)
+
+drill: $(READY) ## kill every service and the bus at every named instant, and count what is left
+	@AIOS_DRILL=all $(PYTEST) tests/drill -m drill $(ARGS)
+
+servers: $(READY) ## what tests use besides, into a cache outside the checkout
+	@$(PYTHON) -m aios_testing.servers
+
+proto: $(READY) ## generate the Python code of the contracts
+	@$(PYTHON) -m aios_testing.generate libs/aios-proto
+
+proto-accept: $(READY)
+	@.venv/bin/buf build proto -o proto/image.binpb
+
+features: $(READY) ## docs/features.md from the marks on the tests
+	@$(PYTHON) -m aios_testing.features docs/features.md
+
+image: ## the container image, as IMAGE, on the base image BASE
+	docker build --build-arg BASE_IMAGE=$(BASE) --file docker/Dockerfile --tag $(IMAGE) .
+
+chart: $(READY) ## check the chart: lint, templates, schemas
+	@$(PYTEST) tests/chart $(ARGS)
+
+cluster-test: $(READY) ## install the chart on a real Kubernetes and run the report there
+	@tests/cluster/run.sh
+
+lock: ## choose versions anew; needs uv
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+	    --custom-compile-command "make lock" $(ARGS) requirements-dev.in -o requirements-dev.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+	    --custom-compile-command "make lock" -c requirements-dev.lock requirements.in -o requirements.lock
+
+clean: ## remove the environment and what tools left behind; data directories stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements-dev.lock $(addsuffix pyproject.toml,$(PACKAGES)) .ci/setup
+	@.ci/setup $(PACKAGES)
+	@touch $@

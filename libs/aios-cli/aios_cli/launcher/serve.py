@@ -1,0 +1,235 @@
+"""`aios serve`: builds the services of a target on their bus and stores, tells when they are ready, stops them."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib import import_module
+from typing import Final
+
+from aios_cli.launcher import address, buses, modules, places, ports, report
+from aios_cli.launcher.settings import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, ServeSettings
+from aios_cli.version import VERSION
+from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_core.minting import mint, now_ms
+from aios_runtime.bus.endpoint import Endpoint
+from aios_runtime.bus.port import Bus
+from aios_runtime.service import datadir, options
+from aios_runtime.service.group import Group
+from aios_runtime.service.health import answer_health
+from aios_runtime.service.port import Context, Health, Service
+from aios_runtime.store.port import Store
+from aios_runtime.telemetry import identity, logs, tracing
+
+BUS_GRACE_SECONDS: Final = 3.0
+
+_log = logging.getLogger(__name__)
+
+
+def run(settings: ServeSettings) -> int:
+    """Serve on uvloop until SIGTERM or SIGINT; returns the exit code."""
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings))
+
+
+async def serve(settings: ServeSettings) -> int:
+    """Serve until SIGTERM or SIGINT. Returns 0, or the exit code of what went wrong, which it has said by then."""
+    say = report.Report(settings.json)
+    logging.getLogger().addHandler(logging.NullHandler())  # until the log is open, `say` has all there is to read
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await Launcher(settings, say).run(stop)
+    except AiosError as problem:
+        _log.error("start failed", extra={"code": problem.code, "reason": problem.message})
+        return say.failed(problem)
+    except Exception:
+        _log.exception("start failed")
+        where = settings.data_dir / places.LOG_FILE if settings.logs_to_file else "the log above"
+        return say.failed(TerminalError("INTERNAL", f"A defect of AIOS itself stopped the start; see {where}."))
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return report.EXIT_OK
+
+
+class Launcher:
+    """One process of AIOS: the services of a target with what they stand on."""
+
+    def __init__(self, settings: ServeSettings, say: report.Report) -> None:
+        self._settings = settings
+        self._say = say
+        self._modules = {module.name: module for module in modules.select(settings.target)}
+        self._grpc = self._http = ports.Chosen(0)
+        self._bus: Endpoint | None = None
+        self._late: list[str] = []
+        self._fault = ""
+        self._stop_event = asyncio.Event()
+        self._file: dict[str, dict[str, object]] = {}
+        self._group = Group({name: module.after for name, module in self._modules.items()}, self._make)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Start, say so, wait for `stop`, stop. Raises AiosError when it can't start or can't go on."""
+        self._stop_event = stop
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            stopping = asyncio.create_task(stop.wait(), name="wait for a signal")
+            starting = asyncio.create_task(self._group.start(), name="start services")
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                await starting
+                self._announce(stack)
+                await stopping
+                self._say.note("Stopping …")
+            else:
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
+        if self._fault:
+            raise RetryableError("BUS_FAILED", f"The message bus could not be kept running: {self._fault}")
+        self._say.stopped(self._late)
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        """What services stand on, each with its end on the stack."""
+        self._prepare(stack)
+        if self._settings.probe_port is not None:
+            stack.push_async_callback(_close, await _probes(self._settings, self._group.health))
+        self._bus = await stack.enter_async_context(buses.endpoint(self._settings, self._give_up))
+        stack.push_async_callback(self._stop)
+
+    def _give_up(self, why: str) -> None:
+        self._fault = why
+        self._stop_event.set()
+
+    def _prepare(self, stack: AsyncExitStack) -> None:
+        """What needs no service: places, locks, logs, ports. In the order in which a person would want to hear of it."""
+        settings = self._settings
+        datadir.prepare(settings.data_dir)
+        stack.enter_context(datadir.Lock(settings.data_dir, tuple(self._modules), alone=settings.target == modules.ALL))
+        places.open_log(settings)
+        if settings.otlp_endpoint:
+            tracing.export_to(settings.otlp_endpoint, settings.trace_ratio)
+            stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
+        self._file = places.read_options(settings)
+        if any(module.door for module in self._modules.values()):
+            self._grpc = ports.choose(settings.host, settings.grpc_port, DEFAULT_GRPC_PORT, "grpc")
+            self._http = ports.choose(settings.host, settings.http_port, DEFAULT_HTTP_PORT, "http")
+        if "connector-files" in self._modules:
+            places.files_root(settings)
+
+    async def _make(self, name: str) -> Service:
+        identity.service.set(name)
+        module = self._modules[name]
+        assert self._bus is not None
+        create: Callable[[Context], Service] = import_module(module.package).create
+        bus = await buses.connect(self._bus, name)
+        service = create(
+            Context(
+                service=name,
+                instance=f"{socket.gethostname()}-{os.getpid()}",
+                workspace=self._settings.workspace,
+                data_dir=self._settings.data_dir,
+                options=self._options(module),
+                bus=bus,
+                open_store=self._open_store,
+                now_ms=now_ms,
+                mint=mint,
+            )
+        )
+        await answer_health(bus, name, self._settings.workspace, service.health)
+        return _Connected(service, bus, module.door)
+
+    async def _open_store(self, name: str) -> Store:
+        from aios_runtime.store.sqlite import open_store
+
+        return await open_store(self._settings.data_dir / f"{name}.db")
+
+    def _options(self, module: modules.Module) -> dict[str, str]:
+        settings = self._settings
+        values = {
+            "host": settings.host,
+            "grpc_port": str(self._grpc.port),
+            "http_port": str(self._http.port),
+            "token_file": str(settings.tokens),
+            "files_root": str(settings.files),
+            "resources": str(settings.resources.resolve()) if settings.resources else "",
+        }
+        given = {option: values[setting] for option, setting in module.options.items() if values.get(setting)}
+        given |= settings.options.get(module.name, {})
+        return options.merge(module.name, self._file.get(module.name, {}), settings.environ, given)
+
+    def _announce(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        door = any(module.door for module in self._modules.values())
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        place = address.Address(
+            pid=os.getpid(),
+            grpc=f"{host}:{self._grpc.port}" if door else "",
+            http=f"{host}:{self._http.port}" if door else "",
+            nats=self._bus.url if self._bus else "",
+            data_dir=str(settings.data_dir.resolve()),
+            token_file=str(settings.tokens.resolve()),
+            target=settings.target,
+            version=VERSION,
+            started_ms=now_ms(),
+        )
+        if door:
+            address.write(settings.data_dir, place, settings.environ)
+            stack.callback(address.remove, settings.data_dir)
+        moved = [name for name, chosen in (("gRPC", self._grpc), ("HTTP", self._http)) if chosen.moved]
+        files = settings.files if "connector-files" in self._modules else None
+        took = report.process_age_ms()
+        _log.info("ready", extra={"target": settings.target, "took_ms": took})
+        self._say.ready(place, list(self._modules), files, moved, took)
+
+    async def _stop(self) -> None:
+        self._late = await self._group.stop()
+        _log.info("stopped", extra={"late": self._late})
+
+
+class _Connected:
+    """A service with its bus connection, which ends with it.
+
+    The bus is closed first, so that no delivery meets a service that is stopping; the door's is closed last, since its
+    clients still wait for answers.
+    """
+
+    def __init__(self, service: Service, bus: Bus, door: bool) -> None:
+        self._service = service
+        self._bus = bus
+        self._door = door
+
+    async def start(self) -> None:
+        await self._service.start()
+
+    async def stop(self) -> None:
+        try:
+            if not self._door:
+                await self._bus.close(BUS_GRACE_SECONDS)
+            await self._service.stop()
+        finally:
+            await self._bus.close(BUS_GRACE_SECONDS)
+
+    def health(self) -> Health:
+        return self._service.health()
+
+
+async def _probes(settings: ServeSettings, health: Callable[[], dict[str, Health]]) -> asyncio.Server:
+    from aios_runtime.service.probe import serve_probes
+
+    assert settings.probe_port is not None
+    chosen = ports.choose(settings.host, settings.probe_port, 0, "probe")
+    try:
+        return await serve_probes(settings.host, chosen.port, health)
+    except OSError as problem:
+        raise RetryableError("PORT_TAKEN", f"The probe port {chosen.port} is in use: {problem}.") from None
+
+
+async def _close(server: asyncio.Server) -> None:
+    server.close()

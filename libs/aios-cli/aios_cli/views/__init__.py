@@ -1,0 +1,1 @@
+"""What a person sees: rich renderables made of answers."""

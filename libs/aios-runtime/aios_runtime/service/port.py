@@ -1,0 +1,48 @@
+"""What the launcher gives to a service, and what it expects back. A service's `module.py` has `create(context)`."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from aios_runtime.bus.port import Bus
+from aios_runtime.store.port import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a service can work now, and in words why not. `facts` are shown by `aios doctor`."""
+
+    ready: bool
+    detail: str = ""
+    facts: Mapping[str, str] | None = None
+
+
+class Service(Protocol):
+    """A service as the launcher sees it. `start` returns when it is ready; `stop` when it holds nothing any more."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    def health(self) -> Health: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything from outside that a service may use.
+
+    `options` are the service's own settings (flat names to text), already merged from file, environment
+    (`AIOS_<SERVICE>_<NAME>`) and command line; a service parses them with a pydantic model of its own.
+    `open_store` opens `<data_dir>/<name>.db` (or the service's MongoDB database) and takes its lock.
+    """
+
+    service: str
+    instance: str
+    workspace: str
+    data_dir: Path
+    options: Mapping[str, str]
+    bus: Bus
+    open_store: Callable[[str], Awaitable[Store]]
+    now_ms: Callable[[], int]
+    mint: Callable[[str], str]

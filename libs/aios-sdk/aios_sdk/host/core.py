@@ -1,0 +1,192 @@
+"""What to do next about an effect, from what its ledger says. Pure: time comes in, nothing goes out.
+
+    nothing in the ledger ──▶ Begin ──▶ INTENT ──▶ (the effect) ──▶ OUTCOME ──▶ Replay for ever
+    INTENT found after a crash: A: Resume with the key · B: LookUp, then Resume or settle · C: Park as UNKNOWN
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
+from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, ApprovalBinding, Outcome
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.labels import Trust
+from aios_core.values import Value, label_of
+from aios_sdk.connector.answers import CannotTell, Looked, NotDone
+from aios_sdk.connector.effects import Idempotency, Key, Lookup
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """It is settled: the same outcome again, no second effect."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Nothing was done: capture, commit INTENT, perform."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """An INTENT stands: ask the outside world first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """An INTENT stands, and calling again can't do it twice. `surely_open`: it is known not to have happened."""
+
+    surely_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Park:
+    """Nobody can tell: settle as UNKNOWN and ask a person."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NothingToUndo:
+    """The effect never happened, or was taken back before."""
+
+    why: str
+
+
+Move: TypeAlias = Replay | Begin | LookUp | Resume | Park
+
+_NO_KEY = "The process ended while the call was under way, and the other side can't be asked whether it happened."
+_TOO_LATE = "The call was interrupted, and the other side has forgotten its key by now."
+_STILL_ACTING = "The call was interrupted, and another worker that may still be acting can't be ruled out."
+
+
+def next_move(
+    entry: LedgerEntry | None,
+    arguments_sha256: bytes,
+    dispatch: int,
+    idempotency: Idempotency,
+    now_ms: int,
+    *,
+    can_look_up: bool,
+) -> Move:
+    """The next move for an effect. Raises REQUEST_ID_REUSED when the key was used with other arguments, UNAVAILABLE
+    (retryable) while the effect can't be visible yet."""
+    if entry is None:
+        return Begin()
+    if entry.arguments_sha256 != arguments_sha256:
+        raise TerminalError(
+            "REQUEST_ID_REUSED",
+            f"The effect key {entry.effect_key} was used with other arguments; nothing was done. Start a new attempt group.",
+            field="task_id",
+        )
+    if entry.state != STATE_INTENT:
+        return _settled(entry, dispatch)
+    elapsed = now_ms - entry.intent_time_ms
+    if isinstance(idempotency, Key):
+        if 0 <= elapsed < idempotency.remembers_ms:
+            return Resume(surely_open=False)
+        return LookUp() if can_look_up else Park(_TOO_LATE)
+    if isinstance(idempotency, Lookup):
+        if elapsed < idempotency.lag_ms:
+            wait = (idempotency.lag_ms - elapsed) / 1000
+            raise RetryableError(
+                "UNAVAILABLE", f"Whether it happened can be seen in {wait:.1f} s at the latest.", retry_after=wait
+            )
+        return LookUp()
+    return Park(_NO_KEY)
+
+
+def after_lookup(found: Looked[Any], idempotency: Idempotency, *, sole_owner: bool) -> Resume | Park | None:
+    """What a look-up leads to; None: it is done. `sole_owner`: no other process can act under this ledger now."""
+    if isinstance(found, CannotTell):
+        return Park(found.why)
+    if isinstance(found, NotDone):
+        conditional = isinstance(idempotency, Lookup) and idempotency.conditional
+        return Resume(surely_open=True) if sole_owner or conditional else Park(_STILL_ACTING)
+    return None
+
+
+def next_undo(
+    effect: LedgerEntry | None,
+    undos: Iterable[LedgerEntry],
+    undo_key: str,
+    dispatch: int,
+    *,
+    repeatable: bool,
+) -> Move | NothingToUndo:
+    """The next move for taking an effect back. `undos` are the ledger's entries of its undos so far.
+
+    Raises NOT_FOUND when the ledger doesn't know the effect, UNAVAILABLE (retryable) while it is under way.
+    """
+    if effect is None:
+        raise TerminalError("NOT_FOUND", "This connector's ledger does not know the change, so it can't take it back.")
+    if effect.state == STATE_INTENT:
+        raise RetryableError("UNAVAILABLE", "The change itself is still under way.", retry_after=1.0)
+    if effect.outcome.status == STATUS_FAILED:
+        return NothingToUndo("The change had not been made.")
+    for entry in undos:
+        if entry.effect_key == undo_key:
+            if entry.state != STATE_INTENT:
+                return _settled(entry, dispatch)
+            return Resume(surely_open=False) if repeatable else Park(_NO_KEY)
+        if entry.outcome.status == STATUS_SUCCEEDED:
+            return NothingToUndo("It had been taken back before.")
+    return Begin()
+
+
+def undo_key(effect_key: str, task_id: str) -> str:
+    """The ledger key of an undo: the task's own id when it is `<effect key>/undo/<n>`, else the first one."""
+    return task_id if task_id.startswith(f"{effect_key}/undo/") else f"{effect_key}/undo/1"
+
+
+def _settled(entry: LedgerEntry, dispatch: int) -> Replay | Begin:
+    outcome = entry.outcome
+    if outcome.status == STATUS_FAILED and outcome.error.retryable and dispatch > outcome.dispatch:
+        return Begin()  # nothing was changed then, and the orchestrator has decided to try again
+    return Replay(outcome)
+
+
+def admit(
+    target: str,
+    steering: Iterable[str],
+    value: Value,
+    arguments_sha256: bytes,
+    approval: ApprovalBinding | None,
+    now_ms: int,
+    *,
+    needs_approval: bool,
+) -> None:
+    """The connector's own check of what the orchestrator has checked before.
+
+    Raises APPROVAL_STALE, APPROVAL_EXPIRED, UNTRUSTED_FIELD, APPROVAL_REQUIRED; nothing was done then.
+    """
+    if approval is not None:
+        if approval.arguments_sha256 != arguments_sha256:
+            raise TerminalError(
+                "APPROVAL_STALE",
+                f"Approval {approval.approval_id} is for other arguments than {target} has now; nothing was done. "
+                "Look at the new proposal and decide again.",
+                field="approval.arguments_sha256",
+            )
+        if approval.expire_time_ms and now_ms > approval.expire_time_ms:
+            raise TerminalError(
+                "APPROVAL_EXPIRED",
+                f"Approval {approval.approval_id} expired before {target} could run; nothing was done. Ask again.",
+                field="approval.expire_time_ms",
+            )
+        return
+    for field in steering:
+        leaf = value.get(field) if isinstance(value, dict) else None
+        if leaf is not None and label_of(leaf).trust <= Trust.UNTRUSTED:
+            origins = ", ".join(label_of(leaf).origins)
+            raise TerminalError(
+                "UNTRUSTED_FIELD",
+                f"{field} of {target} comes from untrusted data ({origins}) and nobody approved it; nothing was done.",
+                field=field,
+            )
+    if needs_approval:
+        raise TerminalError(
+            "APPROVAL_REQUIRED", f"{target} changes something and has no approval; nothing was done.", field="approval"
+        )

@@ -1,0 +1,62 @@
+"""The ledger of external effects: one aggregate of the connector's own store per effect, and per undo of one."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
+from aios_core.errors import RetryableError
+from aios_runtime.store.port import Committed, Store, Write
+
+MAX_UNDOS: Final = 100  # undos of one effect that are looked at
+OPEN: Final = "open"
+_INDEX: Final = "ledger"
+_PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An entry with the revision that it was read at (0: there is none)."""
+
+    entry: LedgerEntry | None
+    revision: int
+
+
+class Ledger:
+    """Entries by effect key. Two writers of one entry are told apart by its revision."""
+
+    def __init__(self, store: Store, workspace: str) -> None:
+        self.workspace = workspace
+        self._store = store
+        self._prefix = f"{workspace}/effect/"
+
+    def read(self, key: str) -> Stored:
+        """The entry of an effect or undo."""
+        found = self._store.read(self._prefix + key)
+        return Stored(None, 0) if found is None else Stored(LedgerEntry.FromString(found.head), found.revision)
+
+    def undos(self, key: str) -> list[LedgerEntry]:
+        """The entries of an effect's undos."""
+        page = self._store.scan(f"{self._prefix}{key}/undo/", limit=MAX_UNDOS)
+        return [LedgerEntry.FromString(item.head) for item in page.items]
+
+    def open_intents(self) -> list[LedgerEntry]:
+        """Every effect and undo that was begun and is not settled. There are at most as many as the lane had slots."""
+        token, entries = "", []
+        while True:
+            page = self._store.query(_INDEX, OPEN, token=token, limit=_PAGE)
+            entries += [LedgerEntry.FromString(item.head) for item in page.items]
+            token = page.next_token
+            if not token:
+                return entries
+
+    async def write(self, entry: LedgerEntry, revision: int) -> int:
+        """Durably put an entry; returns its new revision. Raises LEASE_LOST (retryable) when another wrote it since."""
+        index = {_INDEX: OPEN} if entry.state == STATE_INTENT else {}
+        head = entry.SerializeToString(deterministic=True)
+        write = Write(key=self._prefix + entry.effect_key, expect=revision, head=head, index=index)
+        (result,) = await self._store.commit([write])
+        if not isinstance(result, Committed):
+            raise RetryableError(
+                "LEASE_LOST", f"Another worker has taken up {entry.effect_key}; its outcome counts.", retry_after=1.0
+            )
+        return result.revision

@@ -1,0 +1,100 @@
+"""Why a row, or a whole file, was not counted: one stable code and one sentence for each case.
+
+A code never changes its meaning. A whole file carries line 0.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+EXCERPT_CHARS = 60
+"""How much of a cell a sentence quotes, in characters."""
+
+
+class ReasonCode(StrEnum):
+    """Stable names of the reasons, the whole-file ones first."""
+
+    FILE_MISSING = "FILE_MISSING"
+    FILE_TOO_LARGE = "FILE_TOO_LARGE"
+    BINARY_FILE = "BINARY_FILE"
+    UNREADABLE_TEXT = "UNREADABLE_TEXT"
+    BAD_HEADER = "BAD_HEADER"
+    NO_HEADER = "NO_HEADER"
+    MISSING_COLUMNS = "MISSING_COLUMNS"
+    AMBIGUOUS_COLUMNS = "AMBIGUOUS_COLUMNS"
+    UNANSWERED_COLUMN = "UNANSWERED_COLUMN"
+    UNCLOSED_QUOTE = "UNCLOSED_QUOTE"
+    STRAY_QUOTE = "STRAY_QUOTE"
+    LINE_TOO_LONG = "LINE_TOO_LONG"
+    TOO_FEW_FIELDS = "TOO_FEW_FIELDS"
+    TOO_MANY_FIELDS = "TOO_MANY_FIELDS"
+    MISSING_VALUE = "MISSING_VALUE"
+    BAD_DATE = "BAD_DATE"
+    OTHER_MONTH = "OTHER_MONTH"
+    BAD_NUMBER = "BAD_NUMBER"
+    AMBIGUOUS_NUMBER = "AMBIGUOUS_NUMBER"
+    HOURS_OUT_OF_RANGE = "HOURS_OUT_OF_RANGE"
+    NEGATIVE_RATE = "NEGATIVE_RATE"
+    UNKNOWN_STATUS = "UNKNOWN_STATUS"
+    UNKNOWN_CURRENCY = "UNKNOWN_CURRENCY"
+    CURRENCY_MISMATCH = "CURRENCY_MISMATCH"
+    DUPLICATE_ROW = "DUPLICATE_ROW"
+    CONFLICTING_INVOICE = "CONFLICTING_INVOICE"
+
+
+_C = ReasonCode
+
+SENTENCES: Final[dict[ReasonCode, str]] = {
+    _C.FILE_MISSING: "The file was listed but could not be read; nothing of it was counted.",
+    _C.FILE_TOO_LARGE: "The file has {size} bytes; at most {limit} are read. Split it into several files.",
+    _C.BINARY_FILE: "This is not a text table ({what}). Export it as CSV.",
+    _C.UNREADABLE_TEXT: "The text is damaged: it starts as {encoding} but does not stay so. Export it again.",
+    _C.BAD_HEADER: "The header line can't be read ({what}), so the columns are not known.",
+    _C.NO_HEADER: "The first line holds values, not names of columns. Put a header line above it.",
+    _C.MISSING_COLUMNS: "No column for {missing}. The columns are: {headers}.",
+    _C.AMBIGUOUS_COLUMNS: "More than one column is called {headers}, so which one is {column} can't be told. Rename one.",
+    _C.UNANSWERED_COLUMN: "Which column is {missing} is not known yet: see the open question. Nothing of the file was counted.",
+    _C.UNCLOSED_QUOTE: "A quotation mark opens and is not closed.",
+    _C.STRAY_QUOTE: "Text follows a closing quotation mark before the next {delimiter}.",
+    _C.LINE_TOO_LONG: "The line has {length} characters; at most {limit} are read.",
+    _C.TOO_FEW_FIELDS: "The line has {count} fields, the header {width}.",
+    _C.TOO_MANY_FIELDS: "The line has {count} fields, the header {width}. A text or number with a {delimiter} in it needs quotation marks.",
+    _C.MISSING_VALUE: "No {column} is given.",
+    _C.BAD_DATE: "The date {value} is not a day of the calendar as YYYY-MM-DD or D.M.YYYY.",
+    _C.OTHER_MONTH: "The date {value} is not in {month}.",
+    _C.BAD_NUMBER: "The {column} {value} can't be read as a number.",
+    _C.AMBIGUOUS_NUMBER: "The {column} {value} can mean {as_decimal} or {as_grouped}, and the column uses both ways of writing numbers.",
+    _C.HOURS_OUT_OF_RANGE: "{value} hours: a row needs more than 0 and at most 24.",
+    _C.NEGATIVE_RATE: "The rate {value} is negative.",
+    _C.UNKNOWN_STATUS: "The status {value} is not paid, open or void.",
+    _C.UNKNOWN_CURRENCY: "The currency {value} is not known.",
+    _C.CURRENCY_MISMATCH: "The {column} {value} is marked as another currency than the row's, {currency}.",
+    _C.DUPLICATE_ROW: "The same as {file} line {line}, which is counted.",
+    _C.CONFLICTING_INVOICE: "Invoice {number} is given with different contents ({places}), so none of them is counted.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A row that is not counted; `line` is its physical line in `file`, 0 for the whole file."""
+
+    file: str
+    line: int
+    code: ReasonCode
+    reason: str
+
+    def to_dict(self) -> dict[str, str | int]:
+        return {"file": self.file, "line": self.line, "code": str(self.code), "reason": self.reason}
+
+
+def reject(file: str, line: int, code: ReasonCode, **fields: object) -> Rejection:
+    """The rejection with its sentence; `fields` fill the sentence's places."""
+    return Rejection(file, line, code, SENTENCES[code].format(**fields))
+
+
+def excerpt(text: str) -> str:
+    """A cell as a sentence may show it: in quotation marks, printable, at most EXCERPT_CHARS long."""
+    shown = "".join(char if char.isprintable() else " " for char in text[: EXCERPT_CHARS + 1]).strip()
+    if len(text) > EXCERPT_CHARS:
+        shown = shown[:EXCERPT_CHARS] + "…"
+    return f"“{shown}”"

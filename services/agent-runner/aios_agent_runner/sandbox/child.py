@@ -1,0 +1,161 @@
+"""One call, from the fork to its end: confine this process for good, then run one function of agent code.
+
+Up to `_run` everything here is trusted and the descriptors that it sends are believed; from the import of the agent's
+module on, this process may do and say anything that the layers let it.
+"""
+
+import array
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from aios_agent_runner.sandbox import agent, landlock, linux, root, seccomp, wire
+
+_DESCRIPTORS: Final = 64  # open at one time
+_INODES: Final = 4096  # files and directories of a call
+_PAGE: Final = 4096
+_STACK_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a child finds prepared.
+
+    `rules`: the Landlock rules that are the same for each call. `first_filter`: the seccomp program of a call with
+    one process that is the first of its pid namespace.
+    """
+
+    new_root: bool
+    pid_namespace: int | None
+    landlock: int
+    rules: tuple[tuple[int, int], ...]
+    filtered: bool
+    first_filter: bytes
+
+
+def main(descriptor: int, base: Base) -> NoReturn:
+    """Run the call that the runner sends over `descriptor`, and end this process."""
+    os.setsid()  # so that a signal to "my process group" stays here
+    call = socket.socket(fileno=os.dup2(descriptor, 3, inheritable=False) if descriptor != 3 else 3)
+    try:
+        header, request = _confine(call, base)
+    except (OSError, ValueError, KeyError) as error:
+        text = f"{type(error).__name__}: {error}"
+        agent.answer(call, wire.ERROR, json.dumps({"kind": wire.NOT_SET_UP, "message": text}).encode())
+        os._exit(1)
+    gc.enable()
+    agent.run(call, header, request)
+    os._exit(0)
+
+
+def _confine(call: socket.socket, base: Base) -> tuple[dict[str, Any], bytes]:
+    header, request, inputs, log = _receive(call)
+    for standard, source in ((1, log), (2, log)):
+        os.dup2(source, standard)
+    limits = header["limits"]
+    directory = _own_directory(header, base)
+    for name, descriptor in inputs.items():
+        _copy(descriptor, f"{directory}/in/{name}")
+    out = os.open(f"{directory}/out", os.O_RDONLY | os.O_DIRECTORY)
+    socket.send_fds(call, [wire.FRAME.pack(wire.OUT, 0)], [out])
+    _restrict(directory, base, limits)
+    os.chdir(f"{directory}/tmp")
+    if directory != root.CALL:
+        agent.set_environment(f"{directory}/tmp")
+    header["directory"] = directory
+    return header, request
+
+
+def _receive(call: socket.socket) -> tuple[dict[str, Any], bytes, dict[str, int], int]:
+    """The header, the request, the input files by name, and where the agent's prints go."""
+    room = wire.REQUEST.size + wire.MAX_HEADER + wire.INLINE_REQUEST
+    data, ancillary, _, _ = call.recvmsg(room, socket.CMSG_SPACE(4 * wire.MAX_DESCRIPTORS))
+    descriptors = array.array("i")
+    for _, _, payload in ancillary:
+        descriptors.frombytes(payload)
+    header_size, request_size = wire.REQUEST.unpack_from(data)
+    end = wire.REQUEST.size + header_size + request_size
+    while len(data) < end:
+        more = call.recv(end - len(data))
+        if not more:
+            raise OSError("the runner went away")
+        data += more
+    header = json.loads(data[wire.REQUEST.size : wire.REQUEST.size + header_size])
+    request = data[wire.REQUEST.size + header_size : end]
+    log, *files = descriptors
+    if header["request_in_file"]:
+        with open(files.pop(0), "rb") as file:
+            file.seek(0)
+            request = file.read()
+    return header, request, dict(zip(header["files"], files, strict=True)), log
+
+
+def _own_directory(header: dict[str, Any], base: Base) -> str:
+    """An empty directory for this call alone, with `in`, `out` and `tmp`."""
+    directory: str = header["directory"]
+    if base.new_root:
+        directory = root.CALL
+        size = (header["input_bytes"] + header["limits"]["file_bytes"]) // _PAGE + len(header["files"]) + 16
+        linux.unshare(linux.CLONE_NEWNS, "unshare")
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        linux.mount("tmpfs", directory, "tmpfs", flags, f"size={size * _PAGE},nr_inodes={_INODES},mode=700")
+    for name in ("in", "out", "tmp"):
+        os.mkdir(f"{directory}/{name}", 0o700)
+    return directory
+
+
+def _copy(source: int, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    size, done = os.fstat(source).st_size, 0
+    copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    while done < size:
+        sent = os.sendfile(copy, source, done, size - done)
+        if not sent:
+            raise OSError(f"{os.path.basename(target)} became shorter while it was read")
+        done += sent
+    os.close(copy)
+    os.close(source)
+
+
+def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:
+    alone = limits["processes"] == 1
+    if not alone:
+        linux.unshare(linux.CLONE_NEWUSER, "unshare")  # its processes are counted apart from those of other calls
+    linux.keep_only()
+    linux.die_with_parent()
+    if base.landlock:
+        kept = (("in", landlock.READ), ("out", landlock.WRITE), ("tmp", landlock.WRITE))
+        mine = [(os.open(f"{directory}/{name}", os.O_PATH), rights) for name, rights in kept]
+        landlock.restrict(base.landlock, (*base.rules, *mine))
+    linux.close_from(4)
+    _limit(limits)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    if base.filtered:
+        own = os.getpid()
+        prepared = alone and own == 1
+        linux.install_filter(base.first_filter if prepared else seccomp.child_filter(linux.MACHINE, own, alone=alone))
+
+
+def _limit(limits: dict[str, Any]) -> None:
+    wanted = {
+        # Soft and hard are equal: the first process of a pid namespace ignores SIGXCPU, only the hard one's SIGKILL acts.
+        resource.RLIMIT_CPU: limits["cpu_seconds"],
+        resource.RLIMIT_AS: limits["memory_bytes"],
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NOFILE: _DESCRIPTORS,
+        resource.RLIMIT_NPROC: limits["processes"],
+        resource.RLIMIT_STACK: _STACK_BYTES,
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for kind, value in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
+        resource.setrlimit(kind, (value, value))

@@ -1,0 +1,170 @@
+"""The zygote: enters the sandbox once, imports what every agent needs, then forks a child for each call.
+
+Started by `link.Link` as `python -c` with its control socket as standard input. Single-threaded; it holds no data of
+any call. It ends when the runner closes the control socket or dies, and everything it started ends with it.
+"""
+
+import gc
+import importlib
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from aios_agent_runner.sandbox import agent, child, landlock, linux, namespaces, root, seccomp, wire
+
+
+def main() -> None:
+    """Run until the runner lets go."""
+    control = socket.socket(fileno=os.dup(0))
+    config = json.loads(control.recv(wire.MAX_PACKET)[1:])
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.umask(0o077)
+    try:
+        base = _prepare(config, control)
+    except Exception as error:  # whatever it is, the runner must hear of it: standard error leads nowhere
+        control.send(wire.FAILED + f"{type(error).__name__}: {error}".encode()[:2000])
+        return
+    _Zygote(control, base).serve()
+
+
+def _prepare(config: dict[str, Any], control: socket.socket) -> child.Base:
+    roots: list[str] = config["roots"]
+    linux.empty_bounding_set()
+    world = namespaces.enter(config["uid"], roots, control.close)
+    linux.die_with_parent()
+    os.chdir("/")
+    sys.path[:] = [p for p in sys.path if p not in config["path"]] + config["path"]
+    base = _restrict(world, roots)
+    agent.set_environment(f"{root.CALL}/tmp")
+    for module in config["preload"]:
+        importlib.import_module(module)
+    importlib.util.find_spec("no_such_module")  # reads each directory of the path once, for all children
+    hello = {"layers": world.layers, "new_root": world.new_root, "user": os.geteuid()}
+    gc.collect()
+    gc.disable()
+    gc.freeze()  # the collector would touch, and so copy, every page that children share
+    control.send(wire.HELLO + json.dumps(hello).encode())
+    return base
+
+
+def _restrict(world: namespaces.World, roots: Sequence[str]) -> child.Base:
+    linux.empty_bounding_set()
+    namespaced = world.pid_namespace is not None or world.new_root
+    if namespaced:
+        linux.keep_only(linux.CAP_SYS_ADMIN)  # in its user namespace alone: a namespace and a tmpfs for each call
+    else:
+        linux.keep_only()
+    linux.no_new_privileges()
+    world.report("no-new-privileges", True, "set")
+    filtered = _filter(world)
+    version = landlock.version()
+    world.report("landlock", version > 0, f"version {version}" if version else "the kernel has none, or it is off")
+    # A root of one's own holds nothing that is not to be read, so one rule serves for all of it.
+    readable = ["/"] if world.new_root else [*roots]
+    rules = [(p, _rights(p)) for p in (*readable, *root.DEVICES) if os.path.exists(p)]
+    base = child.Base(
+        new_root=world.new_root,
+        pid_namespace=world.pid_namespace,
+        landlock=version,
+        rules=tuple((os.open(p, os.O_PATH | os.O_CLOEXEC), rights) for p, rights in rules) if version else (),
+        filtered=filtered,
+        first_filter=seccomp.child_filter(linux.MACHINE, 1, alone=True) if filtered else b"",
+    )
+    world.report("capabilities-dropped", True, "agents hold none")
+    world.report("resource-limits", True, "CPU, address space, file size, descriptors, processes, no core files")
+    world.report("file-quota", world.new_root, "a tmpfs for each call" if world.new_root else "bounds single files only")
+    return base
+
+
+def _filter(world: namespaces.World) -> bool:
+    try:
+        linux.install_filter(seccomp.zygote_filter(linux.MACHINE))
+    except (OSError, ValueError) as error:
+        world.report("seccomp", False, f"no filter could be installed ({error})")
+        return False
+    world.report("seccomp", True, "no sockets, no exec, no dangerous kernel interface")
+    return True
+
+
+def _rights(path: str) -> int:
+    if path in root.DEVICES:
+        return landlock.DEVICE
+    return landlock.READ if os.path.isdir(path) else landlock.READ_ONE
+
+
+class _Zygote:
+    """The loop: one poll over the control socket and a pidfd for each running child."""
+
+    def __init__(self, control: socket.socket, base: child.Base) -> None:
+        self._control = control
+        self._base = base
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+        self._running: dict[int, tuple[int, int]] = {}  # pidfd → call, process; the runner bounds their number
+        self._processes: dict[int, int] = {}  # call → process
+
+    def serve(self) -> None:
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor != self._control.fileno():
+                    self._reap(descriptor)
+                elif not self._obey():
+                    return
+
+    def _obey(self) -> bool:
+        packet, descriptors, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 1)
+        if not packet:
+            return False
+        verb, call = wire.COMMAND.unpack(packet)
+        if verb == wire.SPAWN:
+            self._spawn(call, descriptors[0])
+        elif call in self._processes:
+            os.kill(self._processes[call], signal.SIGKILL)
+        return True
+
+    def _spawn(self, call: int, descriptor: int) -> None:
+        try:
+            process = self._fork(descriptor)
+            watch = os.pidfd_open(process)
+        except OSError:
+            self._control.send(wire.EXITED.pack(wire.EXIT, call, wire.NOT_FORKED, 0.0, 0.0, 0))
+            return
+        finally:
+            os.close(descriptor)
+        self._running[watch] = (call, process)
+        self._processes[call] = process
+        self._poll.register(watch, select.POLLIN)
+
+    def _fork(self, descriptor: int) -> int:
+        namespace = self._base.pid_namespace
+        if namespace is not None:
+            linux.unshare(linux.CLONE_NEWPID, "unshare")  # the next child is the first process of a new one
+        process = -1
+        try:
+            process = os.fork()
+        finally:
+            if namespace is not None and process != 0:
+                linux.set_namespace(namespace, linux.CLONE_NEWPID)
+        if process == 0:
+            child.main(descriptor, self._base)
+        return process
+
+    def _reap(self, watch: int) -> None:
+        call, process = self._running.pop(watch)
+        del self._processes[call]
+        self._poll.unregister(watch)
+        os.close(watch)
+        _, status, usage = os.wait4(process, 0)
+        self._control.send(
+            wire.EXITED.pack(wire.EXIT, call, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+        )

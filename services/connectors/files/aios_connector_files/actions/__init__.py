@@ -1,0 +1,1 @@
+"""The connector's actions, one file each, forward and back side by side."""

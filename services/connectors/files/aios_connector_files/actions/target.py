@@ -1,0 +1,99 @@
+"""What the writing actions share: the file they are about, what was seen of it, and what a change of it is called."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aios_connector_files import failures
+from aios_connector_files.root import Root, hash_file, open_file
+from aios_connector_files.swap import LINK, OTHER, Changed, version_of
+from aios_core.errors import TerminalError
+from aios_sdk.connector import Change, Conflict, Result
+
+
+class Seen(Result):
+    """A file as it was before the change. `before` is its SHA-256 in hex, empty when absent; `mode` its permission
+    bits; `missing` the depths of the folders on its way that did not exist."""
+
+    before: str
+    mode: int = 0
+    mtime_ns: int = 0
+    missing: list[int] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file below the root, by its checked parts."""
+
+    root: Root
+    parts: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        return "/".join(self.parts)
+
+    @property
+    def folder(self) -> tuple[str, ...]:
+        return self.parts[:-1]
+
+    @property
+    def name(self) -> str:
+        return self.parts[-1]
+
+    def see(self) -> Seen:
+        """What stands there now. Raises UNREADABLE, PATH_OUTSIDE_ROOT, CONFLICT when it is not a regular file."""
+        try:
+            missing = self.root.missing(*self.folder)
+            if missing:
+                return Seen(before="", missing=missing)
+            with self.root.folder(*self.folder) as directory:
+                version = version_of(directory, self.name)
+                if version is None:
+                    return Seen(before="")
+                if version in (LINK, OTHER):
+                    raise TerminalError(
+                        "CONFLICT", f"{self.path} is {'a link' if version == LINK else version}; it is not written through."
+                    )
+                status = os.stat(self.name, dir_fd=directory, follow_symlinks=False)
+                return Seen(before=version, mode=status.st_mode & 0o7777, mtime_ns=status.st_mtime_ns)
+        except OSError as error:
+            raise failures.reading(error, self.path) from None
+
+    def read(self, limit: int) -> tuple[str, bytes]:
+        """Version (empty: absent) and bytes. Raises OSError, TOO_LARGE past `limit` bytes."""
+        try:
+            with self.root.folder(*self.folder) as directory, open_file(directory, self.name) as file:
+                content = file.read(limit + 1)
+                if len(content) > limit:
+                    raise TerminalError("TOO_LARGE", f"{self.path} is larger than {limit} bytes.", path=self.path)
+                file.seek(0)
+                return hash_file(file), content
+        except FileNotFoundError:
+            return "", b""
+
+    def drop_folders(self, missing: Sequence[int]) -> None:
+        """Remove the folders that were made for the change, innermost first, where they are empty."""
+        for depth in sorted(missing, reverse=True):
+            if not self.root.remove_empty(*self.parts[:depth]):
+                return
+
+    def change(self, verb: str, before: str, after: str, size: int = 0, note: str = "") -> Change:
+        return Change(f"file:{self.path}", verb, before, after, after, size, note)
+
+    def conflict(self, left: str, found: Changed) -> Conflict:
+        """Somebody changed what we left at version `left`."""
+        now = found.found or ""
+        what = "was edited" if now else "was removed or moved"
+        why = f"{self.path} {what} since; it was left as it is."
+        if found.kept:
+            why += f" An edit that came in between is kept beside it as {found.kept}."
+        sha256 = now if now not in (LINK, OTHER) else ""
+        change = Change(f"file:{self.path}", "update" if now else "delete", left, now, sha256, note=what)
+        return Conflict(why, (change,))
+
+
+def in_words(size: int) -> str:
+    """A size for a person."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1000:.1f} kB" if size < 1_000_000 else f"{size / 1_000_000:.1f} MB"

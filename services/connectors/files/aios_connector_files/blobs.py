@@ -1,0 +1,87 @@
+"""Bytes that the connector keeps in its own data directory: for undo, and on their way into a file."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from aios_core.errors import TerminalError
+from aios_core.values import Pointer
+from aios_sdk.connector import Artifacts
+
+_READ_BYTES: Final = 1024 * 1024
+_PART: Final = ".part"
+
+
+class Blobs:
+    """What stood in files before they were changed, by its SHA-256. It stays for as long as the data directory does:
+    undo works after months. `staged` holds what a write is about to put somewhere; it is emptied at every start."""
+
+    def __init__(self, path: Path) -> None:
+        self._kept, self._staged = path / "kept", path / "staged"
+        for folder in (self._kept, self._staged):
+            folder.mkdir(parents=True, exist_ok=True)
+        for left in (*self._kept.glob(f"*{_PART}"), *self._staged.iterdir()):
+            left.unlink()
+
+    def keep(self, sha256: str, source: BinaryIO) -> None:
+        """Durably keep the bytes of a file from where it stands."""
+        target = self._kept / sha256
+        if target.exists():
+            return
+        descriptor, part = tempfile.mkstemp(_PART, dir=self._kept)
+        with os.fdopen(descriptor, "wb") as file:
+            while chunk := source.read(_READ_BYTES):
+                file.write(chunk)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(part, target)
+        folder = os.open(self._kept, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def kept(self, sha256: str) -> Iterator[bytes]:
+        """The bytes in pieces. Raises CORRUPT_STORE when they are gone."""
+        target = self._kept / sha256
+        if not target.exists():
+            raise TerminalError(
+                "CORRUPT_STORE", f"The earlier bytes {sha256} are missing from {self._kept}. Restore a backup of it."
+            )
+        return _pieces(target)
+
+    async def stage(self, key: str, pointer: Pointer, artifacts: Artifacts) -> None:
+        """Have an artifact's bytes here for the effect `key`. Raises what `artifacts` raises."""
+        target = self._staged / _tag(key)
+        if target.exists():
+            return
+        descriptor, part = tempfile.mkstemp(_PART, dir=self._staged)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                async for chunk in artifacts.stream(pointer):
+                    file.write(chunk)
+            os.rename(part, target)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+
+    def staged(self, key: str) -> Iterator[bytes]:
+        """The bytes that `stage` fetched, in pieces."""
+        return _pieces(self._staged / _tag(key))
+
+    def drop(self, key: str) -> None:
+        """Forget what was staged for an effect, if anything was."""
+        (self._staged / _tag(key)).unlink(missing_ok=True)
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_READ_BYTES):
+            yield chunk
+
+
+def _tag(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

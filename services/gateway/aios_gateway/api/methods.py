@@ -1,0 +1,84 @@
+"""Every method of the API: the scope that it needs and the function that answers it."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aios_gateway.api import approvals, events, memory, resources, runs, system, tokens
+from aios_gateway.peers import Call
+from aios_gateway.tokens import Scope, Tokens
+from aios_gateway.watch import Watches
+
+Respond = Callable[[Call, Any], Awaitable[Any]]
+Stream = Callable[[Call, Any], AsyncIterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One request, one answer."""
+
+    scope: Scope
+    respond: Respond
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """One request, answers as they come."""
+
+    scope: Scope
+    stream: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What methods use besides the bus."""
+
+    tokens: Tokens
+    watches: Watches
+    services: Sequence[str]
+    version: str
+    now_ms: Callable[[], int]
+
+
+def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
+    """By `Service.Method`, as aios.api.v1 names them."""
+    return {
+        "RunService.StartRun": Unary(Scope.RUN, runs.start_run),
+        "RunService.GetRun": Unary(Scope.READ, runs.get_run),
+        "RunService.ListRuns": Unary(Scope.READ, runs.list_runs),
+        "RunService.WatchRun": Streaming(
+            Scope.READ, lambda call, request: runs.watch_run(call, request, around.watches)
+        ),
+        "RunService.CancelRun": Unary(Scope.RUN, runs.cancel_run),
+        "RunService.UndoRun": Unary(Scope.RUN, runs.undo_run),
+        "RunService.SimulateRun": Unary(Scope.RUN, runs.simulate_run),
+        "RunService.GetTimeline": Unary(Scope.READ, runs.get_timeline),
+        "ApprovalService.ListApprovals": Unary(Scope.READ, approvals.list_approvals),
+        "ApprovalService.GetApproval": Unary(Scope.READ, approvals.get_approval),
+        "ApprovalService.DecideApproval": Unary(Scope.APPROVE, approvals.decide_approval),
+        "ResourceService.ApplyResources": Unary(Scope.ADMIN, resources.apply_resources),
+        "ResourceService.ListResources": Unary(Scope.READ, resources.list_resources),
+        "ResourceService.GetResource": Unary(Scope.READ, resources.get_resource),
+        "EventService.PublishEvent": Unary(
+            Scope.EVENTS, lambda call, request: events.publish_event(call, request, around.now_ms())
+        ),
+        "EventService.ListResolutions": Unary(Scope.READ, events.list_resolutions),
+        "MemoryService.GetArtifact": Streaming(Scope.READ, memory.get_artifact),
+        "MemoryService.ListRecords": Unary(Scope.READ, memory.list_records),
+        "MemoryService.GetRecord": Unary(Scope.READ, memory.get_record),
+        "SystemService.GetStatus": Unary(
+            Scope.READ,
+            lambda call, request: system.get_status(
+                call, request, around.services, around.version, around.now_ms()
+            ),
+        ),
+        "TokenService.CreateToken": Unary(
+            Scope.ADMIN, lambda call, request: tokens.create_token(call, request, around.tokens)
+        ),
+        "TokenService.ListTokens": Unary(
+            Scope.ADMIN, lambda call, request: tokens.list_tokens(call, request, around.tokens)
+        ),
+        "TokenService.RevokeToken": Unary(
+            Scope.ADMIN, lambda call, request: tokens.revoke_token(call, request, around.tokens)
+        ),
+    }

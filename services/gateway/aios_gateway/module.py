@@ -1,0 +1,92 @@
+"""How the gateway is put together."""
+
+import asyncio
+from importlib import metadata
+from typing import Final
+
+from aios_core.errors import AiosError
+from aios_gateway import ingress, settings
+from aios_gateway.api.methods import Surroundings, methods
+from aios_gateway.door import Door
+from aios_gateway.servers import GrpcServer, HttpServer
+from aios_gateway.tokens import Tokens
+from aios_gateway.watch import Watches
+from aios_runtime.bus import subjects
+from aios_runtime.service.port import Context, Health
+from aios_runtime.store.port import Store
+
+TOKEN_FILE: Final = "token"
+
+
+class Gateway:
+    """The service: its tokens, its watchers and its two servers."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._options = settings.parse(context.options)
+        self._watches = Watches(self._options.max_watches, self._options.watch_queue_events)
+        self._store: Store | None = None
+        self._grpc: GrpcServer | None = None
+        self._http: HttpServer | None = None
+        self._ready = False
+
+    @property
+    def grpc_port(self) -> int:
+        """Where it listens, once it is started."""
+        return self._grpc.port if self._grpc else 0
+
+    @property
+    def http_port(self) -> int:
+        """Where it listens, once it is started."""
+        return self._http.port if self._http else 0
+
+    async def start(self) -> None:
+        """Open the store, have an owner's token, follow the run events, listen. Raises PORT_TAKEN or DATA_DIR."""
+        context, options = self._context, self._options
+        self._store = await context.open_store("gateway")
+        tokens = Tokens(self._store, context.workspace, context.now_ms)
+        await tokens.ensure_owner(options.owner_token_file or context.data_dir / TOKEN_FILE)
+        await self._follow()
+        around = Surroundings(
+            tokens=tokens,
+            watches=self._watches,
+            services=tuple(name.strip() for name in options.services.split(",") if name.strip()),
+            version=metadata.version("aios-gateway"),
+            now_ms=context.now_ms,
+        )
+        door = Door(context.bus, tokens, options, methods(around))
+        try:
+            self._grpc = GrpcServer(door.handlers())
+            await self._grpc.start(options.grpc_host, options.grpc_port)
+            self._http = HttpServer(ingress.application(door, options, self.health, context.now_ms))
+            await self._http.start(options.http_host, options.http_port)
+        except AiosError:
+            await self.stop()
+            raise
+        self._ready = True
+
+    async def stop(self) -> None:
+        """Refuse new calls, end watches, let the others finish shortly, close the store."""
+        self._ready = False
+        servers = [server for server in (self._http, self._grpc) if server is not None and server.port]
+        await asyncio.gather(*(server.stop() for server in servers))
+        if self._store is not None:
+            await self._store.close()
+
+    def health(self) -> Health:
+        """Ready when it listens and the bus is there."""
+        return Health(self._ready, "" if self._ready else "it does not listen")
+
+    async def _follow(self) -> None:
+        bus = self._context.bus
+        await bus.listen(subjects.run_events("*", "*"), self._watches.filed)
+
+        async def again(_wiped: bool) -> None:
+            self._watches.lost()
+
+        bus.on_restart(again)
+
+
+def create(context: Context) -> Gateway:
+    """The gateway, not yet started. Raises INVALID_ARGUMENT for a wrong option."""
+    return Gateway(context)

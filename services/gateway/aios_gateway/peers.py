@@ -1,0 +1,85 @@
+"""The services that decide and remember, as the gateway sees them: messages in, messages out."""
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from google.protobuf.message import Message as Proto
+
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.ids import partition_of, slot_of
+from aios_gateway.settings import MAX_REQUEST_BYTES
+from aios_gateway.tokens import Identity
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Bus, Message
+
+Answer = TypeVar("Answer", bound=Proto)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a client: who, in which trace, and until when (`deadline`, in seconds of the loop's clock)."""
+
+    identity: Identity
+    traceparent: str
+    deadline: float
+    bus: Bus
+    part_s: float = 0.0
+
+    @property
+    def workspace(self) -> str:
+        return self.identity.workspace
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that are left. Raises DEADLINE_EXCEEDED when none are."""
+        left = self.deadline - _now()
+        if left <= 0:
+            raise RetryableError("DEADLINE_EXCEEDED", "The call's deadline has passed.")
+        return left
+
+    def parted(self, seconds: float) -> "Call":
+        """The call of a stream: it may last, and each part of it takes `seconds` at most."""
+        return replace(self, part_s=seconds)
+
+    def renewed(self) -> "Call":
+        """For the next part of a stream."""
+        return replace(self, deadline=_now() + self.part_s)
+
+    async def ask(self, domain: str, name: str, request: Proto, answer: type[Answer]) -> Answer:
+        """A question, which changes nothing. Raises what the owner answers, UNAVAILABLE or DEADLINE_EXCEEDED."""
+        subject = subjects.query(domain, name, self.workspace)
+        return answer.FromString(await self.bus.ask(subject, _bounded(request), self.timeout))
+
+    async def accept(self, request: Proto, answer: type[Answer]) -> Answer:
+        """Hand in an event from outside; answered once it is committed."""
+        subject = subjects.accept(self.workspace)
+        return answer.FromString(await self.bus.ask(subject, _bounded(request), self.timeout))
+
+    async def command_run(self, name: str, run_id: str, request: Proto, answer: type[Answer]) -> Answer:
+        """A command about one run; answered once what it led to is committed."""
+        subject = subjects.run_command(name, self.workspace, partition_of(slot_of(run_id)))
+        return await self._command(subject, request, answer)
+
+    async def command_resources(self, name: str, request: Proto, answer: type[Answer]) -> Answer:
+        """A command about resources."""
+        return await self._command(subjects.resource_command(name, self.workspace), request, answer)
+
+    async def _command(self, subject: str, request: Proto, answer: type[Answer]) -> Answer:
+        # No message id: the broker would drop a repeated request within its window, and nobody would answer it. The
+        # request id inside is what makes it safe.
+        message = Message(subject, _bounded(request))
+        return answer.FromString(await self.bus.command(message, self.timeout))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _bounded(request: Proto) -> bytes:
+    data = request.SerializeToString()
+    if len(data) > MAX_REQUEST_BYTES:
+        raise TerminalError(
+            "TOO_LARGE", f"The request takes {len(data)} bytes; at most {MAX_REQUEST_BYTES} are carried."
+        )
+    return data

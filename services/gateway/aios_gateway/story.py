@@ -1,0 +1,317 @@
+"""The story of a run: its events in plain words. Pure; the words are for a person, the events are for a program."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from aios.api.v1.api_pb2 import TimelineEntry
+from aios.run.v1 import events_pb2
+from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
+from aios.task.v1.task_pb2 import Change, Mode
+from aios.value.v1.value_pb2 import Node, Pointer, Value
+
+OK: Final = "ok"
+WAITING: Final = "waiting"
+WORKING: Final = "working"
+PROBLEM: Final = "problem"
+UNDONE: Final = "undone"
+INFO: Final = "info"
+
+MAX_EVIDENCE: Final = 20  # pointers that one line of the story names
+MAX_ANSWER_CHARS: Final = 200
+
+
+class Story:
+    """Tells a run event by event; it has to hear them from the first one on, since later ones build on earlier."""
+
+    def __init__(self) -> None:
+        self._targets: dict[str, str] = {}
+        self._begun: dict[str, int] = {}
+        self._asked: dict[str, tuple[int, Approval]] = {}
+        self._undoing = False
+        self._started = 0
+        self._cost = 0
+
+    def tell(self, event: RunEvent) -> TimelineEntry | None:
+        """The line for this event; None when there is nothing to tell."""
+        kind = event.WhichOneof("body")
+        teller = _TELLERS.get(kind) if kind else None
+        if teller is None:
+            return None
+        entry: TimelineEntry = teller(self, event, getattr(event, str(kind)))
+        entry.time_ms = event.time_ms
+        entry.sequence = event.sequence
+        entry.who = entry.who or who(event.actor)
+        self._cost += entry.cost_micros
+        return entry
+
+    def _run_started(self, event: RunEvent, body: events_pb2.RunStarted) -> TimelineEntry:
+        self._started = event.time_ms
+        what = f"started {body.workflow}"
+        if body.mode == Mode.MODE_SIMULATE:
+            what = f"simulates {body.workflow}: nothing is written"
+        why = "" if body.trigger in ("", "manual") else f"the event matched {body.trigger}"
+        return TimelineEntry(what=what, why=why, tone=INFO)
+
+    def _step_scheduled(self, event: RunEvent, body: events_pb2.StepScheduled) -> TimelineEntry:
+        self._targets[body.step] = body.target
+        self._begun.setdefault(body.step, event.time_ms)
+        what = f"is working on {body.step}" if body.attempt <= 1 else f"tries {body.step} again"
+        return TimelineEntry(who=worker(body.target), what=what, step=body.step, tone=WORKING)
+
+    def _step_redispatched(self, _: RunEvent, body: events_pb2.StepRedispatched) -> TimelineEntry:
+        what = f"gave {body.step} out again"
+        return TimelineEntry(who="AIOS", what=what, why=body.why, step=body.step, tone=INFO)
+
+    def _step_succeeded(self, event: RunEvent, body: events_pb2.StepSucceeded) -> TimelineEntry:
+        return TimelineEntry(
+            who=worker(self._targets.get(body.step, "")),
+            what=body.summary or f"finished {body.step}",
+            step=body.step,
+            tone=OK,
+            cost_micros=body.cost_micros,
+            duration_ms=self._since(body.step, event.time_ms),
+            changes=body.changes,
+            evidence=evidence(body.output, body.changes),
+        )
+
+    def _step_failed(self, event: RunEvent, body: events_pb2.StepFailed) -> TimelineEntry:
+        return TimelineEntry(
+            who=worker(self._targets.get(body.step, "")),
+            what=f"could not do {body.step}",
+            why=body.error.message,
+            step=body.step,
+            tone=PROBLEM,
+            cost_micros=body.cost_micros,
+            duration_ms=self._since(body.step, event.time_ms),
+        )
+
+    def _step_retry_scheduled(self, event: RunEvent, body: events_pb2.StepRetryScheduled) -> TimelineEntry:
+        wait = max(0, body.due_ms - event.time_ms) / 1000
+        return TimelineEntry(
+            who=worker(self._targets.get(body.step, "")),
+            what=f"had trouble with {body.step}, tries again in {wait:.0f} s",
+            why=body.error.message,
+            step=body.step,
+            tone=PROBLEM,
+            cost_micros=body.cost_micros,
+        )
+
+    def _step_skipped(self, _: RunEvent, body: events_pb2.StepSkipped) -> TimelineEntry:
+        return TimelineEntry(
+            who="AIOS", what=f"left out {body.step}", why=body.why, step=body.step, tone=INFO
+        )
+
+    def _step_unknown(self, event: RunEvent, body: events_pb2.StepUnknown) -> TimelineEntry:
+        self._asked[body.approval.approval_id] = (event.time_ms, body.approval)
+        doing = "undoing " if body.undoing else ""
+        return TimelineEntry(
+            who=worker(self._targets.get(body.step, "")),
+            what=f"could not confirm {doing}{body.step}, please check",
+            why=body.error.message,
+            step=body.step,
+            tone=WAITING,
+            changes=_proposed(body.approval),
+        )
+
+    def _approval_requested(self, event: RunEvent, body: events_pb2.ApprovalRequested) -> TimelineEntry:
+        approval = body.approval
+        self._asked[approval.approval_id] = (event.time_ms, approval)
+        asks = "needs your approval"
+        if approval.kind == ApprovalKind.APPROVAL_KIND_QUESTION:
+            asks = "needs your answer"
+        elif approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN:
+            asks = "could not confirm, please check"
+        subject = approval.title or "; ".join(question.text for question in approval.questions)
+        return TimelineEntry(
+            who="AIOS",
+            what=f"{asks}: {subject}" if subject else asks,
+            why=approval.why,
+            step=body.step,
+            tone=WAITING,
+            changes=_proposed(approval),
+            evidence=evidence(b"", _proposed(approval)),
+        )
+
+    def _approval_decided(self, event: RunEvent, body: events_pb2.ApprovalDecided) -> TimelineEntry:
+        asked, approval = self._asked.get(body.approval_id, (event.time_ms, Approval()))
+        unknown = approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN
+        what, tone = _decision(body.state, body.answers, unknown)
+        return TimelineEntry(
+            who=who(body.decided_by or event.actor),
+            what=what,
+            why=body.note,
+            step=body.step,
+            tone=tone,
+            duration_ms=event.time_ms - asked,
+        )
+
+    def _wait_started(self, event: RunEvent, body: events_pb2.WaitStarted) -> TimelineEntry:
+        self._begun.setdefault(body.step, event.time_ms)
+        until = datetime.fromtimestamp(body.due_ms / 1000, UTC)
+        why = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if body.due_ms else ""
+        return TimelineEntry(who="AIOS", what=f"waits at {body.step}", why=why, step=body.step, tone=WORKING)
+
+    def _run_succeeded(self, event: RunEvent, _: events_pb2.RunSucceeded) -> TimelineEntry:
+        return TimelineEntry(who="AIOS", what="finished", tone=OK, duration_ms=event.time_ms - self._started)
+
+    def _run_failed(self, event: RunEvent, body: events_pb2.RunFailed) -> TimelineEntry:
+        what = f"the run failed at {body.step}" if body.step else "the run failed"
+        duration = event.time_ms - self._started
+        return TimelineEntry(
+            who="AIOS", what=what, why=body.error.message, tone=PROBLEM, duration_ms=duration
+        )
+
+    def _cancel_requested(self, _: RunEvent, body: events_pb2.CancelRequested) -> TimelineEntry:
+        what = "asked to stop"
+        if body.superseded_by:
+            what = f"asked to stop: {body.superseded_by} takes its place"
+        return TimelineEntry(what=what, why=body.why, tone=INFO)
+
+    def _run_cancelled(self, event: RunEvent, _: events_pb2.RunCancelled) -> TimelineEntry:
+        duration = event.time_ms - self._started
+        return TimelineEntry(
+            who="AIOS", what="stopped; what was done before stays", tone=INFO, duration_ms=duration
+        )
+
+    def _undo_requested(self, _: RunEvent, body: events_pb2.UndoRequested) -> TimelineEntry:
+        self._undoing = True
+        self._begun.clear()
+        what = f"asked to undo {count(len(body.steps), 'step')}"
+        if body.impossible:
+            what += f"; {', '.join(body.impossible)} can't be undone"
+        return TimelineEntry(what=what, why=body.why, tone=INFO)
+
+    def _undo_scheduled(self, event: RunEvent, body: events_pb2.UndoScheduled) -> TimelineEntry:
+        self._begun.setdefault(body.step, event.time_ms)
+        target = worker(self._targets.get(body.step, ""))
+        return TimelineEntry(who=target, what=f"is undoing {body.step}", step=body.step, tone=WORKING)
+
+    def _step_undone(self, event: RunEvent, body: events_pb2.StepUndone) -> TimelineEntry:
+        return TimelineEntry(
+            who=worker(self._targets.get(body.step, "")),
+            what=body.summary or f"undid {body.step}",
+            step=body.step,
+            tone=UNDONE,
+            duration_ms=self._since(body.step, event.time_ms),
+            changes=body.changes,
+        )
+
+    def _undo_conflicted(self, _: RunEvent, body: events_pb2.UndoConflicted) -> TimelineEntry:
+        return TimelineEntry(
+            who=worker(self._targets.get(body.step, "")),
+            what=f"left {body.step} as it is: it was changed since",
+            why=body.error.message,
+            step=body.step,
+            tone=PROBLEM,
+            changes=body.changes,
+        )
+
+    def _run_undone(self, _: RunEvent, body: events_pb2.RunUndone) -> TimelineEntry:
+        if body.left:
+            what = f"undone, except {', '.join(body.left)}: please look at it"
+            return TimelineEntry(who="AIOS", what=what, tone=PROBLEM)
+        return TimelineEntry(who="AIOS", what="everything is undone", tone=UNDONE)
+
+    def _decision_refused(self, _: RunEvent, body: events_pb2.DecisionRefused) -> TimelineEntry:
+        return TimelineEntry(what="decided, but it did not count", why=body.error.message, tone=PROBLEM)
+
+    def _since(self, step: str, now: int) -> int:
+        return now - self._begun.pop(step, now)
+
+
+_TELLERS: Final = {
+    name.removeprefix("_"): teller
+    for name, teller in vars(Story).items()
+    if name.removeprefix("_") in {field.name for field in RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields}
+}
+
+
+def tell(events: Iterable[RunEvent]) -> list[TimelineEntry]:
+    """The whole story so far. "Is working on" stays only where nothing came of it yet."""
+    story = Story()
+    lines = [line for event in events if (line := story.tell(event)) is not None]
+    last = {line.step: line.sequence for line in lines if line.step}
+    return [line for line in lines if line.tone != WORKING or last[line.step] == line.sequence]
+
+
+def who(actor: str) -> str:
+    """An actor in words: `person:owner` is you."""
+    kind, _, name = actor.partition(":")
+    if kind == "person":
+        return "you" if name == "owner" else name
+    if kind == "trigger":
+        return f"trigger {name}"
+    return "AIOS" if kind in ("service", "") else actor
+
+
+def worker(target: str) -> str:
+    """What carries a step out, in words, from its target: `connector.action`, `memory.operation` or an agent's name."""
+    owner, dot, _ = target.partition(".")
+    if not dot:
+        return f"agent {target}" if target else "AIOS"
+    return "memory" if owner == "memory" else f"{owner} connector"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def evidence(output: bytes, changes: Iterable[Change]) -> list[Pointer]:
+    """Pointers to what a step made or would make: those in its output, then the contents of its changes."""
+    found: dict[bytes, Pointer] = {}
+    if output:
+        _collect(Value.FromString(output).root, found)
+    for change in changes:
+        if change.content_sha256 and len(found) < MAX_EVIDENCE:
+            name = change.resource.rpartition("/")[2]
+            found.setdefault(
+                change.content_sha256, Pointer(sha256=change.content_sha256, size=change.size, name=name)
+            )
+    return list(found.values())[:MAX_EVIDENCE]
+
+
+def _collect(node: Node, found: dict[bytes, Pointer]) -> None:
+    kind = node.WhichOneof("kind")
+    if len(found) >= MAX_EVIDENCE:
+        return
+    if kind == "pointer":
+        found.setdefault(node.pointer.sha256, node.pointer)
+    elif kind == "list":
+        for item in node.list.items:
+            _collect(item, found)
+    elif kind == "map":
+        for entry in node.map.entries:
+            _collect(entry.value, found)
+
+
+def _proposed(approval: Approval) -> Sequence[Change]:
+    return [change for step in approval.proposed for change in step.changes]
+
+
+def _decision(state: ApprovalState.ValueType, answers: bytes, unknown: bool) -> tuple[str, str]:
+    if state == ApprovalState.APPROVAL_STATE_APPROVED:
+        return "approved", OK
+    if state == ApprovalState.APPROVAL_STATE_REJECTED:
+        return "rejected it", PROBLEM
+    if state == ApprovalState.APPROVAL_STATE_EXPIRED:
+        return "gave no answer in time", PROBLEM
+    if state == ApprovalState.APPROVAL_STATE_REPLACED:
+        return "no longer need to decide: it was replaced", INFO
+    words = "; ".join(_texts(answers))[:MAX_ANSWER_CHARS]
+    if unknown and words in ("happened: yes", "happened: no"):
+        return ("checked: it happened" if words.endswith("yes") else "checked: it did not happen"), OK
+    return (f"answered: {words}" if words else "answered"), OK
+
+
+def _texts(answers: bytes) -> list[str]:
+    if not answers:
+        return []
+    texts = []
+    for entry in Value.FromString(answers).root.map.entries:
+        kind = entry.value.WhichOneof("kind") or "null"
+        plain = getattr(entry.value, kind)
+        texts.append(f"{entry.key}: {'yes' if plain is True else 'no' if plain is False else plain}")
+    return texts

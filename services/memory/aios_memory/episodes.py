@@ -1,0 +1,95 @@
+"""The episode log: one line for each event of each run, for ever; derived from the orchestrator's events alone.
+
+Each partition of the event log is one aggregate `<workspace>/episodes/<partition>`: its head is the position up to
+which it was told, its records are the episodes `<run id>/<sequence>`. Both become durable in one commit, so an event is
+told once, and the log can be dropped and told again.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from aios.memory.v1.memory_pb2 import Episode
+from aios_core.errors import RetryableError
+from aios_core.ids import PARTITIONS, partition_of, slot_of
+from aios_memory.narration import episode_of
+from aios_runtime.crashpoints import crash, point
+from aios_runtime.store.port import Committed, Store, Write
+
+TOLD: Final = point(
+    "memory.episodes_committed", "episodes and their position are committed, the events not acknowledged"
+)
+
+
+class Episodes:
+    """The episodes of one workspace."""
+
+    def __init__(self, store: Store, workspace: str, partitions: int = PARTITIONS) -> None:
+        self._store = store
+        self._workspace = workspace
+        self._partitions = partitions
+        self._locks = [asyncio.Lock() for _ in range(partitions)]
+
+    def position(self, partition: int) -> int:
+        """The position of the last event that was told; 0: none."""
+        aggregate = self._store.read(self._key(partition))
+        return int(aggregate.head) if aggregate else 0
+
+    async def append(self, partition: int, first_position: int, events: Sequence[bytes]) -> int:
+        """Tell events, whose positions follow each other, up to the last one; returns the new position.
+
+        Those that were told already are passed over. Raises UNAVAILABLE when events before them are missing.
+        """
+        async with self._locks[partition]:
+            aggregate = self._store.read(self._key(partition))
+            position = int(aggregate.head) if aggregate else 0
+            if first_position > position + 1:
+                raise RetryableError(
+                    "UNAVAILABLE",
+                    f"Events {position + 1} to {first_position - 1} of partition {partition} are missing.",
+                )
+            new = events[position + 1 - first_position :]
+            if not new:
+                return position
+            records: dict[str, bytes | None] = {}
+            for stored in new:
+                episode = episode_of(stored)
+                records[_record(episode.run_id, episode.sequence)] = episode.SerializeToString(
+                    deterministic=True
+                )
+            last = position + len(new)
+            revision = aggregate.revision if aggregate else 0
+            (result,) = await self._store.commit(
+                [Write(self._key(partition), revision, str(last).encode(), records)]
+            )
+            if not isinstance(result, Committed):
+                raise RetryableError(
+                    "UNAVAILABLE", "Another memory service tells these events.", retry_after=0.5
+                )
+            crash(TOLD)
+            return last
+
+    def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
+        """Episodes of a run, in their order."""
+        stored = self._store.records(
+            self._key(partition_of(slot_of(run_id), self._partitions)),
+            f"{run_id}/",
+            after=_record(run_id, after_sequence),
+            limit=limit,
+        )
+        return [Episode.FromString(data) for data in stored.values()]
+
+    async def forget(self) -> None:
+        """Drop every episode; the subscriber then tells the events from the first one again."""
+        for partition in range(self._partitions):
+            async with self._locks[partition]:
+                aggregate = self._store.read(self._key(partition))
+                if aggregate is not None:
+                    await self._store.commit([Write(aggregate.key, aggregate.revision, None)])
+
+    def _key(self, partition: int) -> str:
+        return f"{self._workspace}/episodes/{partition:04}"
+
+
+def _record(run_id: str, sequence: int) -> str:
+    return f"{run_id}/{sequence:010}"

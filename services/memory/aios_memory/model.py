@@ -1,0 +1,154 @@
+"""What memory knows: records whose every version stays, what a write asks for, and the names of things."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from aios_core.errors import TerminalError
+
+MAX_KEY_BYTES: Final = 400  # UTF-8 bytes of a record's key
+MAX_KEY_SEGMENTS: Final = 12
+MAX_RECORD_VALUE_BYTES: Final = 20 * 1024  # canonical bytes of a record's value; larger data is an artifact
+MAX_SOURCES: Final = 32  # sources that a write names
+MAX_POINTERS: Final = 32  # artifacts that a record's value points to
+MAX_SOURCE_BYTES: Final = 480  # UTF-8 bytes of a source
+MAX_CONFIDENCE: Final = 1000  # thousandths
+ANY: Final = -1  # `expect` of a write that takes whatever stands
+ABSENT: Final = 0  # `expect` of a write that needs the record not to exist
+
+_SOURCE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}:[^\x00-\x1f\x7f]+")
+_SCHEMA: Final = re.compile(r"[a-z0-9][a-z0-9./_-]{0,79}")
+
+
+class Kind(StrEnum):
+    """Entities are the company's ground truth, facts what was learned of them, documents what was made."""
+
+    ENTITY = "entity"
+    FACT = "fact"
+    DOCUMENT = "document"
+
+
+class Authority(StrEnum):
+    """`AUTHORITATIVE` is ground truth; `HEURISTIC` was computed or guessed: good to use, not to decide on."""
+
+    AUTHORITATIVE = "authoritative"
+    HEURISTIC = "heuristic"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a version came from. `undoes` is the version of the same record that it takes back (0: none)."""
+
+    run_id: str = ""
+    step: str = ""
+    effect_key: str = ""
+    actor: str = ""
+    event_id: str = ""
+    sources: tuple[str, ...] = ()
+    traceparent: str = ""
+    undoes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Which record: its kind and its key, such as `client/acme` or `client/acme/column/timesheet/std-anz`."""
+
+    kind: Kind
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.key}"
+
+    def at(self, version: int) -> str:
+        """How a version is named as a source: `fact:client/acme/column/hours@3`."""
+        return f"{self}@{version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a record. `value` is canonical (empty when deleted), `confidence` in thousandths.
+
+    `labeled_key` is the key as a canonical value, so that what is read from memory has the label it was written under.
+    """
+
+    name: Name
+    version: int
+    deleted: bool
+    value: bytes
+    authority: Authority
+    confidence: int
+    schema: str
+    provenance: Provenance
+    create_time_ms: int
+    labeled_key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a write asks for. `expect` is the version it read, `ANY` or `ABSENT`; `value` None deletes the record."""
+
+    name: Name
+    value: bytes | None
+    expect: int
+    authority: Authority
+    confidence: int
+    schema: str
+    labeled_key: bytes
+    sources: tuple[str, ...] = ()
+    actor: str = ""
+    note: str = ""
+
+
+def check_kind(text: str, field: str) -> Kind:
+    """`entity`, `fact` or `document`."""
+    try:
+        return Kind(text)
+    except ValueError:
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{field} is {text[:40]!r}; a kind is entity, fact or document.", field=field
+        ) from None
+
+
+def check_key(text: str, field: str, *, prefix: bool = False) -> str:
+    """A record's key, or the beginning of one: printable segments between slashes. Returns it."""
+    body = text[:-1] if prefix and text.endswith("/") else text
+    segments = body.split("/") if body else []
+    if (
+        len(text.encode("utf-8", "replace")) > MAX_KEY_BYTES
+        or len(segments) > MAX_KEY_SEGMENTS
+        or any(not part or not part.isprintable() or part != part.strip() for part in segments)
+        or not unicodedata.is_normalized("NFC", text)
+        or not (segments or prefix)
+    ):
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"{field} is {text[:80]!r}; a key is 1 to {MAX_KEY_SEGMENTS} printable parts between slashes, at most "
+            f"{MAX_KEY_BYTES} bytes, in normal form C, without blanks around a part.",
+            field=field,
+        )
+    return text
+
+
+def check_source(text: str, field: str) -> str:
+    """What a record was made from: `artifact:<sha256>`, `fact:<key>@<version>`, `file:<path>`. Returns it."""
+    if len(text.encode("utf-8", "replace")) > MAX_SOURCE_BYTES or not _SOURCE.fullmatch(text):
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"{field} is {text[:80]!r}; a source is a kind, a colon and a name, such as artifact:<sha256> or "
+            f"fact:client/acme/column/hours@3, at most {MAX_SOURCE_BYTES} bytes.",
+            field=field,
+        )
+    return text
+
+
+def check_schema(text: str, field: str) -> str:
+    """The name of a schema, such as `client/v1`; empty: none. Returns it."""
+    if text and not _SCHEMA.fullmatch(text):
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"{field} is {text[:80]!r}; a schema's name looks like client/v1.",
+            field=field,
+        )
+    return text

@@ -1,0 +1,233 @@
+"""From an event of a run to its episode: who did what, why, and what it refers to, in a person's words. Pure."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from aios.memory.v1.memory_pb2 import Episode
+from aios.run.v1 import events_pb2, state_pb2
+from aios.run.v1.events_pb2 import RunEvent
+from aios_core.encoding import decode
+from aios_core.errors import AiosError, TerminalError
+from aios_core.hashing import event_hash
+from aios_core.values import pointers
+
+MAX_REFERENCES: Final = 64  # references of one episode
+MAX_TEXT_CHARS: Final = 500  # of what and why
+
+_DECISIONS: Final = {
+    state_pb2.APPROVAL_STATE_APPROVED: "approved",
+    state_pb2.APPROVAL_STATE_REJECTED: "rejected",
+    state_pb2.APPROVAL_STATE_ANSWERED: "answered",
+    state_pb2.APPROVAL_STATE_EXPIRED: "let expire",
+    state_pb2.APPROVAL_STATE_REPLACED: "replaced",
+}
+
+
+def episode_of(stored: bytes) -> Episode:
+    """The episode of one stored event. The same bytes give the same episode. Raises UNDECODABLE.
+
+    An event of a kind that this version does not know still becomes one, so that none is missing.
+    """
+    try:
+        event = RunEvent.FromString(stored)
+    except DecodeError:
+        raise TerminalError("UNDECODABLE", "A filed event is not a RunEvent.") from None
+    body = event.WhichOneof("body")
+    what, why, references = (
+        _TELLERS[body](event) if body in _TELLERS else (f"{body or 'something'} happened", "", [])
+    )
+    return Episode(
+        workspace=event.workspace,
+        run_id=event.run_id,
+        sequence=event.sequence,
+        time_ms=event.time_ms,
+        actor=event.actor,
+        what=_short(what),
+        why=_short(why),
+        step=getattr(getattr(event, body), "step", "") if body else "",
+        references=list(dict.fromkeys(references))[:MAX_REFERENCES],
+        cost_micros=getattr(getattr(event, body), "cost_micros", 0) if body else 0,
+        event_sha256=event_hash(stored),
+    )
+
+
+_Told = tuple[str, str, list[str]]
+
+
+def _run_started(event: RunEvent) -> _Told:
+    body = event.run_started
+    asked = (
+        f"asked for by {body.trigger} with {body.request}" if body.request else f"asked for by {body.trigger}"
+    )
+    references = [
+        f"workflow:{body.workflow}@{body.workflow_version}",
+        f"request:{body.request}" if body.request else "",
+        f"resolution:{body.resolution_id}" if body.resolution_id else "",
+    ]
+    return f"started {body.workflow}", asked, [*filter(None, references), *_artifacts(body.input)]
+
+
+def _step_scheduled(event: RunEvent) -> _Told:
+    body = event.step_scheduled
+    again = f" (attempt {body.attempt})" if body.attempt > 1 else ""
+    return f"gave step {body.step} to {body.target}{again}", "", _artifacts(body.input)
+
+
+def _step_redispatched(event: RunEvent) -> _Told:
+    body = event.step_redispatched
+    return f"gave step {body.step} out again", body.why, []
+
+
+def _step_succeeded(event: RunEvent) -> _Told:
+    body = event.step_succeeded
+    references = [*_changes(body.changes), *_artifacts(body.output)]
+    return f"did step {body.step}: {body.summary or 'done'}", "", references
+
+
+def _step_failed(event: RunEvent) -> _Told:
+    body = event.step_failed
+    return f"step {body.step} failed", body.error.message, []
+
+
+def _step_retry_scheduled(event: RunEvent) -> _Told:
+    body = event.step_retry_scheduled
+    return f"will try step {body.step} again", body.error.message, []
+
+
+def _step_skipped(event: RunEvent) -> _Told:
+    return f"skipped step {event.step_skipped.step}", event.step_skipped.why, []
+
+
+def _step_unknown(event: RunEvent) -> _Told:
+    body = event.step_unknown
+    what = "the undo of step" if body.undoing else "step"
+    references = [f"approval:{body.approval.approval_id}"] if body.approval.approval_id else []
+    return f"could not confirm {what} {body.step}: please check", body.error.message, references
+
+
+def _approval_requested(event: RunEvent) -> _Told:
+    body = event.approval_requested
+    approval = body.approval
+    references = [f"approval:{approval.approval_id}"]
+    for proposed in approval.proposed:
+        references += _changes(proposed.changes)
+    question = approval.kind == state_pb2.APPROVAL_KIND_QUESTION
+    return (
+        f"{'asked' if question else 'asked for approval'}: {approval.title or body.step}",
+        approval.why,
+        references,
+    )
+
+
+def _approval_decided(event: RunEvent) -> _Told:
+    body = event.approval_decided
+    return (
+        f"{body.decided_by or 'nobody'} {_DECISIONS.get(body.state, 'decided')} {body.step}",
+        body.note,
+        [f"approval:{body.approval_id}"],
+    )
+
+
+def _decision_refused(event: RunEvent) -> _Told:
+    body = event.decision_refused
+    return "a decision was refused", body.error.message, [f"approval:{body.approval_id}"]
+
+
+def _wait_started(event: RunEvent) -> _Told:
+    return f"waits in step {event.wait_started.step}", "", []
+
+
+def _run_succeeded(event: RunEvent) -> _Told:
+    return "the run succeeded", "", _artifacts(event.run_succeeded.outputs)
+
+
+def _run_failed(event: RunEvent) -> _Told:
+    body = event.run_failed
+    return f"the run failed{f' in step {body.step}' if body.step else ''}", body.error.message, []
+
+
+def _cancel_requested(event: RunEvent) -> _Told:
+    body = event.cancel_requested
+    references = [f"run:{body.superseded_by}"] if body.superseded_by else []
+    return "asked to cancel the run", body.why, references
+
+
+def _run_cancelled(event: RunEvent) -> _Told:
+    return "the run was cancelled", "", []
+
+
+def _undo_requested(event: RunEvent) -> _Told:
+    body = event.undo_requested
+    return f"asked to undo {', '.join(body.steps) or 'the run'}", body.why, []
+
+
+def _undo_scheduled(event: RunEvent) -> _Told:
+    return f"is taking step {event.undo_scheduled.step} back", "", []
+
+
+def _step_undone(event: RunEvent) -> _Told:
+    body = event.step_undone
+    return f"took step {body.step} back: {body.summary or 'done'}", "", _changes(body.changes)
+
+
+def _undo_conflicted(event: RunEvent) -> _Told:
+    body = event.undo_conflicted
+    return f"left step {body.step} as it is: it was changed since", body.error.message, _changes(body.changes)
+
+
+def _run_undone(event: RunEvent) -> _Told:
+    left = ", ".join(event.run_undone.left)
+    return "the run was undone" + (f" but for {left}" if left else ""), "", []
+
+
+_TELLERS: Final = {
+    "run_started": _run_started,
+    "step_scheduled": _step_scheduled,
+    "step_redispatched": _step_redispatched,
+    "step_succeeded": _step_succeeded,
+    "step_failed": _step_failed,
+    "step_retry_scheduled": _step_retry_scheduled,
+    "step_skipped": _step_skipped,
+    "step_unknown": _step_unknown,
+    "approval_requested": _approval_requested,
+    "approval_decided": _approval_decided,
+    "decision_refused": _decision_refused,
+    "wait_started": _wait_started,
+    "run_succeeded": _run_succeeded,
+    "run_failed": _run_failed,
+    "cancel_requested": _cancel_requested,
+    "run_cancelled": _run_cancelled,
+    "undo_requested": _undo_requested,
+    "undo_scheduled": _undo_scheduled,
+    "step_undone": _step_undone,
+    "undo_conflicted": _undo_conflicted,
+    "run_undone": _run_undone,
+}
+KINDS: Final = frozenset(field.name for field in events_pb2.RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields)
+
+
+def _changes(changes: Iterable[object]) -> list[str]:
+    """The resources, and the artifacts that hold what they became."""
+    references = []
+    for change in changes:
+        references.append(str(getattr(change, "resource", "")))
+        content = getattr(change, "content_sha256", b"")
+        if content:
+            references.append(f"artifact:{content.hex()}")
+    return [reference for reference in references if reference]
+
+
+def _artifacts(value: bytes) -> list[str]:
+    """What a value points to. One that can't be read is left out: its event says where it stands."""
+    if not value:
+        return []
+    try:
+        return [f"artifact:{pointer.sha256}" for pointer in pointers(decode(value))]
+    except AiosError:
+        return []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + "…"

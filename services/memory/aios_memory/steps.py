@@ -1,0 +1,212 @@
+"""Memory's steps: one task in, one outcome out. The same task, given again, has the effect of once."""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice, takewhile
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from aios.memory.v1 import memory_pb2
+from aios.task.v1 import task_pb2
+from aios_core.encoding import decode
+from aios_core.errors import AiosError, TerminalError
+from aios_core.values import Value
+from aios_memory import answers, operations
+from aios_memory.artifacts import Artifacts
+from aios_memory.model import Name, Provenance, Version, check_key, check_kind
+from aios_memory.requests import MAX_WRITES, Read, Writes, parse_reads, parse_writes
+from aios_memory.store import Records
+from aios_memory.writing import Undo, Writing, Written
+from aios_runtime.bus.replies import error_to_proto
+from aios_runtime.crashpoints import crash, point
+
+MAX_SCANNED: Final = 10_000  # records under a prefix that one read looks at
+
+COMMITTED: Final = point(
+    "memory.committed", "a memory task's versions are committed, its outcome is not reported"
+)
+
+
+class Steps:
+    """Carries out tasks of the memory lane in one workspace."""
+
+    def __init__(
+        self,
+        workspace: str,
+        records: Records,
+        writing: Writing,
+        artifacts: Artifacts,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._records = records
+        self._writing = writing
+        self._artifacts = artifacts
+        self._workspace = workspace
+        self._now_ms = now_ms
+
+    def perform_now(self, task: task_pb2.Task) -> task_pb2.Outcome | None:
+        """The outcome of a read, which waits for nothing; None for what writes."""
+        if task.target != operations.READ or task.mode == task_pb2.MODE_UNDO:
+            return None
+        outcome = task_pb2.Outcome(status=task_pb2.STATUS_SUCCEEDED)
+        self._check(task)
+        self._read(decode(task.input), outcome)
+        return outcome
+
+    async def perform(self, task: task_pb2.Task) -> task_pb2.Outcome:
+        """The outcome of any task; one that failed still tells which changes it left. Raises AiosError."""
+        outcome = task_pb2.Outcome(status=task_pb2.STATUS_SUCCEEDED)
+        self._check(task)
+        if task.mode == task_pb2.MODE_UNDO:
+            await self._undo(task, outcome)
+        elif task.target == operations.READ:
+            self._read(decode(task.input), outcome)
+        else:
+            await self._write(task, decode(task.input), outcome)
+        return outcome
+
+    def _check(self, task: task_pb2.Task) -> None:
+        if task.workspace != self._workspace:
+            raise TerminalError(
+                "NOT_FOUND",
+                f"This memory keeps workspace {self._workspace}, not {task.workspace[:80]!r}.",
+                field="workspace",
+            )
+        if task.target not in operations.OPERATIONS:
+            raise TerminalError(
+                "NOT_FOUND",
+                f"Memory has no operation {task.target[:80]!r}; it has {', '.join(operations.OPERATIONS)}.",
+                target=task.target[:80],
+            )
+        if task.mode not in (task_pb2.MODE_EXECUTE, task_pb2.MODE_SIMULATE, task_pb2.MODE_UNDO):
+            raise TerminalError("INVALID_ARGUMENT", "The task does not say its mode.", field="mode")
+
+    def _read(self, value: Value, outcome: task_pb2.Outcome) -> None:
+        results: dict[str, Value] = {}
+        for read in parse_reads(value):
+            if read.single:
+                results[read.result] = answers.read_record(read, self._one(read))
+            else:
+                results[read.result] = answers.read_list(read, self._many(read))
+        outcome.output = answers.read_output(results)
+        outcome.summary = answers.read_summary(results)
+
+    def _one(self, read: Read) -> Version | None:
+        return (
+            self._records.as_of(read.name, read.as_of_ms)
+            if read.as_of_ms
+            else self._records.newest(read.name)
+        )
+
+    def _many(self, read: Read) -> list[Version]:
+        found = self._records.under(read.name.kind, read.name.key, read.as_of_ms)
+        if read.before:
+            found = takewhile(lambda version: version.name.key < read.before, found)
+        if read.first:
+            return list(islice(found, read.limit))
+        last: deque[Version] = deque(maxlen=read.limit)
+        for seen, version in enumerate(found, 1):
+            if seen > MAX_SCANNED:
+                raise TerminalError(
+                    "TOO_LARGE",
+                    f"More than {MAX_SCANNED} records start with {read.name.key!r}; give a longer prefix.",
+                )
+            last.append(version)
+        return list(last)
+
+    async def _write(self, task: task_pb2.Task, value: Value, outcome: task_pb2.Outcome) -> None:
+        writes = parse_writes(value)
+        provenance = Provenance(
+            run_id=task.run_id,
+            step=task.step,
+            effect_key=task.task_id,
+            actor=f"step:{task.step}",
+            event_id=writes.event_id,
+            traceparent=task.traceparent,
+        )
+        simulated = task.mode == task_pb2.MODE_SIMULATE
+        if simulated:
+            written = self._writing.predict(writes.changes, provenance, self._now_ms())
+        else:
+            self._check_pointers(writes)
+            written = await self._writing.write(writes.changes, provenance, self._now_ms())
+            crash(COMMITTED)
+            if written.done:
+                outcome.undo_token = answers.undo_token(written.done)
+        notes = {change.name: change.note for change in writes.changes}
+        outcome.changes.extend(answers.change(done, notes.get(done.after.name, "")) for done in written.done)
+        outcome.summary = answers.summary(written.done, "would write" if simulated else "wrote")
+        if written.errors:
+            outcome.status = task_pb2.STATUS_FAILED
+            outcome.error.CopyFrom(error_to_proto(_refusal(written, writes)))
+        else:
+            outcome.output = answers.write_output(written.done)
+
+    def _check_pointers(self, writes: Writes) -> None:
+        """A blob is durable before a pointer to it is committed. (A simulation may point to what it did not make.)"""
+        for sha256 in writes.pointers:
+            if self._artifacts.find(sha256) is None:
+                raise TerminalError(
+                    "NOT_FOUND",
+                    f"A value points to artifact {sha256}, which is not stored; store it first.",
+                    sha256=sha256,
+                )
+
+    async def _undo(self, task: task_pb2.Task, outcome: task_pb2.Outcome) -> None:
+        written = _token(task.undo_token)
+        provenance = Provenance(
+            run_id=task.run_id,
+            step=task.step,
+            effect_key=task.task_id,
+            actor=f"step:{task.step}",
+            traceparent=task.traceparent,
+        )
+        undone = await self._writing.undo(written, provenance, self._now_ms())
+        crash(COMMITTED)
+        outcome.changes.extend(answers.change(done) for done in undone.done)
+        outcome.summary = answers.summary(undone.done, "took back")
+        if undone.errors:
+            outcome.status = task_pb2.STATUS_CONFLICT
+            outcome.error.CopyFrom(error_to_proto(_all(undone.errors)))
+
+
+def _token(data: bytes) -> list[Undo]:
+    """What an undo token names, the last written first."""
+    try:
+        token = memory_pb2.UndoToken.FromString(data)
+    except DecodeError:
+        raise TerminalError(
+            "UNDECODABLE", "The undo token is not one of memory.write.", field="undo_token"
+        ) from None
+    if len(token.written) > MAX_WRITES:
+        raise TerminalError(
+            "TOO_LARGE", f"The undo token names more than {MAX_WRITES} versions.", field="undo_token"
+        )
+    return [
+        Undo(
+            Name(check_kind(item.kind, "undo_token.kind"), check_key(item.key, "undo_token.key")),
+            item.version,
+            item.before,
+        )
+        for item in reversed(token.written)
+    ]
+
+
+def _refusal(written: Written, writes: Writes) -> AiosError:
+    """Why the step failed, and what of it stands all the same."""
+    error = _all(written.errors)
+    if written.done:
+        standing = ", ".join(str(done.after.name) for done in written.done)
+        error.message += f" What was written before stays: {standing}."
+    elif len(writes.changes) > 1:
+        error.message += f" None of the {len(writes.changes)} records was written."
+    return error
+
+
+def _all(errors: tuple[AiosError, ...]) -> AiosError:
+    first = errors[0]
+    if len(errors) > 1:
+        first.details["also"] = ", ".join(error.details.get("resource", "") for error in errors[1:])
+        first.message += f" Refused as well: {first.details['also']}."
+    return first

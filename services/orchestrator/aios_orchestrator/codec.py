@@ -1,0 +1,198 @@
+"""A run to and from its stored form: a bounded head, and records beside it (`input`, `outputs`, `step/…`, `approval/…`)."""
+
+from collections.abc import Mapping
+
+from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord
+from aios.task.v1.task_pb2 import ApprovalBinding, Mode, Task
+from aios_core.ids import effect_key, partition_of
+from aios_orchestrator.definition import Workflow
+from aios_orchestrator.model import Run, StepRun
+
+PRIORITY = 5
+
+
+def head_of(run: Run) -> RunHead:
+    """The bounded head."""
+    return RunHead(
+        workspace=run.workspace,
+        run_id=run.run_id,
+        slot=run.slot,
+        state=run.state,
+        workflow=run.workflow,
+        workflow_version=run.workflow_version,
+        mode=run.mode,
+        create_time_ms=run.create_time,
+        update_time_ms=run.update_time,
+        sequence=run.sequence,
+        last_hash=run.last_hash,
+        steps=[_step_head(step) for step in run.steps.values()],
+        cap_micros=run.cap,
+        held_micros=run.held,
+        settled_micros=run.settled,
+        open_approvals=[approval.approval_id for approval in run.open_approvals()],
+        error=run.error,
+        concurrency_key=run.concurrency_key,
+        trigger=run.trigger,
+        request=run.request,
+        traceparent=run.traceparent,
+        parent_traceparent=run.parent_traceparent,
+        actor=run.actor,
+        undo_queue=run.undo_queue,
+        superseded_by=run.superseded_by,
+        request_sha256=run.request_sha256,
+        undo_group=run.undo_group,
+    )
+
+
+def _step_head(step: StepRun) -> StepHead:
+    return StepHead(
+        step=step.name,
+        state=step.state,
+        attempt=step.attempt,
+        attempt_group=step.attempt_group,
+        dispatch=step.dispatch,
+        hold_micros=step.hold,
+        cost_micros=step.cost,
+        due_ms=step.due,
+        start_time_ms=step.start,
+        end_time_ms=step.end,
+        approval_id=step.approval_id,
+        effect_order=step.effect_order,
+        error=step.error,
+        undoable=step.undoable,
+    )
+
+
+def records_of(run: Run, before: Run | None) -> dict[str, bytes | None]:
+    """The records in which `run` differs from what is stored as `before`; folding replaces what it changes."""
+    records: dict[str, bytes | None] = {}
+    if before is None:
+        records["input"] = run.input
+    if run.outputs and (before is None or before.outputs != run.outputs):
+        records["outputs"] = run.outputs
+    for name, step in run.steps.items():
+        if (before is None or before.steps[name] is not step) and (step.input or step.output or step.summary):
+            records[f"step/{name}"] = step_record(step).SerializeToString()
+    for approval in changed_approvals(run, before):
+        records[f"approval/{approval.approval_id}"] = approval.SerializeToString()
+    return records
+
+
+def changed_approvals(run: Run, before: Run | None) -> list[Approval]:
+    """Approvals that are new or were decided since `before`."""
+    known = before.approvals if before is not None else {}
+    return [approval for key, approval in run.approvals.items() if known.get(key) is not approval]
+
+
+def step_record(step: StepRun) -> StepRecord:
+    """The values of one step."""
+    return StepRecord(
+        input=step.input,
+        output=step.output,
+        undo_token=step.undo_token,
+        summary=step.summary,
+        changes=step.changes,
+        usage=step.usage,
+    )
+
+
+def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
+    """The run of its stored form."""
+    run = Run(
+        head.workspace,
+        head.run_id,
+        head.slot,
+        head.workflow,
+        head.workflow_version,
+        head.mode,
+        state=head.state,
+        create_time=head.create_time_ms,
+        update_time=head.update_time_ms,
+        sequence=head.sequence,
+        last_hash=head.last_hash,
+        cap=head.cap_micros,
+        held=head.held_micros,
+        settled=head.settled_micros,
+        effects=max((step.effect_order for step in head.steps), default=0),
+        concurrency_key=head.concurrency_key,
+        trigger=head.trigger,
+        request=head.request,
+        request_sha256=head.request_sha256,
+        traceparent=head.traceparent,
+        parent_traceparent=head.parent_traceparent,
+        actor=head.actor,
+        superseded_by=head.superseded_by,
+        undo_queue=tuple(head.undo_queue),
+        undo_group=head.undo_group,
+        error=head.error if head.HasField("error") else None,
+        input=records.get("input", b""),
+        outputs=records.get("outputs", b""),
+    )
+    for item in head.steps:
+        run.steps[item.step] = _step_of(item, records.get(f"step/{item.step}"))
+    for name, data in records.items():
+        if name.startswith("approval/"):
+            run.approvals[name.removeprefix("approval/")] = Approval.FromString(data)
+    return run
+
+
+def _step_of(head: StepHead, stored: bytes | None) -> StepRun:
+    record = StepRecord.FromString(stored) if stored else StepRecord()
+    return StepRun(
+        head.step,
+        state=head.state,
+        attempt=head.attempt,
+        attempt_group=head.attempt_group,
+        dispatch=head.dispatch,
+        hold=head.hold_micros,
+        cost=head.cost_micros,
+        due=head.due_ms,
+        start=head.start_time_ms,
+        end=head.end_time_ms,
+        approval_id=head.approval_id,
+        effect_order=head.effect_order,
+        undoable=head.undoable,
+        error=head.error if head.HasField("error") else None,
+        input=record.input,
+        output=record.output,
+        undo_token=record.undo_token,
+        summary=record.summary,
+        changes=tuple(record.changes),
+        usage=record.usage if record.HasField("usage") else None,
+    )
+
+
+def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, traceparent: str) -> Task:
+    """The task of a step that is handed out, derived from committed state alone."""
+    step, definition = run.steps[name], workflow.steps[name]
+    undoing = bool(run.undo_queue)
+    task = Task(
+        workspace=run.workspace,
+        run_id=run.run_id,
+        task_id=effect_key(run.run_id, name, 0, step.attempt_group),
+        dispatch=step.dispatch,
+        attempt=step.attempt,
+        step=name,
+        target=definition.target,
+        mode=Mode.MODE_UNDO if undoing else run.mode,
+        input=step.input,
+        hold_micros=step.hold,
+        undo_token=step.undo_token if undoing else b"",
+        priority=PRIORITY,
+        traceparent=traceparent,
+        partition=partition_of(run.slot),
+        timeout_ms=definition.timeout_ms,
+    )
+    if approval is not None and not undoing:
+        shown = next(item for item in approval.proposed if item.step == name)
+        task.approval.CopyFrom(
+            ApprovalBinding(
+                approval_id=approval.approval_id,
+                arguments_sha256=shown.arguments_sha256,
+                policy_version=approval.policy_version,
+                expire_time_ms=approval.expire_time_ms,
+                nonce=approval.nonce,
+                approver=approval.decided_by,
+            )
+        )
+    return task

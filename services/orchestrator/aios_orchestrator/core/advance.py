@@ -1,0 +1,281 @@
+"""What may go on now: steps whose needs are done start, pure ones finish at once, and a run with nothing left ends."""
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, ProposedStep, Question, StepState
+from aios.task.v1.task_pb2 import Mode
+from aios_core.encoding import encode
+from aios_core.errors import TerminalError
+from aios_core.hashing import sha256
+from aios_core.ids import derive
+from aios_core.labels import RESOURCE, Label, meet
+from aios_core.values import Leaf, Value, labeled, plain, relabeled
+from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.definition import Step
+from aios_orchestrator.mapping import Mapped, truth
+from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
+
+S = StepState
+MAX_QUESTIONS = 50
+MAX_OPTIONS = 200
+MAX_WORDS = 20_000  # characters of a gate's title, why or risk
+
+
+def advance(draft: Draft) -> None:
+    """Start what can start, until nothing more can; then end the run if it has nothing left to wait for."""
+    progress = not draft.run.closed
+    while progress and not draft.run.stopping:
+        progress = False
+        for step in draft.workflow.steps.values():
+            if draft.run.stopping:
+                break
+            if _ready(draft, step):
+                start(draft, step)
+                progress = True
+    _end(draft)
+
+
+def _ready(draft: Draft, step: Step) -> bool:
+    steps = draft.run.steps
+    return steps[step.name].state == S.STEP_STATE_PENDING and all(steps[need].state in DONE_STEP for need in step.needs)
+
+
+def start(draft: Draft, step: Step) -> None:
+    """Start one step that is ready; what its expressions get wrong fails the step, and so the run."""
+    try:
+        guard: Label | None = None
+        if step.when is not None:
+            wanted, guard = truth(step.when, draft.look)
+            if not wanted:
+                draft.emit(step_skipped=ev.StepSkipped(step=step.name, why=f"not needed: {step.when.text}"))
+                return
+        if step.kind == "transform":
+            assert step.output is not None
+            _succeed(draft, step, step.output.evaluate(draft.look), guard)
+        elif step.kind == "branch":
+            _branch(draft, step, guard)
+        elif step.kind == "wait":
+            _wait(draft, step)
+        elif step.kind == "gate":
+            _gate(draft, step)
+        elif step.kind == "ask":
+            _ask(draft, step)
+        else:
+            schedule(draft, step, guard)
+    except TerminalError as error:
+        fail(draft, step.name, error)
+
+
+def fail(draft: Draft, step: str, error: TerminalError) -> None:
+    """The step fails for good."""
+    reason = Error(code=error.code, message=error.message, details=error.details)
+    draft.emit(step_failed=ev.StepFailed(step=step, error=reason, attempt=draft.run.steps[step].attempt))
+
+
+def _succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> None:
+    if guard is not None:
+        value = relabeled(value, guard)
+    draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
+
+
+def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
+    labels = [guard] if guard else []
+    chosen = step.otherwise
+    for name, condition in step.cases:
+        holds, label = truth(condition, draft.look)
+        labels.append(label)
+        if holds:
+            chosen = name
+            break
+    draft.emit(
+        step_succeeded=ev.StepSucceeded(
+            step=step.name, output=encode({"case": Leaf(chosen, meet(labels))}), summary=f"chose {chosen or 'nothing'}"
+        )
+    )
+
+
+def _wait(draft: Draft, step: Step) -> None:
+    if draft.run.mode == Mode.MODE_SIMULATE:
+        draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="a simulation does not wait"))
+    else:
+        draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.now + step.wait_ms))
+
+
+def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
+    """Hold the step's money and hand its task out. Raises what makes it impossible."""
+    run, state = draft.run, draft.run.steps[step.name]
+    if run.settled + run.held + step.hold > run.cap:
+        raise TerminalError(
+            "BUDGET_EXCEEDED",
+            f"Step {step.name!r} may cost {step.hold} micro-dollars; {run.settled + run.held} of {run.cap} are taken.",
+        )
+    data = state.input if state.attempt else encode(_input(draft, step, guard))
+    gate = draft.workflow.approved_by.get(step.name)
+    if gate and run.mode != Mode.MODE_SIMULATE and not state.attempt:
+        _check_approved(draft, step, gate, data)
+    draft.emit(
+        step_scheduled=ev.StepScheduled(
+            step=step.name,
+            target=step.target,
+            attempt=state.attempt + 1,
+            attempt_group=state.attempt_group,
+            dispatch=state.dispatch + 1,
+            input=data,
+            hold_micros=step.hold,
+        )
+    )
+    draft.dispatched.append(step.name)
+
+
+def _input(draft: Draft, step: Step, guard: Label | None) -> Value:
+    value = step.input.evaluate(draft.look) if step.input is not None else Leaf({}, RESOURCE)
+    return relabeled(value, guard) if guard is not None else value
+
+
+def approval_of(draft: Draft, step: str) -> Approval | None:
+    """The approval that covers a step, if its gate was approved."""
+    gate = draft.workflow.approved_by.get(step)
+    approval = draft.run.approvals.get(draft.run.steps[gate].approval_id) if gate else None
+    return approval if approval is not None and approval.state == ApprovalState.APPROVAL_STATE_APPROVED else None
+
+
+def _check_approved(draft: Draft, step: Step, gate: str, data: bytes) -> None:
+    """An approval counts for exactly what was shown, and only until it expires."""
+    if draft.run.steps[gate].state == S.STEP_STATE_SKIPPED:
+        raise TerminalError("APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}, which was skipped.")
+    approval = approval_of(draft, step.name)
+    if approval is None:
+        raise TerminalError("APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}.")
+    shown = next((proposed for proposed in approval.proposed if proposed.step == step.name), None)
+    if shown is None or shown.arguments_sha256 != sha256(data):
+        raise TerminalError("APPROVAL_STALE", f"What {step.name!r} would do is no longer what was approved.")
+    if draft.now > approval.expire_time_ms:
+        raise TerminalError("APPROVAL_EXPIRED", f"The approval for {step.name!r} has expired.")
+
+
+def _gate(draft: Draft, step: Step) -> None:
+    assert step.gate is not None
+    if draft.run.mode == Mode.MODE_SIMULATE:
+        draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="here a person would be asked to approve"))
+        return
+    proposed = []
+    for name in step.gate.approves:
+        arguments = encode(_input(draft, draft.workflow.steps[name], _guard(draft, name)))
+        proposed.append(
+            ProposedStep(
+                step=name,
+                target=draft.workflow.steps[name].target,
+                arguments=arguments,
+                arguments_sha256=sha256(arguments),
+            )
+        )
+    approval = _approval(draft, step, ApprovalKind.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
+    approval.why, approval.risk = _words(draft, step.gate.why), _words(draft, step.gate.risk)
+    approval.proposed.extend(proposed)
+    approval.arguments_sha256 = sha256(*(item.step.encode() + b"\0" + item.arguments_sha256 for item in proposed))
+    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
+
+
+def _guard(draft: Draft, name: str) -> Label | None:
+    when = draft.workflow.steps[name].when
+    return truth(when, draft.look)[1] if when is not None else None
+
+
+def _ask(draft: Draft, step: Step) -> None:
+    assert step.ask is not None
+    asked = plain(step.ask.questions.evaluate(draft.look))
+    if draft.run.mode == Mode.MODE_SIMULATE:
+        value = labeled({"answers": {}, "answered": []}, RESOURCE)
+        draft.emit(
+            step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value), summary="here a person would be asked")
+        )
+        return
+    approval = _approval(draft, step, ApprovalKind.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms)
+    if not isinstance(asked, list) or not 0 < len(asked) <= MAX_QUESTIONS:
+        raise TerminalError("BAD_OUTPUT", f"The questions of step {step.name!r} must be a list of 1 to {MAX_QUESTIONS}.")
+    for item in asked:
+        if not isinstance(item, dict) or not item.get("id") or not item.get("text"):
+            raise TerminalError("BAD_OUTPUT", f"Each question of step {step.name!r} needs an id and a text.")
+        options = item.get("options") or []
+        assert isinstance(options, list)
+        approval.questions.append(
+            Question(
+                id=str(item["id"]),
+                text=str(item["text"]),
+                why=str(item.get("why") or ""),
+                options=[str(option) for option in options[:MAX_OPTIONS]],
+                pattern=str(item.get("pattern") or ""),
+            )
+        )
+    approval.arguments_sha256 = sha256(*(question.SerializeToString(deterministic=True) for question in approval.questions))
+    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
+
+
+def _approval(draft: Draft, step: Step, kind: ApprovalKind, title: Mapped, expires_ms: int) -> Approval:
+    run = draft.run
+    return Approval(
+        approval_id=derive("apr", run.run_id, step.name, str(run.sequence)),
+        workspace=run.workspace,
+        run_id=run.run_id,
+        workflow=run.workflow,
+        step=step.name,
+        kind=kind,
+        state=ApprovalState.APPROVAL_STATE_OPEN,
+        title=_words(draft, title),
+        policy_version=run.workflow_version,
+        create_time_ms=draft.now,
+        expire_time_ms=draft.now + expires_ms,
+        nonce=derive("nonce", run.run_id, step.name, run.last_hash.hex()),
+        traceparent=run.traceparent,
+    )
+
+
+def unknown_approval(draft: Draft, state: StepRun, target: str, message: str) -> Approval:
+    """The question whether a change happened that nobody but a person can answer."""
+    run = draft.run
+    return Approval(
+        approval_id=derive("apr", run.run_id, state.name, str(run.sequence)),
+        workspace=run.workspace,
+        run_id=run.run_id,
+        workflow=run.workflow,
+        step=state.name,
+        kind=ApprovalKind.APPROVAL_KIND_UNKNOWN,
+        state=ApprovalState.APPROVAL_STATE_OPEN,
+        title=f"Could not confirm {target} ({state.name}): please check",
+        why=message,
+        questions=[
+            Question(id="happened", text="Did it happen?", why=message, options=["yes", "no"]),
+        ],
+        arguments_sha256=sha256(state.input),
+        policy_version=run.workflow_version,
+        create_time_ms=draft.now,
+        nonce=derive("nonce", run.run_id, state.name, run.last_hash.hex()),
+        traceparent=run.traceparent,
+    )
+
+
+def _words(draft: Draft, mapped: Mapped) -> str:
+    data = plain(mapped.evaluate(draft.look))
+    return ("" if data is None else str(data))[:MAX_WORDS]
+
+
+def _end(draft: Draft) -> None:
+    run = draft.run
+    if run.closed:
+        return
+    states = {step.state for step in run.steps.values()}
+    if run.stopping:
+        if states & OPEN_STEP:
+            return
+        if run.error is not None:
+            failed = next((s.name for s in run.steps.values() if s.state == S.STEP_STATE_FAILED), "")
+            draft.emit(run_failed=ev.RunFailed(error=run.error, step=failed))
+        else:
+            draft.emit(run_cancelled=ev.RunCancelled())
+    elif states <= DONE_STEP:
+        try:
+            outputs = encode(draft.workflow.outputs.evaluate(draft.look))
+        except TerminalError as error:
+            draft.emit(run_failed=ev.RunFailed(error=Error(code=error.code, message=error.message)))
+            return
+        draft.emit(run_succeeded=ev.RunSucceeded(outputs=outputs))

@@ -1,0 +1,166 @@
+"""A person's decisions: bound to what was shown, valid once, until they expire."""
+
+import re
+from collections.abc import Mapping
+
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1.commands_pb2 import DecideApprovalRequest
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Question, StepState
+from aios.error.v1.error_pb2 import Error
+from aios_core.encoding import encode
+from aios_core.errors import TerminalError
+from aios_core.labels import OWNER, RESOURCE
+from aios_core.values import Leaf, Plain, Value, labeled, plain
+from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.model import StepRun
+
+A = ApprovalState
+MAX_ANSWER_CHARS = 1000
+
+
+def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) -> None:
+    """Apply one decision. What is refused is recorded, and the refusal is raised (APPROVAL_…, BAD_ANSWER)."""
+    approval = draft.run.approvals.get(request.approval_id)
+    if approval is None:
+        raise TerminalError("NOT_FOUND", f"Run {draft.run.run_id} has no approval {request.approval_id}.")
+    try:
+        if _decided_so(approval, request):
+            return
+        _check(draft, approval, request)
+        given = _answers(approval, answers) if request.decision == A.APPROVAL_STATE_ANSWERED else {}
+    except TerminalError as error:
+        reason = Error(code=error.code, message=error.message)
+        draft.emit(decision_refused=ev.DecisionRefused(approval_id=approval.approval_id, error=reason))
+        raise
+    draft.emit(
+        approval_decided=ev.ApprovalDecided(
+            step=approval.step,
+            approval_id=approval.approval_id,
+            state=request.decision,
+            decided_by=request.actor,
+            note=request.note,
+            answers=encode(labeled(given, OWNER)),
+        )
+    )
+    _follow(draft, approval, request, given)
+
+
+def _decided_so(approval: Approval, request: DecideApprovalRequest) -> bool:
+    """Whether the same person already decided the same: a repeated click."""
+    same = approval.state == request.decision and approval.decided_by == request.actor
+    return same and request.decision != A.APPROVAL_STATE_ANSWERED
+
+
+def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> None:
+    if approval.state == A.APPROVAL_STATE_EXPIRED or (approval.expire_time_ms and draft.now > approval.expire_time_ms):
+        raise TerminalError("APPROVAL_EXPIRED", "The time to decide is over. Start the run again.")
+    if approval.state == A.APPROVAL_STATE_REPLACED:
+        raise TerminalError("APPROVAL_STALE", "Something newer took the place of this proposal. Look at the new one.")
+    if approval.state != A.APPROVAL_STATE_OPEN:
+        raise TerminalError("APPROVAL_USED", "This was decided already; a decision counts once.")
+    if request.arguments_sha256 and request.arguments_sha256 != approval.arguments_sha256:
+        raise TerminalError("APPROVAL_STALE", "What you saw is not what would run. Look at it again, then decide.")
+    gate = approval.kind == ApprovalKind.APPROVAL_KIND_GATE
+    if request.decision == A.APPROVAL_STATE_APPROVED and not request.arguments_sha256:
+        raise TerminalError("INVALID_ARGUMENT", "arguments_sha256: an approval names what was seen.", field="arguments_sha256")
+    allowed = (
+        (A.APPROVAL_STATE_APPROVED, A.APPROVAL_STATE_REJECTED)
+        if gate
+        else (A.APPROVAL_STATE_ANSWERED, A.APPROVAL_STATE_REJECTED)
+    )
+    if request.decision not in allowed:
+        what = "approved or rejected" if gate else "answered or rejected"
+        raise TerminalError("INVALID_ARGUMENT", f"decision: this can be {what}.", field="decision")
+
+
+def _answers(approval: Approval, answers: Value | None) -> dict[str, Plain]:
+    data = plain(answers) if answers is not None else {}
+    if not isinstance(data, Mapping):
+        raise TerminalError("BAD_ANSWER", "answers must be a map from a question's id to its answer.", field="answers")
+    known = {question.id: question for question in approval.questions}
+    for name in data:
+        if name not in known:
+            raise TerminalError("BAD_ANSWER", f"There is no question {name!r}; they are: {', '.join(known)}.", field=name)
+    return {name: _answer(question, data.get(name)) for name, question in known.items()}
+
+
+def _answer(question: Question, given: Plain) -> str:
+    if given is None or given == "":
+        raise TerminalError("BAD_ANSWER", f"{question.text} has no answer yet (question {question.id!r}).", field=question.id)
+    text = {True: "yes", False: "no"}.get(given, str(given)) if isinstance(given, bool) else str(given)
+    if len(text) > MAX_ANSWER_CHARS:
+        raise TerminalError("BAD_ANSWER", f"An answer has at most {MAX_ANSWER_CHARS} characters.", field=question.id)
+    if text in question.options:
+        return text
+    matching = [option for option in question.options if option.casefold() == text.strip().casefold()]
+    if len(matching) == 1:
+        return matching[0]
+    if question.pattern and re.fullmatch(question.pattern, text.strip()):
+        return text.strip()
+    if not question.options and not question.pattern:
+        return text
+    raise TerminalError(
+        "BAD_ANSWER",
+        f"{text[:80]!r} does not answer {question.text!r}; choose one of: {', '.join(question.options[:20])}.",
+        field=question.id,
+    )
+
+
+def _follow(draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]) -> None:
+    step = approval.step
+    if approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN:
+        _follow_unknown(draft, approval, request, given)
+    elif request.decision == A.APPROVAL_STATE_REJECTED:
+        why = f"rejected: {request.note}" if request.note else "rejected by a person"
+        draft.emit(cancel_requested=ev.CancelRequested(why=why))
+    elif approval.kind == ApprovalKind.APPROVAL_KIND_GATE:
+        output = encode(labeled({"approved": True, "by": request.actor, "note": request.note}, OWNER))
+        draft.emit(step_succeeded=ev.StepSucceeded(step=step, output=output, summary=f"approved by {request.actor}"))
+    else:
+        answered = _answered(draft, approval, given)
+        value: Value = {"answers": labeled(dict(given), OWNER), "answered": answered}
+        draft.emit(step_succeeded=ev.StepSucceeded(step=step, output=encode(value), summary=f"answered by {request.actor}"))
+
+
+def _answered(draft: Draft, approval: Approval, given: Mapping[str, Plain]) -> Value:
+    """The questions as they were asked, whole, each with its answer."""
+    ask = draft.workflow.steps[approval.step].ask
+    assert ask is not None
+    asked = ask.questions.evaluate(draft.look)
+    out: list[Value] = []
+    for item in asked if isinstance(asked, list) else []:
+        if isinstance(item, dict):
+            out.append({**item, "answer": Leaf(given[str(plain(item["id"]))], OWNER)})
+    return out or Leaf([], RESOURCE)
+
+
+def _follow_unknown(
+    draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]
+) -> None:
+    """It happened: go on as after a success. It did not: a new attempt group, which only a person may start."""
+    step, undoing = approval.step, bool(draft.run.undo_queue)
+    if request.decision == A.APPROVAL_STATE_REJECTED:
+        error = Error(code="OUTCOME_UNKNOWN", message=request.note or "Left as it is by a person.")
+        if undoing:
+            draft.emit(undo_conflicted=ev.UndoConflicted(step=step, error=error))
+        else:
+            draft.emit(step_failed=ev.StepFailed(step=step, error=error))
+    elif given.get("happened") == "yes":
+        if undoing:
+            draft.emit(step_undone=ev.StepUndone(step=step, summary="a person saw that it was taken back"))
+        else:
+            output = encode(labeled({"confirmed_by": request.actor}, OWNER))
+            draft.emit(
+                step_succeeded=ev.StepSucceeded(
+                    step=step, output=output, summary="a person saw that it happened", effect_order=draft.run.effects + 1
+                )
+            )
+
+
+def expire(draft: Draft, step: StepRun) -> None:
+    """Nobody decided in time: the gate fails closed."""
+    draft.emit(
+        approval_decided=ev.ApprovalDecided(step=step.name, approval_id=step.approval_id, state=A.APPROVAL_STATE_EXPIRED)
+    )
+    if draft.run.steps[step.name].state == StepState.STEP_STATE_GATED:
+        draft.emit(cancel_requested=ev.CancelRequested(why="nobody decided in time"))

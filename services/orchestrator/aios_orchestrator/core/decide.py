@@ -1,0 +1,197 @@
+"""`decide`: from a run, what came in, and the time, to what happened and what follows. Start reading here.
+
+Nothing here waits, writes or looks anything up. An input that changes nothing (an outcome that was settled already, a
+second decision that says the same) gives a decision without events.
+"""
+
+from dataclasses import dataclass
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1.commands_pb2 import DecideApprovalRequest
+from aios.run.v1.state_pb2 import RunState, StepState
+from aios.task.v1.task_pb2 import Mode, Outcome
+from aios_core.errors import AiosError, TerminalError
+from aios_core.values import Value
+from aios_orchestrator.core import approve, settle, undo
+from aios_orchestrator.core.advance import advance
+from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.definition import Workflow
+from aios_orchestrator.model import Run
+
+S = StepState
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start the run. `run` is new and has no events; `input` was checked against the workflow's schema."""
+
+    input: bytes
+    concurrency_key: str
+    resolution_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """A worker's outcome of a task."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Decide:
+    """A person's decision. `answers` is the decoded value of the request's, if it has any."""
+
+    request: DecideApprovalRequest
+    answers: Value | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop: start nothing more, wait for what is under way."""
+
+    why: str
+    superseded_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Take the run's changes back."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Something may be due: a wait, a retry, the expiry of an approval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redispatch:
+    """The tasks of these steps were lost, or their leases ended: hand them out again."""
+
+    steps: tuple[str, ...]
+    why: str
+
+
+Input = Start | Settle | Decide | Cancel | Undo | Tick | Redispatch
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The run afterwards, the stored bytes of its new events, and the steps whose tasks are to be handed out.
+
+    `refusal` is the error that the sender of the input is told; events may still record that it was refused.
+    """
+
+    run: Run
+    events: tuple[bytes, ...] = ()
+    dispatched: tuple[str, ...] = ()
+    undoing: tuple[str, ...] = ()
+    refusal: AiosError | None = None
+
+
+def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> Decision:
+    """Decide on one input. `actor` is who or what it came from, as it stands in the events."""
+    draft = Draft(run, workflow, now, actor)
+    refusal: AiosError | None = None
+    try:
+        _DECIDE[type(what)](draft, what)
+    except AiosError as error:
+        refusal = error
+    dispatched = tuple(s for s in dict.fromkeys(draft.dispatched) if draft.run.steps[s].state == S.STEP_STATE_DISPATCHED)
+    undoing = tuple(s for s in dict.fromkeys(draft.undoing) if draft.run.steps[s].state == S.STEP_STATE_UNDOING)
+    return Decision(draft.run, tuple(draft.events), dispatched, undoing, refusal)
+
+
+def _start(draft: Draft, what: Start) -> None:
+    run = draft.run
+    draft.emit(
+        run_started=ev.RunStarted(
+            workflow=draft.workflow.name,
+            workflow_version=draft.workflow.version,
+            mode=run.mode,
+            input=what.input,
+            trigger=run.trigger,
+            request=run.request,
+            resolution_id=what.resolution_id,
+            cap_micros=draft.workflow.cap,
+            concurrency_key=what.concurrency_key,
+            traceparent=run.traceparent,
+            parent_traceparent=run.parent_traceparent,
+            slot=run.slot,
+            steps=list(draft.workflow.steps),
+            request_sha256=run.request_sha256,
+        )
+    )
+    advance(draft)
+
+
+def _settle(draft: Draft, what: Settle) -> None:
+    if what.outcome.mode == Mode.MODE_UNDO:
+        undo.settle(draft, what.outcome)
+    else:
+        settle.settle(draft, what.outcome)
+        if not draft.run.undo_queue:
+            advance(draft)
+
+
+def _decide(draft: Draft, what: Decide) -> None:
+    approve.decide(draft, what.request, what.answers)
+    if draft.run.state == RunState.RUN_STATE_UNDOING:
+        undo.go_on(draft)
+    else:
+        advance(draft)
+
+
+def _cancel(draft: Draft, what: Cancel) -> None:
+    run = draft.run
+    if run.state == RunState.RUN_STATE_CANCELLING or run.state == RunState.RUN_STATE_CANCELLED:
+        return
+    if run.closed or run.state == RunState.RUN_STATE_UNDOING:
+        raise TerminalError("RUN_CLOSED", f"Run {run.run_id} is not under way, so there is nothing to cancel.")
+    draft.emit(cancel_requested=ev.CancelRequested(why=what.why, superseded_by=what.superseded_by))
+    advance(draft)
+
+
+def _undo(draft: Draft, what: Undo) -> None:
+    undo.request(draft, what.why)
+
+
+def _tick(draft: Draft, what: Tick) -> None:
+    for step in list(draft.run.steps.values()):
+        if not step.due or step.due > draft.now:
+            continue
+        if step.state == S.STEP_STATE_GATED:
+            approve.expire(draft, step)
+        elif step.state == S.STEP_STATE_WAITING:
+            settle.due(draft, step)
+        elif step.state == S.STEP_STATE_UNDOING:
+            undo.again(draft, step)
+    if draft.run.state != RunState.RUN_STATE_UNDOING and not draft.run.closed:
+        advance(draft)
+
+
+def _redispatch(draft: Draft, what: Redispatch) -> None:
+    for name in what.steps:
+        step = draft.run.steps.get(name)
+        if step is None or step.state not in (S.STEP_STATE_DISPATCHED, S.STEP_STATE_UNDOING) or step.due:
+            continue
+        draft.emit(step_redispatched=ev.StepRedispatched(step=name, dispatch=step.dispatch + 1, why=what.why))
+        (draft.undoing if step.state == S.STEP_STATE_UNDOING else draft.dispatched).append(name)
+
+
+_DECIDE = {
+    Start: _start,
+    Settle: _settle,
+    Decide: _decide,
+    Cancel: _cancel,
+    Undo: _undo,
+    Tick: _tick,
+    Redispatch: _redispatch,
+}
+
+
+def error_of(error: AiosError) -> Error:
+    """An error as it stands in events."""
+    return Error(code=error.code, message=error.message, retryable=error.retryable, details=error.details)

@@ -1,0 +1,241 @@
+"""What each event does to a run. A run is the fold of its events, and nothing else changes one."""
+
+from collections.abc import Callable, Iterable
+
+from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
+from aios_core.hashing import event_hash
+from aios_orchestrator.model import DONE_STEP, Run, StepRun
+
+S = StepState
+_ENDED = DONE_STEP | {S.STEP_STATE_FAILED, S.STEP_STATE_UNDONE, S.STEP_STATE_UNDO_CONFLICT, S.STEP_STATE_CANCELLED}
+
+
+def fold(stored: Iterable[bytes]) -> Run:
+    """The run whose whole history these stored events are. Raises ValueError when the chain of hashes is broken."""
+    run: Run | None = None
+    for data in stored:
+        event = RunEvent.FromString(data)
+        if run is None:
+            run = born(event)
+        if event.previous_hash != run.last_hash or event.sequence != run.sequence + 1:
+            raise ValueError(f"event {event.sequence} of {event.run_id} does not follow the one before it")
+        apply(run, event, event_hash(data))
+    if run is None:
+        raise ValueError("a run has at least one event")
+    return run
+
+
+def born(event: RunEvent) -> Run:
+    """The run before its first event, which says where it belongs."""
+    body = event.run_started
+    return Run(event.workspace, event.run_id, body.slot, body.workflow, body.workflow_version, body.mode)
+
+
+def apply(run: Run, event: RunEvent, hashed: bytes) -> None:
+    """Change the run by one event; `hashed` is the hash of the event's stored bytes."""
+    run.sequence, run.update_time, run.last_hash = event.sequence, event.time_ms, hashed
+    _APPLY[event.WhichOneof("body")](run, event)
+
+
+def _run_started(run: Run, event: RunEvent) -> None:
+    body = event.run_started
+    run.create_time = event.time_ms
+    run.cap, run.concurrency_key = body.cap_micros, body.concurrency_key
+    run.trigger, run.request, run.request_sha256 = body.trigger, body.request, body.request_sha256
+    run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
+    run.parent_traceparent = body.parent_traceparent
+    run.steps = {name: StepRun(name) for name in body.steps}
+
+
+def _step_scheduled(run: Run, event: RunEvent) -> None:
+    body = event.step_scheduled
+    step = run.step(body.step)
+    step.state = S.STEP_STATE_DISPATCHED
+    step.attempt, step.attempt_group, step.dispatch = body.attempt, body.attempt_group, body.dispatch
+    step.input, step.hold, step.due, step.error = body.input, body.hold_micros, 0, None
+    step.start = step.start or event.time_ms
+    run.held += body.hold_micros
+
+
+def _step_redispatched(run: Run, event: RunEvent) -> None:
+    run.step(event.step_redispatched.step).dispatch = event.step_redispatched.dispatch
+
+
+def _settle(run: Run, step: StepRun, cost: int) -> None:
+    run.held -= step.hold
+    run.settled += cost
+    step.hold = 0
+    step.cost += cost
+    step.due = 0
+
+
+def _step_succeeded(run: Run, event: RunEvent) -> None:
+    body = event.step_succeeded
+    step = run.step(body.step)
+    _settle(run, step, body.cost_micros)
+    step.state, step.output, step.error = S.STEP_STATE_SUCCEEDED, body.output, None
+    step.undo_token, step.undoable = body.undo_token, bool(body.undo_token)
+    step.summary, step.changes = body.summary, tuple(body.changes)
+    step.usage = body.usage if body.HasField("usage") else None
+    step.end = event.time_ms
+    step.start = step.start or event.time_ms
+    if body.effect_order:
+        step.effect_order = run.effects = body.effect_order
+
+
+def _step_failed(run: Run, event: RunEvent) -> None:
+    body = event.step_failed
+    step = run.step(body.step)
+    _settle(run, step, body.cost_micros)
+    step.state, step.error, step.end = S.STEP_STATE_FAILED, body.error, event.time_ms
+    run.error = body.error
+
+
+def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
+    body = event.step_retry_scheduled
+    step = run.step(body.step)
+    undoing = step.state == S.STEP_STATE_UNDOING
+    _settle(run, step, body.cost_micros)
+    step.state = S.STEP_STATE_UNDOING if undoing else S.STEP_STATE_WAITING
+    step.error, step.due, step.attempt = body.error, body.due_ms, body.attempt
+
+
+def _step_skipped(run: Run, event: RunEvent) -> None:
+    step = run.step(event.step_skipped.step)
+    step.state, step.summary, step.end = S.STEP_STATE_SKIPPED, event.step_skipped.why, event.time_ms
+
+
+def _step_unknown(run: Run, event: RunEvent) -> None:
+    body = event.step_unknown
+    step = run.step(body.step)
+    if not body.undoing:
+        _settle(run, step, step.hold)
+    step.state, step.error, step.due = S.STEP_STATE_UNKNOWN, body.error, 0
+    step.approval_id = body.approval.approval_id
+    run.approvals[body.approval.approval_id] = body.approval
+
+
+def _approval_requested(run: Run, event: RunEvent) -> None:
+    body = event.approval_requested
+    step = run.step(body.step)
+    step.state, step.approval_id = S.STEP_STATE_GATED, body.approval.approval_id
+    step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
+    run.approvals[body.approval.approval_id] = body.approval
+
+
+def _approval_decided(run: Run, event: RunEvent) -> None:
+    body = event.approval_decided
+    approval = type(run.approvals[body.approval_id])()
+    approval.CopyFrom(run.approvals[body.approval_id])
+    approval.state, approval.decided_by, approval.note = body.state, body.decided_by, body.note
+    approval.decide_time_ms, approval.answers = event.time_ms, body.answers
+    run.approvals[body.approval_id] = approval
+    step = run.step(body.step)
+    step.due = 0
+    if step.state == S.STEP_STATE_UNKNOWN:
+        # What follows is decided by the next event: it succeeded, or a new attempt group starts.
+        step.state, step.attempt = S.STEP_STATE_PENDING, 0
+        step.attempt_group += 1
+
+
+def _wait_started(run: Run, event: RunEvent) -> None:
+    step = run.step(event.wait_started.step)
+    step.state, step.due, step.start = S.STEP_STATE_WAITING, event.wait_started.due_ms, event.time_ms
+
+
+def _run_succeeded(run: Run, event: RunEvent) -> None:
+    run.outputs = event.run_succeeded.outputs
+    _close(run, event, RunState.RUN_STATE_SUCCEEDED)
+
+
+def _run_failed(run: Run, event: RunEvent) -> None:
+    run.error = event.run_failed.error
+    _close(run, event, RunState.RUN_STATE_FAILED)
+
+
+def _cancel_requested(run: Run, event: RunEvent) -> None:
+    run.state = RunState.RUN_STATE_CANCELLING
+    run.superseded_by = event.cancel_requested.superseded_by
+
+
+def _run_cancelled(run: Run, event: RunEvent) -> None:
+    _close(run, event, RunState.RUN_STATE_CANCELLED)
+
+
+def _close(run: Run, event: RunEvent, state: RunState) -> None:
+    run.state = state
+    for step in list(run.steps.values()):
+        if step.state not in _ENDED and step.state != S.STEP_STATE_UNKNOWN:
+            own = run.step(step.name)
+            own.state, own.due, own.end = S.STEP_STATE_CANCELLED, 0, event.time_ms
+    for approval in run.open_approvals():
+        if run.steps[approval.step].state != S.STEP_STATE_UNKNOWN:
+            replaced = type(approval)()
+            replaced.CopyFrom(approval)
+            replaced.state, replaced.decide_time_ms = ApprovalState.APPROVAL_STATE_REPLACED, event.time_ms
+            run.approvals[approval.approval_id] = replaced
+
+
+def _undo_requested(run: Run, event: RunEvent) -> None:
+    body = event.undo_requested
+    run.state, run.undo_queue, run.undo_group = RunState.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
+    run.error = None
+
+
+def _undo_scheduled(run: Run, event: RunEvent) -> None:
+    body = event.undo_scheduled
+    step = run.step(body.step)
+    step.state, step.dispatch, step.attempt = S.STEP_STATE_UNDOING, body.dispatch, body.attempt
+    step.due, step.error = 0, None
+
+
+def _step_undone(run: Run, event: RunEvent) -> None:
+    _undo_ended(run, event.step_undone.step, S.STEP_STATE_UNDONE)
+    run.steps[event.step_undone.step].summary = event.step_undone.summary
+
+
+def _undo_conflicted(run: Run, event: RunEvent) -> None:
+    body = event.undo_conflicted
+    _undo_ended(run, body.step, S.STEP_STATE_UNDO_CONFLICT)
+    run.steps[body.step].error = body.error
+
+
+def _undo_ended(run: Run, name: str, state: StepState) -> None:
+    step = run.step(name)
+    step.state, step.due = state, 0
+    run.undo_queue = tuple(other for other in run.undo_queue if other != name)
+
+
+def _run_undone(run: Run, event: RunEvent) -> None:
+    left = bool(event.run_undone.left)
+    run.state = RunState.RUN_STATE_UNDO_INCOMPLETE if left else RunState.RUN_STATE_UNDONE
+
+
+def _decision_refused(run: Run, event: RunEvent) -> None:
+    """Kept for the record; nothing changes."""
+
+
+_APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
+    "run_started": _run_started,
+    "step_scheduled": _step_scheduled,
+    "step_redispatched": _step_redispatched,
+    "step_succeeded": _step_succeeded,
+    "step_failed": _step_failed,
+    "step_retry_scheduled": _step_retry_scheduled,
+    "step_skipped": _step_skipped,
+    "step_unknown": _step_unknown,
+    "approval_requested": _approval_requested,
+    "approval_decided": _approval_decided,
+    "wait_started": _wait_started,
+    "run_succeeded": _run_succeeded,
+    "run_failed": _run_failed,
+    "cancel_requested": _cancel_requested,
+    "run_cancelled": _run_cancelled,
+    "undo_requested": _undo_requested,
+    "undo_scheduled": _undo_scheduled,
+    "step_undone": _step_undone,
+    "undo_conflicted": _undo_conflicted,
+    "run_undone": _run_undone,
+    "decision_refused": _decision_refused,
+}

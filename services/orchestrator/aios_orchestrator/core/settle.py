@@ -1,0 +1,108 @@
+"""Outcomes of tasks: success, failure with or without another attempt, and what nobody can know."""
+
+import hashlib
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1.state_pb2 import StepState
+from aios.task.v1.task_pb2 import Mode, Outcome, Status
+from aios_core.encoding import decode
+from aios_core.errors import TerminalError
+from aios_core.ids import effect_key
+from aios_orchestrator.core.advance import fail, schedule, unknown_approval
+from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.definition import Retry, Step
+from aios_orchestrator.model import StepRun
+
+S = StepState
+
+
+def settle(draft: Draft, outcome: Outcome) -> None:
+    """Apply an outcome, unless the step was settled by another: what comes again changes nothing."""
+    state = draft.run.steps.get(outcome.step)
+    if state is None or draft.run.closed or not _awaited(draft, state, outcome):
+        return
+    step = draft.workflow.steps[state.name]
+    if outcome.status == Status.STATUS_SUCCEEDED:
+        _succeeded(draft, step, state, outcome)
+    elif outcome.status == Status.STATUS_UNKNOWN:
+        approval = unknown_approval(draft, state, step.target, outcome.error.message)
+        draft.emit(step_unknown=ev.StepUnknown(step=step.name, error=outcome.error, approval=approval))
+    else:
+        _failed(draft, step, state, outcome)
+
+
+def _awaited(draft: Draft, state: StepRun, outcome: Outcome) -> bool:
+    """A success or an UNKNOWN of any dispatch of this attempt group counts; a failure only of the latest dispatch."""
+    if outcome.task_id != effect_key(draft.run.run_id, state.name, 0, state.attempt_group):
+        return False
+    if state.state == S.STEP_STATE_DISPATCHED:
+        return outcome.status != Status.STATUS_FAILED or outcome.dispatch == state.dispatch
+    waits_for_retry = state.state == S.STEP_STATE_WAITING and state.attempt > 0
+    return waits_for_retry and outcome.status == Status.STATUS_SUCCEEDED
+
+
+def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
+    try:
+        value = decode(outcome.output)
+    except TerminalError as error:
+        fail(draft, step.name, TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"))
+        return
+    draft.run.decoded[step.name] = value
+    real = step.effect and draft.run.mode == Mode.MODE_EXECUTE
+    draft.emit(
+        step_succeeded=ev.StepSucceeded(
+            step=step.name,
+            output=outcome.output,
+            cost_micros=outcome.cost_micros,
+            usage=outcome.usage if outcome.HasField("usage") else None,
+            undo_token=outcome.undo_token if real else b"",
+            summary=outcome.summary,
+            changes=outcome.changes,
+            worker=outcome.worker,
+            effect_order=draft.run.effects + 1 if real else 0,
+        )
+    )
+
+
+def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
+    again = outcome.error.retryable and state.attempt < step.retry.limit and not draft.run.stopping
+    if again:
+        wait = backoff_ms(step.retry, draft.run.run_id, step.name, state.attempt, outcome.error)
+        draft.emit(
+            step_retry_scheduled=ev.StepRetryScheduled(
+                step=step.name,
+                error=outcome.error,
+                cost_micros=outcome.cost_micros,
+                attempt=state.attempt,
+                due_ms=draft.now + wait,
+            )
+        )
+        return
+    draft.emit(
+        step_failed=ev.StepFailed(
+            step=step.name, error=outcome.error, cost_micros=outcome.cost_micros, attempt=state.attempt
+        )
+    )
+
+
+def backoff_ms(retry: Retry, run_id: str, step: str, attempt: int, error: Error) -> int:
+    """Doubling waits, spread by ± 20% that run, step and attempt decide, never shorter than the failing side asks."""
+    wait = min(retry.backoff_ms << min(attempt - 1, 20), retry.cap_ms)
+    spread = int.from_bytes(hashlib.sha256(f"{run_id}/{step}/{attempt}".encode()).digest()[:2], "big")
+    return max(wait * (80 + spread * 40 // 65536) // 100, int(error.retry_after * 1000), 1)
+
+
+def due(draft: Draft, state: StepRun) -> None:
+    """A step's time has come: a wait is over, or a retry starts."""
+    step = draft.workflow.steps[state.name]
+    if step.kind == "wait":
+        draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=_NOTHING, summary="waited"))
+        return
+    try:
+        schedule(draft, step)
+    except TerminalError as error:
+        fail(draft, step.name, error)
+
+
+_NOTHING = b"\x0a\x02\x08\x01\x12\x0c\x0a\x08resource\x10\x28"  # the canonical null of a resource's own constant

@@ -1,0 +1,363 @@
+"""A workflow as the core runs it: compiled from its document, checked so far as it can be before any run."""
+
+import difflib
+import graphlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jsonschema
+
+from aios_core.errors import TerminalError
+from aios_core.ids import check_name
+from aios_core.json_values import from_json, to_json
+from aios_core.labels import RESOURCE
+from aios_core.money import Micros, usd
+from aios_core.values import Leaf, Value, labeled, plain
+from aios_orchestrator.document import Document
+from aios_orchestrator.mapping import (
+    Expression,
+    Mapped,
+    Path,
+    compile_expression,
+    compile_mapping,
+    references,
+)
+
+MAX_STEPS: Final = 200
+DEFAULT_CAP: Final = usd("1.00")
+DEFAULT_TIMEOUT_MS: Final = 300_000
+KINDS: Final = ("agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait")
+_WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
+_STEP_FIELDS: Final = ("name", "needs", "when", "input", "retry", "timeout", "budget", "effect", "description", *KINDS)
+_DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Attempts in all, and the wait before the second one in ms; it doubles up to `cap_ms`."""
+
+    limit: int = 5
+    backoff_ms: int = 1000
+    cap_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What a gate shows: expressions for its words, and the steps that it approves."""
+
+    title: Mapped
+    why: Mapped
+    risk: Mapped
+    approves: tuple[str, ...]
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Questions to a person: an expression that gives a list of {id, text, why, options, pattern}."""
+
+    title: Mapped
+    questions: Mapped
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step. `target` is an agent's name, `connector.action` or `memory.operation`; `lane` where its tasks go."""
+
+    name: str
+    kind: str
+    needs: tuple[str, ...]
+    when: Path | Expression | None = None
+    target: str = ""
+    lane: str = ""
+    input: Mapped | None = None
+    retry: Retry = Retry()
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
+    hold: Micros = Micros(0)
+    effect: bool = False
+    gate: Gate | None = None
+    ask: Ask | None = None
+    cases: tuple[tuple[str, Path | Expression], ...] = ()
+    otherwise: str = ""
+    output: Mapped | None = None
+    wait_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A compiled version of a workflow."""
+
+    name: str
+    version: str
+    inputs: Mapping[str, Any]
+    outputs: Mapped
+    steps: Mapping[str, Step]
+    cap: Micros = DEFAULT_CAP
+    concurrency: Mapped | None = None
+    approved_by: Mapping[str, str] = field(default_factory=dict)
+    """The gate that approves a step, by the step's name."""
+
+    def check_input(self, value: Value) -> Value:
+        """The run's input, checked against the schema, defaults filled in. Raises INVALID_ARGUMENT naming the field."""
+        data = to_json(plain(value))
+        properties = self.inputs.get("properties", {})
+        unknown = [name for name in data if name not in properties] if isinstance(data, dict) else []
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], properties, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(properties) or 'nothing'}."
+            raise TerminalError("INVALID_ARGUMENT", f"input.{unknown[0]}: there is no such input; {hint}", field=unknown[0])
+        check_schema(data, self.inputs, "input")
+        filled: dict[str, Value] = dict(value) if isinstance(value, dict) else {}
+        for name, schema in properties.items():
+            if name not in filled and "default" in schema:
+                filled[name] = labeled(from_json(schema["default"]), RESOURCE)
+        return filled or Leaf({}, RESOURCE)
+
+
+def check_schema(data: Any, schema: Mapping[str, Any], where: str) -> None:
+    """Check JSON data against a JSON Schema; the error names the first wrong field in reading order."""
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path)))
+    if errors:
+        at = ".".join([where, *map(str, errors[0].absolute_path)])
+        raise TerminalError("INVALID_ARGUMENT", f"{at}: {errors[0].message[:300]}.", field=at)
+
+
+def compile_workflow(document: Document) -> Workflow:
+    """Compile and check a Workflow document. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION, CYCLE with the place."""
+    spec = document.known("spec", document.spec, _WORKFLOW_FIELDS)
+    steps_data = spec.get("steps")
+    if not isinstance(steps_data, list) or not steps_data:
+        raise document.error("BAD_RESOURCE", "spec.steps", "must be a list of at least one step.")
+    if len(steps_data) > MAX_STEPS:
+        raise document.error("BAD_RESOURCE", "spec.steps", f"has {len(steps_data)} steps; at most {MAX_STEPS} are allowed.")
+    steps: dict[str, Step] = {}
+    previous = ""
+    for at, data in enumerate(steps_data):
+        step = _Compiler(document, f"spec.steps[{at}]").step(data, previous)
+        if step.name in steps:
+            raise document.error("BAD_RESOURCE", f"spec.steps[{at}].name", f"{step.name!r} stands twice.")
+        steps[step.name] = step
+        previous = step.name
+    compiler = _Compiler(document, "spec")
+    budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
+    concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
+    if concurrency.get("policy", "replace") != "replace":
+        raise document.error("BAD_RESOURCE", "spec.concurrency.policy", "must be 'replace'.")
+    workflow = Workflow(
+        name=document.name,
+        version=document.version(),
+        inputs=_schema(document, spec.get("inputs", {"type": "object", "properties": {}})),
+        outputs=compiler.mapping(spec.get("outputs", {}), "outputs"),
+        steps=steps,
+        cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
+        concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
+        approved_by={name: gate.name for gate in steps.values() if gate.gate for name in gate.gate.approves},
+    )
+    _check_graph(document, workflow)
+    return workflow
+
+
+def _schema(document: Document, data: Any) -> Mapping[str, Any]:
+    schema = to_json(from_json(data))
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        raise document.error("BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error.message[:200]}.") from None
+    if not isinstance(schema, dict) or schema.get("type") != "object":
+        raise document.error("BAD_RESOURCE", "spec.inputs", "must be a JSON Schema of type object.")
+    return schema
+
+
+class _Compiler:
+    """Compiles the fields below one place of a document."""
+
+    def __init__(self, document: Document, path: str) -> None:
+        self.document = document
+        self.path = path
+
+    def step(self, data: Any, previous: str) -> Step:
+        fields = self.document.known(self.path, data, _STEP_FIELDS)
+        try:
+            name = check_name(str(fields.get("name", "")), f"{self.path}.name")
+        except TerminalError as error:
+            raise self._error("name", error.message) from None
+        kinds = [kind for kind in KINDS if kind in fields]
+        if len(kinds) != 1:
+            raise self._error("name", f"step {name!r} must have exactly one of {', '.join(KINDS)}; it has {len(kinds)}.")
+        kind = kinds[0]
+        needs = fields.get("needs", [previous] if previous else [])
+        if not isinstance(needs, list):
+            raise self._error("needs", "must be a list of step names.")
+        common: dict[str, Any] = {
+            "name": name,
+            "kind": kind,
+            "needs": tuple(str(need) for need in needs),
+            "when": self.condition(fields["when"], "when") if "when" in fields else None,
+            "input": self.mapping(fields.get("input", {}), "input"),
+            "retry": self.retry(fields.get("retry", {})),
+            "timeout_ms": self.duration(fields["timeout"], "timeout") if "timeout" in fields else DEFAULT_TIMEOUT_MS,
+            "hold": self.money(fields.get("budget", "0"), "budget"),
+        }
+        return Step(**common, **getattr(self, f"_{kind}")(fields[kind], fields))
+
+    def _agent(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"target": str(data), "lane": "agent"}
+
+    def _connector(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        connector, dot, action = str(data).partition(".")
+        if not dot or not action:
+            raise self._error("connector", "must be <connector>.<action>, such as files.write_file.")
+        effect = fields.get("effect", "read")
+        if effect not in ("read", "write"):
+            raise self._error("effect", "must be 'read' or 'write'.")
+        return {"target": str(data), "lane": f"connector-{connector}", "effect": effect == "write"}
+
+    def _memory(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        if data not in ("read", "write"):
+            raise self._error("memory", "must be 'read' or 'write'.")
+        return {"target": f"memory.{data}", "lane": "memory", "effect": data == "write"}
+
+    def _gate(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        gate = self.document.known(f"{self.path}.gate", data, ("title", "why", "risk", "approves", "expires"))
+        approves = gate.get("approves", [])
+        if not isinstance(approves, list):
+            raise self._error("gate.approves", "must be a list of step names.")
+        return {
+            "gate": Gate(
+                title=self.mapping(gate.get("title", "Approve"), "gate.title"),
+                why=self.mapping(gate.get("why", ""), "gate.why"),
+                risk=self.mapping(gate.get("risk", ""), "gate.risk"),
+                approves=tuple(map(str, approves)),
+                expires_ms=self.duration(gate.get("expires", "30d"), "gate.expires"),
+            )
+        }
+
+    def _ask(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        ask = self.document.known(f"{self.path}.ask", data, ("title", "questions", "expires"))
+        if "questions" not in ask:
+            raise self._error("ask.questions", "is missing.")
+        return {
+            "ask": Ask(
+                title=self.mapping(ask.get("title", "Please answer"), "ask.title"),
+                questions=self.mapping(ask["questions"], "ask.questions"),
+                expires_ms=self.duration(ask.get("expires", "30d"), "ask.expires"),
+            )
+        }
+
+    def _branch(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        branch = self.document.known(f"{self.path}.branch", data, ("cases", "otherwise"))
+        cases = branch.get("cases")
+        if not isinstance(cases, dict) or not cases:
+            raise self._error("branch.cases", "must be a map from a case's name to its condition.")
+        compiled = tuple((str(name), self.condition(text, f"branch.cases.{name}")) for name, text in cases.items())
+        return {"cases": compiled, "otherwise": str(branch.get("otherwise", ""))}
+
+    def _transform(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"output": self.mapping(data, "transform")}
+
+    def _wait(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return {"wait_ms": self.duration(data, "wait")}
+
+    def mapping(self, data: Any, name: str) -> Mapped:
+        try:
+            return compile_mapping(data, f"{self.path}.{name}")
+        except TerminalError as error:
+            raise self.document.error(error.code, f"{self.path}.{name}", error.message) from None
+
+    def condition(self, data: Any, name: str) -> Path | Expression:
+        text = str(data).strip()
+        if text.startswith("${") and text.endswith("}"):
+            text = text[2:-1].strip()
+        try:
+            return compile_expression(text, f"{self.path}.{name}")
+        except TerminalError as error:
+            raise self.document.error(error.code, f"{self.path}.{name}", error.message) from None
+
+    def retry(self, data: Any) -> Retry:
+        fields = self.document.known(f"{self.path}.retry", data, ("limit", "backoff"))
+        limit = fields.get("limit", Retry().limit)
+        if not isinstance(limit, int) or not 1 <= limit <= 100:
+            raise self._error("retry.limit", "must be a whole number from 1 to 100.")
+        return Retry(limit=limit, backoff_ms=self.duration(fields.get("backoff", "1s"), "retry.backoff"))
+
+    def duration(self, data: Any, name: str) -> int:
+        """Milliseconds of a duration such as `500ms`, `5s`, `2m`, `1h`, `14d`."""
+        found = _DURATION.fullmatch(str(data))
+        if not found or int(found[1]) * _UNITS[found[2]] > 3650 * _UNITS["d"]:
+            raise self._error(name, f"{str(data)[:40]!r} is not a duration such as 500ms, 5s, 2m, 1h or 14d.")
+        return int(found[1]) * _UNITS[found[2]]
+
+    def money(self, data: Any, name: str) -> Micros:
+        try:
+            return usd(str(data))
+        except TerminalError as error:
+            raise self._error(name, error.message) from None
+
+    def _error(self, name: str, message: str) -> TerminalError:
+        return self.document.error("BAD_RESOURCE", f"{self.path}.{name}", message)
+
+
+def _check_graph(document: Document, workflow: Workflow) -> None:
+    for at, step in enumerate(workflow.steps.values()):
+        for need in step.needs:
+            if need not in workflow.steps:
+                raise _no_step(document, f"spec.steps[{at}].needs", need, workflow.steps)
+    try:
+        order = list(graphlib.TopologicalSorter({s.name: s.needs for s in workflow.steps.values()}).static_order())
+    except graphlib.CycleError as error:
+        circle = " → ".join(map(str, error.args[1]))
+        raise document.error("CYCLE", "spec.steps", f"steps need each other in a circle: {circle}.") from None
+    before: dict[str, set[str]] = {}
+    for name in order:
+        needs = workflow.steps[name].needs
+        before[name] = set(needs).union(*(before[need] for need in needs)) if needs else set()
+    for at, step in enumerate(workflow.steps.values()):
+        _check_references(document, workflow, f"spec.steps[{at}]", step, before)
+    for name in _steps_read(references(workflow.outputs)):
+        if name not in workflow.steps:
+            raise _no_step(document, "spec.outputs", name, workflow.steps)
+
+
+def _check_references(
+    document: Document, workflow: Workflow, path: str, step: Step, before: Mapping[str, set[str]]
+) -> None:
+    trees: list[Mapped] = [tree for tree in (step.input, step.output, step.when) if tree is not None]
+    trees += [condition for _, condition in step.cases]
+    if step.gate:
+        trees += [step.gate.title, step.gate.why, step.gate.risk]
+        for name in step.gate.approves:
+            if name not in workflow.steps:
+                raise _no_step(document, f"{path}.gate.approves", name, workflow.steps)
+            approved = workflow.steps[name]
+            if step.name not in before[name]:
+                raise document.error(
+                    "BAD_RESOURCE", f"{path}.gate.approves", f"{name!r} does not come after this gate (it must need it)."
+                )
+            if approved.input is not None:
+                trees.append(approved.input)
+    if step.ask:
+        trees += [step.ask.title, step.ask.questions]
+    for tree in trees:
+        for name in _steps_read(references(tree)):
+            if name not in workflow.steps:
+                raise _no_step(document, path, name, workflow.steps)
+            if name not in before[step.name]:
+                raise document.error(
+                    "BAD_EXPRESSION", path, f"step {step.name!r} reads steps.{name}, which does not come before it; add it to needs."
+                )
+
+
+def _steps_read(roots: Iterable[str]) -> Iterable[str]:
+    for root in roots:
+        if root.startswith("steps."):
+            yield root.removeprefix("steps.")
+
+
+def _no_step(document: Document, path: str, name: str, steps: Iterable[str]) -> TerminalError:
+    near = difflib.get_close_matches(name, list(steps), n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return document.error("BAD_EXPRESSION", path, f"there is no step {name!r}.{hint}")

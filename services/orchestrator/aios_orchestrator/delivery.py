@@ -1,0 +1,96 @@
+"""Which tasks are on the bus, which wait for a place, and whose lease ended: plain data, no clock and no I/O.
+
+At most `WINDOW` tasks a lane are out at once; the rest wait here in the order of priority and time, derived from the
+store at start. So overload stays in the store, and a broker that loses everything loses little.
+"""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from aios.task.v1.task_pb2 import Task
+
+WINDOW: Final = 1024  # tasks of one lane on the bus at once
+GRACE_MS: Final = 60_000  # added to a task's own time limit: the wait in the lane, and the way there and back
+
+
+class TaskKey(NamedTuple):
+    """One step of one run; at most one task of it is out at a time."""
+
+    run_id: str
+    step: str
+
+
+@dataclass(slots=True)
+class _Out:
+    dispatch: int
+    lane: str
+    lease_end: int
+
+
+class Delivery:
+    """The window of every lane. Whoever uses it publishes what `hand_out` and `settled` return."""
+
+    def __init__(self, window: int = WINDOW) -> None:
+        self._window = window
+        self._out: dict[TaskKey, _Out] = {}
+        self._count: dict[str, int] = {}
+        self._waiting: dict[str, list[tuple[int, int, Task]]] = {}
+        self._leases: list[tuple[int, TaskKey, int]] = []
+        self._order = 0
+
+    def hand_out(self, lane: str, tasks: Iterable[Task], now: int) -> list[Task]:
+        """Take tasks in; returns those that may go on the bus now."""
+        waiting = self._waiting.setdefault(lane, [])
+        for task in tasks:
+            self._order += 1
+            heapq.heappush(waiting, (task.priority, self._order, task))
+        return self._fill(lane, now)
+
+    def settled(self, run_id: str, step: str) -> str | None:
+        """The task of a step is done with; returns its lane, which may have a place now."""
+        out = self._out.pop(TaskKey(run_id, step), None)
+        if out is None:
+            return None
+        self._count[out.lane] -= 1
+        return out.lane
+
+    def fill(self, lane: str, now: int) -> list[Task]:
+        """Tasks that waited and may go on the bus now."""
+        return self._fill(lane, now)
+
+    def _fill(self, lane: str, now: int) -> list[Task]:
+        waiting, ready = self._waiting.get(lane, []), []
+        while waiting and self._count.get(lane, 0) < self._window:
+            task = heapq.heappop(waiting)[2]
+            key = TaskKey(task.run_id, task.step)
+            if key not in self._out:
+                self._count[lane] = self._count.get(lane, 0) + 1
+            end = now + task.timeout_ms + GRACE_MS
+            self._out[key] = _Out(task.dispatch, lane, end)
+            heapq.heappush(self._leases, (end, key, task.dispatch))
+            ready.append(task)
+        return ready
+
+    def expired(self, now: int, limit: int = 1000) -> list[TaskKey]:
+        """Tasks whose lease has ended, each once; they count as out until they are settled or handed out again."""
+        keys = []
+        while self._leases and self._leases[0][0] <= now and len(keys) < limit:
+            _, key, dispatch = heapq.heappop(self._leases)
+            out = self._out.get(key)
+            if out is not None and out.dispatch == dispatch:
+                keys.append(key)
+        return keys
+
+    def next_lease_end(self) -> int | None:
+        """When the next lease ends, settled or not."""
+        return self._leases[0][0] if self._leases else None
+
+    def all_out(self) -> list[TaskKey]:
+        """Every task that is on the bus: what a wiped broker has lost."""
+        return list(self._out)
+
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """(on the bus, waiting) by lane."""
+        return {lane: (self._count.get(lane, 0), len(waiting)) for lane, waiting in self._waiting.items()}

@@ -1,0 +1,190 @@
+"""Resource documents: YAML to plain data, with the place of every field, bounded in size, depth and number of nodes."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import yaml
+
+from aios_core.errors import TerminalError
+from aios_core.hashing import content_hash
+from aios_core.ids import check_name
+from aios_core.json_values import dumps
+
+MAX_DOCUMENT_BYTES: Final = 256 * 1024
+MAX_DOCUMENTS: Final = 100
+MAX_DEPTH: Final = 32
+MAX_NODES: Final = 20_000
+API_VERSION: Final = "aios/v1"
+KINDS: Final = ("Workflow", "Intent")
+
+
+@dataclass(slots=True)
+class Document:
+    """One document. `places` gives line and column (from 1) of each field by its path, such as `spec.steps[0].input`."""
+
+    file: str
+    data: dict[str, Any]
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def error(self, code: str, path: str, message: str) -> TerminalError:
+        """An error that says where in the file: `file:line:column: path: message`."""
+        at = path
+        while at and at not in self.places:
+            at = at.rpartition(".")[0] if at.rpartition(".")[0] != at else ""
+        line, column = self.places.get(at, (1, 1))
+        where = f"{self.file}:{line}:{column}"
+        return TerminalError(
+            code, f"{where}: {path}: {message}", field=path, file=self.file, line=str(line), column=str(column)
+        )
+
+    @property
+    def kind(self) -> str:
+        return str(self.data["kind"])
+
+    @property
+    def name(self) -> str:
+        return str(self.data["metadata"]["name"])
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        spec = self.data["spec"]
+        assert isinstance(spec, dict)
+        return spec
+
+    def version(self) -> str:
+        """The content hash of the document: the same text in another layout is the same version."""
+        return content_hash(self.canonical())[:16]
+
+    def canonical(self) -> bytes:
+        """Canonical JSON of the whole document."""
+        return dumps(self.data)
+
+    def known(self, path: str, data: Any, names: Iterable[str]) -> Mapping[str, Any]:
+        """Check that `data` is a map with no other fields than `names`; the error names the nearest right one."""
+        if not isinstance(data, dict):
+            raise self.error("BAD_RESOURCE", path, "must be a map of fields.")
+        allowed = list(names)
+        for key in data:
+            if key not in allowed:
+                near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
+                hint = f"did you mean {near[0]!r}?" if near else f"it may have: {', '.join(allowed)}."
+                raise self.error("UNKNOWN_FIELD", f"{path}.{key}" if path else str(key), f"there is no such field; {hint}")
+        return data
+
+
+def parse_documents(text: bytes, file: str) -> list[Document]:
+    """Every document of a YAML file, its head checked. Raises BAD_YAML, TOO_LARGE, TOO_DEEP, UNKNOWN_FIELD, BAD_RESOURCE."""
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise TerminalError("TOO_LARGE", f"{file} has {len(text)} bytes; at most {MAX_DOCUMENT_BYTES} are read.")
+    try:
+        _refuse_aliases(text, file)
+        nodes = [node for node in yaml.compose_all(text.decode("utf-8"), Loader=yaml.CSafeLoader) if node is not None]
+    except UnicodeDecodeError:
+        raise TerminalError("BAD_YAML", f"{file} is not UTF-8 text.", file=file) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise TerminalError(
+            "BAD_YAML", f"{file}:{line}:{column}: {error.problem or error.context}.", file=file, line=str(line)
+        ) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise TerminalError("BAD_YAML", f"{file}: {str(error)[:200]}.", file=file) from None
+    if not nodes:
+        raise TerminalError("BAD_YAML", f"{file} has no document.", file=file)
+    if len(nodes) > MAX_DOCUMENTS:
+        raise TerminalError("TOO_LARGE", f"{file} has {len(nodes)} documents; at most {MAX_DOCUMENTS} are read.")
+    return [_head(_Reader(file).document(node)) for node in nodes]
+
+
+def _refuse_aliases(text: bytes, file: str) -> None:
+    """Aliases multiply a small text into a huge one, and nesting costs stack; look at events before any tree is built."""
+    depth = nodes = 0
+    for event in yaml.parse(text.decode("utf-8"), Loader=yaml.CSafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            raise TerminalError("BAD_YAML", f"{file}:{line}: aliases (*name) are not allowed; repeat the text.", file=file)
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise TerminalError("TOO_DEEP", f"{file}:{line}: nested deeper than {MAX_DEPTH} levels.", file=file)
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+        nodes += 1
+        if nodes > MAX_NODES:
+            raise TerminalError("TOO_LARGE", f"{file} has more than {MAX_NODES} parts.", file=file)
+
+
+class _Reader:
+    """Composed YAML nodes to plain data, keeping each field's place."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.places: dict[str, tuple[int, int]] = {}
+
+    def document(self, node: yaml.Node) -> Document:
+        data = self._data(node, "")
+        if not isinstance(data, dict):
+            raise TerminalError("BAD_RESOURCE", f"{self.file}: a document is a map with apiVersion, kind, metadata, spec.")
+        return Document(self.file, data, self.places)
+
+    def _data(self, node: yaml.Node, path: str) -> Any:
+        self.places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
+        if isinstance(node, yaml.MappingNode):
+            return self._map(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._data(item, f"{path}[{at}]") for at, item in enumerate(node.value)]
+        return self._scalar(node)
+
+    def _map(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            inner = f"{path}.{key}" if path else key
+            if key in out:
+                line = key_node.start_mark.line + 1
+                raise TerminalError("BAD_YAML", f"{self.file}:{line}: {inner} stands twice.", file=self.file, field=inner)
+            out[key] = self._data(value_node, inner)
+            self.places[inner] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        return out
+
+    def _scalar(self, node: yaml.Node) -> Any:
+        """JSON's types only: a date stays text, a fraction is exact."""
+        tag, text = node.tag, node.value
+        if tag == "tag:yaml.org,2002:null":
+            return None
+        if tag == "tag:yaml.org,2002:bool":
+            return str(text).lower() in ("true", "yes", "on")
+        if tag == "tag:yaml.org,2002:int" and str(text).lstrip("+-").isdigit():
+            return int(text)
+        if tag == "tag:yaml.org,2002:float":
+            try:
+                return Decimal(str(text))
+            except ArithmeticError:
+                return str(text)
+        return str(text)
+
+
+def _head(document: Document) -> Document:
+    data = document.known("", document.data, ("apiVersion", "kind", "metadata", "spec"))
+    for name in ("apiVersion", "kind", "metadata", "spec"):
+        if name not in data:
+            raise document.error("BAD_RESOURCE", name, "is missing.")
+    if data["apiVersion"] != API_VERSION:
+        raise document.error("BAD_RESOURCE", "apiVersion", f"must be {API_VERSION}, not {data['apiVersion']!r}.")
+    if data["kind"] not in KINDS:
+        near = difflib.get_close_matches(str(data["kind"]), KINDS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(KINDS)}."
+        raise document.error("BAD_RESOURCE", "kind", f"there is no kind {data['kind']!r}; {hint}")
+    metadata = document.known("metadata", data["metadata"], ("name", "title", "description"))
+    if "name" not in metadata:
+        raise document.error("BAD_RESOURCE", "metadata.name", "is missing.")
+    try:
+        check_name(str(metadata["name"]), "metadata.name")
+    except TerminalError as error:
+        raise document.error("BAD_RESOURCE", "metadata.name", error.message) from None
+    if not isinstance(data["spec"], dict):
+        raise document.error("BAD_RESOURCE", "spec", "must be a map of fields.")
+    return document

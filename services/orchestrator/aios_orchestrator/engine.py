@@ -1,0 +1,325 @@
+"""The loop that turns what arrives into decisions, commits many of them at once, and hands out what follows.
+
+Receive → dedupe → decide → commit → publish → acknowledge: an item's future resolves when its effects are published,
+and only then does whoever submitted it answer and acknowledge.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from aios.run.v1.commands_pb2 import StartRunRequest
+from aios_core.encoding import decode, encode
+from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_core.ids import run_id, slot_of
+from aios_core.values import plain
+from aios_orchestrator.core.decide import Cancel, Input, Start, decide
+from aios_orchestrator.definition import Workflow
+from aios_orchestrator.model import Run
+from aios_orchestrator.publisher import Changed, Publisher
+from aios_orchestrator.repository import Repository, Stored, run_key
+from aios_orchestrator.resources import ResourceBook
+from aios_runtime.crashpoints import crash, point
+from aios_runtime.store.port import Committed, Result, Write
+from aios_runtime.telemetry import tracing
+
+MAX_QUEUE: Final = 20_000  # items that wait to be decided; whoever submits more waits
+MAX_BATCH: Final = 500  # items in one commit
+MAX_TRIES: Final = 5  # of an item that loses its compare-and-set
+PUBLISHING: Final = 4  # commits whose messages are on their way at once
+
+RECEIVED = point("orchestrator.received", "a batch was taken in; nothing is decided")
+DECIDED = point("orchestrator.decided", "decided; nothing is committed")
+COMMITTED = point("orchestrator.committed", "committed; nothing is published")
+PUBLISHED = point("orchestrator.published", "published; nothing is acknowledged")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input for one run. `request_id` and its content hash make a client's command safe to repeat."""
+
+    workspace: str
+    run_id: str
+    input: Input
+    actor: str
+    request_id: str = ""
+    request_sha256: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StartItem:
+    """A run to start. `request_sha256` is over what the client said, so that the same id with other content is refused."""
+
+    request: StartRunRequest
+    request_sha256: bytes
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of an item: the run afterwards (None when there is none), or why it was refused."""
+
+    run: Run | None = None
+    duplicate: bool = False
+    refusal: AiosError | None = None
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A run while a batch is being decided."""
+
+    before: Stored | None
+    run: Run
+    workflow: Workflow
+    events: list[bytes] = field(default_factory=list)
+    dispatched: dict[str, None] = field(default_factory=dict)
+    undoing: dict[str, None] = field(default_factory=dict)
+    extra: dict[str, bytes | None] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    items: Sequence[Item | StartItem]
+    writes: Sequence[Write]
+    future: "asyncio.Future[list[Answer]]"
+    tries: int = 0
+
+
+class Engine:
+    """Decides for all runs of this service's store."""
+
+    def __init__(
+        self, repository: Repository, resources: ResourceBook, publisher: Publisher, now_ms: Callable[[], int]
+    ) -> None:
+        self._repository = repository
+        self._resources = resources
+        self._publisher = publisher
+        self._now_ms = now_ms
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUE)
+        self._publishing = asyncio.Semaphore(PUBLISHING)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.Task[None] | None = None
+        self.committed: Callable[[], None] = lambda: None
+        """Called after each commit: something may be due earlier than before."""
+
+    def start(self) -> None:
+        """Begin to decide."""
+        self._loop = asyncio.create_task(self._run(), name="orchestrator-engine")
+
+    async def stop(self) -> None:
+        """Finish what is being decided and published; what still waits comes again."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def submit(self, items: Sequence[Item | StartItem], writes: Sequence[Write] = ()) -> list[Answer]:
+        """Decide on items, commit with them the further `writes` (of other aggregates, by no one else), and publish.
+
+        Returns what became of each. Raises a RetryableError when the store could not commit; nothing is applied then.
+        """
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        await self._queue.put(_Waiting(items, writes, future))
+        return await future
+
+    async def _run(self) -> None:
+        while True:
+            batch = [await self._queue.get()]
+            count = len(batch[0].items)
+            while count < MAX_BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+                count += len(batch[-1].items)
+            crash(RECEIVED)
+            try:
+                await self._decide(batch)
+            except AiosError as error:
+                _fail(batch, error)
+            except Exception as error:
+                log.exception("a batch could not be decided")
+                _fail(batch, TerminalError("INTERNAL", f"The decision failed: {type(error).__name__}."))
+
+    async def _decide(self, batch: list[_Waiting]) -> None:
+        entries: dict[str, _Entry] = {}
+        answers = [[self._one(item, entries) for item in waiting.items] for waiting in batch]
+        writes: list[Write] = []
+        owners: list[str] = []
+        for key, entry in entries.items():
+            if entry.events or entry.extra:
+                own = self._repository.writes(entry.before, entry.run, entry.events, entry.extra)
+                writes += own
+                owners += [key] * len(own)
+        further = [write for waiting in batch for write in waiting.writes]
+        crash(DECIDED)
+        results = await self._repository.store.commit([*writes, *further]) if writes or further else []
+        crash(COMMITTED)
+        self.committed()
+        lost = self._keep(entries, writes, owners, results)
+        await self._publishing.acquire()
+        for key in lost:
+            del entries[key]
+        follows = self._follows(entries, writes, results)
+        if lost:
+            await self._publish([], [], *follows)
+            await self._again(batch)
+            return
+        task = asyncio.create_task(self._publish(batch, answers, *follows))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _keep(
+        self, entries: dict[str, _Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
+    ) -> set[str]:
+        """Remember what was committed; returns the keys of the runs whose compare-and-set was lost."""
+        lost: set[str] = set()
+        for write, key, result in zip(writes, owners, results, strict=False):
+            if write.key != key:
+                continue
+            entry = entries[key]
+            if isinstance(result, Committed):
+                self._repository.keep(entry.run, result.revision)
+            else:
+                lost.add(key)
+                self._repository.forget(entry.run.workspace, entry.run.run_id)
+        return lost
+
+    async def _again(self, batch: list[_Waiting]) -> None:
+        """Some runs were written by somebody else meanwhile. Inputs are idempotent: decide the batch on what stands."""
+        for waiting in batch:
+            waiting.tries += 1
+            if waiting.tries >= MAX_TRIES:
+                error = RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
+                _fail([waiting], error)
+        await self._decide([waiting for waiting in batch if not waiting.future.done()])
+
+    def _one(self, item: Item | StartItem, entries: dict[str, _Entry]) -> Answer:
+        try:
+            if isinstance(item, StartItem):
+                return self._start(item, entries)
+            return self._input(item, entries)
+        except AiosError as error:
+            return Answer(refusal=error)
+
+    def _entry(self, workspace: str, run: str, entries: dict[str, _Entry]) -> _Entry | None:
+        key = run_key(workspace, run)
+        entry = entries.get(key)
+        if entry is None:
+            stored = self._repository.load(workspace, run)
+            if stored is None:
+                return None
+            workflow = self._resources.workflow(workspace, stored.run.workflow, stored.run.workflow_version)
+            entry = entries[key] = _Entry(stored, stored.run, workflow)
+        return entry
+
+    def _start(self, item: StartItem, entries: dict[str, _Entry]) -> Answer:
+        request = item.request
+        identifier = run_id(request.workspace, request.trigger, request.request_id)
+        entry = self._entry(request.workspace, identifier, entries)
+        if entry is not None:
+            if entry.run.request_sha256 != item.request_sha256:
+                raise TerminalError(
+                    "REQUEST_ID_REUSED",
+                    f"Request id {request.request_id!r} started run {identifier} with other content.",
+                    field="request_id",
+                )
+            return Answer(entry.run, duplicate=True)
+        workflow = self._resources.workflow(request.workspace, request.workflow, request.workflow_version)
+        value = workflow.check_input(decode(request.input))
+        key = ""
+        if workflow.concurrency is not None and request.mode == 1:
+            key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
+        run = Run(request.workspace, identifier, slot_of(identifier), workflow.name, workflow.version, request.mode)
+        run.trigger, run.request, run.request_sha256 = request.trigger, request.request_id, item.request_sha256
+        run.parent_traceparent = parent = request.traceparent
+        run.traceparent = tracing.child(parent, identifier) if parent else tracing.new_trace(identifier)
+        if key:
+            self._replace(request.workspace, workflow.name, key, identifier, entries)
+        entry = entries[run_key(request.workspace, identifier)] = _Entry(None, run, workflow)
+        self._apply(entry, Start(encode(value), key, request.resolution_id), request.actor)
+        return Answer(entry.run)
+
+    def _replace(self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]) -> None:
+        """The new run takes the place of those under way for the same thing."""
+        others = set(self._repository.active_with_key(workspace, workflow, key))
+        others |= {
+            entry.run.run_id
+            for entry in entries.values()
+            if entry.run.concurrency_key == key and entry.run.workflow == workflow and not entry.run.closed
+        }
+        for other in sorted(others - {by}):
+            entry = self._entry(workspace, other, entries)
+            if entry is not None:
+                self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
+
+    def _input(self, item: Item, entries: dict[str, _Entry]) -> Answer:
+        entry = self._entry(item.workspace, item.run_id, entries)
+        if entry is None:
+            raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
+        if item.request_id:
+            name = f"request/{item.request_id}"
+            known = entry.extra.get(name) or self._repository.store.record(run_key(item.workspace, item.run_id), name)
+            if known is not None:
+                if known != item.request_sha256:
+                    raise TerminalError(
+                        "REQUEST_ID_REUSED",
+                        f"Request id {item.request_id!r} was used for another content.",
+                        field="request_id",
+                    )
+                return Answer(entry.run, duplicate=True)
+        refusal = self._apply(entry, item.input, item.actor)
+        if item.request_id and refusal is None:
+            entry.extra[f"request/{item.request_id}"] = item.request_sha256
+        return Answer(entry.run, refusal=refusal)
+
+    def _apply(self, entry: _Entry, what: Input, actor: str) -> AiosError | None:
+        decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
+        entry.run = decision.run
+        entry.events += decision.events
+        entry.dispatched.update(dict.fromkeys(decision.dispatched))
+        entry.undoing.update(dict.fromkeys(decision.undoing))
+        return decision.refusal
+
+    def _follows(
+        self, entries: dict[str, _Entry], writes: list[Write], results: Sequence[Result]
+    ) -> tuple[list[Changed], list[tuple[int, int, bytes]]]:
+        """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
+        changed: list[Changed] = [
+            (entry.run, entry.workflow, [*entry.dispatched, *entry.undoing], entry.before)
+            for entry in entries.values()
+            if entry.events
+        ]
+        filed = [
+            (event.partition, position, event.data)
+            for write, result in zip(writes, results, strict=False)
+            if isinstance(result, Committed)
+            for event, position in zip(write.events, result.positions, strict=True)
+        ]
+        return changed, filed
+
+    async def _publish(
+        self,
+        batch: list[_Waiting],
+        answers: list[list[Answer]],
+        changed: list[Changed],
+        filed: list[tuple[int, int, bytes]],
+    ) -> None:
+        """Publish, then let those who submitted answer and acknowledge. Frees a place in `_publishing`."""
+        try:
+            await self._publisher.publish(changed, filed)
+            crash(PUBLISHED)
+            for waiting, answer in zip(batch, answers, strict=True):
+                if not waiting.future.done():
+                    waiting.future.set_result(answer)
+        except Exception as error:
+            log.exception("what was committed could not be published")
+            _fail(batch, TerminalError("INTERNAL", f"The decision is committed; publishing failed: {type(error).__name__}."))
+        finally:
+            self._publishing.release()
+
+
+def _fail(batch: Sequence[_Waiting], error: AiosError) -> None:
+    for waiting in batch:
+        if not waiting.future.done():
+            waiting.future.set_exception(error)

@@ -1,0 +1,145 @@
+"""Who calls the engine: commands and outcomes from the bus. Each is decoded, submitted, answered, acknowledged."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message as Proto
+
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
+from aios.run.v1 import commands_pb2 as pb
+from aios.task.v1.task_pb2 import Mode, Outcome, ReportOutcomes
+from aios_core.encoding import decode
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.hashing import sha256
+from aios_core.ids import check_request_id
+from aios_orchestrator.core import undo
+from aios_orchestrator.core.decide import Cancel, Decide, Settle, Undo
+from aios_orchestrator.engine import Answer, Engine, Item, StartItem
+from aios_orchestrator.resources import ResourceBook
+from aios_runtime.bus.port import Bus, Delivery
+
+M = TypeVar("M", bound=Proto)
+RETRY_S = 1.0
+Handle = Callable[[bytes], Any]
+
+
+def parse(kind: type[M], data: bytes) -> M:
+    """The message, or UNDECODABLE."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise TerminalError("UNDECODABLE", f"This is not a {kind.DESCRIPTOR.full_name}.") from None
+
+
+class Handlers:
+    """The orchestrator's command handlers."""
+
+    def __init__(self, bus: Bus, engine: Engine, resources: ResourceBook) -> None:
+        self._bus = bus
+        self._engine = engine
+        self._resources = resources
+
+    async def outcomes(self, deliveries: Sequence[Delivery]) -> None:
+        """`report_outcomes`: many outcomes in one commit; acknowledged once it stands."""
+        items: list[Item | StartItem] = []
+        good: list[Delivery] = []
+        for delivery in deliveries:
+            try:
+                report = parse(ReportOutcomes, delivery.data)
+            except TerminalError as error:
+                await delivery.dead(error)
+                continue
+            good.append(delivery)
+            workspace = delivery.subject.split(".")[5]
+            items += [_settle(workspace, outcome) for outcome in report.outcomes]
+        try:
+            if items:
+                await self._engine.submit(items)
+        except RetryableError as error:
+            await asyncio.gather(*(delivery.retry(error.retry_after or RETRY_S) for delivery in good))
+            return
+        await asyncio.gather(*(delivery.ack() for delivery in good))
+
+    async def commands(self, deliveries: Sequence[Delivery]) -> None:
+        """Clients' commands: each is answered on its reply inbox, then acknowledged."""
+        await asyncio.gather(*(self._command(delivery) for delivery in deliveries))
+
+    async def _command(self, delivery: Delivery) -> None:
+        name = delivery.subject.split(".")[4]
+        try:
+            answer = await self._HANDLE[name](self, delivery.data)
+        except RetryableError as error:
+            if error.code not in ("DISK_FULL", "CONFLICT"):
+                await delivery.retry(error.retry_after or RETRY_S)
+                return
+            await self._bus.reply(delivery, error)
+        except KeyError:
+            await delivery.dead(TerminalError("UNDECODABLE", f"There is no command {name!r}."))
+            return
+        except TerminalError as error:
+            await self._bus.reply(delivery, error)
+            if error.code == "UNDECODABLE":
+                await delivery.dead(error)
+                return
+        else:
+            await self._bus.reply(delivery, answer.SerializeToString())
+        await delivery.ack()
+
+    async def start_run(self, data: bytes) -> Proto:
+        request = parse(pb.StartRunRequest, data)
+        check_request_id(request.request_id)
+        decode(request.input)
+        request.mode = request.mode or Mode.MODE_EXECUTE
+        content = sha256(request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode]))
+        (answer,) = await self._engine.submit([StartItem(request, content)])
+        run = _run(answer)
+        return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate)
+
+    async def cancel_run(self, data: bytes) -> Proto:
+        request = parse(pb.CancelRunRequest, data)
+        run = await self._one(request, Cancel(request.why or "cancelled", request.superseded_by), request.why)
+        return pb.CancelRunResponse(state=run.state)
+
+    async def undo_run(self, data: bytes) -> Proto:
+        request = parse(pb.UndoRunRequest, data)
+        run = await self._one(request, Undo(request.why), request.why)
+        steps, impossible = undo.preview(run)
+        return pb.UndoRunResponse(state=run.state, steps=list(run.undo_queue) or steps, impossible=impossible)
+
+    async def decide_approval(self, data: bytes) -> Proto:
+        request = parse(pb.DecideApprovalRequest, data)
+        answers = decode(request.answers) if request.answers else None
+        run = await self._one(request, Decide(request, answers), request.SerializeToString(deterministic=True).hex())
+        return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
+
+    async def _one(self, request: Any, what: Cancel | Undo | Decide, content: str) -> Any:
+        check_request_id(request.request_id)
+        hashed = sha256(type(what).__name__.encode(), content.encode())
+        item = Item(request.workspace, request.run_id, what, request.actor, request.request_id, hashed)
+        (answer,) = await self._engine.submit([item])
+        return _run(answer)
+
+    async def apply_resources(self, data: bytes) -> Proto:
+        return await self._resources.apply(parse(ApplyResourcesRequest, data))
+
+    _HANDLE = {
+        "start_run": start_run,
+        "cancel_run": cancel_run,
+        "undo_run": undo_run,
+        "decide_approval": decide_approval,
+        "apply_resources": apply_resources,
+    }
+
+
+def _settle(workspace: str, outcome: Outcome) -> Item:
+    return Item(workspace, outcome.run_id, Settle(outcome), f"service:{outcome.worker or 'worker'}")
+
+
+def _run(answer: Answer) -> Any:
+    if answer.refusal is not None:
+        raise answer.refusal
+    assert answer.run is not None
+    return answer.run
+
+

@@ -1,0 +1,266 @@
+"""Expressions in documents: how a step's input, a condition or an output is computed from what came before.
+
+A text `${…}` is a CEL expression over `inputs`, `steps.<name>` (a step's output) and `run`; a text with `${…}` inside
+it is a template of text. A plain path (`${steps.read.files}`) hands the value on as it is, each leaf with its label. Of
+any other expression the result carries the meet of the labels of everything that it refers to.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import cel
+
+from aios_core.errors import TerminalError
+from aios_core.json_values import from_json, to_json
+from aios_core.labels import RESOURCE, Label, meet
+from aios_core.values import Leaf, Plain, Value, label_of, labeled, plain
+
+MAX_EXPRESSION_CHARS: Final = 2000
+ROOTS: Final = ("inputs", "steps", "run", "event")
+
+_WHOLE: Final = re.compile(r"\s*\$\{(.*)\}\s*", re.DOTALL)
+_PART: Final = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
+_PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*")
+_STEP: Final = re.compile(r"\bsteps\.([A-Za-z_][A-Za-z0-9_-]*)|\bsteps\[[\"']([A-Za-z0-9_-]+)[\"']\]")
+_ROOT: Final = re.compile(r"(?<![\w.])(inputs|run|event)\b")
+_QUOTED: Final = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
+
+Lookup = Callable[[str], "Value | None"]
+"""`inputs`, `run`, `event` or `steps.<name>` to its value; None when there is none (a step that was skipped)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A literal of the document."""
+
+    value: Value
+
+    def evaluate(self, look: Lookup) -> Value:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A reference without computation; labels stay as they are."""
+
+    root: str
+    parts: tuple[str, ...]
+    text: str
+
+    def evaluate(self, look: Lookup) -> Value:
+        value = look(self.root)
+        for part in self.parts:
+            if value is None or (isinstance(value, Leaf) and value.data is None):
+                return Leaf(None, RESOURCE if value is None else value.label)
+            if isinstance(value, dict) and part in value:
+                value = value[part]
+            else:
+                raise TerminalError("EXPRESSION_FAILED", f"${{{self.text}}} has no field {part!r}.", expression=self.text)
+        return Leaf(None, RESOURCE) if value is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A CEL program; `roots` are what it refers to."""
+
+    text: str
+    program: Any
+    roots: tuple[str, ...]
+
+    def evaluate(self, look: Lookup) -> Value:
+        found = {root: look(root) for root in self.roots}
+        label = meet(label_of(value) for value in found.values() if value is not None)
+        return labeled(self._run(found), label)
+
+    def _run(self, found: Mapping[str, "Value | None"]) -> Plain:
+        context: dict[str, Any] = {"inputs": {}, "run": {}, "event": {}, "steps": {}}
+        for root, value in found.items():
+            data = None if value is None else to_json(plain(value))
+            if root.startswith("steps."):
+                name = root.removeprefix("steps.")
+                context["steps"][name] = data
+                context["steps"][name.replace("-", "_")] = data
+            else:
+                context[root] = data
+        try:
+            return _result(self.program.execute(context))
+        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            raise TerminalError(
+                "EXPRESSION_FAILED", f"${{{self.text}}} could not be computed: {error}.", expression=self.text
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A template of text."""
+
+    parts: tuple["str | Path | Expression", ...]
+
+    def evaluate(self, look: Lookup) -> Value:
+        out, labels = [], []
+        for part in self.parts:
+            if isinstance(part, str):
+                out.append(part)
+                continue
+            value = part.evaluate(look)
+            labels.append(label_of(value))
+            out.append(_as_text(plain(value)))
+        return Leaf("".join(out), meet(labels))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A map of expressions."""
+
+    entries: tuple[tuple[str, "Mapped"], ...]
+
+    def evaluate(self, look: Lookup) -> Value:
+        if not self.entries:
+            return Leaf({}, RESOURCE)
+        return {key: node.evaluate(look) for key, node in self.entries}
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """A list of expressions."""
+
+    items: tuple["Mapped", ...]
+
+    def evaluate(self, look: Lookup) -> Value:
+        if not self.items:
+            return Leaf([], RESOURCE)
+        return [node.evaluate(look) for node in self.items]
+
+
+Mapped = Constant | Path | Expression | Text | Record | Items
+
+
+def compile_mapping(data: Any, where: str) -> Mapped:
+    """The expression tree of a document's value. `where` names the field in errors (BAD_EXPRESSION)."""
+    if isinstance(data, Mapping):
+        return Record(tuple((str(key), compile_mapping(item, f"{where}.{key}")) for key, item in data.items()))
+    if isinstance(data, list):
+        return Items(tuple(compile_mapping(item, f"{where}[{at}]") for at, item in enumerate(data)))
+    if isinstance(data, str) and "${" in data:
+        whole = _WHOLE.fullmatch(data)
+        if whole and not _PART.search(whole[1]) and _balanced(whole[1]):
+            return compile_expression(whole[1].strip(), where)
+        return _compile_text(data, where)
+    return Constant(labeled(from_json(data), RESOURCE))
+
+
+def compile_expression(text: str, where: str) -> Path | Expression:
+    """One CEL expression, without `${}`."""
+    if len(text) > MAX_EXPRESSION_CHARS:
+        raise TerminalError(
+            "BAD_EXPRESSION", f"{where} is longer than {MAX_EXPRESSION_CHARS} characters.", field=where
+        )
+    if _PATH.fullmatch(text) and text.split(".")[0] in ROOTS:
+        parts = text.split(".")
+        if parts[0] == "steps" and len(parts) > 1:
+            return Path("steps." + parts[1], tuple(parts[2:]), text)
+        return Path(parts[0], tuple(parts[1:]), text)
+    try:
+        program = cel.compile(_cel_names(text))
+    except ValueError as error:
+        raise TerminalError("BAD_EXPRESSION", f"{where} is not valid CEL: {_first_line(error)}", field=where) from None
+    unknown = sorted(set(program.variables()) - set(ROOTS) - set(_macro_variables(text)))
+    if unknown:
+        raise TerminalError(
+            "BAD_EXPRESSION", f"{where} refers to {unknown[0]!r}; an expression knows {', '.join(ROOTS)}.", field=where
+        )
+    return Expression(text, program, _roots(text))
+
+
+def references(node: Mapped) -> Iterable[str]:
+    """The roots that an expression tree reads: `inputs`, `run`, `event`, `steps.<name>`."""
+    if isinstance(node, Path):
+        yield node.root
+    elif isinstance(node, Expression):
+        yield from node.roots
+    elif isinstance(node, Text):
+        for part in node.parts:
+            if not isinstance(part, str):
+                yield from references(part)
+    elif isinstance(node, Record):
+        for _, item in node.entries:
+            yield from references(item)
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from references(item)
+
+
+def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
+    """A condition and the label of what it depends on. Only true and false are conditions."""
+    value = node.evaluate(look)
+    data = plain(value)
+    if not isinstance(data, bool):
+        raise TerminalError(
+            "EXPRESSION_FAILED", f"The condition {node.text!r} gave {_as_text(data)!r}; it must be true or false."
+        )
+    return data, label_of(value)
+
+
+def _compile_text(data: str, where: str) -> Text:
+    parts: list[str | Path | Expression] = []
+    at = 0
+    for found in _PART.finditer(data):
+        parts.append(data[at : found.start()])
+        parts.append(compile_expression(found[1].strip(), where))
+        at = found.end()
+    parts.append(data[at:])
+    if "${" in data[at:]:
+        raise TerminalError("BAD_EXPRESSION", f"{where} has a ${{ without its }}.", field=where)
+    return Text(tuple(part for part in parts if part != ""))
+
+
+def _balanced(text: str) -> bool:
+    depth = 0
+    for char in _QUOTED.sub("", text):
+        depth += (char == "{") - (char == "}")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _cel_names(text: str) -> str:
+    """Step names may have hyphens, CEL identifiers may not: `steps.a-b` is read as `steps.a_b`."""
+    return _STEP.sub(lambda found: f"steps.{(found[1] or found[2]).replace('-', '_')}", text)
+
+
+def _roots(text: str) -> tuple[str, ...]:
+    bare = _QUOTED.sub('""', text)
+    steps = [f"steps.{a or b}" for a, b in _STEP.findall(text)]
+    return tuple(dict.fromkeys([*_ROOT.findall(bare), *steps]))
+
+
+def _macro_variables(text: str) -> list[str]:
+    return re.findall(r"\.(?:map|filter|all|exists|exists_one)\(\s*([A-Za-z_]\w*)\s*,", text)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:300] if lines else "unreadable"
+
+
+def _result(data: Any) -> Plain:
+    if isinstance(data, float):
+        return Decimal(repr(data)) if data != int(data) else int(data)
+    if isinstance(data, dict):
+        return from_json({str(key): _result(item) for key, item in data.items()})
+    if isinstance(data, (list, tuple)):
+        return [_result(item) for item in data]
+    return from_json(data)
+
+
+def _as_text(data: Plain) -> str:
+    if data is None:
+        return ""
+    if isinstance(data, bool):
+        return "true" if data else "false"
+    if isinstance(data, (str, int)):
+        return str(data)
+    return str(to_json(data))

@@ -1,0 +1,129 @@
+"""How the orchestrator is put together."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from aios.event.v1.event_pb2 import ExternalEvent
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
+from aios_core.errors import TerminalError
+from aios_orchestrator.engine import Engine
+from aios_orchestrator.handlers import Handlers
+from aios_orchestrator.intake import Intake
+from aios_orchestrator.publisher import Publisher
+from aios_orchestrator.queries import QUEUE, Queries
+from aios_orchestrator.repository import Repository
+from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.timers import Timers, redispatch, tasks_out
+from aios_runtime.bus import subjects
+from aios_runtime.service.port import Context, Health, Service
+from aios_runtime.store.port import Store
+
+SERVICE: Final = "orchestrator"
+PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
+RECOVERED: Final = 500  # runs in one go after a restart
+MAX_RESOURCE_FILES: Final = 1000
+
+
+class Options(BaseModel):
+    """`resources` is a folder of YAML documents that are applied at every start."""
+
+    resources: Path | None = None
+
+
+class Orchestrator:
+    """The service."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._options = Options.model_validate(dict(context.options))
+        self._store: Store | None = None
+        self._engine: Engine | None = None
+        self._timers: Timers | None = None
+        self._publisher: Publisher | None = None
+        self._clock: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        context = self._context
+        store = self._store = await context.open_store(SERVICE)
+        resources = ResourceBook(store, context.now_ms)
+        await self._apply(resources)
+        repository = Repository(store)
+        publisher = self._publisher = Publisher(context.bus, context.workspace, context.now_ms)
+        engine = self._engine = Engine(repository, resources, publisher, context.now_ms)
+        timers = self._timers = Timers(store, engine, publisher, context.workspace, context.now_ms)
+        engine.committed = timers.wake
+        engine.start()
+        await self._recover("the orchestrator was started again")
+        context.bus.on_restart(self._restarted)
+        await Queries(repository, resources).serve(context.bus, context.workspace)
+        await self._serve(Handlers(context.bus, engine, resources))
+        await self._serve_intake(Intake(store, resources, engine, context.workspace, context.now_ms))
+        timers.start()
+
+    async def _apply(self, resources: ResourceBook) -> None:
+        """The playbooks that ship, then the person's own documents."""
+        files = sorted(PLAYBOOKS.glob("*.yaml"))
+        if self._options.resources is not None:
+            if not self._options.resources.is_dir():
+                raise TerminalError("NOT_FOUND", f"--resources: there is no folder {self._options.resources}.")
+            files += sorted(self._options.resources.glob("*.y*ml"))[:MAX_RESOURCE_FILES]
+        for file in files:
+            request = ApplyResourcesRequest(
+                workspace=self._context.workspace, yaml=file.read_bytes(), file=file.name, actor="service:orchestrator"
+            )
+            await resources.apply(request)
+
+    async def _serve(self, handlers: Handlers) -> None:
+        bus = self._context.bus
+        await bus.consume(subjects.consumer(SERVICE, "report_outcomes"), handlers.outcomes, batch=256, slots=2048)
+        await bus.consume(subjects.consumer(SERVICE, "commands"), handlers.commands, batch=256, slots=1024)
+
+    async def _serve_intake(self, intake: Intake) -> None:
+        from aios_runtime.bus.subscribers import IntakeSubscriber
+
+        async def answer(data: bytes, headers: Mapping[str, str]) -> bytes:
+            return await intake.answer(data)
+
+        async def handle(event: ExternalEvent) -> None:
+            await intake.accept(event)
+
+        bus, workspace = self._context.bus, self._context.workspace
+        await bus.answer(subjects.accept(workspace), answer, queue=QUEUE)
+        self._intake = IntakeSubscriber(bus, workspace, handle)
+        await self._intake.start()
+
+    async def _recover(self, why: str) -> None:
+        assert self._store is not None and self._engine is not None
+        items = redispatch(self._context.workspace, tasks_out(self._store, self._context.workspace), why)
+        for first in range(0, len(items), RECOVERED):
+            await self._engine.submit(items[first : first + RECOVERED])
+
+    async def _restarted(self, wiped: bool) -> None:
+        """The bus is back. If it lost what it held, hand out again all that was on it."""
+        assert self._publisher is not None and self._engine is not None
+        if wiped:
+            keys = self._publisher.delivery.all_out()
+            await self._engine.submit(redispatch(self._context.workspace, keys, "the message bus lost it"))
+
+    async def stop(self) -> None:
+        if self._timers is not None:
+            await self._timers.stop()
+        if self._engine is not None:
+            await self._engine.stop()
+        if self._store is not None:
+            await self._store.close()
+
+    def health(self) -> Health:
+        if self._engine is None or self._publisher is None:
+            return Health(False, "starting")
+        lanes = {lane: f"{out} out, {waiting} waiting" for lane, (out, waiting) in self._publisher.delivery.counts().items()}
+        return Health(True, facts=lanes)
+
+
+def create(context: Context) -> Service:
+    """The orchestrator, not yet started."""
+    return Orchestrator(context)

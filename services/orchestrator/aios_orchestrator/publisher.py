@@ -1,0 +1,166 @@
+"""Puts on the bus what a commit led to: tasks on their lanes, as far as there is room, and the events that were filed."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, TypeVar
+
+from aios.bus.v1.bus_pb2 import EventsFiled
+from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
+from aios.task.v1.task_pb2 import PerformTasks, Task
+from aios_core.errors import RetryableError
+from aios_orchestrator.codec import task_of
+from aios_orchestrator.definition import Workflow
+from aios_orchestrator.delivery import Delivery
+from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.repository import Stored
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Bus, Message
+from aios_runtime.telemetry import tracing
+
+MAX_MESSAGE: Final = 200 * 1024  # bytes of tasks or events in one message, below the bus's own limit
+MAX_TASKS: Final = 64  # tasks in one message: a worker that dies gives back no more than these
+RETRY_S: Final = 0.5
+
+_T = TypeVar("_T")
+
+log = logging.getLogger(__name__)
+Changed = tuple[Run, Workflow, Sequence[str], "Stored | None"]
+
+
+class Publisher:
+    """Owns the lanes' windows. Tasks that find no room wait in `Delivery` until an outcome makes some."""
+
+    def __init__(self, bus: Bus, workspace: str, now_ms: Callable[[], int]) -> None:
+        self._bus = bus
+        self._workspace = workspace
+        self._now_ms = now_ms
+        self.delivery = Delivery()
+
+    async def publish(self, changed: Sequence[Changed], filed: Sequence[tuple[int, int, bytes]]) -> None:
+        """Publish what follows from committed changes. Tries until the bus takes it: it is committed."""
+        await self._send([*self._tasks(changed), *self._events(filed)])
+        for run, workflow, _, before in changed:
+            trace_ended(run, workflow, before.run if before is not None else None)
+
+    def _tasks(self, changed: Sequence[Changed]) -> list[Message]:
+        now, lanes = self._now_ms(), dict[str, list[Task]]()
+        for run, workflow, steps, before in changed:
+            for name, step in run.steps.items():
+                settled = step.state not in OPEN_STEP or step.due
+                if settled and (before is None or before.run.steps[name] is not step):
+                    lane = self.delivery.settled(run.run_id, name)
+                    if lane is not None:
+                        lanes.setdefault(lane, [])
+            for name in steps:
+                lanes.setdefault(workflow.steps[name].lane, []).append(self._task(run, workflow, name))
+        messages: list[Message] = []
+        for lane, tasks in lanes.items():
+            messages += self._lane_messages(lane, self.delivery.hand_out(lane, tasks, now))
+        return messages
+
+    def _task(self, run: Run, workflow: Workflow, name: str) -> Task:
+        gate = workflow.approved_by.get(name)
+        approval = run.approvals.get(run.steps[gate].approval_id) if gate else None
+        if approval is not None and approval.state != ApprovalState.APPROVAL_STATE_APPROVED:
+            approval = None
+        return task_of(run, workflow, name, approval, step_trace(run, name))
+
+    def _lane_messages(self, lane: str, tasks: Iterable[Task]) -> list[Message]:
+        by_priority: dict[int, list[Task]] = {}
+        for task in tasks:
+            by_priority.setdefault(task.priority, []).append(task)
+        messages = []
+        for priority, group in by_priority.items():
+            subject = subjects.perform(self._workspace, lane, priority)
+            for part in _parts(group, lambda task: task.ByteSize()):
+                first = part[0]
+                messages.append(
+                    Message(
+                        subject,
+                        PerformTasks(tasks=part).SerializeToString(),
+                        f"{first.task_id}#{first.mode}.{first.dispatch}x{len(part)}",
+                        {subjects.HEADER_TRACE: first.traceparent} if first.traceparent else {},
+                    )
+                )
+        return messages
+
+    def _events(self, filed: Sequence[tuple[int, int, bytes]]) -> list[Message]:
+        partitions: dict[int, list[tuple[int, bytes]]] = {}
+        for partition, position, data in filed:
+            partitions.setdefault(partition, []).append((position, data))
+        messages = []
+        for partition, events in partitions.items():
+            for part in _parts(sorted(events), lambda event: len(event[1]) + 8):
+                body = EventsFiled(partition=partition, first_position=part[0][0], events=[data for _, data in part])
+                messages.append(
+                    Message(
+                        subjects.run_events(self._workspace, partition),
+                        body.SerializeToString(),
+                        f"{partition}@{part[0][0]}",
+                    )
+                )
+        return messages
+
+    async def refill(self) -> None:
+        """Hand out what waits, if there is room: after a restart, and when a lease has been given up."""
+        messages = []
+        for lane in list(self.delivery.counts()):
+            messages += self._lane_messages(lane, self.delivery.fill(lane, self._now_ms()))
+        await self._send(messages)
+
+    async def _send(self, messages: Sequence[Message]) -> None:
+        while messages:
+            try:
+                await self._bus.publish(messages)
+                return
+            except RetryableError as error:
+                log.warning("the bus did not take %d messages: %s", len(messages), error.message)
+                await asyncio.sleep(RETRY_S)
+
+
+def _parts(items: Sequence[_T], size: Callable[[_T], int]) -> Iterable[list[_T]]:
+    part: list[_T] = []
+    total = 0
+    for item in items:
+        cost = size(item) + 8
+        if part and (total + cost > MAX_MESSAGE or len(part) >= MAX_TASKS):
+            yield part
+            part, total = [], 0
+        part.append(item)
+        total += cost
+    if part:
+        yield part
+
+
+def step_trace(run: Run, step: str) -> str:
+    """The trace context of a step: the same after any restart, so that its workers' spans find their parent."""
+    return tracing.child(run.traceparent, f"{run.run_id}/{step}/{run.undo_group}") if run.traceparent else ""
+
+
+def trace_ended(run: Run, workflow: Workflow, before: Run | None) -> None:
+    """Record the spans of what ended with this change: a step, or the run itself."""
+    if not tracing.enabled() or not run.traceparent:
+        return
+    for name, step in run.steps.items():
+        ended = step.end and (before is None or not before.steps[name].end)
+        if ended and step.state in (StepState.STEP_STATE_SUCCEEDED, StepState.STEP_STATE_FAILED):
+            tracing.record(
+                f"step {workflow.steps[name].kind}",
+                step_trace(run, name),
+                start_ms=step.start,
+                end_ms=step.end,
+                parent=run.traceparent,
+                attributes={"aios.run_id": run.run_id, "aios.step": name, "aios.target": workflow.steps[name].target},
+                error=step.error.code if step.error else "",
+            )
+    if run.closed and (before is None or not before.closed) and run.state != RunState.RUN_STATE_UNDONE:
+        tracing.record(
+            "run {workflow}",
+            run.traceparent,
+            start_ms=run.create_time,
+            end_ms=run.update_time,
+            parent=run.parent_traceparent,
+            attributes={"aios.run_id": run.run_id, "aios.workflow": run.workflow, "aios.state": int(run.state)},
+            error=run.error.code if run.error else "",
+        )

@@ -1,0 +1,151 @@
+"""Questions that other services ask the orchestrator: reads that change nothing, each bounded."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsResponse
+from aios.event.v1.event_pb2 import Resolution
+from aios.resource.v1 import resource_pb2 as res
+from aios.run.v1 import queries_pb2 as pb
+from aios.run.v1.state_pb2 import Approval, RunHead
+from aios_core.errors import TerminalError
+from aios_orchestrator.codec import head_of, step_record
+from aios_orchestrator.handlers import parse
+from aios_orchestrator.repository import Repository, approval_key, run_key
+from aios_orchestrator.resources import ResourceBook
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Bus
+
+MAX_PAGE: Final = 200
+MAX_ANSWER: Final = 200 * 1024  # bytes of events or values in one answer
+QUEUE: Final = "orchestrator"
+
+
+class Queries:
+    """Answers questions from the store."""
+
+    def __init__(self, repository: Repository, resources: ResourceBook) -> None:
+        self._repository = repository
+        self._store = repository.store
+        self._resources = resources
+
+    async def serve(self, bus: Bus, workspace: str) -> None:
+        """Answer on the bus."""
+        for (domain, name), handler in self._HANDLE.items():
+            await bus.answer(subjects.query(domain, name, workspace), _bound(self, handler), queue=QUEUE)
+
+    def get_run(self, data: bytes) -> pb.GetRunResponse:
+        request = parse(pb.GetRunRequest, data)
+        stored = self._repository.load(request.workspace, request.run_id)
+        if stored is None:
+            raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
+        run = stored.run
+        view = pb.RunView(head=head_of(run), input=run.input, outputs=run.outputs, approvals=run.approvals.values())
+        if request.full:
+            size = len(run.input) + len(run.outputs)
+            for name, step in run.steps.items():
+                size += len(step.input) + len(step.output)
+                if size < MAX_ANSWER:
+                    view.records[name].CopyFrom(step_record(step))
+        return pb.GetRunResponse(run=view)
+
+    def list_runs(self, data: bytes) -> pb.ListRunsResponse:
+        request = parse(pb.ListRunsRequest, data)
+        index, value = "runs", request.workspace
+        if request.needs_person:
+            index = "person"
+        elif request.workflow:
+            index, value = "workflow", f"{request.workspace}/{request.workflow}"
+        page = self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
+        heads = [RunHead.FromString(item.head) for item in page.items]
+        wanted = set(request.states)
+        return pb.ListRunsResponse(
+            runs=[head for head in heads if not wanted or head.state in wanted], next_page_token=page.next_token
+        )
+
+    def read_run_events(self, data: bytes) -> pb.ReadRunEventsResponse:
+        """Events of one run after a sequence; sequences are gapless, so it is also how many to skip."""
+        request = parse(pb.ReadRunEventsRequest, data)
+        key = run_key(request.workspace, request.run_id)
+        if self._store.read(key) is None:
+            raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
+        limit = min(request.limit or MAX_PAGE, MAX_PAGE)
+        response = pb.ReadRunEventsResponse()
+        size = 0
+        for filed in self._store.events_of(key, request.after_sequence, limit):
+            size += len(filed.data)
+            if response.events and size > MAX_ANSWER:
+                break
+            response.events.append(filed.data)
+        return response
+
+    def list_approvals(self, data: bytes) -> pb.ListApprovalsResponse:
+        request = parse(pb.ListApprovalsRequest, data)
+        index = "open" if request.open_only else "approvals"
+        page = self._store.query(index, request.workspace, token=request.page_token, limit=_size(request.page_size, 20))
+        return pb.ListApprovalsResponse(
+            approvals=[Approval.FromString(item.head) for item in page.items], next_page_token=page.next_token
+        )
+
+    def get_approval(self, data: bytes) -> pb.GetApprovalResponse:
+        request = parse(pb.GetApprovalRequest, data)
+        stored = self._store.read(approval_key(request.workspace, request.approval_id))
+        if stored is None:
+            raise TerminalError("NOT_FOUND", f"There is no approval {request.approval_id!r}.", field="approval_id")
+        return pb.GetApprovalResponse(approval=Approval.FromString(stored.head))
+
+    def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
+        request = parse(pb.ListResolutionsRequest, data)
+        page = self._store.query(
+            "resolutions", request.workspace, token=request.page_token, limit=_size(request.page_size, 50)
+        )
+        return pb.ListResolutionsResponse(
+            resolutions=[Resolution.FromString(item.head) for item in page.items], next_page_token=page.next_token
+        )
+
+    def read_events(self, data: bytes) -> ReadEventsResponse:
+        request = parse(ReadEventsRequest, data)
+        response = ReadEventsResponse(head=self._store.event_head(request.partition))
+        size = 0
+        for filed in self._store.events(request.partition, request.after, min(request.limit or 500, 500)):
+            size += len(filed.data) + 16
+            if response.events and size > MAX_ANSWER:
+                break
+            response.events.append(FiledEvent(partition=filed.partition, position=filed.position, event=filed.data))
+        return response
+
+    def list_resources(self, data: bytes) -> res.ListResourcesResponse:
+        request = parse(res.ListResourcesRequest, data)
+        return res.ListResourcesResponse(resources=self._resources.listed(request.workspace, request.kind))
+
+    def get_resource(self, data: bytes) -> res.GetResourceResponse:
+        request = parse(res.GetResourceRequest, data)
+        resource = self._resources.get(request.workspace, request.kind, request.name, request.version)
+        if resource is None:
+            raise TerminalError("NOT_FOUND", f"There is no {request.kind} {request.name!r}.", field="name")
+        return res.GetResourceResponse(resource=resource)
+
+    _HANDLE = {
+        ("run", "get_run"): get_run,
+        ("run", "list_runs"): list_runs,
+        ("run", "read_run_events"): read_run_events,
+        ("run", "list_approvals"): list_approvals,
+        ("run", "get_approval"): get_approval,
+        ("run", "list_resolutions"): list_resolutions,
+        ("run", "read_events"): read_events,
+        ("resource", "list_resources"): list_resources,
+        ("resource", "get_resource"): get_resource,
+    }
+
+
+def _bound(queries: Queries, handler: object):  # type: ignore[no-untyped-def]
+    async def answer(data: bytes, headers: Mapping[str, str]) -> bytes:
+        return handler(queries, data).SerializeToString()  # type: ignore[operator, no-any-return]
+
+    return answer
+
+
+def _size(asked: int, default: int = 100) -> int:
+    return min(asked or default, MAX_PAGE)
+
+

@@ -1,0 +1,111 @@
+"""Where runs are kept: the write that makes a decision durable, and the runs that are in memory because they are active."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead
+from aios_core.ids import partition_of
+from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
+from aios_orchestrator.model import Run
+from aios_runtime.store.port import Aggregate, NewEvent, Store, Write
+
+RESIDENT_RUNS: Final = 20_000  # active runs kept in memory between two inputs; the rest are read again
+MAX_RUN_RECORDS: Final = 2_000  # records of one run: two a step, approvals and request ids
+
+
+@dataclass(slots=True)
+class Stored:
+    """A run as it is stored, and its revision there (0: not yet)."""
+
+    run: Run
+    revision: int
+
+
+def run_key(workspace: str, run_id: str) -> str:
+    """The aggregate of a run."""
+    return f"{workspace}/run/{run_id}"
+
+
+def approval_key(workspace: str, approval_id: str) -> str:
+    """The listing entry of an approval; the truth is the run's record."""
+    return f"{workspace}/approval/{approval_id}"
+
+
+class Repository:
+    """Reads and writes runs. Not safe for several writers of one run at once: the store's revision decides then."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._resident: OrderedDict[str, Stored] = OrderedDict()
+
+    def load(self, workspace: str, run_id: str) -> Stored | None:
+        """The run as it is stored now."""
+        key = run_key(workspace, run_id)
+        stored = self._resident.get(key)
+        if stored is not None:
+            self._resident.move_to_end(key)
+            return stored
+        aggregate = self.store.read(key)
+        return self._stored(aggregate) if aggregate is not None else None
+
+    def _stored(self, aggregate: Aggregate) -> Stored:
+        records = self.store.records(aggregate.key, limit=MAX_RUN_RECORDS)
+        return Stored(run_of(RunHead.FromString(aggregate.head), records), aggregate.revision)
+
+    def writes(
+        self, before: Stored | None, run: Run, events: list[bytes], extra: dict[str, bytes | None]
+    ) -> list[Write]:
+        """What makes `run` durable in the place of `before`: the run itself first, then its approvals' listing."""
+        old = before.run if before is not None else None
+        active = not run.closed
+        shared = f"{run.workspace}/{run.workflow}/{run.concurrency_key}"
+        index = {
+            "runs": run.workspace,
+            "workflow": f"{run.workspace}/{run.workflow}",
+            "active": run.workspace if active else "",
+            "concurrency": shared if active and run.concurrency_key else "",
+            "person": run.workspace if run.open_approvals() else "",
+        }
+        partition = partition_of(run.slot)
+        main = Write(
+            key=run_key(run.workspace, run.run_id),
+            expect=before.revision if before is not None else 0,
+            head=head_of(run).SerializeToString(),
+            records={**records_of(run, old), **extra},
+            events=[NewEvent(partition, event) for event in events],
+            due_ms=run.next_due(),
+            index=index,
+        )
+        return [main, *(self._listing(approval, old) for approval in changed_approvals(run, old))]
+
+    def _listing(self, approval: Approval, old: Run | None) -> Write:
+        known = old is not None and approval.approval_id in old.approvals
+        still_open = approval.state == ApprovalState.APPROVAL_STATE_OPEN
+        index = {"approvals": approval.workspace, "open": approval.workspace if still_open else ""}
+        return Write(
+            key=approval_key(approval.workspace, approval.approval_id),
+            expect=1 if known else 0,
+            head=approval.SerializeToString(),
+            index=index,
+        )
+
+    def keep(self, run: Run, revision: int) -> None:
+        """Remember what was just committed, as long as the run is active."""
+        key = run_key(run.workspace, run.run_id)
+        if run.closed:
+            self._resident.pop(key, None)
+            return
+        self._resident[key] = Stored(run, revision)
+        self._resident.move_to_end(key)
+        while len(self._resident) > RESIDENT_RUNS:
+            self._resident.popitem(last=False)
+
+    def forget(self, workspace: str, run_id: str) -> None:
+        """Somebody else wrote the run: read it again."""
+        self._resident.pop(run_key(workspace, run_id), None)
+
+    def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[str]:
+        """Ids of the active runs of a workflow that share a concurrency key."""
+        page = self.store.query("concurrency", f"{workspace}/{workflow}/{concurrency_key}", limit=100)
+        return [RunHead.FromString(item.head).run_id for item in page.items]

@@ -1,0 +1,139 @@
+"""Resources: documents under a name, every version of them kept, compiled when they are used."""
+
+import difflib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from aios.resource.v1 import resource_pb2 as pb
+from aios_core.errors import RetryableError, TerminalError
+from aios_orchestrator.definition import Workflow, compile_workflow
+from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.resolve import Intent, compile_intent
+from aios_runtime.store.port import Committed, Store, Write
+
+COMPILED: Final = 256  # workflow versions kept compiled
+MAX_NAMES: Final = 1000  # resources listed at once
+Compiled = Workflow | Intent
+
+_COMPILE: Final[dict[str, Callable[[Document], Compiled]]] = {"Workflow": compile_workflow, "Intent": compile_intent}
+
+
+def resource_key(workspace: str, kind: str, name: str) -> str:
+    """The aggregate of a resource: its head is the newest version, its records are all of them."""
+    return f"{workspace}/resource/{kind}/{name}"
+
+
+class ResourceBook:
+    """Reads and applies resources."""
+
+    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+        self._store = store
+        self._now_ms = now_ms
+        self._workflows: OrderedDict[tuple[str, str, str], Workflow] = OrderedDict()
+        self._newest: dict[tuple[str, str], str] = {}
+        self._intents: dict[str, tuple[Intent, ...]] = {}
+
+    async def apply(self, request: pb.ApplyResourcesRequest) -> pb.ApplyResourcesResponse:
+        """Check every document, then commit those that changed: all of them or none. Raises what a document breaks."""
+        documents = parse_documents(request.yaml, request.file or "input")
+        names = [(document.kind, document.name) for document in documents]
+        for at, name in enumerate(names):
+            if name in names[:at]:
+                raise documents[at].error("BAD_RESOURCE", "metadata.name", f"{name[0]} {name[1]!r} stands twice.")
+        for document in documents:
+            compiled = _COMPILE[document.kind](document)
+            if isinstance(compiled, Intent):
+                self._check_intent(request.workspace, document, compiled, names)
+        changes, writes = [], []
+        for document in documents:
+            change, write = self._change(request, document)
+            changes.append(change)
+            writes += [write] if write else []
+        if writes and not request.dry_run:
+            results = await self._store.commit(writes)
+            if not all(isinstance(result, Committed) for result in results):
+                raise RetryableError("CONFLICT", "Somebody else applied one of these at the same moment. Apply again.")
+            self._newest.clear()
+            self._intents.clear()
+        return pb.ApplyResourcesResponse(applied=changes)
+
+    def _check_intent(
+        self, workspace: str, document: Document, intent: Intent, together: Sequence[tuple[str, str]]
+    ) -> None:
+        known = ("Workflow", intent.workflow) in together or self.get(workspace, "Workflow", intent.workflow)
+        if not known:
+            raise document.error("BAD_RESOURCE", "spec.workflow", f"there is no workflow {intent.workflow!r}.")
+
+    def _change(self, request: pb.ApplyResourcesRequest, document: Document) -> tuple[pb.Applied, Write | None]:
+        key = resource_key(request.workspace, document.kind, document.name)
+        stored = self._store.read(key)
+        newest = pb.Resource.FromString(stored.head) if stored is not None else None
+        version = document.version()
+        applied = pb.Applied(kind=document.kind, name=document.name, version=version, change="unchanged")
+        if newest is not None and newest.version == version:
+            return applied, None
+        applied.change = "updated" if newest is not None else "created"
+        resource = pb.Resource(
+            workspace=request.workspace,
+            kind=document.kind,
+            name=document.name,
+            version=version,
+            document=document.canonical(),
+            create_time_ms=self._now_ms(),
+            generation=(newest.generation if newest is not None else 0) + 1,
+            applied_by=request.actor,
+        )
+        data = resource.SerializeToString()
+        index = {"resources": request.workspace, "kind": f"{request.workspace}/{document.kind}"}
+        expect = stored.revision if stored is not None else 0
+        return applied, Write(key=key, expect=expect, head=data, records={f"v/{version}": data}, index=index)
+
+    def get(self, workspace: str, kind: str, name: str, version: str = "") -> pb.Resource | None:
+        """A resource, its newest version unless another is named."""
+        key = resource_key(workspace, kind, name)
+        if version:
+            data = self._store.record(key, f"v/{version}")
+            return pb.Resource.FromString(data) if data is not None else None
+        stored = self._store.read(key)
+        return pb.Resource.FromString(stored.head) if stored is not None else None
+
+    def listed(self, workspace: str, kind: str) -> list[pb.Resource]:
+        """Resources of a kind (all kinds for ''), in the order of kind and name."""
+        prefix = f"{workspace}/resource/{kind}/" if kind else f"{workspace}/resource/"
+        return [pb.Resource.FromString(item.head) for item in self._store.scan(prefix, limit=MAX_NAMES).items]
+
+    def workflow(self, workspace: str, name: str, version: str = "") -> Workflow:
+        """A compiled workflow. Raises NOT_FOUND, naming the nearest."""
+        version = version or self._newest.get((workspace, name), "")
+        key = (workspace, name, version)
+        if version and key in self._workflows:
+            self._workflows.move_to_end(key)
+            return self._workflows[key]
+        resource = self.get(workspace, "Workflow", name, version)
+        if resource is None:
+            raise self._unknown(workspace, name, version)
+        compiled = compile_workflow(parse_documents(resource.document, f"{name}.yaml")[0])
+        self._newest.setdefault((workspace, name), compiled.version) if not version else None
+        self._workflows[(workspace, name, compiled.version)] = compiled
+        while len(self._workflows) > COMPILED:
+            self._workflows.popitem(last=False)
+        return compiled
+
+    def _unknown(self, workspace: str, name: str, version: str) -> TerminalError:
+        names = [resource.name for resource in self.listed(workspace, "Workflow")]
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(names) or 'none yet'}."
+        what = f"workflow {name!r} in version {version}" if version else f"workflow {name!r}"
+        return TerminalError("NOT_FOUND", f"There is no {what}.{hint}", field="workflow")
+
+    def intents(self, workspace: str) -> tuple[Intent, ...]:
+        """Every compiled intent of a workspace."""
+        known = self._intents.get(workspace)
+        if known is None:
+            resources = self.listed(workspace, "Intent")
+            known = tuple(
+                compile_intent(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
+            )
+            self._intents[workspace] = known
+        return known
