@@ -51,7 +51,7 @@ proto: $(READY) ## generate the Python code of the contracts
 	@$(PYTHON) -m aios_testing.generate libs/aios-proto
 
 proto-accept: $(READY)
-	@.venv/bin/buf build proto -o proto/image.binpb
+	@.venv/bin/buf build proto --exclude-source-info -o proto/image.binpb
 
 features: $(READY) ## docs/features.md from the marks on the tests
 	@$(PYTHON) -m aios_testing.features docs/features.md

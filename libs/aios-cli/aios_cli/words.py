@@ -4,8 +4,7 @@ from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Final
 
-from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, RunState, StepState
-from aios.task.v1.task_pb2 import Mode
+from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, RunState
 
 SHORT_ID_CHARS: Final = 6
 
@@ -40,21 +39,6 @@ def run_words(state: RunState.ValueType, waits: bool, simulated: bool = False) -
         return "needs you"
     word = RUN_WORDS.get(state, "unknown")
     return "simulated" if simulated and state == RunState.RUN_STATE_SUCCEEDED else word
-
-
-def enum_name(kind: type, number: int) -> str:
-    """The field's own term: `RUN_STATE_UNDO_INCOMPLETE` is `undo_incomplete`."""
-    name = str(kind.Name(number))  # type: ignore[attr-defined]
-    return name.removeprefix(_PREFIX[kind]).lower()
-
-
-_PREFIX: Final[dict[type, str]] = {
-    RunState: "RUN_STATE_",  # type: ignore[dict-item]
-    StepState: "STEP_STATE_",  # type: ignore[dict-item]
-    ApprovalKind: "APPROVAL_KIND_",  # type: ignore[dict-item]
-    ApprovalState: "APPROVAL_STATE_",  # type: ignore[dict-item]
-    Mode: "MODE_",  # type: ignore[dict-item]
-}
 
 
 def short(identifier: str) -> str:

@@ -48,7 +48,9 @@ class MemoryArtifacts:
             chunk = await asyncio.to_thread(file.read, CHUNK_BYTES)
             last = offset + len(chunk) >= size
             if offset + len(chunk) > size or (not chunk and offset < size):
-                raise RetryableError("CONFLICT", f"{name or 'The file'} changed while it was read.", retry_after=5.0)
+                raise RetryableError(
+                    "CONFLICT", f"{name or 'The file'} changed while it was read.", retry_after=5.0
+                )
             request = PutArtifactRequest(
                 workspace=self._workspace,
                 upload_id=upload,
@@ -69,7 +71,8 @@ class MemoryArtifacts:
         """All bytes. Raises TOO_LARGE past `MAX_GET_BYTES`, NOT_FOUND, CORRUPT_STORE."""
         if pointer.size > MAX_GET_BYTES:
             raise TerminalError(
-                "TOO_LARGE", f"{pointer.name or pointer.sha256} has {pointer.size} bytes; at most {MAX_GET_BYTES} are read."
+                "TOO_LARGE",
+                f"{pointer.name or pointer.sha256} has {pointer.size} bytes; at most {MAX_GET_BYTES} are read.",
             )
         return b"".join([chunk async for chunk in self.stream(pointer)])
 
@@ -78,7 +81,10 @@ class MemoryArtifacts:
         digest, offset = hashlib.sha256(), 0
         while True:
             request = GetArtifactRequest(
-                workspace=self._workspace, sha256=bytes.fromhex(pointer.sha256), offset=offset, limit=CHUNK_BYTES
+                workspace=self._workspace,
+                sha256=bytes.fromhex(pointer.sha256),
+                offset=offset,
+                limit=CHUNK_BYTES,
             )
             response = GetArtifactResponse.FromString(await self._ask(self._get, request.SerializeToString()))
             digest.update(response.chunk)
@@ -87,7 +93,9 @@ class MemoryArtifacts:
             if offset >= response.size or not response.chunk:
                 break
         if digest.hexdigest() != pointer.sha256:
-            raise TerminalError("CORRUPT_STORE", f"Artifact {pointer.sha256} has other bytes than its name says.")
+            raise TerminalError(
+                "CORRUPT_STORE", f"Artifact {pointer.sha256} has other bytes than its name says."
+            )
 
     async def _ask(self, subject: str, data: bytes) -> bytes:
         for left in range(TRIES - 1, -1, -1):

@@ -27,6 +27,7 @@ ANSWERS_WAITING: Final = 1024  # questions past these are dropped: who asked get
 RECONNECT_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 SETTLE_SECONDS: Final = 10.0  # an acknowledgement waits so long for a new connection; then the message comes again
 VERIFY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+FLUSH_SECONDS: Final = 5.0
 TELL_AGAIN_SECONDS: Final = 0.5
 
 log = logging.getLogger("aios.bus")
@@ -154,6 +155,7 @@ class NatsBus:
         self._answers.append(answers)
         if self._session is not None and self._session.alive:
             await answers.attach(self._session)
+            await self._session.flush(FLUSH_SECONDS)  # whoever asks from now on is answered
 
     async def consume(self, consumer: str, handler: Batch, *, batch: int, slots: int, calls: int = 8) -> None:
         known = {entry.name: entry for entry in topology.consumers(self._connectors)}
@@ -254,6 +256,7 @@ class NatsBus:
         try:
             for answers in self._answers:
                 await answers.attach(session)
+            await session.flush(FLUSH_SECONDS)
             self._connected.set()
             await asyncio.wait([lost_again, verifying], return_when=asyncio.FIRST_COMPLETED)
             if verifying.done() and not self._incarnation:

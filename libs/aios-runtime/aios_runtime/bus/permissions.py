@@ -46,7 +46,7 @@ def permissions(identity: str, connectors: Sequence[str]) -> Permissions:
             publish.append(f"$JS.ACK.{place}.>")
             publish.append(f"$JS.ACK.*.*.{place}.>")  # the longer form, with domain and account
     if identity == TOPOLOGY_OWNER:
-        publish += ["$JS.API.STREAM.CREATE.*", "$JS.API.STREAM.UPDATE.*", "$JS.API.CONSUMER.CREATE.>"]
+        publish += [f"$JS.API.{verb}" for verb in _OWNS_TOPOLOGY]
     if identity not in _OWN:
         connector = identity.removeprefix("connector-")
         publish += [f"aios.in.*.{connector}.>", "aios.accept.*"]
@@ -54,6 +54,14 @@ def permissions(identity: str, connectors: Sequence[str]) -> Permissions:
     return Permissions(tuple(publish), subscribe, answers=True)
 
 
+# Streams and consumers are made and looked at; none is deleted or purged.
+_OWNS_TOPOLOGY: Final = (
+    "STREAM.CREATE.*",
+    "STREAM.UPDATE.*",
+    "STREAM.MSG.GET.*",
+    "CONSUMER.CREATE.>",
+    "CONSUMER.INFO.>",
+)
 # What a worker of a lane does: reports outcomes, asks memory and stores artifacts there.
 _WORKER: Final = Permissions(
     publish=("aios.cmd.run.v1.report_outcomes.>", "aios.cmd.memory.>", "aios.qry.memory.>"), subscribe=()

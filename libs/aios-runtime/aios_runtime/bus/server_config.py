@@ -13,7 +13,9 @@ from aios_runtime.bus.topology import MEGABYTE, SERVER_MAX_PAYLOAD_BYTES, STREAM
 # survives: a killed server loses nothing, a power cut up to this long. All else is committed in a store first.
 SYNC_INTERVAL_SECONDS: Final = 10
 MAX_MEMORY_STORE_BYTES: Final = 16 * MEGABYTE  # every stream is a file store
-MAX_FILE_STORE_BYTES: Final = sum(stream.max_bytes for stream in STREAMS) + 256 * MEGABYTE
+# The streams' own bounds are what limits the disk. The server counts their reservations, and counts one again when two
+# services make a stream at the same moment; so this is only the number that those must not reach.
+MAX_FILE_STORE_BYTES: Final = 16 * sum(stream.max_bytes for stream in STREAMS)
 MAX_CONNECTIONS: Final = 256
 MAX_PENDING_BYTES: Final = 64 * MEGABYTE  # per client: one that doesn't read is dropped at this backlog
 WRITE_DEADLINE_SECONDS: Final = 5

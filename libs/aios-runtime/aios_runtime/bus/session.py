@@ -22,7 +22,8 @@ from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Message
 from aios_runtime.bus.topology import API_SECONDS
 
-CONNECT_SECONDS: Final = 2.0
+CONNECT_SECONDS: Final = 2
+CONNECT_PAUSE_SECONDS: Final = 0.01  # the client tries twice; further tries are ours
 PING_SECONDS: Final = 5  # a server that answers none of two pings is gone
 PINGS_UNANSWERED: Final = 2
 ACK_SECONDS: Final = 5.0  # for the broker to say that it stored a message
@@ -128,7 +129,9 @@ class Session:
                 password=credentials.password,
                 name=name,
                 allow_reconnect=False,
-                connect_timeout=CONNECT_SECONDS,  # type: ignore[arg-type]
+                connect_timeout=CONNECT_SECONDS,
+                reconnect_time_wait=CONNECT_PAUSE_SECONDS,  # type: ignore[arg-type]
+                max_reconnect_attempts=1,
                 ping_interval=PING_SECONDS,
                 max_outstanding_pings=PINGS_UNANSWERED,
                 pending_size=WRITE_BUFFER_BYTES,

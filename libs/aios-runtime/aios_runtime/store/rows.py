@@ -81,7 +81,7 @@ def load_position(connection: apsw.Connection, partition: int) -> int:
     """The last position of a partition; 0 when it has no event."""
     last = connection.execute(
         "SELECT max(id) FROM events WHERE id BETWEEN ? AND ?",
-        (schema.event_id(partition, 0), schema.event_id(partition + 1, 0) - 1),
+        (schema.event_id(partition, 0), schema.last_event_id(partition)),
     ).get
     return schema.event_position(last) if last is not None else 0
 

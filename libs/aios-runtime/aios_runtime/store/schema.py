@@ -49,6 +49,11 @@ def event_id(partition: int, position: int) -> int:
     return partition << POSITION_BITS | position
 
 
+def last_event_id(partition: int) -> int:
+    """The largest key that an event of the partition can have."""
+    return event_id(partition + 1, 0) - 1
+
+
 def event_position(key: int) -> int:
     """The position within its partition of an event's key."""
     return key & ((1 << POSITION_BITS) - 1)

@@ -164,8 +164,8 @@ class SqliteStore:
     def events(self, partition: int, after: int, limit: int) -> list[Filed]:
         """Events of a partition after a position, in order."""
         found = self._rows(
-            "SELECT id, data FROM events WHERE id > ? AND id < ? ORDER BY id LIMIT ?",
-            (schema.event_id(partition, after), schema.event_id(partition + 1, 0), _bounded(limit)),
+            "SELECT id, data FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+            (schema.event_id(partition, after), schema.last_event_id(partition), _bounded(limit)),
         )
         return [Filed(partition, schema.event_position(key), data) for key, data in found]
 

@@ -30,9 +30,11 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the host gives with each call. `key` is the effect key: the same for every retry. `now_ms` is wall clock."""
+    """What the host gives with each call. `key` is the same for every retry of it; `effect_key` is that of the effect
+    itself, and differs from `key` only when the effect is taken back. `now_ms` is wall clock."""
 
     key: str
+    effect_key: str
     workspace: str
     artifacts: Artifacts
     now_ms: int
@@ -119,11 +121,15 @@ def _check(cls: type[Action[Any, Any, Any]], spec: Spec) -> None:
     if spec.effect is not Effect.READ:
         needs += ["simulate", "capture"]
         if spec.captured is None:
-            raise TypeError(f"Action {spec.name} has an effect; declare the model `captured` of what it captures.")
+            raise TypeError(
+                f"Action {spec.name} has an effect; declare the model `captured` of what it captures."
+            )
         if isinstance(spec.idempotency, Lookup):
             needs.append("lookup")
         elif isinstance(spec.idempotency, Key) and spec.idempotency.remembers_ms <= 0:
-            raise TypeError(f"Action {spec.name}: remembers_ms must be above 0; use Nothing() if no key is remembered.")
+            raise TypeError(
+                f"Action {spec.name}: remembers_ms must be above 0; use Nothing() if no key is remembered."
+            )
     if spec.effect in (Effect.REVERSIBLE, Effect.COMPENSABLE):
         needs.append("undo")
         if spec.inverse is None:

@@ -24,7 +24,9 @@ class Connector:
         known = [f"{self.name}.{other}" for other in self.actions]
         near = get_close_matches(target, known, 1)
         hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
-        raise TerminalError("NOT_FOUND", f"Connector {self.name} has no action {target[:80]!r}. {hint}", field="target")
+        raise TerminalError(
+            "NOT_FOUND", f"Connector {self.name} has no action {target[:80]!r}. {hint}", field="target"
+        )
 
     def describe(self) -> dict[str, Any]:
         """What the connector declares, as JSON: for each action its schemas, effect, inverse and steering fields."""

@@ -8,7 +8,15 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from aios.error.v1.error_pb2 import Error
-from aios.task.v1.task_pb2 import STATUS_CONFLICT, STATUS_FAILED, STATUS_SUCCEEDED, STATUS_UNKNOWN, Outcome, Status, Task
+from aios.task.v1.task_pb2 import (
+    STATUS_CONFLICT,
+    STATUS_FAILED,
+    STATUS_SUCCEEDED,
+    STATUS_UNKNOWN,
+    Outcome,
+    Status,
+    Task,
+)
 from aios.task.v1.task_pb2 import Change as ChangeProto
 from aios_core.encoding import decode, encode
 from aios_core.errors import AiosError, RetryableError, TerminalError
@@ -30,7 +38,9 @@ def arguments(target: str, spec: Spec, data: bytes) -> tuple[Value, Arguments]:
     value = decode(data) if data else {}
     fields = plain(value)
     if not isinstance(fields, Mapping):
-        raise TerminalError("INVALID_ARGUMENT", f"The input of {target} must be a map of its fields.", field="input")
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"The input of {target} must be a map of its fields.", field="input"
+        )
     try:
         return value, spec.input.model_validate(dict(fields))
     except ValidationError as error:
@@ -68,7 +78,11 @@ def plain_of(data: Any) -> Plain:
 
 def output_bytes(result: Result, value: Value, connector: str) -> bytes:
     """The canonical output: it comes from the connector, and is no more trusted or wider read than the input."""
-    label = meet((label_of(value), outside(f"connector:{connector}"))) if value else outside(f"connector:{connector}")
+    label = (
+        meet((label_of(value), outside(f"connector:{connector}")))
+        if value
+        else outside(f"connector:{connector}")
+    )
     return encode(labeled(plain_of(result), label))
 
 
@@ -94,11 +108,15 @@ def effect_of_token(token: bytes) -> str:
     except (ValueError, TypeError, KeyError, RecursionError):
         key = None
     if not isinstance(key, str) or not key:
-        raise TerminalError("INVALID_ARGUMENT", "The undo token is not one of this connector's.", field="undo_token")
+        raise TerminalError(
+            "INVALID_ARGUMENT", "The undo token is not one of this connector's.", field="undo_token"
+        )
     return key
 
 
-def succeeded(task: Task, output: bytes, changes: tuple[Change, ...], summary: str, token: bytes = b"") -> Outcome:
+def succeeded(
+    task: Task, output: bytes, changes: tuple[Change, ...], summary: str, token: bytes = b""
+) -> Outcome:
     outcome = _outcome(task, STATUS_SUCCEEDED, changes)
     outcome.output, outcome.summary, outcome.undo_token = output, summary, token
     return outcome
@@ -146,7 +164,7 @@ def error_proto(error: AiosError) -> Error:
     )
 
 
-def _outcome(task: Task, status: Status, changes: tuple[Change, ...]) -> Outcome:
+def _outcome(task: Task, status: Status.ValueType, changes: tuple[Change, ...]) -> Outcome:
     return Outcome(
         run_id=task.run_id,
         task_id=task.task_id,

@@ -1,19 +1,19 @@
 """What to do next about an effect, from what its ledger says. Pure: time comes in, nothing goes out.
 
-    nothing in the ledger ──▶ Begin ──▶ INTENT ──▶ (the effect) ──▶ OUTCOME ──▶ Replay for ever
-    INTENT found after a crash: A: Resume with the key · B: LookUp, then Resume or settle · C: Park as UNKNOWN
+nothing in the ledger ──▶ Begin ──▶ INTENT ──▶ (the effect) ──▶ OUTCOME ──▶ Replay for ever
+INTENT found after a crash: A: Resume with the key · B: LookUp, then Resume or settle · C: Park as UNKNOWN
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, ApprovalBinding, Outcome
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.labels import Trust
 from aios_core.values import Value, label_of
-from aios_sdk.connector.answers import CannotTell, Looked, NotDone
+from aios_sdk.connector.answers import CannotTell, NotDone
 from aios_sdk.connector.effects import Idempotency, Key, Lookup
 
 
@@ -57,7 +57,9 @@ class NothingToUndo:
 
 Move: TypeAlias = Replay | Begin | LookUp | Resume | Park
 
-_NO_KEY = "The process ended while the call was under way, and the other side can't be asked whether it happened."
+_NO_KEY = (
+    "The process ended while the call was under way, and the other side can't be asked whether it happened."
+)
 _TOO_LATE = "The call was interrupted, and the other side has forgotten its key by now."
 _STILL_ACTING = "The call was interrupted, and another worker that may still be acting can't be ruled out."
 
@@ -92,20 +94,20 @@ def next_move(
         if elapsed < idempotency.lag_ms:
             wait = (idempotency.lag_ms - elapsed) / 1000
             raise RetryableError(
-                "UNAVAILABLE", f"Whether it happened can be seen in {wait:.1f} s at the latest.", retry_after=wait
+                "UNAVAILABLE",
+                f"Whether it happened can be seen in {wait:.1f} s at the latest.",
+                retry_after=wait,
             )
         return LookUp()
     return Park(_NO_KEY)
 
 
-def after_lookup(found: Looked[Any], idempotency: Idempotency, *, sole_owner: bool) -> Resume | Park | None:
-    """What a look-up leads to; None: it is done. `sole_owner`: no other process can act under this ledger now."""
+def after_lookup(found: NotDone | CannotTell, idempotency: Idempotency, *, sole_owner: bool) -> Resume | Park:
+    """What a look-up that did not find it done leads to. `sole_owner`: no other process can act under this ledger now."""
     if isinstance(found, CannotTell):
         return Park(found.why)
-    if isinstance(found, NotDone):
-        conditional = isinstance(idempotency, Lookup) and idempotency.conditional
-        return Resume(surely_open=True) if sole_owner or conditional else Park(_STILL_ACTING)
-    return None
+    conditional = isinstance(idempotency, Lookup) and idempotency.conditional
+    return Resume(surely_open=True) if sole_owner or conditional else Park(_STILL_ACTING)
 
 
 def next_undo(
@@ -121,7 +123,9 @@ def next_undo(
     Raises NOT_FOUND when the ledger doesn't know the effect, UNAVAILABLE (retryable) while it is under way.
     """
     if effect is None:
-        raise TerminalError("NOT_FOUND", "This connector's ledger does not know the change, so it can't take it back.")
+        raise TerminalError(
+            "NOT_FOUND", "This connector's ledger does not know the change, so it can't take it back."
+        )
     if effect.state == STATE_INTENT:
         raise RetryableError("UNAVAILABLE", "The change itself is still under way.", retry_after=1.0)
     if effect.outcome.status == STATUS_FAILED:
@@ -188,5 +192,7 @@ def admit(
             )
     if needs_approval:
         raise TerminalError(
-            "APPROVAL_REQUIRED", f"{target} changes something and has no approval; nothing was done.", field="approval"
+            "APPROVAL_REQUIRED",
+            f"{target} changes something and has no approval; nothing was done.",
+            field="approval",
         )

@@ -32,7 +32,9 @@ class Ledger:
     def read(self, key: str) -> Stored:
         """The entry of an effect or undo."""
         found = self._store.read(self._prefix + key)
-        return Stored(None, 0) if found is None else Stored(LedgerEntry.FromString(found.head), found.revision)
+        return (
+            Stored(None, 0) if found is None else Stored(LedgerEntry.FromString(found.head), found.revision)
+        )
 
     def undos(self, key: str) -> list[LedgerEntry]:
         """The entries of an effect's undos."""
@@ -57,6 +59,8 @@ class Ledger:
         (result,) = await self._store.commit([write])
         if not isinstance(result, Committed):
             raise RetryableError(
-                "LEASE_LOST", f"Another worker has taken up {entry.effect_key}; its outcome counts.", retry_after=1.0
+                "LEASE_LOST",
+                f"Another worker has taken up {entry.effect_key}; its outcome counts.",
+                retry_after=1.0,
             )
         return result.revision

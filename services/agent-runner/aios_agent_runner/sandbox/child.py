@@ -19,6 +19,9 @@ from aios_agent_runner.sandbox import agent, landlock, linux, root, seccomp, wir
 _DESCRIPTORS: Final = 64  # open at one time
 _INODES: Final = 4096  # files and directories of a call
 _PAGE: Final = 4096
+_SPARE_PAGES: Final = 16  # for directories and the last page of each file
+_TMPFS_FLAGS: Final = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+_CALL: Final = 3  # the descriptor of the call socket, the first after the standard ones
 _STACK_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -38,10 +41,21 @@ class Base:
     first_filter: bytes
 
 
-def main(descriptor: int, base: Base) -> NoReturn:
-    """Run the call that the runner sends over `descriptor`, and end this process."""
+def main(work: socket.socket, base: Base) -> NoReturn:
+    """Make ready, wait on `work` for the call socket of one call, run that call and end this process."""
     os.setsid()  # so that a signal to "my process group" stays here
-    call = socket.socket(fileno=os.dup2(descriptor, 3, inheritable=False) if descriptor != 3 else 3)
+    linux.die_with_parent()
+    try:
+        if base.new_root:
+            _mount_own_directory()
+        agent.rehearse()
+        _, descriptors, _, _ = socket.recv_fds(work, 1, 1)
+    except OSError:
+        os._exit(1)
+    if not descriptors:
+        os._exit(0)
+    os.dup2(descriptors[0], _CALL, inheritable=False)
+    call = socket.socket(fileno=_CALL)
     try:
         header, request = _confine(call, base)
     except (OSError, ValueError, KeyError) as error:
@@ -53,21 +67,37 @@ def main(descriptor: int, base: Base) -> NoReturn:
     os._exit(0)
 
 
+def _mount_own_directory() -> None:
+    """A tmpfs that this call alone sees; it goes when the last process of the call goes."""
+    linux.unshare(linux.CLONE_NEWNS, "unshare")
+    linux.mount("tmpfs", root.CALL, "tmpfs", _TMPFS_FLAGS, f"size=64k,nr_inodes={_INODES},mode=700")
+    _make_parts(root.CALL)
+
+
+def _make_parts(directory: str) -> None:
+    for name in ("in", "out", "tmp"):
+        os.mkdir(f"{directory}/{name}", 0o700)
+
+
 def _confine(call: socket.socket, base: Base) -> tuple[dict[str, Any], bytes]:
     header, request, inputs, log = _receive(call)
-    for standard, source in ((1, log), (2, log)):
-        os.dup2(source, standard)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
     limits = header["limits"]
-    directory = _own_directory(header, base)
+    if base.new_root:
+        directory = header["directory"] = root.CALL
+        size = (header["input_bytes"] + limits["file_bytes"]) // _PAGE + len(inputs) + _SPARE_PAGES
+        linux.mount("tmpfs", directory, "tmpfs", _TMPFS_FLAGS | linux.MS_REMOUNT, f"size={size * _PAGE}")
+    else:
+        directory = header["directory"]
+        _make_parts(directory)
+        agent.set_environment(f"{directory}/tmp")
     for name, descriptor in inputs.items():
         _copy(descriptor, f"{directory}/in/{name}")
     out = os.open(f"{directory}/out", os.O_RDONLY | os.O_DIRECTORY)
     socket.send_fds(call, [wire.FRAME.pack(wire.OUT, 0)], [out])
     _restrict(directory, base, limits)
     os.chdir(f"{directory}/tmp")
-    if directory != root.CALL:
-        agent.set_environment(f"{directory}/tmp")
-    header["directory"] = directory
     return header, request
 
 
@@ -95,20 +125,6 @@ def _receive(call: socket.socket) -> tuple[dict[str, Any], bytes, dict[str, int]
     return header, request, dict(zip(header["files"], files, strict=True)), log
 
 
-def _own_directory(header: dict[str, Any], base: Base) -> str:
-    """An empty directory for this call alone, with `in`, `out` and `tmp`."""
-    directory: str = header["directory"]
-    if base.new_root:
-        directory = root.CALL
-        size = (header["input_bytes"] + header["limits"]["file_bytes"]) // _PAGE + len(header["files"]) + 16
-        linux.unshare(linux.CLONE_NEWNS, "unshare")
-        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-        linux.mount("tmpfs", directory, "tmpfs", flags, f"size={size * _PAGE},nr_inodes={_INODES},mode=700")
-    for name in ("in", "out", "tmp"):
-        os.mkdir(f"{directory}/{name}", 0o700)
-    return directory
-
-
 def _copy(source: int, target: str) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)
     size, done = os.fstat(source).st_size, 0
@@ -132,7 +148,7 @@ def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:
         kept = (("in", landlock.READ), ("out", landlock.WRITE), ("tmp", landlock.WRITE))
         mine = [(os.open(f"{directory}/{name}", os.O_PATH), rights) for name, rights in kept]
         landlock.restrict(base.landlock, (*base.rules, *mine))
-    linux.close_from(4)
+    linux.close_from(_CALL + 1)
     _limit(limits)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     if base.filtered:

@@ -82,6 +82,7 @@ class Link:
             "roots": installation.roots,
             "path": installation.path,
             "preload": self._settings.preload,
+            "warm": self._settings.warm,
         }
         self._control.setblocking(False)
         self._control.send(wire.CONFIG + json.dumps(config).encode())
@@ -95,7 +96,7 @@ class Link:
             ) from None
 
     def spawn(self, call: int, descriptor: int) -> None:
-        """Fork a child for `call`, which gets `descriptor` as its call socket."""
+        """Give `call` a child of its own, which gets `descriptor` as its call socket."""
         socket.send_fds(self._control, [wire.COMMAND.pack(wire.SPAWN, call)], [descriptor])
 
     def kill(self, call: int) -> None:

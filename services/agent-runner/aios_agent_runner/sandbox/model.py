@@ -110,7 +110,7 @@ class SandboxSettings:
     """How a pool is made.
 
     `agents`: the references that may be called. `concurrency`: calls at one time; `queue`: calls that may wait for
-    their turn. `preload`: modules that the zygote imports (see the package's warning). `code_roots`: directories
+    their turn; `warm`: children that are forked before there is a call for them. `preload`: modules that the zygote imports (see the package's warning). `code_roots`: directories
     that agents import from besides this Python's own path. `private`: files and directories that must stay
     unreadable (the data directory, credentials); the start fails if one lies in a directory that agents read.
     `scratch`: a directory that the pool has to itself. `require`: names of capabilities without which it doesn't
@@ -120,6 +120,7 @@ class SandboxSettings:
     agents: frozenset[str]
     concurrency: int = 2
     queue: int = 1024
+    warm: int = 2
     preload: tuple[str, ...] = DEFAULT_PRELOAD
     code_roots: tuple[Path, ...] = ()
     private: tuple[Path, ...] = ()
@@ -135,8 +136,10 @@ class SandboxSettings:
                 raise TerminalError(
                     "INVALID_ARGUMENT", f"agents has {reference[:120]!r}; write it as package.module:function.", field="agents"
                 )
-        if self.concurrency < 1 or self.queue < 0:
-            raise TerminalError("INVALID_ARGUMENT", "concurrency is at least 1 and queue at least 0.", field="concurrency")
+        if self.concurrency < 1 or self.queue < 0 or self.warm < 0:
+            raise TerminalError(
+                "INVALID_ARGUMENT", "concurrency is at least 1, queue and warm at least 0.", field="concurrency"
+            )
 
 
 def check_file_name(name: str) -> str:

@@ -13,7 +13,9 @@ import select
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from aios_agent_runner.sandbox import agent, child, landlock, linux, namespaces, root, seccomp, wire
@@ -34,7 +36,7 @@ def main() -> None:
     except Exception as error:  # whatever it is, the runner must hear of it: standard error leads nowhere
         control.send(wire.FAILED + f"{type(error).__name__}: {error}".encode()[:2000])
         return
-    _Zygote(control, base).serve()
+    _Zygote(control, base, config["warm"]).serve()
 
 
 def _prepare(config: dict[str, Any], control: socket.socket) -> child.Base:
@@ -103,23 +105,29 @@ def _rights(path: str) -> int:
 
 
 class _Zygote:
-    """The loop: one poll over the control socket and a pidfd for each running child."""
+    """The loop: one poll over the control socket and a pidfd for each child, whether it works or waits for work."""
 
-    def __init__(self, control: socket.socket, base: child.Base) -> None:
+    def __init__(self, control: socket.socket, base: child.Base, warm: int) -> None:
         self._control = control
         self._base = base
+        self._warm = warm
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._running: dict[int, tuple[int, int]] = {}  # pidfd → call, process; the runner bounds their number
-        self._processes: dict[int, int] = {}  # call → process
+        self._children: dict[int, _Child] = {}  # by pidfd; the runner bounds how many work, `warm` how many wait
+        self._working: dict[int, _Child] = {}  # by call
+        self._waiting: deque[_Child] = deque()
 
     def serve(self) -> None:
         while True:
-            for descriptor, _ in self._poll.poll():
+            lacking = len(self._waiting) < self._warm
+            ready = self._poll.poll(0 if lacking else None)
+            for descriptor, _ in ready:
                 if descriptor != self._control.fileno():
-                    self._reap(descriptor)
+                    self._reap(self._children.pop(descriptor))
                 elif not self._obey():
                     return
+            if lacking and not ready and not self._refill():
+                self._warm = len(self._waiting)  # the machine refuses more processes: don't insist
 
     def _obey(self) -> bool:
         packet, descriptors, _, _ = socket.recv_fds(self._control, wire.MAX_PACKET, 1)
@@ -127,25 +135,42 @@ class _Zygote:
             return False
         verb, call = wire.COMMAND.unpack(packet)
         if verb == wire.SPAWN:
-            self._spawn(call, descriptors[0])
-        elif call in self._processes:
-            os.kill(self._processes[call], signal.SIGKILL)
+            self._assign(call, descriptors[0])
+            os.close(descriptors[0])
+        elif call in self._working:
+            os.kill(self._working[call].process, signal.SIGKILL)
         return True
 
-    def _spawn(self, call: int, descriptor: int) -> None:
-        try:
-            process = self._fork(descriptor)
-            watch = os.pidfd_open(process)
-        except OSError:
-            self._control.send(wire.EXITED.pack(wire.EXIT, call, wire.NOT_FORKED, 0.0, 0.0, 0))
+    def _assign(self, call: int, descriptor: int) -> None:
+        while self._waiting or self._refill():
+            worker = self._waiting.popleft()
+            try:
+                socket.send_fds(worker.work, [wire.SPAWN], [descriptor])
+            except OSError:  # it was killed while it waited; its pidfd will say so
+                continue
+            finally:
+                worker.work.close()
+            worker.call = call
+            self._working[call] = worker
             return
-        finally:
-            os.close(descriptor)
-        self._running[watch] = (call, process)
-        self._processes[call] = process
-        self._poll.register(watch, select.POLLIN)
+        self._control.send(wire.EXITED.pack(wire.EXIT, call, wire.NOT_FORKED, 0.0, 0.0, 0))
 
-    def _fork(self, descriptor: int) -> int:
+    def _refill(self) -> bool:
+        ours, theirs = socket.socketpair()
+        try:
+            process = self._fork(theirs)
+            worker = _Child(process, os.pidfd_open(process), ours)
+        except OSError:
+            ours.close()
+            return False
+        finally:
+            theirs.close()
+        self._children[worker.watch] = worker
+        self._waiting.append(worker)
+        self._poll.register(worker.watch, select.POLLIN)
+        return True
+
+    def _fork(self, work: socket.socket) -> int:
         namespace = self._base.pid_namespace
         if namespace is not None:
             linux.unshare(linux.CLONE_NEWPID, "unshare")  # the next child is the first process of a new one
@@ -156,15 +181,28 @@ class _Zygote:
             if namespace is not None and process != 0:
                 linux.set_namespace(namespace, linux.CLONE_NEWPID)
         if process == 0:
-            child.main(descriptor, self._base)
+            child.main(work, self._base)
         return process
 
-    def _reap(self, watch: int) -> None:
-        call, process = self._running.pop(watch)
-        del self._processes[call]
-        self._poll.unregister(watch)
-        os.close(watch)
-        _, status, usage = os.wait4(process, 0)
+    def _reap(self, worker: "_Child") -> None:
+        self._poll.unregister(worker.watch)
+        os.close(worker.watch)
+        _, status, usage = os.wait4(worker.process, 0)
+        if worker.call is None:
+            self._waiting.remove(worker)
+            worker.work.close()
+            return
+        del self._working[worker.call]
         self._control.send(
-            wire.EXITED.pack(wire.EXIT, call, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
+            wire.EXITED.pack(wire.EXIT, worker.call, status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss)
         )
+
+
+@dataclass(slots=True, eq=False)
+class _Child:
+    """A forked child. `work`: where it waits for the call socket of its only call. `watch`: its pidfd."""
+
+    process: int
+    watch: int
+    work: socket.socket
+    call: int | None = None

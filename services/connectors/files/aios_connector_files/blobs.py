@@ -1,5 +1,6 @@
 """Bytes that the connector keeps in its own data directory: for undo, and on their way into a file."""
 
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from aios_connector_files import failures
 from aios_core.errors import TerminalError
 from aios_core.values import Pointer
 from aios_sdk.connector import Artifacts
@@ -31,13 +33,11 @@ class Blobs:
         target = self._kept / sha256
         if target.exists():
             return
-        descriptor, part = tempfile.mkstemp(_PART, dir=self._kept)
-        with os.fdopen(descriptor, "wb") as file:
+        with _whole(target) as file:
             while chunk := source.read(_READ_BYTES):
                 file.write(chunk)
             file.flush()
-            os.fsync(descriptor)
-        os.rename(part, target)
+            os.fsync(file.fileno())
         folder = os.open(self._kept, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -49,7 +49,8 @@ class Blobs:
         target = self._kept / sha256
         if not target.exists():
             raise TerminalError(
-                "CORRUPT_STORE", f"The earlier bytes {sha256} are missing from {self._kept}. Restore a backup of it."
+                "CORRUPT_STORE",
+                f"The earlier bytes {sha256} are missing from {self._kept}. Restore a backup of it.",
             )
         return _pieces(target)
 
@@ -58,15 +59,9 @@ class Blobs:
         target = self._staged / _tag(key)
         if target.exists():
             return
-        descriptor, part = tempfile.mkstemp(_PART, dir=self._staged)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                async for chunk in artifacts.stream(pointer):
-                    file.write(chunk)
-            os.rename(part, target)
-        except BaseException:
-            Path(part).unlink(missing_ok=True)
-            raise
+        with _whole(target) as file:
+            async for chunk in artifacts.stream(pointer):
+                file.write(chunk)
 
     def staged(self, key: str) -> Iterator[bytes]:
         """The bytes that `stage` fetched, in pieces."""
@@ -75,6 +70,22 @@ class Blobs:
     def drop(self, key: str) -> None:
         """Forget what was staged for an effect, if anything was."""
         (self._staged / _tag(key)).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _whole(target: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name when it is whole. Raises DISK_FULL, READ_ONLY for the data directory."""
+    try:
+        descriptor, part = tempfile.mkstemp(_PART, dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            os.rename(part, target)
+        except BaseException:
+            Path(part).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise failures.writing(error, str(target)) from None
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

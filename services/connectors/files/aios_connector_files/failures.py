@@ -13,13 +13,19 @@ FULL_RETRY: Final = 30.0  # seconds: a person frees space
 def reading(error: OSError, path: str) -> AiosError:
     """The failure of reading `path` (relative to the root)."""
     if error.errno in _FORBIDDEN:
-        return TerminalError("UNREADABLE", f"{path} can't be read: permission denied. Give AIOS the right to read it.", path=path)
+        return TerminalError(
+            "UNREADABLE",
+            f"{path} can't be read: permission denied. Give AIOS the right to read it.",
+            path=path,
+        )
     if error.errno == errno.ELOOP:
         return TerminalError("PATH_OUTSIDE_ROOT", f"{path} is a link; links are not followed.", path=path)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return TerminalError("NOT_FOUND", f"There is no {path} below the files root.", path=path)
     if error.errno == errno.EIO:
-        return RetryableError("UNREADABLE", f"The disk failed while {path} was read.", retry_after=5.0, path=path)
+        return RetryableError(
+            "UNREADABLE", f"The disk failed while {path} was read.", retry_after=5.0, path=path
+        )
     return TerminalError("UNREADABLE", f"{path} can't be read: {_words(error)}.", path=path)
 
 
@@ -27,20 +33,27 @@ def writing(error: OSError, path: str) -> AiosError:
     """The failure of writing `path`; nothing of it was changed."""
     if error.errno in _FULL:
         return RetryableError(
-            "DISK_FULL", f"The disk is full: {path} was not written. Free space.", retry_after=FULL_RETRY, path=path
+            "DISK_FULL",
+            f"The disk is full: {path} was not written. Free space.",
+            retry_after=FULL_RETRY,
+            path=path,
         )
     if error.errno == errno.EROFS or error.errno in _FORBIDDEN:
         why = "the file system is read-only" if error.errno == errno.EROFS else "permission denied"
         return TerminalError("READ_ONLY", f"{path} can't be written: {why}; nothing was changed.", path=path)
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         return TerminalError(
-            "PATH_OUTSIDE_ROOT", f"A part of {path} is a link or a file where a folder must be; nothing was changed.", path=path
+            "PATH_OUTSIDE_ROOT",
+            f"A part of {path} is a link or a file where a folder must be; nothing was changed.",
+            path=path,
         )
     if error.errno == errno.ENOENT:
         return TerminalError("NOT_FOUND", f"The folder of {path} is gone; nothing was changed.", path=path)
     if error.errno == errno.EISDIR:
         return TerminalError("CONFLICT", f"{path} is a folder; nothing was changed.", path=path)
-    return TerminalError("ACTION_FAILED", f"{path} can't be written: {_words(error)}; nothing was changed.", path=path)
+    return TerminalError(
+        "ACTION_FAILED", f"{path} can't be written: {_words(error)}; nothing was changed.", path=path
+    )
 
 
 def _words(error: OSError) -> str:

@@ -75,7 +75,9 @@ def list_folder(directory: int, path: str) -> Listing:
             else:
                 files.append(Entry(entry.name, shown(entry.name), status.st_size, status.st_mtime_ns))
     if len(files) > MAX_FILES:
-        raise TerminalError("TOO_LARGE", f"{path} has {len(files)} files; at most {MAX_FILES} are read.", path=path)
+        raise TerminalError(
+            "TOO_LARGE", f"{path} has {len(files)} files; at most {MAX_FILES} are read.", path=path
+        )
     files.sort(key=lambda entry: entry.shown)
     ignored.sort(key=lambda item: item.shown)
     return Listing(tuple(files), tuple(ignored[:MAX_IGNORED]))

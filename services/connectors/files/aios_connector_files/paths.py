@@ -13,7 +13,9 @@ MAX_DEPTH: Final = 8  # folders below the root
 
 _MONTH: Final = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_TRANSIENT: Final = re.compile(r"\..*|~\$.*|.*~|.*\.(?:tmp|part|partial|crdownload|swp)|thumbs\.db|desktop\.ini", re.IGNORECASE)
+_TRANSIENT: Final = re.compile(
+    r"\..*|~\$.*|.*~|.*\.(?:tmp|part|partial|crdownload|swp)|thumbs\.db|desktop\.ini", re.IGNORECASE
+)
 
 
 def check_path(path: str, field: str = "path") -> tuple[str, ...]:
@@ -21,22 +23,45 @@ def check_path(path: str, field: str = "path") -> tuple[str, ...]:
     that can't be."""
     if path.startswith("/") or (len(path) > 1 and path[1] == ":" and path[0].isalpha()):
         raise TerminalError(
-            "PATH_OUTSIDE_ROOT", f"{field} {path[:200]!r} is absolute; give it relative to the files root.", field=field
+            "PATH_OUTSIDE_ROOT",
+            f"{field} {path[:200]!r} is absolute; give it relative to the files root.",
+            field=field,
         )
     if len(path.encode()) > MAX_PATH_BYTES:
-        raise TerminalError("INVALID_ARGUMENT", f"{field} is longer than {MAX_PATH_BYTES} bytes.", field=field)
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{field} is longer than {MAX_PATH_BYTES} bytes.", field=field
+        )
     parts = tuple(path.split("/"))
     if len(parts) > MAX_DEPTH:
-        raise TerminalError("INVALID_ARGUMENT", f"{field} {path[:200]!r} is deeper than {MAX_DEPTH} folders.", field=field)
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{field} {path[:200]!r} is deeper than {MAX_DEPTH} folders.", field=field
+        )
     for part in parts:
         check_name(part, field)
     return parts
 
 
+def check_writable(parts: tuple[str, ...]) -> None:
+    """Refuse to write where the client's own files lie: in a month, only what is below its `report/` is ours."""
+    if (
+        len(parts) > 1
+        and is_client(parts[0])
+        and is_month(parts[1])
+        and (len(parts) < 4 or parts[2] != REPORT)
+    ):
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"path {'/'.join(parts)!r} is among the client's own files; write below {parts[0]}/{parts[1]}/{REPORT}/.",
+            field="path",
+        )
+
+
 def check_name(name: str, field: str) -> str:
     """One part of a path. Returns it."""
     if name == "..":
-        raise TerminalError("PATH_OUTSIDE_ROOT", f"{field} contains '..', which leaves its folder.", field=field)
+        raise TerminalError(
+            "PATH_OUTSIDE_ROOT", f"{field} contains '..', which leaves its folder.", field=field
+        )
     if name in ("", ".") or "/" in name or _CONTROL.search(name):
         raise TerminalError(
             "INVALID_ARGUMENT",
@@ -44,9 +69,13 @@ def check_name(name: str, field: str) -> str:
             field=field,
         )
     if name.startswith(OURS):
-        raise TerminalError("INVALID_ARGUMENT", f"{field}: names starting with {OURS} are the connector's own.", field=field)
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{field}: names starting with {OURS} are the connector's own.", field=field
+        )
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise TerminalError("INVALID_ARGUMENT", f"{field} has a name longer than {MAX_NAME_BYTES} bytes.", field=field)
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{field} has a name longer than {MAX_NAME_BYTES} bytes.", field=field
+        )
     return name
 
 
@@ -54,14 +83,20 @@ def check_client(name: str) -> str:
     """The folder of a client. Returns it."""
     check_name(name, "client")
     if is_transient(name):
-        raise TerminalError("INVALID_ARGUMENT", f"client {name[:80]!r} is a hidden or temporary name.", field="client")
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"client {name[:80]!r} is a hidden or temporary name.", field="client"
+        )
     return name
 
 
 def check_month(text: str) -> str:
     """A month as `YYYY-MM`. Returns it."""
     if not is_month(text):
-        raise TerminalError("INVALID_ARGUMENT", f"month is {text[:80]!r}; write it as YYYY-MM, such as 2026-10.", field="month")
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"month is {text[:80]!r}; write it as YYYY-MM, such as 2026-10.",
+            field="month",
+        )
     return text
 
 

@@ -7,17 +7,24 @@ flag answers EINVAL, an old kernel ENOSYS.
 import ctypes
 import errno
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import Final, cast
 
 _NOREPLACE: Final = 1
 _EXCHANGE: Final = 2
 _UNSUPPORTED: Final = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
-try:
-    _renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    _renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
-except (AttributeError, OSError):  # not Linux, or a C library before glibc 2.28
-    _renameat2 = None
+
+def _load() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):  # not Linux, or a C library before glibc 2.28
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    return cast("Callable[[int, bytes, int, bytes, int], int]", function)
+
+
+_renameat2: Final = _load()
 
 
 def move(directory: int, source: str, target: str) -> None:

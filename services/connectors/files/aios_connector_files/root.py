@@ -1,6 +1,7 @@
 """The files root: folders are opened part by part below it, and no link is ever followed."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -28,7 +29,7 @@ class Root:
         descriptor = os.open(self.path, _FOLDER & ~os.O_NOFOLLOW)
         try:
             for part in parts:
-                below = os.open(part, _FOLDER, dir_fd=descriptor)
+                below = _open_folder(part, descriptor)
                 os.close(descriptor)
                 descriptor = below
             yield descriptor
@@ -61,6 +62,15 @@ class Root:
         except OSError:
             return False
         return True
+
+
+def _open_folder(name: str, above: int) -> int:
+    try:
+        return os.open(name, _FOLDER, dir_fd=above)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name) from None
+        raise
 
 
 def open_file(directory: int, name: str) -> BinaryIO:

@@ -17,6 +17,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ STAGED: Final = point("files.staged", "the new bytes are durable beside the file
 DECIDED: Final = point("files.decided", "the rename has happened, what came out of it is not judged")
 MAX_KEPT: Final = 100  # copies that are kept aside of one file
 MAX_RACES: Final = 8  # times that an edit is put back while it is edited again
+_ABSENT: Final = "-"
 LINK: Final = "link"
 OTHER: Final = "not a file"
 
@@ -75,22 +77,40 @@ def version_of(directory: int, name: str) -> str | None:
         raise
 
 
+def _tag(name: str, key: str) -> str:
+    return hashlib.sha256(f"{key}\0{name}".encode()).hexdigest()[:20]
+
+
 class FileSwap:
     """The change of `name` in the open folder `directory` from version `old` to `new` (None: absent) under the effect
     key `key`. Versions are SHA-256 in hex; they must differ."""
 
     def __init__(self, directory: int, name: str, key: str, old: str | None, new: str | None) -> None:
-        tag = hashlib.sha256(f"{key}\0{name}".encode()).hexdigest()[:20]
         self._directory, self._name, self._old, self._new_version = directory, name, old, new
-        self._tag = tag
-        self._part, self._new, self._out = (f"{OURS}{tag}.{kind}" for kind in ("part", "new", "out"))
+        self._tag = _tag(name, key)
+        # The names say what was to be changed into what, so that whoever finds them can finish or take back.
+        stem = f"{OURS}{self._tag}.{old or _ABSENT}.{new or _ABSENT}"
+        self._part, self._new, self._out = f"{stem}.part", f"{stem}.new", f"{stem}.out"
+
+    @classmethod
+    def left_behind(cls, directory: int, name: str, key: str) -> "list[FileSwap]":
+        """The swaps of `name` under `key` that left a file of ours in the folder."""
+        pattern = re.compile(
+            re.escape(OURS + _tag(name, key)) + r"\.([0-9a-f]{64}|-)\.([0-9a-f]{64}|-)\.(?:part|new|out)"
+        )
+        found = {match.groups() for match in map(pattern.fullmatch, os.listdir(directory)) if match}
+        versions = [tuple(None if text == _ABSENT else text for text in pair) for pair in sorted(found)]
+        return [cls(directory, name, key, old, new) for old, new in versions]
 
     def stage(self, chunks: Iterable[bytes], mode: int | None = None, mtime_ns: int | None = None) -> None:
         """Put the new bytes beside the file, durably. Raises OSError and leaves nothing; ACTION_FAILED when they are
         not those of `new`."""
         self._forget(self._part)
         descriptor = os.open(
-            self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=self._directory
+            self._part,
+            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
+            0o666,
+            dir_fd=self._directory,
         )
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -99,7 +119,9 @@ class FileSwap:
                     digest.update(chunk)
                     file.write(chunk)
                 if digest.hexdigest() != self._new_version:
-                    raise TerminalError("ACTION_FAILED", f"The bytes for {self._name} are not those of their hash.")
+                    raise TerminalError(
+                        "ACTION_FAILED", f"The bytes for {self._name} are not those of their hash."
+                    )
                 file.flush()
                 if mode is not None:
                     os.fchmod(file.fileno(), mode)
@@ -195,7 +217,9 @@ class FileSwap:
             except FileExistsError:
                 placed = self._same(self._new, self._name)
                 self._forget(self._new, self._out)
-                return self._flushed(Swap.DONE if placed else Changed(version_of(self._directory, self._name)))
+                return self._flushed(
+                    Swap.DONE if placed else Changed(version_of(self._directory, self._name))
+                )
             self._flush()
         self._forget(self._out)
         return self._flushed(Swap.DONE)
@@ -215,7 +239,9 @@ class FileSwap:
             with contextlib.suppress(FileExistsError):
                 renames.move(self._directory, name, kept)
                 return kept
-        raise TerminalError("CONFLICT", f"There are already {MAX_KEPT} copies kept beside {self._name}; remove some.")
+        raise TerminalError(
+            "CONFLICT", f"There are already {MAX_KEPT} copies kept beside {self._name}; remove some."
+        )
 
     def _exists(self, name: str) -> bool:
         try:
@@ -226,7 +252,9 @@ class FileSwap:
 
     def _same(self, one: str, other: str) -> bool:
         try:
-            first, second = (os.stat(name, dir_fd=self._directory, follow_symlinks=False) for name in (one, other))
+            first, second = (
+                os.stat(name, dir_fd=self._directory, follow_symlinks=False) for name in (one, other)
+            )
         except FileNotFoundError:
             return False
         return stat.S_ISREG(first.st_mode) and os.path.samestat(first, second)

@@ -63,7 +63,9 @@ _PHRASES = {
     "us $": "USD",
 }
 _SHARED_MARKS = {
-    "$": frozenset("USD AUD CAD NZD HKD SGD TWD MXN ARS CLP COP BRL BBD BMD BND BSD BZD FJD GYD JMD KYD LRD SBD SRD TTD XCD".split()),
+    "$": frozenset(
+        ["USD", "AUD", "CAD", "NZD", "HKD", "SGD", "TWD", "MXN", "ARS", "CLP", "COP", "BRL", "BBD", "BMD", "BND", "BSD", "BZD", "FJD", "GYD", "JMD", "KYD", "LRD", "SBD", "SRD", "TTD", "XCD"]
+    ),
     "¥": frozenset({"JPY", "CNY"}),
     "￥": frozenset({"JPY", "CNY"}),
     "£": frozenset({"GBP", "EGP", "FKP", "GIP", "LBP", "SHP", "SSP", "SYP", "SDG"}),
@@ -83,7 +85,9 @@ KNOWN_SPELLINGS: Final[Mapping[str, str]] = {
 """Spelling key to currency code."""
 
 NUMBER_MARKS: Final[Mapping[str, frozenset[str]]] = {
-    form: _SHARED_MARKS.get(key, frozenset({code})) for key, code in KNOWN_SPELLINGS.items() for form in (key, key + ".")
+    form: _SHARED_MARKS.get(key, frozenset({code}))
+    for key, code in KNOWN_SPELLINGS.items()
+    for form in (key, key + ".")
 }
 """What may stand beside a number, casefolded, and the currencies it can mean there: `$ 90` is no contradiction to CAD."""
 

@@ -11,11 +11,10 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from aios_core.errors import TerminalError
-
 from aios_agent_runner.agents.monthly_report.currencies import KNOWN_SPELLINGS, PLACES, spelling_key
 from aios_agent_runner.agents.monthly_report.headers import NEEDED, OPTIONAL, Kind, LearnedColumns, header_key
 from aios_agent_runner.agents.monthly_report.reasons import excerpt
+from aios_core.errors import TerminalError
 
 NONE_OF_THESE: Final = "none of these"
 MAX_CURRENCY_QUESTIONS: Final = 5
@@ -42,10 +41,18 @@ class Learned:
 
     def _learn(self, fact: Fact, order: int) -> bool:
         means = fact.get("means")
-        if fact.get("kind") == "currency" and isinstance(fact.get("spelling"), str) and (means in PLACES or means == "none"):
+        if (
+            fact.get("kind") == "currency"
+            and isinstance(fact.get("spelling"), str)
+            and (means in PLACES or means == "none")
+        ):
             self._currencies[spelling_key(fact["spelling"])] = fact
             return True
-        if fact.get("kind") != "column" or fact.get("table") not in set(Kind) or not isinstance(fact.get("header"), str):
+        if (
+            fact.get("kind") != "column"
+            or fact.get("table") not in set(Kind)
+            or not isinstance(fact.get("header"), str)
+        ):
             return False
         kind, key = Kind(fact["table"]), header_key(fact["header"])
         if means == "none":
@@ -92,11 +99,20 @@ class Learned:
         entries = []
         for fact, files, sentence in self._used.values():
             since = f", as you said in {fact['learned']}" if fact.get("learned") else ", as you said"
-            entries.append({"fact": fact, "files": sorted(files), "rows": sum(files.values()), "sentence": f"{sentence}{since}."})
+            entries.append(
+                {
+                    "fact": fact,
+                    "files": sorted(files),
+                    "rows": sum(files.values()),
+                    "sentence": f"{sentence}{since}.",
+                }
+            )
         return entries
 
 
-def column_question(kind: Kind, column: str, candidates: Mapping[str, Iterable[str]], files: Iterable[str], why: str) -> Question:
+def column_question(
+    kind: Kind, column: str, candidates: Mapping[str, Iterable[str]], files: Iterable[str], why: str
+) -> Question:
     """Ask which of the `candidates` (header to examples of its values) is the column."""
     headers = list(candidates)
     wanted = column.replace("_", " ")
@@ -115,7 +131,9 @@ def column_question(kind: Kind, column: str, candidates: Mapping[str, Iterable[s
     }
 
 
-def currency_question(spelling: str, files: Iterable[str], rows: int, codes_in_use: Iterable[str]) -> Question:
+def currency_question(
+    spelling: str, files: Iterable[str], rows: int, codes_in_use: Iterable[str]
+) -> Question:
     """Ask which currency a spelling means. Any ISO 4217 code is an answer, not only the options."""
     files = list(files)
     options = list(dict.fromkeys([*sorted(codes_in_use), *_USUAL_CODES]))
@@ -144,7 +162,10 @@ def facts_from_answer(question: Question, answer: str) -> list[Fact]:
         return [_currency_fact(question["fact"]["spelling"], answer.upper())]
     allowed = ", ".join(question["options"])
     also = f", or {question['also_accepted']}" if "also_accepted" in question else ""
-    raise TerminalError("BAD_ANSWER", f"{excerpt(answer)} is not an answer to “{question['text']}”. Answer with one of: {allowed}{also}.")
+    raise TerminalError(
+        "BAD_ANSWER",
+        f"{excerpt(answer)} is not an answer to “{question['text']}”. Answer with one of: {allowed}{also}.",
+    )
 
 
 def _column_fact(kind: Kind, header: str, means: str) -> Fact:

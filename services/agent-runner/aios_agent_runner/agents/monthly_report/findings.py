@@ -49,7 +49,7 @@ class Findings:
         self._columns: dict[tuple[str, ...], PendingColumn] = {}
         self._currencies: dict[str, UnknownCurrency] = {}
 
-    def reject(self, file: str, line: int, code: ReasonCode, **fields: object) -> None:
+    def reject(self, file: str, line: int, code: ReasonCode, /, **fields: object) -> None:
         self.rejections.append(reject(file, line, code, **fields))
 
     def warn(self, file: str, line: int, code: str, text: str) -> None:
@@ -58,10 +58,14 @@ class Findings:
     def note(self, file: str, text: str) -> None:
         self.notes.append({"file": file, "text": text})
 
-    def ask_column(self, kind: Kind, column: str, candidates: dict[str, list[str]], file: str, *, ambiguous: bool = False) -> None:
+    def ask_column(
+        self, kind: Kind, column: str, candidates: dict[str, list[str]], file: str, *, ambiguous: bool = False
+    ) -> None:
         """Ask once for all files that have the same candidates."""
         key = (kind, column, *sorted(header_key(header) for header in candidates))
-        self._columns.setdefault(key, PendingColumn(kind, column, candidates, [], ambiguous)).files.append(file)
+        self._columns.setdefault(key, PendingColumn(kind, column, candidates, [], ambiguous)).files.append(
+            file
+        )
 
     def unknown_currency(self, spelling: str, file: str) -> None:
         """A row that only its currency keeps from being counted."""
@@ -71,7 +75,11 @@ class Findings:
         """The open questions: columns first, then the spellings of currencies with most rows."""
         asked = [_about_column(pending) for pending in self._columns.values()]
         codes = sorted(codes_in_use)
-        unknown = [u for u in self._currencies.values() if _can_be_a_currency(u.spelling) and not learned.has_answered(u.spelling)]
+        unknown = [
+            u
+            for u in self._currencies.values()
+            if _can_be_a_currency(u.spelling) and not learned.has_answered(u.spelling)
+        ]
         unknown.sort(key=lambda u: (-u.rows.total(), u.spelling))
         for one in unknown[:MAX_CURRENCY_QUESTIONS]:
             asked.append(currency_question(one.spelling, sorted(one.rows), one.rows.total(), codes))
@@ -81,7 +89,9 @@ class Findings:
 def _about_column(pending: PendingColumn) -> Question:
     files, column = sorted(pending.files), pending.column.replace("_", " ")
     have = "has" if len(files) == 1 else "have"
-    seen = "; ".join(f"{excerpt(header)} holds {_values(values)}" for header, values in pending.candidates.items())
+    seen = "; ".join(
+        f"{excerpt(header)} holds {_values(values)}" for header, values in pending.candidates.items()
+    )
     if pending.ambiguous:
         problem = f"{have} more than one column that can be {column}"
     else:
@@ -95,4 +105,8 @@ def _values(values: list[str]) -> str:
 
 
 def _can_be_a_currency(spelling: str) -> bool:
-    return len(spelling) <= 24 and not any(char.isdigit() for char in spelling) and any(not c.isspace() and c.isprintable() for c in spelling)
+    return (
+        len(spelling) <= 24
+        and not any(char.isdigit() for char in spelling)
+        and any(not c.isspace() and c.isprintable() for c in spelling)
+    )

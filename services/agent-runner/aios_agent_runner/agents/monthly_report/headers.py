@@ -38,10 +38,22 @@ _CURRENCY = ("Währung|Whg|Curr|Ccy|Currency code|Währungscode|Währungskürzel
 _USUAL: Final[Mapping[Kind, Mapping[str, tuple[str, str]]]] = {
     Kind.TIMESHEET: {
         "date": ("Datum|Work date|Date worked|Entry date|Leistungsdatum|Arbeitsdatum", "Tag|Day|Arbeitstag"),
-        "project": ("Projekt|Project name|Projektname|Projektbezeichnung|Projects|Projekte", "Project code|Project ID|Project no|Projektnummer|Projekt-Nr"),
-        "task": ("Aufgabe|Tätigkeit|Activity|Tasks|Task name|Aufgaben|Tätigkeiten|Aktivität", "Description|Beschreibung|Leistung|Task description|Tätigkeitsbeschreibung"),
-        "hours": ("Stunden|Std|Hrs|Hour|Hours worked|Worked hours|Arbeitsstunden|Anzahl Stunden|Stundenzahl|Stundenanzahl|Number of hours", "h|Billable hours|Billed hours|Total hours"),
-        "rate": ("Satz|Stundensatz|Hourly rate|Rate per hour|Hour rate|Price per hour|Rate/hour|Std-Satz|Satz pro Stunde|Satz/Std", "Billing rate|Bill rate|Tarif"),
+        "project": (
+            "Projekt|Project name|Projektname|Projektbezeichnung|Projects|Projekte",
+            "Project code|Project ID|Project no|Projektnummer|Projekt-Nr",
+        ),
+        "task": (
+            "Aufgabe|Tätigkeit|Activity|Tasks|Task name|Aufgaben|Tätigkeiten|Aktivität",
+            "Description|Beschreibung|Leistung|Task description|Tätigkeitsbeschreibung",
+        ),
+        "hours": (
+            "Stunden|Std|Hrs|Hour|Hours worked|Worked hours|Arbeitsstunden|Anzahl Stunden|Stundenzahl|Stundenanzahl|Number of hours",
+            "h|Billable hours|Billed hours|Total hours",
+        ),
+        "rate": (
+            "Satz|Stundensatz|Hourly rate|Rate per hour|Hour rate|Price per hour|Rate/hour|Std-Satz|Satz pro Stunde|Satz/Std",
+            "Billing rate|Bill rate|Tarif",
+        ),
         "currency": _CURRENCY,
     },
     Kind.INVOICE: {
@@ -50,17 +62,29 @@ _USUAL: Final[Mapping[Kind, Mapping[str, tuple[str, str]]]] = {
             "Rechnung Nummer|RechNr|Rg-Nr|Re-Nr|Number of invoice",
             "Nummer|Nr|No|Num|#|Invoice|Rechnung|Belegnummer|Beleg-Nr",
         ),
-        "date": ("Datum|Invoice date|Rechnungsdatum|Issue date|Date issued|Issued|Issued on|Date of issue|Ausstellungsdatum|Rechnung vom", "Belegdatum|Tag|Day"),
-        "due_date": ("Due|Due on|Due by|Payable by|Payment due|Fällig|Fällig am|Fällig bis|Fälligkeit|Fälligkeitsdatum|Fälligkeitstag|Zahlbar bis", ""),
-        "amount": ("Betrag|Invoice amount|Rechnungsbetrag|Summe|Total|Gesamtbetrag|Total amount|Rechnungssumme|Invoice total", "Sum|Gesamt|Endbetrag|Net amount|Gross amount|Nettobetrag|Bruttobetrag|Netto|Brutto|Net|Gross"),
+        "date": (
+            "Datum|Invoice date|Rechnungsdatum|Issue date|Date issued|Issued|Issued on|Date of issue|Ausstellungsdatum|Rechnung vom",
+            "Belegdatum|Tag|Day",
+        ),
+        "due_date": (
+            "Due|Due on|Due by|Payable by|Payment due|Fällig|Fällig am|Fällig bis|Fälligkeit|Fälligkeitsdatum|Fälligkeitstag|Zahlbar bis",
+            "",
+        ),
+        "amount": (
+            "Betrag|Invoice amount|Rechnungsbetrag|Summe|Total|Gesamtbetrag|Total amount|Rechnungssumme|Invoice total",
+            "Sum|Gesamt|Endbetrag|Net amount|Gross amount|Nettobetrag|Bruttobetrag|Netto|Brutto|Net|Gross",
+        ),
         "currency": _CURRENCY,
         "status": ("State|Payment status|Invoice status|Zahlungsstatus|Rechnungsstatus|Zustand", ""),
-        "paid_date": ("Paid on|Paid at|Date paid|Payment date|Date of payment|Bezahlt am|Gezahlt am|Bezahldatum|Zahldatum|Zahlungsdatum|Zahlungseingang|Datum bezahlt", ""),
+        "paid_date": (
+            "Paid on|Paid at|Date paid|Payment date|Date of payment|Bezahlt am|Gezahlt am|Bezahldatum|Zahldatum|Zahlungsdatum|Zahlungseingang|Datum bezahlt",
+            "",
+        ),
     },
 }
 
 _UNITS = frozenset(
-    "h hr hrs std stunde hour decimal dezimal eur euro usd chf gbp jpy net netto iso yyyy mm dd tt jjjj per pro in".split()
+    ["h", "hr", "hrs", "std", "stunde", "hour", "decimal", "dezimal", "eur", "euro", "usd", "chf", "gbp", "jpy", "net", "netto", "iso", "yyyy", "mm", "dd", "tt", "jjjj", "per", "pro", "in"]
 )
 _BRACKETS = re.compile(r"[(\[][^()\[\]]*[)\]]")
 _UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})
@@ -111,12 +135,16 @@ class Recognition:
     unknown: list[int]
 
     def missing(self, kind: Kind) -> list[str]:
-        return [column for column in NEEDED[kind] if column not in self.columns and column not in self.ambiguous]
+        return [
+            column for column in NEEDED[kind] if column not in self.columns and column not in self.ambiguous
+        ]
 
 
 def recognise(headers: Iterable[str], kind: Kind, learned: LearnedColumns) -> Recognition:
     """Which header is which column of this kind."""
-    fits: dict[str, list[tuple[int, int, int]]] = {}  # column -> (strength, minus the order of learning, index)
+    fits: dict[
+        str, list[tuple[int, int, int]]
+    ] = {}  # column -> (strength, minus the order of learning, index)
     unknown: list[int] = []
     for index, header in enumerate(headers):
         key = header_key(header)

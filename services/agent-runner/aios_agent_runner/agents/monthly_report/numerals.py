@@ -55,7 +55,9 @@ Numeral = Exact | Ambiguous
 class Column:
     """The numbers of one column of one file: what they show together decides the cells that can be read in two ways."""
 
-    def __init__(self, cells: Iterable[str], delimiter: str, currency_marks: Mapping[str, frozenset[str]]) -> None:
+    def __init__(
+        self, cells: Iterable[str], delimiter: str, currency_marks: Mapping[str, frozenset[str]]
+    ) -> None:
         """`currency_marks` are the spellings that may stand beside a number, as `read_numeral` takes them."""
         self._read = {cell: read_numeral(cell, currency_marks) for cell in set(cells)}
         shown = {n.decimal_mark for n in self._read.values() if isinstance(n, Exact) and n.decimal_mark}

@@ -87,7 +87,7 @@ class Rejection:
         return {"file": self.file, "line": self.line, "code": str(self.code), "reason": self.reason}
 
 
-def reject(file: str, line: int, code: ReasonCode, **fields: object) -> Rejection:
+def reject(file: str, line: int, code: ReasonCode, /, **fields: object) -> Rejection:
     """The rejection with its sentence; `fields` fill the sentence's places."""
     return Rejection(file, line, code, SENTENCES[code].format(**fields))
 

@@ -74,7 +74,8 @@ def read_table(text: str, recognised: Callable[[list[str]], int]) -> Table | Bad
     them wins, then the one that makes most columns. A first line `sep=;` names the delimiter.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    start, delimiters = 0, DELIMITERS
+    start = 0
+    delimiters: tuple[str, ...] = DELIMITERS
     while start < len(lines) and not lines[start].strip("\t ,;\ufeff"):
         start += 1
     if start < len(lines) and (named := _separator_line(lines[start])):
@@ -140,7 +141,9 @@ def _read_records(lines: list[str], start: int, table: Table) -> None:
         line = lines[index]
         index += 1
         if len(line) > MAX_LINE_CHARS:
-            table.faults.append(Fault(index, ReasonCode.LINE_TOO_LONG, {"length": len(line), "limit": MAX_LINE_CHARS}))
+            table.faults.append(
+                Fault(index, ReasonCode.LINE_TOO_LONG, {"length": len(line), "limit": MAX_LINE_CHARS})
+            )
         elif '"' in line:
             index = _read_quoted(lines, index, table)
         elif line.strip(blanks):
@@ -196,7 +199,11 @@ def _add(table: Table, line: int, fields: list[str]) -> None:
     """Add the record unless it has too many fields; too few are judged when the needed columns are known."""
     width = len(table.headers)
     if len(fields) > width and any(cell.strip() for cell in fields[width:]):
-        detail: dict[str, object] = {"count": len(fields), "width": width, "delimiter": DELIMITER_NAMES[table.delimiter]}
+        detail: dict[str, object] = {
+            "count": len(fields),
+            "width": width,
+            "delimiter": DELIMITER_NAMES[table.delimiter],
+        }
         table.faults.append(Fault(line, ReasonCode.TOO_MANY_FIELDS, detail))
     else:
         table.records.append(Record(line, fields))

@@ -59,21 +59,31 @@ def read_times(source: Source, month: str, learned: Learned, findings: Findings)
         if date is None:
             continue
         project = reader.text(line, fields, "project")
-        hours = project and reader.number(line, fields, "hours")
-        if not project or hours is None or isinstance(hours, str):
+        if project is None:
+            continue
+        hours = reader.number(line, fields, "hours")
+        if hours is None:
             continue
         if not _ZERO < hours <= MAX_HOURS:
-            findings.reject(source.name, line, ReasonCode.HOURS_OUT_OF_RANGE, value=excerpt(fields[reader.at["hours"]]))
+            findings.reject(
+                source.name, line, ReasonCode.HOURS_OUT_OF_RANGE, value=excerpt(fields[reader.at["hours"]])
+            )
             continue
         rate = reader.number(line, fields, "rate")
         if rate is None:
             continue
         if rate < 0:
-            findings.reject(source.name, line, ReasonCode.NEGATIVE_RATE, value=excerpt(fields[reader.at["rate"]]))
+            findings.reject(
+                source.name, line, ReasonCode.NEGATIVE_RATE, value=excerpt(fields[reader.at["rate"]])
+            )
             continue
         currency = reader.currency(line, fields, "rate")
         if currency is not None:
-            rows.append(TimeRow(source.name, line, date, project, reader.optional(fields, "task"), hours, rate, currency))
+            rows.append(
+                TimeRow(
+                    source.name, line, date, project, reader.optional(fields, "task"), hours, rate, currency
+                )
+            )
     reader.close()
     return rows
 
@@ -93,9 +103,14 @@ def read_invoices(source: Source, month: str, learned: Learned, findings: Findin
         if amount is None:
             continue
         status = reader.status(line, fields)
-        currency = status and reader.currency(line, fields, "amount")
-        if status and currency:
-            due, paid = reader.other_date(line, fields, "due_date"), reader.other_date(line, fields, "paid_date")
+        if status is None:
+            continue
+        currency = reader.currency(line, fields, "amount")
+        if currency is not None:
+            due, paid = (
+                reader.other_date(line, fields, "due_date"),
+                reader.other_date(line, fields, "paid_date"),
+            )
             rows.append(InvoiceRow(source.name, line, number, date, due, amount, currency, status, paid))
     reader.close()
     return rows
@@ -127,7 +142,9 @@ class _Reader:
         for record in self._source.records:
             fields = record.fields
             if len(fields) < self._width:
-                self._reject(record.line, ReasonCode.TOO_FEW_FIELDS, count=len(fields), width=len(self._source.headers))
+                self._reject(
+                    record.line, ReasonCode.TOO_FEW_FIELDS, count=len(fields), width=len(self._source.headers)
+                )
                 continue
             if len(fields) < self._last:
                 fields = fields + [""] * (self._last - len(fields))
@@ -171,7 +188,10 @@ class _Reader:
             return value
         numeral = numbers.numeral(cell)
         if isinstance(numeral, Ambiguous):
-            readings = {"as_decimal": format(numeral.as_decimal, "f"), "as_grouped": format(numeral.as_grouped, "f")}
+            readings = {
+                "as_decimal": format(numeral.as_decimal, "f"),
+                "as_grouped": format(numeral.as_grouped, "f"),
+            }
             self._reject(line, ReasonCode.AMBIGUOUS_NUMBER, column=column, value=excerpt(cell), **readings)
         elif cell.strip():
             self._reject(line, ReasonCode.BAD_NUMBER, column=column, value=excerpt(cell))
@@ -204,7 +224,9 @@ class _Reader:
         amount = fields[self.at[beside]]
         numeral = self._numbers[beside].numeral(amount)
         if numeral is not None and numeral.currencies is not None and code not in numeral.currencies:
-            self._reject(line, ReasonCode.CURRENCY_MISMATCH, column=beside, value=excerpt(amount), currency=code)
+            self._reject(
+                line, ReasonCode.CURRENCY_MISMATCH, column=beside, value=excerpt(amount), currency=code
+            )
             return None
         self._currency_rows[cell] += 1
         return code

@@ -10,10 +10,23 @@ from aios_agent_runner.agents.monthly_report.dates import read_date
 from aios_agent_runner.agents.monthly_report.decoding import NotText, decode
 from aios_agent_runner.agents.monthly_report.facts import Learned
 from aios_agent_runner.agents.monthly_report.findings import Findings
-from aios_agent_runner.agents.monthly_report.headers import NEEDED, OPTIONAL, Kind, Recognition, header_key, recognise
+from aios_agent_runner.agents.monthly_report.headers import (
+    NEEDED,
+    OPTIONAL,
+    Kind,
+    Recognition,
+    header_key,
+    recognise,
+)
 from aios_agent_runner.agents.monthly_report.numerals import Column, read_numeral
 from aios_agent_runner.agents.monthly_report.reasons import ReasonCode, excerpt
-from aios_agent_runner.agents.monthly_report.records import DELIMITER_NAMES, BadHeader, Record, Table, read_table
+from aios_agent_runner.agents.monthly_report.records import (
+    DELIMITER_NAMES,
+    BadHeader,
+    Record,
+    Table,
+    read_table,
+)
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 SAMPLE_ROWS: Final = 200
@@ -83,7 +96,13 @@ def open_source(name: str, kind: Kind, data: bytes, learned: Learned, findings: 
 
 
 def _opened(
-    name: str, kind: Kind, encoding: str, table: Table, found: Recognition, learned: Learned, findings: Findings
+    name: str,
+    kind: Kind,
+    encoding: str,
+    table: Table,
+    found: Recognition,
+    learned: Learned,
+    findings: Findings,
 ) -> Source:
     for fault in table.faults:
         findings.reject(name, fault.line, fault.code, **fault.fields)
@@ -98,12 +117,16 @@ def _opened(
     return Source(name, kind, encoding, table.delimiter, table.headers, found.columns, table.records)
 
 
-def _complete(name: str, kind: Kind, table: Table, found: Recognition, learned: Learned, findings: Findings) -> bool:
+def _complete(
+    name: str, kind: Kind, table: Table, found: Recognition, learned: Learned, findings: Findings
+) -> bool:
     """Whether every needed column is known; if not, the file is rejected, with questions if answers could help."""
     for column, indexes in found.ambiguous.items():
         if len({header_key(table.headers[index]) for index in indexes}) < len(indexes):
             headers = excerpt(table.headers[indexes[0]])
-            findings.reject(name, 0, ReasonCode.AMBIGUOUS_COLUMNS, headers=headers, column=column.replace("_", " "))
+            findings.reject(
+                name, 0, ReasonCode.AMBIGUOUS_COLUMNS, headers=headers, column=column.replace("_", " ")
+            )
             return False
     missing = found.missing(kind)
     if not missing and not found.ambiguous:
@@ -120,13 +143,20 @@ def _complete(name: str, kind: Kind, table: Table, found: Recognition, learned: 
     for column, indexes in (*found.ambiguous.items(), *candidates.items()):
         examples = {table.headers[index]: _sample(table, index)[:3] for index in indexes}
         findings.ask_column(kind, column, examples, name, ambiguous=column in found.ambiguous)
-    waiting = ", ".join(column.replace("_", " ") for column in NEEDED[kind] if column in candidates or column in found.ambiguous)
+    waiting = ", ".join(
+        column.replace("_", " ")
+        for column in NEEDED[kind]
+        if column in candidates or column in found.ambiguous
+    )
     findings.reject(name, 0, ReasonCode.UNANSWERED_COLUMN, missing=waiting)
     return False
 
 
 def _looks_like_values(headers: Sequence[str]) -> bool:
-    return any(read_date(header) for header in headers) or sum(read_numeral(h, NUMBER_MARKS) is not None for h in headers) > 1
+    return (
+        any(read_date(header) for header in headers)
+        or sum(read_numeral(h, NUMBER_MARKS) is not None for h in headers) > 1
+    )
 
 
 def _candidates(column: str, kind: Kind, table: Table, found: Recognition, learned: Learned) -> list[int]:
@@ -161,7 +191,10 @@ def _plausible(column: str, cells: list[str], delimiter: str, learned: Learned) 
     else:
         fitting = sum(map(_READS_AS[column], cells))
         if column == "currency":
-            fitting += sum(spelling_key(cell) not in KNOWN_SPELLINGS and learned.currency(cell) is not None for cell in cells)
+            fitting += sum(
+                spelling_key(cell) not in KNOWN_SPELLINGS and learned.currency(cell) is not None
+                for cell in cells
+            )
     return fitting > 0 and fitting * 2 >= len(cells)
 
 
@@ -178,7 +211,9 @@ def _is_status(cell: str) -> bool:
 
 
 def _is_name(cell: str) -> bool:
-    return any(char.isalpha() for char in cell) and not (_is_date(cell) or _is_currency(cell) or _is_status(cell))
+    return any(char.isalpha() for char in cell) and not (
+        _is_date(cell) or _is_currency(cell) or _is_status(cell)
+    )
 
 
 def _is_invoice_number(cell: str) -> bool:

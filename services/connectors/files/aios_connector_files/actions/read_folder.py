@@ -119,19 +119,25 @@ class ReadFolderAction(Action[ReadFolder, BaseModel, FolderRead]):
         path = f"{folder}/{entry.shown}"
         if entry.size > MAX_FILE_BYTES:
             limit = MAX_FILE_BYTES // 2**20
-            raise TerminalError("TOO_LARGE", f"{path} has {entry.size} bytes; at most {limit} MiB are read.", path=path)
+            raise TerminalError(
+                "TOO_LARGE", f"{path} has {entry.size} bytes; at most {limit} MiB are read.", path=path
+            )
         try:
             with open_file(directory, entry.name) as file:
                 pointer = await call.artifacts.put(file, _media_type(entry.shown), entry.shown)
                 status = os.fstat(file.fileno())
         except FileNotFoundError:
-            raise RetryableError("CONFLICT", f"{path} went away while it was read.", retry_after=CHANGED_RETRY) from None
+            raise RetryableError(
+                "CONFLICT", f"{path} went away while it was read.", retry_after=CHANGED_RETRY
+            ) from None
         except OSError as error:
             raise failures.reading(error, path) from None
         if (status.st_size, status.st_mtime_ns) != (entry.size, entry.mtime_ns):
             raise RetryableError("CONFLICT", f"{path} changed while it was read.", retry_after=CHANGED_RETRY)
         modified = _EPOCH + timedelta(microseconds=entry.mtime_ns // 1000)
-        return FileRead(name=entry.shown, file=pointer, sha256=pointer.sha256, size=pointer.size, modified=modified)
+        return FileRead(
+            name=entry.shown, file=pointer, sha256=pointer.sha256, size=pointer.size, modified=modified
+        )
 
 
 def _media_type(name: str) -> str:

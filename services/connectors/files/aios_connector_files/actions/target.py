@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aios_connector_files import failures
-from aios_connector_files.root import Root, hash_file, open_file
+from aios_connector_files.root import Root, open_file
 from aios_connector_files.swap import LINK, OTHER, Changed, version_of
 from aios_core.errors import TerminalError
+from aios_core.hashing import content_hash
 from aios_sdk.connector import Change, Conflict, Result
 
 
@@ -52,7 +53,8 @@ class Target:
                     return Seen(before="")
                 if version in (LINK, OTHER):
                     raise TerminalError(
-                        "CONFLICT", f"{self.path} is {'a link' if version == LINK else version}; it is not written through."
+                        "CONFLICT",
+                        f"{self.path} is {'a link' if version == LINK else version}; it is not written through.",
                     )
                 status = os.stat(self.name, dir_fd=directory, follow_symlinks=False)
                 return Seen(before=version, mode=status.st_mode & 0o7777, mtime_ns=status.st_mtime_ns)
@@ -65,9 +67,10 @@ class Target:
             with self.root.folder(*self.folder) as directory, open_file(directory, self.name) as file:
                 content = file.read(limit + 1)
                 if len(content) > limit:
-                    raise TerminalError("TOO_LARGE", f"{self.path} is larger than {limit} bytes.", path=self.path)
-                file.seek(0)
-                return hash_file(file), content
+                    raise TerminalError(
+                        "TOO_LARGE", f"{self.path} is larger than {limit} bytes.", path=self.path
+                    )
+                return content_hash(content), content
         except FileNotFoundError:
             return "", b""
 

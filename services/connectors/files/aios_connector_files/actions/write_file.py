@@ -9,10 +9,10 @@ from pydantic import field_validator
 from aios_connector_files import failures
 from aios_connector_files.actions.target import Seen, Target, in_words
 from aios_connector_files.blobs import Blobs
-from aios_connector_files.paths import check_path
+from aios_connector_files.paths import check_path, check_writable
 from aios_connector_files.root import Root, hash_file, open_file
 from aios_connector_files.swap import Changed, FileSwap, Judged, Swap
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_core.values import Pointer
 from aios_sdk.connector import (
     Action,
@@ -49,7 +49,7 @@ class WriteFile(Arguments):
     @field_validator("path")
     @classmethod
     def _path(cls, path: str) -> str:
-        check_path(path)
+        check_writable(check_path(path))
         return path
 
     @field_validator("content")
@@ -82,9 +82,11 @@ class FileWritten(Result):
     output=FileWritten,
     captured=Seen,
     effect=Effect.REVERSIBLE,
-    inverse=Inverse("puts the earlier bytes back, or removes the file, unless it was edited since", repeatable=True),
+    inverse=Inverse(
+        "puts the earlier bytes back, or removes the file, unless it was edited since", repeatable=True
+    ),
     idempotency=Lookup(conditional=True),
-    steering=("path", "expect"),
+    steering=("path",),
 )
 class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
     """Replaces a file in one step, or leaves it as it is; the version that it replaces is the one that it captured."""
@@ -113,9 +115,13 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
             self._blobs.drop(call.key)
         return self._done(input, captured)
 
-    async def lookup(self, input: WriteFile, captured: Seen, call: Call) -> Done[FileWritten] | NotDone | CannotTell:
+    async def lookup(
+        self, input: WriteFile, captured: Seen, call: Call
+    ) -> Done[FileWritten] | NotDone | CannotTell:
         target = self._target(input)
-        judged = await asyncio.to_thread(self._recover, target, call.key, captured.before, input.content.sha256)
+        judged = await asyncio.to_thread(
+            self._recover, target, call.key, captured.before, input.content.sha256
+        )
         if judged is Swap.DONE:
             self._blobs.drop(call.key)
             return self._done(input, captured)
@@ -138,7 +144,13 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         seen = self._target(input).see()
         expected = {ANY: seen.before, ABSENT: ""}.get(input.expect, input.expect)
         if seen.before != expected:
-            found = "it is there" if not expected else "it has other content" if seen.before else "it is not there"
+            found = (
+                "it is there"
+                if not expected
+                else "it has other content"
+                if seen.before
+                else "it is not there"
+            )
             raise TerminalError(
                 "CONFLICT", f"{input.path} is not as expected: {found}. Nothing was changed.", path=input.path
             )
@@ -149,7 +161,9 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         try:
             with self._root.folder(*target.folder) as directory, open_file(directory, target.name) as file:
                 if hash_file(file) != seen.before:
-                    raise TerminalError("CONFLICT", f"{input.path} is being edited just now; nothing was changed.")
+                    raise RetryableError(
+                        "CONFLICT", f"{input.path} is being edited just now; nothing was changed."
+                    )
                 file.seek(0)
                 self._blobs.keep(seen.before, file)
         except OSError as error:
@@ -172,7 +186,9 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
             target.drop_folders(seen.missing)
             kept = f" An edit that came in between is kept beside it as {judged.kept}." if judged.kept else ""
             raise TerminalError(
-                "CONFLICT", f"{input.path} was changed at the same moment; it was left as it is.{kept}", path=input.path
+                "CONFLICT",
+                f"{input.path} was changed at the same moment; it was left as it is.{kept}",
+                path=input.path,
             )
 
     def _recover(self, target: Target, key: str, old: str, new: str) -> Judged:
@@ -194,8 +210,7 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         if judged is Swap.NOT_DONE:
             judged = self._take_back(target, key, ours, seen)
         if judged is Swap.UNCLEAR:
-            with self._root.folder(*target.folder) as directory:
-                judged = Changed(FileSwap(directory, target.name, key, None, None).version())
+            judged = Changed(target.see().before or None)
         if isinstance(judged, Changed):
             return target.conflict(ours, judged)
         target.drop_folders(seen.missing)

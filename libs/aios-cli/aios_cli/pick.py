@@ -1,0 +1,75 @@
+"""Full ids from what a person typed: the end or the beginning of one is enough where it is the only one."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from aios.api.v1 import api_pb2
+from aios_cli.client import Client
+from aios_core.errors import TerminalError
+
+FULL_CHARS: Final = 26  # characters of an id after its prefix
+PAGE: Final = 100
+MAX_PAGES: Final = 10  # of a listing that is searched, the newest first
+MIN_CHARS: Final = 3
+
+
+def run(client: Client, text: str) -> str:
+    """The id of a run."""
+    if _full(text, "run_"):
+        return text
+    return _choose(text, "run", _run_ids(client))
+
+
+def approval(client: Client, text: str) -> str:
+    """The id of an approval; without any text the only one that is open."""
+    if _full(text, "apr_"):
+        return text
+    if not text:
+        listed = client.call(client.approvals.ListApprovals, api_pb2.ListApprovalsRequest(open_only=True))
+        ids = [item.approval_id for item in listed.approvals]
+        if len(ids) == 1:
+            return ids[0]
+        sentence = "Nothing waits for you." if not ids else f"{len(ids)} things wait for you; say which one."
+        raise TerminalError("NOT_FOUND" if not ids else "INVALID_ARGUMENT", sentence, field="approval")
+    return _choose(text, "approval", _approval_ids(client))
+
+
+def _full(text: str, prefix: str) -> bool:
+    return text.startswith(prefix) and len(text) >= len(prefix) + FULL_CHARS
+
+
+def _choose(text: str, noun: str, ids: Iterable[str]) -> str:
+    if len(text) < MIN_CHARS:
+        raise TerminalError("INVALID_ARGUMENT", f"{text!r} is too short; give at least {MIN_CHARS} characters.", field=noun)
+    found = [
+        identifier
+        for identifier in ids
+        if identifier.endswith(text) or identifier.startswith(text) or identifier.partition("_")[2].startswith(text)
+    ]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise TerminalError("NOT_FOUND", f"There is no {noun} {text!r}; see `aios {noun} list`.", field=noun)
+    several = ", ".join(found[:3])
+    raise TerminalError("INVALID_ARGUMENT", f"{text!r} fits {len(found)}: {several}. Give more of it.", field=noun)
+
+
+def _run_ids(client: Client) -> Iterable[str]:
+    token = ""
+    for _ in range(MAX_PAGES):
+        listed = client.call(client.runs.ListRuns, api_pb2.ListRunsRequest(page_size=PAGE, page_token=token))
+        yield from (item.run_id for item in listed.runs)
+        token = listed.next_page_token
+        if not token:
+            return
+
+
+def _approval_ids(client: Client) -> Iterable[str]:
+    token = ""
+    for _ in range(MAX_PAGES):
+        request = api_pb2.ListApprovalsRequest(page_size=PAGE, page_token=token)
+        listed = client.call(client.approvals.ListApprovals, request)
+        yield from (item.approval_id for item in listed.approvals)
+        token = listed.next_page_token
+        if not token:
+            return

@@ -1,0 +1,120 @@
+"""A command's connection, which finds the server again when it was started anew."""
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final, Self
+
+from aios.api.v1 import api_pb2
+from aios.run.v1.state_pb2 import RunState
+from aios_cli import discovery, exits
+from aios_cli.client import Client
+from aios_cli.options import DEFAULT_TIMEOUT_S, given
+from aios_core.errors import AiosError, RetryableError
+
+AGAIN_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 5.0, 5.0, 5.0, 10.0, 10.0, 10.0)  # about 50 s without a server
+
+ENDED: Final = frozenset(
+    {
+        RunState.RUN_STATE_SUCCEEDED,
+        RunState.RUN_STATE_FAILED,
+        RunState.RUN_STATE_CANCELLED,
+        RunState.RUN_STATE_UNDONE,
+        RunState.RUN_STATE_UNDO_INCOMPLETE,
+    }
+)
+_TELLING: Final = frozenset({"approval_requested", "step_unknown", "approval_decided"})
+
+
+class Session:
+    """`with Session() as session:` a connected client."""
+
+    def __init__(self) -> None:
+        self.client = self._connect()
+
+    def __enter__(self) -> Self:
+        self.client.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.__exit__(kind, error, trace)
+
+    def run(self, run_id: str) -> api_pb2.Run:
+        """A run as it stands now."""
+        return self.client.call(self.client.runs.GetRun, api_pb2.GetRunRequest(run_id=run_id)).run
+
+    def watch(self, run_id: str, after: int, deadline: float | None) -> Iterator[api_pb2.WatchRunResponse]:
+        """The run's events until it ends, over restarts of the server. Raises DEADLINE_EXCEEDED at `deadline`."""
+        failures = 0
+        while True:
+            request = api_pb2.WatchRunRequest(run_id=run_id, after_sequence=after)
+            try:
+                for answer in self.client.stream(self.client.runs.WatchRun, request, _left(deadline)):
+                    failures = 0
+                    after = answer.event.sequence
+                    yield answer
+                return
+            except (exits.NoServerError, RetryableError) as error:
+                if error.code == "DEADLINE_EXCEEDED" and deadline is not None:
+                    raise
+                if failures == len(AGAIN_SECONDS):
+                    raise
+                self._again(AGAIN_SECONDS[failures], deadline)
+                failures += 1
+
+    def follow(
+        self,
+        run_id: str,
+        show: Callable[[api_pb2.TimelineEntry], None],
+        *,
+        after: int = 0,
+        until_person: bool = True,
+        timeout: float | None = None,
+    ) -> api_pb2.Run:
+        """Watch a run, showing its story, until it ends, or (`until_person`) something of it is open for a person."""
+        deadline = time.monotonic() + timeout if timeout else None
+        for answer in self.watch(run_id, after, deadline):
+            if answer.HasField("entry"):
+                show(answer.entry)
+            if until_person and answer.event.WhichOneof("body") in _TELLING:
+                run = self.run(run_id)
+                if run.pending_approvals and run.sequence <= answer.event.sequence + len(run.steps):
+                    return run
+        return self.run(run_id)
+
+    def _connect(self) -> Client:
+        return Client(discovery.find(given), given.timeout or DEFAULT_TIMEOUT_S)
+
+    def _again(self, wait: float, deadline: float | None) -> None:
+        """Look for the server anew, since its port may be another one now."""
+        left = _left(deadline)
+        time.sleep(wait if left is None else min(wait, left))
+        try:
+            fresh = self._connect()
+            fresh.__enter__()
+        except AiosError:
+            return
+        self.client.__exit__(None, None, None)
+        self.client = fresh
+
+
+def _left(deadline: float | None) -> float | None:
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise RetryableError("DEADLINE_EXCEEDED", "The run goes on; the time given to wait is over.")
+    return left
+
+
+def exit_code(run: api_pb2.Run) -> int:
+    """The exit code that says how a run stands."""
+    if run.pending_approvals and run.state not in ENDED:
+        return exits.NEEDS_PERSON
+    if run.state == RunState.RUN_STATE_UNDO_INCOMPLETE:
+        return exits.REFUSED
+    if run.state in (RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED):
+        return exits.FAILED
+    return exits.OK

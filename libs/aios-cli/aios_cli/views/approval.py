@@ -1,0 +1,128 @@
+"""What waits for a person: why, what could go wrong, and the exact bytes that would be written."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
+from aios_cli import words
+from aios_cli.documents import Document
+
+MAX_LINES: Final = 120  # of one document, unless all are asked for
+_DIFF_STYLES: Final = {"+": "green", "-": "red", "@": "cyan"}
+_PAGES: Final = ("text/html", "image/", "application/pdf")
+
+
+def approval(item: Approval, documents: Sequence[Document], now_ms: int, max_lines: int = MAX_LINES) -> RenderableType:
+    """The whole of an approval, or the questions that it asks."""
+    parts: list[RenderableType] = [_heading(item), *_reasons(item, now_ms)]
+    for document in documents:
+        parts += [Text(), *shown(document, max_lines)]
+    for question in item.questions:
+        parts += [Text(), *_question(question.id, question.text, question.why, list(question.options))]
+    return Group(*parts)
+
+
+def next_steps(item: Approval) -> str:
+    """What the person can type now."""
+    name = words.short(item.approval_id)
+    if item.state != ApprovalState.APPROVAL_STATE_OPEN:
+        return f"aios run show {words.short(item.run_id)}"
+    if item.kind == ApprovalKind.APPROVAL_KIND_GATE:
+        return f"aios approval approve {name}   ·   aios approval reject {name} --note WHY   ·   show {name} --open"
+    if len(item.questions) == 1:
+        return f"aios approval answer {name} ANSWER"
+    pairs = " ".join(f"--answer {question.id}=…" for question in item.questions)
+    return f"aios approval answer {name} {pairs}"
+
+
+def listing(items: Sequence[Approval], now_ms: int) -> Table:
+    """What waits, one a line."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, style="dim")
+    for item in items:
+        open_now = item.state == ApprovalState.APPROVAL_STATE_OPEN
+        state = words.NEEDS.get(item.kind, "needs you") if open_now else words.DECIDED.get(item.state, "")
+        title = Text(words.clean(item.title or item.step))
+        title.append(f"\n{state}", style="yellow" if open_now else "dim")
+        table.add_row(words.short(item.approval_id), title, words.ago(item.create_time_ms, now_ms))
+    return table
+
+
+def shown(document: Document, max_lines: int) -> Iterator[RenderableType]:
+    """A document: a diff when it replaces another, else its text as it is; what is no text is named."""
+    title = f"{document.verb} {words.clean(document.place)} ({words.size(len(document.content))})"
+    yield Rule(Text(title, style="bold"), align="left", style="dim")
+    text = document.text
+    if text is None or document.media_type.startswith(_PAGES):
+        yield Text(f"{document.media_type or 'binary'}: to see it, add --open", style="dim")
+        return
+    if document.before is None:
+        yield Text("What stands there now is not known; it would be replaced.", style="yellow")
+    before = _decoded(document.before)
+    lines = list(_diff(before, text)) if before else [Text(words.clean(line)) for line in text.splitlines()]
+    yield from lines[:max_lines]
+    if len(lines) > max_lines:
+        yield Text(f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow")
+
+
+def _heading(item: Approval) -> Text:
+    open_now = item.state == ApprovalState.APPROVAL_STATE_OPEN
+    state = words.NEEDS.get(item.kind, "needs you") if open_now else words.DECIDED.get(item.state, "")
+    text = Text(words.clean(item.title or item.step), style="bold")
+    text.append(f"  {state}", style="not bold yellow" if open_now else "not bold dim")
+    return text
+
+
+def _reasons(item: Approval, now_ms: int) -> Iterator[RenderableType]:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    if item.why:
+        table.add_row("why", words.clean(item.why))
+    if item.risk:
+        table.add_row("what could go wrong", words.clean(item.risk))
+    table.add_row("for", f"{words.clean(item.workflow)}, run {words.short(item.run_id)}")
+    if item.expire_time_ms and item.state == ApprovalState.APPROVAL_STATE_OPEN:
+        table.add_row("decide", words.until(item.expire_time_ms, now_ms))
+    if item.decided_by:
+        table.add_row("decided", f"{words.ago(item.decide_time_ms, now_ms)} by {words.clean(item.decided_by)}")
+    if item.note:
+        table.add_row("note", words.clean(item.note))
+    if item.arguments_sha256 and item.kind == ApprovalKind.APPROVAL_KIND_GATE:
+        table.add_row("bound to", item.arguments_sha256.hex()[:16] + "…")
+    yield table
+
+
+def _question(identifier: str, text: str, why: str, options: Sequence[str]) -> Iterator[RenderableType]:
+    yield Text.assemble((words.clean(text), "bold"), (f"  ({words.clean(identifier)})", "dim"))
+    if why:
+        yield Text(words.clean(why), style="dim")
+    for option in options:
+        yield Text(f"  {words.clean(option)}")
+
+
+def _decoded(before: bytes | None) -> str:
+    try:
+        return (before or b"").decode()
+    except UnicodeDecodeError:
+        return ""
+
+
+def _diff(before: str, after: str) -> Iterator[Text]:
+    lines = difflib.unified_diff(before.splitlines(), after.splitlines(), "now", "then", lineterm="", n=3)
+    changed = False
+    for line in lines:
+        if line.startswith(("---", "+++")) and not changed:
+            continue
+        changed = True
+        yield Text(words.clean(line), style=_DIFF_STYLES.get(line[:1], ""))
+    if not changed:
+        yield Text("the same as now", style="dim")

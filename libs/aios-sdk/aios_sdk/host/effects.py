@@ -1,0 +1,316 @@
+"""One effect, from its INTENT to its OUTCOME: the shell around `core`, with the ledger and the calls of the action."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, STATE_UNKNOWN, LedgerEntry
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, STATUS_UNKNOWN, Outcome, Task
+from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_core.values import Value
+from aios_runtime.crashpoints import crash, point
+from aios_sdk.connector.actions import Action, Arguments, Call
+from aios_sdk.connector.answers import Conflict, Done
+from aios_sdk.connector.artifacts import Artifacts
+from aios_sdk.connector.connector import Connector
+from aios_sdk.host import codec, core
+from aios_sdk.host.ledger import Ledger, Stored
+
+INTENT: Final = point("connector.intent", "the INTENT is durable, the effect has not begun")
+PERFORMED: Final = point("connector.performed", "the effect has happened, its OUTCOME is not durable")
+OUTCOME: Final = point("connector.outcome", "the OUTCOME is durable, nobody was told")
+SETTLE_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)  # before the n-th try to record what has happened
+
+log = logging.getLogger("aios.connector")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator allows. `needs_approval`: whatever changes something must bring an approval. `sole_owner`: no
+    other process can act under this ledger (its store is locked by this one)."""
+
+    needs_approval: bool = True
+    sole_owner: bool = True
+
+
+class Flight:
+    """A piece of work under one key. `begun`: an INTENT stands. `abandoned`: nobody waits, so none may be made."""
+
+    def __init__(self) -> None:
+        self.begun = False
+        self.abandoned = False
+
+    def begin(self) -> None:
+        """From here on the effect may happen. Raises STEP_TIMEOUT when nobody waits any more."""
+        if self.abandoned:
+            raise RetryableError(
+                "STEP_TIMEOUT", "The time for it was over before it began; nothing was done."
+            )
+        self.begun = True
+
+
+class StillOpen(Exception):
+    """An INTENT stands, and what came of it can't be found out or recorded now."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    task: Task
+    action: Action[Any, Any, Any]
+    value: Value
+    input: Arguments
+    call: Call
+    stored: Stored
+
+    @property
+    def captured(self) -> BaseModel:
+        entry, model = self.stored.entry, self.action.spec.captured
+        assert entry is not None and model is not None
+        return model.model_validate_json(entry.captured)
+
+    @property
+    def token(self) -> bytes:
+        return codec.undo_token(self.call.effect_key) if self.action.spec.inverse else b""
+
+
+class Effects:
+    """Carries out effects and takes them back. The caller sees to it that one key is worked on once at a time."""
+
+    def __init__(
+        self,
+        connector: Connector,
+        ledger: Ledger,
+        artifacts: Artifacts,
+        now_ms: Callable[[], int],
+        rules: Rules,
+    ) -> None:
+        self._connector, self._ledger, self._artifacts = connector, ledger, artifacts
+        self._now_ms, self._rules = now_ms, rules
+
+    def call(self, task: Task, key: str, effect_key: str) -> Call:
+        """What an action is told besides its input."""
+        return Call(
+            key, effect_key, self._ledger.workspace, self._artifacts, self._now_ms(), task.traceparent
+        )
+
+    def admit(self, task: Task, action: Action[Any, Any, Any], value: Value) -> None:
+        """Check approval and labels again. Raises what `core.admit` raises."""
+        core.admit(
+            task.target,
+            action.spec.steering,
+            value,
+            codec.arguments_sha256(task.input),
+            task.approval if task.HasField("approval") else None,
+            self._now_ms(),
+            needs_approval=action.spec.changes_something and self._rules.needs_approval,
+        )
+
+    async def execute(self, task: Task, action: Action[Any, Any, Any], flight: Flight) -> Outcome:
+        """The one outcome of an effect."""
+        stored = self._ledger.read(task.task_id)
+        move = core.next_move(
+            stored.entry,
+            codec.arguments_sha256(task.input),
+            task.dispatch,
+            action.spec.idempotency,
+            self._now_ms(),
+            can_look_up=_can_look_up(action),
+        )
+        if isinstance(move, core.Replay):
+            return move.outcome
+        value, input = codec.arguments(task.target, action.spec, task.input)
+        effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
+        if isinstance(move, core.Begin):
+            self.admit(task, action, value)
+            return await self._perform(await self._begin(effect, flight))
+        flight.begun = True
+        if isinstance(move, core.LookUp):
+            found = await self._looked_up(effect)
+            if isinstance(found, Outcome):
+                return found
+            move = found
+        if isinstance(move, core.Park):
+            return await self._settle(effect, codec.unknown(task, move.why, effect.token))
+        return await self._resume(effect, surely_open=move.surely_open)
+
+    async def settle_if_done(self, entry: LedgerEntry) -> None:
+        """After a start: look an interrupted effect up, and settle it if it has happened. Otherwise it stays open."""
+        action = self._connector.find(entry.action)
+        if not _can_look_up(action):
+            return
+        task = Task(
+            run_id=entry.run_id,
+            task_id=entry.effect_key,
+            target=entry.action,
+            mode=MODE_EXECUTE,
+            input=entry.input,
+        )
+        value, input = codec.arguments(task.target, action.spec, task.input)
+        stored = self._ledger.read(entry.effect_key)
+        effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
+        found = await action.lookup(input, effect.captured, effect.call)
+        if isinstance(found, Done):
+            await self._settle_done(effect, found)
+
+    async def undo(self, task: Task, effect_key: str, flight: Flight) -> Outcome:
+        """Take an effect back, once."""
+        undo_key = core.undo_key(effect_key, task.task_id)
+        effect = self._ledger.read(effect_key).entry
+        action = self._connector.find(effect.action if effect else task.target)
+        inverse = action.spec.inverse
+        if inverse is None:
+            raise TerminalError("ACTION_FAILED", f"{task.target} can't be taken back.", field="undo_token")
+        undos = self._ledger.undos(effect_key)
+        move = core.next_undo(effect, undos, undo_key, task.dispatch, repeatable=inverse.repeatable)
+        if isinstance(move, core.Replay):
+            return move.outcome
+        if isinstance(move, core.NothingToUndo):
+            return codec.succeeded(task, b"", (), move.why)
+        assert effect is not None
+        value, input = codec.arguments(effect.action, action.spec, effect.input)
+        stored = self._ledger.read(undo_key)
+        if isinstance(move, core.Begin):
+            stored = await self._begin_undo(undo_key, effect, stored, flight)
+        flight.begun = True
+        undoing = _Effect(task, action, value, input, self.call(task, undo_key, effect_key), stored)
+        if isinstance(move, core.Park):
+            return await self._settle(undoing, codec.unknown(task, move.why))
+        return await self._perform_undo(undoing, effect)
+
+    async def _begin(self, effect: _Effect, flight: Flight) -> _Effect:
+        captured: BaseModel = await effect.action.capture(effect.input, effect.call)
+        task, before = effect.task, effect.stored.entry
+        entry = LedgerEntry(
+            effect_key=task.task_id,
+            run_id=task.run_id,
+            action=task.target,
+            mode=MODE_EXECUTE,
+            state=STATE_INTENT,
+            arguments_sha256=codec.arguments_sha256(task.input),
+            input=task.input,
+            captured=captured.model_dump_json().encode(),
+            intent_time_ms=self._now_ms(),
+            attempts=(before.attempts if before else 0) + 1,
+            approval_id=task.approval.approval_id,
+        )
+        flight.begin()
+        revision = await self._ledger.write(entry, effect.stored.revision)
+        crash(INTENT)
+        return replace(effect, stored=Stored(entry, revision))
+
+    async def _perform(self, effect: _Effect) -> Outcome:
+        try:
+            done: Done[Any] = await effect.action.perform(effect.input, effect.captured, effect.call)
+        except AiosError as error:
+            return await self._settle(effect, codec.failed(effect.task, error))
+        except Exception as defect:
+            return await self._after_defect(effect, defect)
+        crash(PERFORMED)
+        return await self._settle_done(effect, done)
+
+    async def _after_defect(self, effect: _Effect, defect: Exception) -> Outcome:
+        """The action broke its contract in the middle: look, as after a crash, but don't try again."""
+        log.error(
+            "%s broke off by a defect",
+            effect.task.target,
+            exc_info=defect,
+            extra={"run_id": effect.task.run_id},
+        )
+        why = f"{effect.task.target} broke off by a defect ({type(defect).__name__})"
+        if not _can_look_up(effect.action):
+            return await self._settle(
+                effect, codec.unknown(effect.task, f"{why}; nobody can tell.", effect.token)
+            )
+        found = await self._looked_up(effect)
+        if isinstance(found, Outcome):
+            return found
+        if isinstance(found, core.Park):
+            return await self._settle(effect, codec.unknown(effect.task, found.why, effect.token))
+        return await self._settle(
+            effect, codec.failed(effect.task, TerminalError("INTERNAL", f"{why}; nothing was done."))
+        )
+
+    async def _looked_up(self, effect: _Effect) -> Outcome | core.Resume | core.Park:
+        try:
+            found = await effect.action.lookup(effect.input, effect.captured, effect.call)
+        except TerminalError as error:
+            return core.Park(f"The call was interrupted, and looking it up failed: {error.message}")
+        except RetryableError as error:
+            raise StillOpen(error.message) from error
+        if isinstance(found, Done):
+            return await self._settle_done(effect, found)
+        return core.after_lookup(found, effect.action.spec.idempotency, sole_owner=self._rules.sole_owner)
+
+    async def _resume(self, effect: _Effect, *, surely_open: bool) -> Outcome:
+        try:
+            self.admit(effect.task, effect.action, effect.value)
+        except TerminalError as error:
+            if surely_open:
+                return await self._settle(effect, codec.failed(effect.task, error))
+            why = f"The call was interrupted and may not be repeated: {error.message}"
+            return await self._settle(effect, codec.unknown(effect.task, why, effect.token))
+        return await self._perform(effect)
+
+    async def _begin_undo(self, undo_key: str, effect: LedgerEntry, before: Stored, flight: Flight) -> Stored:
+        entry = LedgerEntry(
+            effect_key=undo_key,
+            run_id=effect.run_id,
+            action=effect.action,
+            mode=MODE_UNDO,
+            state=STATE_INTENT,
+            arguments_sha256=effect.arguments_sha256,
+            intent_time_ms=self._now_ms(),
+            attempts=(before.entry.attempts if before.entry else 0) + 1,
+        )
+        flight.begin()
+        stored = Stored(entry, await self._ledger.write(entry, before.revision))
+        crash(INTENT)
+        return stored
+
+    async def _perform_undo(self, undo: _Effect, effect: LedgerEntry) -> Outcome:
+        spec = undo.action.spec
+        assert spec.captured is not None
+        captured = spec.captured.model_validate_json(effect.captured)
+        try:
+            answer = await undo.action.undo(
+                undo.input, captured, codec.result_of(spec, effect.outcome), undo.call
+            )
+        except AiosError as error:
+            return await self._settle(undo, codec.failed(undo.task, error))
+        crash(PERFORMED)
+        if isinstance(answer, Conflict):
+            return await self._settle(undo, codec.conflicted(undo.task, answer.why, answer.changes))
+        return await self._settle(undo, codec.succeeded(undo.task, b"", answer.changes, answer.summary))
+
+    async def _settle_done(self, effect: _Effect, done: Done[Any]) -> Outcome:
+        output = codec.output_bytes(done.result, effect.value, self._connector.name)
+        return await self._settle(
+            effect, codec.succeeded(effect.task, output, done.changes, done.summary, effect.token)
+        )
+
+    async def _settle(self, effect: _Effect, outcome: Outcome) -> Outcome:
+        """Record what came of an effect whose INTENT stands. It is tried several times: the effect is there."""
+        entry = LedgerEntry()
+        assert effect.stored.entry is not None
+        entry.CopyFrom(effect.stored.entry)
+        entry.state = STATE_UNKNOWN if outcome.status == STATUS_UNKNOWN else STATE_OUTCOME
+        entry.outcome.CopyFrom(outcome)
+        entry.outcome_time_ms = self._now_ms()
+        for wait in (*SETTLE_SECONDS, None):
+            try:
+                await self._ledger.write(entry, effect.stored.revision)
+                break
+            except AiosError as error:
+                if wait is None:
+                    raise StillOpen(f"what came of it could not be recorded: {error.message}") from error
+                await asyncio.sleep(wait)
+        crash(OUTCOME)
+        return outcome
+
+
+def _can_look_up(action: Action[Any, Any, Any]) -> bool:
+    return type(action).lookup is not Action.lookup

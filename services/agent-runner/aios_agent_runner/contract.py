@@ -1,0 +1,110 @@
+"""What an agent is: a small unit under contract. The documents that declare agents are data beside this package."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import jsonschema
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aios_agent_runner.sandbox.model import MIB, Limits
+from aios_core.errors import TerminalError
+from aios_core.hashing import content_hash
+
+PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
+
+
+class Resources(BaseModel):
+    """What one call may use; seconds and mebibytes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cpu_seconds: float = 30
+    wall_seconds: float = 60
+    memory_mib: int = 1024
+    files_mib: int = 64
+    processes: int = 1
+
+    def limits(self) -> Limits:
+        """As the sandbox takes them."""
+        return Limits(
+            cpu_seconds=self.cpu_seconds,
+            wall_seconds=self.wall_seconds,
+            memory_bytes=self.memory_mib * MIB,
+            file_bytes=self.files_mib * MIB,
+            processes=self.processes,
+        )
+
+
+class Model(BaseModel):
+    """What a drafting agent says to a model. `prompt` and `offline` are templates over the input; `offline` is what
+    the template provider writes when there is no model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    system: str
+    prompt: str
+    offline: str
+    max_tokens: int = Field(default=800, ge=1, le=32_000)
+
+
+class Spec(BaseModel):
+    """The body of an Agent document.
+
+    `runtime`: `sandbox` runs `entry` in a process of its own, `trusted` runs registered code in the runner's own
+    process, `model` writes through the model port. Agents have no effects: they compute and write, and what follows
+    from it is up to the workflow; so calling one twice is harmless.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    description: str = ""
+    runtime: Literal["sandbox", "trusted", "model"]
+    entry: str = ""
+    input: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
+    output: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
+    resources: Resources = Field(default_factory=Resources)
+    model: Model | None = None
+
+
+class Agent(BaseModel):
+    """One agent in one version (the hash of its document)."""
+
+    name: str
+    version: str
+    spec: Spec
+
+    def check(self, direction: Literal["input", "output"], data: Any) -> None:
+        """Check data against the contract. Raises INVALID_ARGUMENT (input) or AGENT_BAD_OUTPUT, naming the field."""
+        schema = self.spec.input if direction == "input" else self.spec.output
+        first = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(data)), None)
+        if first is not None:
+            where = ".".join([direction, *map(str, first.absolute_path)])
+            code = "INVALID_ARGUMENT" if direction == "input" else "AGENT_BAD_OUTPUT"
+            raise TerminalError(code, f"Agent {self.name}: {where}: {first.message[:300]}.", field=where)
+
+
+def load_agents(directory: Path = PLAYBOOKS) -> dict[str, Agent]:
+    """Every agent that is declared in a folder of YAML documents. Raises BAD_RESOURCE naming file and field."""
+    agents: dict[str, Agent] = {}
+    for file in sorted(directory.glob("*.yaml")):
+        for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+            agent = _agent(file.name, document)
+            agents[agent.name] = agent
+    return agents
+
+
+def _agent(file: str, document: Mapping[str, Any]) -> Agent:
+    try:
+        if document.get("apiVersion") != "aios/v1" or document.get("kind") != "Agent":
+            raise TerminalError("BAD_RESOURCE", f"{file}: an Agent document has apiVersion aios/v1 and kind Agent.")
+        spec = Spec.model_validate(document["spec"])
+        version = content_hash(spec.model_dump_json().encode())[:16]
+        return Agent(name=str(document["metadata"]["name"]), version=version, spec=spec)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(["spec", *map(str, first["loc"])])
+        raise TerminalError("BAD_RESOURCE", f"{file}: {where}: {first['msg']}.", field=where) from None
+    except (KeyError, TypeError, AttributeError):
+        raise TerminalError("BAD_RESOURCE", f"{file}: an Agent document has metadata.name and spec.") from None

@@ -1,0 +1,63 @@
+"""Between values and what a code agent sees: pointers become files in its folder, files that it leaves become pointers."""
+
+import mimetypes
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aios_core.errors import TerminalError
+from aios_core.json_values import POINTER_KEY, from_json, to_json
+from aios_core.values import Plain, Pointer
+
+MAX_FILES: Final = 128  # input files of one call
+MAX_INPUT_BYTES: Final = 256 * 1024 * 1024
+ARTIFACTS: Final = "artifacts"
+
+
+def request_of(data: Plain) -> tuple[Any, dict[str, Pointer]]:
+    """The agent's JSON request, and its input files by name. A pointer in it also says the `path` of its file."""
+    files: dict[str, Pointer] = {}
+    request = _with_paths(to_json(data), files)
+    if len(files) > MAX_FILES:
+        raise TerminalError("TOO_LARGE", f"The input names {len(files)} files; an agent takes at most {MAX_FILES}.")
+    if sum(pointer.size for pointer in files.values()) > MAX_INPUT_BYTES:
+        raise TerminalError("TOO_LARGE", f"The input's files have more than {MAX_INPUT_BYTES} bytes together.")
+    return request, files
+
+
+def _with_paths(data: Any, files: dict[str, Pointer]) -> Any:
+    if isinstance(data, dict):
+        if POINTER_KEY in data:
+            pointer = from_json(data)
+            assert isinstance(pointer, Pointer)
+            return {**data, "path": _place(pointer, files)}
+        return {key: _with_paths(item, files) for key, item in data.items()}
+    if isinstance(data, list):
+        return [_with_paths(item, files) for item in data]
+    return data
+
+
+def _place(pointer: Pointer, files: dict[str, Pointer]) -> str:
+    name = pointer.name.replace("/", "_").replace("\\", "_").lstrip(".")[:200] or pointer.sha256[:16]
+    name = "".join(char if char.isprintable() else "_" for char in name)
+    unique, number = name, 1
+    while unique in files and files[unique] != pointer:
+        number += 1
+        unique = f"{number}-{name}"
+    files[unique] = pointer
+    return unique
+
+
+def media_type_of(name: str) -> str:
+    """What a file's name says that it is."""
+    if name.endswith(".md"):
+        return "text/markdown"
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def output_of(response: Any, artifacts: Mapping[str, Pointer]) -> Plain:
+    """The step's output: the agent's JSON, with `artifacts` as a map from file name to pointer."""
+    if not isinstance(response, dict):
+        raise TerminalError("AGENT_BAD_OUTPUT", "An agent answers with a JSON object.")
+    output = from_json(response)
+    assert isinstance(output, dict)
+    return {**output, ARTIFACTS: dict(artifacts)} if artifacts else output

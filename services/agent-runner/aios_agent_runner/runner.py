@@ -1,0 +1,219 @@
+"""Works on one agent task: check the contract, run the code or ask the model, and say what it cost."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from aios.memory.v1.memory_pb2 import GetCachedRequest, GetCachedResponse, PutCachedRequest
+from aios.task.v1.task_pb2 import Outcome, Status, Task, Usage
+from aios_agent_runner.contract import Agent
+from aios_agent_runner.materialize import media_type_of, output_of, request_of
+from aios_agent_runner.models.port import ModelPort, ModelReply, ModelRequest
+from aios_agent_runner.models.template import TemplateModel, render
+from aios_agent_runner.sandbox.model import SandboxCall
+from aios_agent_runner.sandbox.pool import SandboxPool
+from aios_core.encoding import decode, encode
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.hashing import sha256
+from aios_core.json_values import dumps, from_json, loads, to_json
+from aios_core.labels import Label, Trust, meet
+from aios_core.money import Micros, format_usd
+from aios_core.values import Pointer, Value, label_of, labeled, plain
+from aios_runtime.artifacts import MemoryArtifacts
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Bus
+from aios_runtime.telemetry.tracing import span
+
+FALL_BACK_ATTEMPT: Final = 3  # from this attempt on, a model that can't answer is replaced by the template
+ASK_S: Final = 5.0
+Trusted = Callable[[Any], Any]
+
+
+class Runner:
+    """Performs tasks. It keeps nothing between two of them."""
+
+    def __init__(
+        self,
+        *,
+        agents: Mapping[str, Agent],
+        trusted: Mapping[str, Trusted],
+        pool: SandboxPool,
+        model: ModelPort,
+        artifacts: MemoryArtifacts,
+        bus: Bus,
+    ) -> None:
+        self._agents = agents
+        self._trusted = trusted
+        self._pool = pool
+        self._model = model
+        self._template = TemplateModel()
+        self._artifacts = artifacts
+        self._bus = bus
+
+    def perform_now(self, task: Task) -> Outcome | None:
+        """Trusted code runs at once; None for all else."""
+        agent = self._agents.get(task.target)
+        if agent is None or agent.spec.runtime != "trusted":
+            return None
+        value = decode(task.input)
+        request = to_json(plain(value))
+        agent.check("input", request)
+        response = self._trusted[agent.spec.entry](request)
+        agent.check("output", response)
+        return _succeeded(task, encode(_labeled(agent, value, response)))
+
+    async def perform(self, task: Task) -> Outcome:
+        """One task to its outcome. Raises what made it fail."""
+        agent = self._agents.get(task.target)
+        if agent is None:
+            known = ", ".join(sorted(self._agents))
+            raise TerminalError("NOT_FOUND", f"There is no agent {task.target!r}; there are: {known}.", field="agent")
+        attributes = {"aios.run_id": task.run_id, "aios.step": task.step, "gen_ai.agent.name": agent.name}
+        with span("invoke_agent {agent}", kind="consumer", parent=task.traceparent, attributes=attributes):
+            if agent.spec.runtime == "trusted":
+                done = self.perform_now(task)
+                assert done is not None
+                return done
+            if agent.spec.runtime == "sandbox":
+                return await self._sandboxed(task, agent)
+            return await self._drafted(task, agent)
+
+    async def _sandboxed(self, task: Task, agent: Agent) -> Outcome:
+        value = decode(task.input)
+        request, wanted = request_of(plain(value))
+        agent.check("input", request)
+        files = {name: await self._artifacts.get(pointer) for name, pointer in wanted.items()}
+        call = SandboxCall(agent.spec.entry, json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode(), files, agent.spec.resources.limits())
+        with span("run sandbox", attributes={"gen_ai.agent.name": agent.name}):
+            result = await self._pool.run(call)
+        with result:
+            response = loads(result.response)
+            agent.check("output", to_json(response))
+            made: dict[str, Pointer] = {}
+            for name, path in sorted(result.artifacts.items()):
+                with path.open("rb") as file:
+                    made[name] = await self._artifacts.put(file, media_type_of(name), name)
+            output = output_of(to_json(response), made)
+            outcome = _succeeded(task, encode(_labeled(agent, value, output)))
+            outcome.usage.CopyFrom(
+                Usage(
+                    cpu_us=int(result.usage.cpu_seconds * 1e6),
+                    wall_us=int(result.usage.wall_seconds * 1e6),
+                    max_rss_bytes=result.usage.max_rss_bytes,
+                )
+            )
+            outcome.summary = f"{agent.name} in a sandbox, {result.usage.cpu_seconds:.1f} s of CPU"
+            return outcome
+
+    async def _drafted(self, task: Task, agent: Agent) -> Outcome:
+        assert agent.spec.model is not None
+        started = time.monotonic()
+        value = decode(task.input)
+        data = to_json(plain(value))
+        agent.check("input", data)
+        request = ModelRequest(
+            agent=agent.name,
+            system=agent.spec.model.system,
+            prompt=render(agent.spec.model.prompt, data),
+            offline=agent.spec.model.offline,
+            data=data,
+            max_tokens=agent.spec.model.max_tokens,
+        )
+        bound = self._model.bound(request)
+        if bound > task.hold_micros:
+            raise TerminalError(
+                "BUDGET_EXCEEDED",
+                f"Agent {agent.name} may cost {format_usd(bound)} with {self._model.name}; its step holds "
+                f"{format_usd(task.hold_micros)}. Raise the step's budget.",
+            )
+        reply, cached, note = await self._answer(task, agent, request)
+        output = {"text": reply.text, "model": reply.model}
+        agent.check("output", output)
+        outcome = _succeeded(task, encode(_labeled(agent, value, output)))
+        outcome.cost_micros = 0 if cached else reply.cost
+        outcome.usage.CopyFrom(
+            Usage(
+                wall_us=int((time.monotonic() - started) * 1e6),
+                input_tokens=reply.input_tokens,
+                output_tokens=reply.output_tokens,
+                model=reply.model,
+                cached=cached,
+            )
+        )
+        outcome.summary = note or (
+            f"written by {reply.model} (reused, free)" if cached else f"written by {reply.model}, {format_usd(reply.cost)}"
+        )
+        return outcome
+
+    async def _answer(self, task: Task, agent: Agent, request: ModelRequest) -> tuple[ModelReply, bool, str]:
+        """(the reply, whether it was cached, what the person should know about it)."""
+        key = sha256(
+            self._model.name.encode(), agent.version.encode(), request.system.encode(), request.prompt.encode()
+        )
+        known = await self._cached(task, key)
+        if known is not None:
+            return known, True, ""
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._model.name}
+        try:
+            with span("chat {model}", kind="client", attributes=attributes) as asking:
+                reply = await self._model.complete(request)
+                asking.set("gen_ai.usage.input_tokens", reply.input_tokens)
+                asking.set("gen_ai.usage.output_tokens", reply.output_tokens)
+        except RetryableError as error:
+            if task.attempt < FALL_BACK_ATTEMPT:
+                raise
+            fallback = await self._template.complete(request)
+            return fallback, False, f"the model could not answer ({error.message}); the template was used"
+        await self._keep(task, key, reply)
+        return reply, False, ""
+
+    async def _cached(self, task: Task, key: bytes) -> ModelReply | None:
+        if self._model.name == self._template.name:
+            return None
+        request = GetCachedRequest(workspace=task.workspace, key_sha256=key)
+        subject = subjects.query("memory", "get_cached", task.workspace)
+        found = GetCachedResponse.FromString(await self._bus.ask(subject, request.SerializeToString(), ASK_S))
+        if not found.found:
+            return None
+        data = loads(found.value)
+        assert isinstance(data, dict)
+        read, written = int(str(data["input_tokens"])), int(str(data["output_tokens"]))
+        return ModelReply(str(data["text"]), str(data["model"]), read, written, Micros(int(str(data["cost"]))))
+
+    async def _keep(self, task: Task, key: bytes, reply: ModelReply) -> None:
+        if reply.model == self._template.name:
+            return
+        data = {
+            "text": reply.text,
+            "model": reply.model,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+            "cost": int(reply.cost),
+        }
+        request = PutCachedRequest(workspace=task.workspace, key_sha256=key, value=dumps(data))
+        await self._bus.ask(
+            subjects.query("memory", "put_cached", task.workspace), request.SerializeToString(), ASK_S
+        )
+
+
+def _succeeded(task: Task, output: bytes) -> Outcome:
+    return Outcome(
+        run_id=task.run_id,
+        task_id=task.task_id,
+        dispatch=task.dispatch,
+        step=task.step,
+        status=Status.STATUS_SUCCEEDED,
+        output=output,
+        worker="agent-runner",
+        traceparent=task.traceparent,
+        mode=task.mode,
+    )
+
+
+def _labeled(agent: Agent, value: Value, output: Any) -> Value:
+    """What an agent says is no more trusted than what it was told; a model's words never steer."""
+    label = meet((label_of(value), Label((f"agent:{agent.name}",), Trust.OWNER)))
+    if agent.spec.runtime == "model":
+        label = Label(label.origins, Trust.UNTRUSTED, label.readers)
+    return labeled(output if agent.spec.runtime == "sandbox" else from_json(output), label)

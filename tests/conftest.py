@@ -1,0 +1,19 @@
+"""What holds for every test: nothing of the person's own settings or servers is seen or touched."""
+
+import os
+import tempfile
+
+from hypothesis import HealthCheck, settings
+
+KEPT = ("AIOS_TEST_", "AIOS_DRILL", "AIOS_BENCH", "AIOS_CLUSTER")
+
+for name in [name for name in os.environ if name.startswith("AIOS_") and not name.startswith(KEPT)]:
+    del os.environ[name]
+for name in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+    os.environ[name] = tempfile.mkdtemp(prefix="aios-tests-")
+
+# No deadline for one example: the machine is shared. A failure prints how to repeat it.
+settings.register_profile(
+    "workspace", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("workspace")

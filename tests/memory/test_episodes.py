@@ -1,0 +1,121 @@
+"""Episodes: told once for each event, from the event log alone."""
+
+import pytest
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import events_pb2 as run
+from aios.run.v1 import state_pb2
+from aios.task.v1.task_pb2 import Change
+from aios_core.encoding import encode
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.hashing import event_hash
+from aios_core.ids import partition_of, slot_of
+from aios_core.labels import OWNER
+from aios_core.values import Leaf, Pointer
+from aios_memory.episodes import Episodes
+from aios_memory.narration import _TELLERS, KINDS, episode_of
+from aios_runtime.store.port import Store
+from tests.memory.serving import WORKSPACE
+
+RUN = "run_7"
+PARTITION = partition_of(slot_of(RUN))
+
+
+def event(sequence: int, **body: object) -> bytes:
+    return run.RunEvent(
+        schema=1, semantics=1, workspace=WORKSPACE, run_id=RUN, sequence=sequence, time_ms=1000 + sequence,
+        actor="service:orchestrator", **body,
+    ).SerializeToString()  # fmt: skip
+
+
+def story() -> list[bytes]:
+    artifact = Pointer("ab" * 32, 10)
+    return [
+        event(1, run_started=run.RunStarted(workflow="monthly-client-report", workflow_version="3", trigger="folder", request="evt_1")),
+        event(2, step_scheduled=run.StepScheduled(step="read", target="files.read", attempt=1)),
+        event(
+            3,
+            step_succeeded=run.StepSucceeded(
+                step="read", summary="read 3 files", cost_micros=1200, output=encode(Leaf(artifact, OWNER)),
+                changes=[Change(resource="fact:client/acme/b", verb="create", content_sha256=b"\1" * 32)],
+            ),
+        ),
+        event(4, step_failed=run.StepFailed(step="write", error=Error(code="DISK_FULL", message="The disk is full."))),
+        event(
+            5,
+            approval_decided=run.ApprovalDecided(
+                step="write", approval_id="apr_1", state=state_pb2.APPROVAL_STATE_APPROVED,
+                decided_by="person:owner", note="looks right",
+            ),
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.feature("G10")
+async def test_each_event_becomes_one_episode_that_says_who_what_why_and_from_what(store: Store) -> None:
+    episodes = Episodes(store, WORKSPACE)
+    events = story()
+    assert await episodes.append(PARTITION, 1, events) == 5
+    told = episodes.of_run(RUN, 0, 100)
+    assert [(episode.sequence, episode.what) for episode in told] == [
+        (1, "started monthly-client-report"),
+        (2, "gave step read to files.read"),
+        (3, "did step read: read 3 files"),
+        (4, "step write failed"),
+        (5, "person:owner approved write"),
+    ]
+    assert told[0].why == "asked for by folder with evt_1"
+    assert "request:evt_1" in told[0].references
+    assert list(told[2].references) == [
+        "fact:client/acme/b",
+        "artifact:" + "01" * 32,
+        "artifact:" + "ab" * 32,
+    ]
+    assert (told[2].cost_micros, told[2].step, told[2].time_ms) == (1200, "read", 1003)
+    assert told[3].why == "The disk is full."
+    assert told[4].why == "looks right"
+    assert [episode.event_sha256 for episode in told] == [event_hash(stored) for stored in events]
+    assert [episode.sequence for episode in episodes.of_run(RUN, 3, 1)] == [4]
+
+
+@pytest.mark.feature("G10")
+async def test_events_that_come_again_are_told_once_and_a_gap_is_not_passed_over(store: Store) -> None:
+    episodes = Episodes(store, WORKSPACE)
+    events = story()
+    with pytest.raises(RetryableError, match="missing"):
+        await episodes.append(PARTITION, 2, events[1:])
+    await episodes.append(PARTITION, 1, events[:2])
+    assert await episodes.append(PARTITION, 1, events[:1]) == 2
+    assert await episodes.append(PARTITION, 2, events[1:4]) == 4
+    assert await Episodes(store, WORKSPACE).append(PARTITION, 1, events) == 5
+    assert [episode.sequence for episode in episodes.of_run(RUN, 0, 100)] == [1, 2, 3, 4, 5]
+    assert episodes.position(PARTITION) == 5
+
+
+@pytest.mark.feature("G10")
+async def test_the_log_dropped_and_told_again_is_equal(store: Store) -> None:
+    episodes = Episodes(store, WORKSPACE)
+    events = story()
+    for n, stored in enumerate(events, 1):
+        await episodes.append(PARTITION, n, [stored])
+    before = episodes.of_run(RUN, 0, 100)
+    await episodes.forget()
+    assert episodes.position(PARTITION) == 0
+    assert episodes.of_run(RUN, 0, 100) == []
+    await episodes.append(PARTITION, 1, events)
+    assert episodes.of_run(RUN, 0, 100) == before
+
+
+@pytest.mark.feature("K2")
+def test_every_kind_of_event_has_a_sentence_of_its_own() -> None:
+    assert set(_TELLERS) == KINDS
+    for kind in KINDS:
+        made = run.RunEvent(run_id=RUN, sequence=1)
+        getattr(made, kind).SetInParent()
+        assert "happened" not in episode_of(made.SerializeToString()).what
+
+
+def test_an_event_of_an_unknown_kind_still_becomes_an_episode_and_garbage_does_not() -> None:
+    assert episode_of(run.RunEvent(run_id=RUN, sequence=9).SerializeToString()).what == "something happened"
+    with pytest.raises(TerminalError):
+        episode_of(b"\xff\xff\xff")

@@ -1,0 +1,106 @@
+"""A run driven by hand: the pure core with a worker and a person who do as they are told."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1.commands_pb2 import DecideApprovalRequest
+from aios.run.v1.state_pb2 import Approval, ApprovalState
+from aios.task.v1.task_pb2 import Mode, Outcome, Status
+from aios_core.encoding import decode, encode
+from aios_core.ids import effect_key
+from aios_core.labels import OWNER
+from aios_core.values import Plain, labeled, plain
+from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
+from aios_orchestrator.core.fold import fold
+from aios_orchestrator.definition import Workflow, compile_workflow
+from aios_orchestrator.document import parse_documents
+from aios_orchestrator.model import Run
+
+
+def workflow(steps: str, head: str = "") -> Workflow:
+    """A workflow of these YAML steps with the integer input `n`."""
+    body = "\n".join("  " + line for line in steps.strip("\n").splitlines())
+    text = (
+        "apiVersion: aios/v1\nkind: Workflow\nmetadata: {name: w}\nspec:\n"
+        "  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}\n"
+        f"{head}  steps:\n{body}\n"
+    )
+    return compile_workflow(parse_documents(text.encode(), "w.yaml")[0])
+
+
+class Driver:
+    """Holds one run, its whole history and the time."""
+
+    def __init__(self, of: Workflow, mode: Mode = Mode.MODE_EXECUTE, n: int = 1) -> None:
+        self.workflow = of
+        self.now = 1_000
+        self.history: list[bytes] = []
+        self.run = Run("main", "run_test", 7, of.name, of.version, mode)
+        self.last = self.give(Start(encode(of.check_input(labeled({"n": n}, OWNER))), ""))
+
+    def give(self, what: Input, actor: str = "person:owner") -> Decision:
+        """Decide on one input, and check that the state is the fold of the history."""
+        self.last = decide(self.run, self.workflow, what, self.now, actor)
+        self.history += self.last.events
+        self.run = self.last.run
+        folded = fold(self.history)
+        folded.decoded = self.run.decoded
+        assert folded == self.run
+        return self.last
+
+    def outcome(self, step: str, **fields: Any) -> Outcome:
+        """An outcome of the step's present task; it succeeds with the step's input unless `fields` say otherwise."""
+        state = self.run.steps[step]
+        undoing = bool(self.run.undo_queue)
+        outcome = Outcome(
+            run_id=self.run.run_id,
+            task_id=effect_key(self.run.run_id, step, 0, state.attempt_group),
+            dispatch=state.dispatch,
+            step=step,
+            status=Status.STATUS_SUCCEEDED,
+            output=state.input,
+            worker="test",
+            mode=Mode.MODE_UNDO if undoing else self.run.mode,
+            undo_token=b"token" if self.workflow.steps[step].effect else b"",
+        )
+        for name, value in fields.items():
+            if name == "error":
+                outcome.error.CopyFrom(value)
+            else:
+                setattr(outcome, name, value)
+        return outcome
+
+    def settle(self, step: str, **fields: Any) -> Decision:
+        return self.give(Settle(self.outcome(step, **fields)))
+
+    def fail(self, step: str, retryable: bool = False, code: str = "ACTION_FAILED") -> Decision:
+        error = Error(code=code, message="It failed.", retryable=retryable)
+        return self.settle(step, status=Status.STATUS_FAILED, error=error)
+
+    def unknown(self, step: str) -> Decision:
+        error = Error(code="OUTCOME_UNKNOWN", message="The power went.")
+        return self.settle(step, status=Status.STATUS_UNKNOWN, error=error)
+
+    @property
+    def approval(self) -> Approval:
+        """The one open approval."""
+        (approval,) = self.run.open_approvals()
+        return approval
+
+    def decide(self, decision: ApprovalState, answers: Mapping[str, Plain] | None = None, **fields: Any) -> Decision:
+        """Decide on the open approval, having seen what is shown."""
+        approval = fields.pop("approval", None) or self.approval
+        request = DecideApprovalRequest(
+            approval_id=approval.approval_id,
+            actor="person:owner",
+            decision=decision,
+            arguments_sha256=approval.arguments_sha256,
+        )
+        for name, value in fields.items():
+            setattr(request, name, value)
+        return self.give(Decide(request, labeled(dict(answers), OWNER) if answers is not None else None))
+
+    @property
+    def outputs(self) -> Plain:
+        return plain(decode(self.run.outputs))
