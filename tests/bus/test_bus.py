@@ -61,7 +61,9 @@ async def test_a_command_is_answered_after_it_was_handled(orchestrator: NatsBus,
     assert sorted(answers) == sorted(b"started %d" % n for n in range(20))
 
 
-async def test_a_refused_command_raises_the_error_of_the_other_side(orchestrator: NatsBus, connect: Connect) -> None:
+async def test_a_refused_command_raises_the_error_of_the_other_side(
+    orchestrator: NatsBus, connect: Connect
+) -> None:
     gateway = await connect("gateway")
 
     async def handle(deliveries: Sequence[Delivery]) -> None:
@@ -79,7 +81,9 @@ async def test_a_command_survives_a_broker_that_loses_everything(
     server: Server, orchestrator: NatsBus, connect: Connect
 ) -> None:
     gateway = await connect("gateway")
-    waiting = asyncio.create_task(gateway.command(Message(subjects.run_command("start_run", "main", 0), b"go"), 20))
+    waiting = asyncio.create_task(
+        gateway.command(Message(subjects.run_command("start_run", "main", 0), b"go"), 20)
+    )
     await until(lambda: bool(gateway._commands))
     await orchestrator.publish(numbered(1))
     wipe(server)
@@ -167,7 +171,9 @@ async def test_a_message_over_the_limit_is_refused_before_it_is_sent(orchestrato
     assert orchestrator.connected
 
 
-async def test_what_a_handler_can_not_read_is_kept_as_a_dead_letter(orchestrator: NatsBus, agent: NatsBus) -> None:
+async def test_what_a_handler_can_not_read_is_kept_as_a_dead_letter(
+    orchestrator: NatsBus, agent: NatsBus
+) -> None:
     async def handle(deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             if delivery.data == b"3":
@@ -286,7 +292,9 @@ async def test_nothing_confirmed_is_lost_when_the_server_is_killed_in_the_middle
     await until(lambda: set(confirmed) <= set(got.data), 30)
 
 
-async def test_a_wiped_bus_comes_back_empty_and_says_so(server: Server, orchestrator: NatsBus, agent: NatsBus) -> None:
+async def test_a_wiped_bus_comes_back_empty_and_says_so(
+    server: Server, orchestrator: NatsBus, agent: NatsBus
+) -> None:
     told: list[tuple[str, bool]] = []
 
     def listener(name: str):  # type: ignore[no-untyped-def]
@@ -306,12 +314,16 @@ async def test_a_wiped_bus_comes_back_empty_and_says_so(server: Server, orchestr
     assert sorted(told) == [("agent", False), ("orchestrator", False)] and orchestrator.incarnation == before
     wipe(server)
     await until(lambda: len(told) == 4)
-    assert sorted(told[2:]) == [("agent", True), ("orchestrator", True)] and orchestrator.incarnation != before
+    assert (
+        sorted(told[2:]) == [("agent", True), ("orchestrator", True)] and orchestrator.incarnation != before
+    )
     await orchestrator.publish(numbered(10))
     await until(lambda: len(got.data) == 10)
 
 
-async def test_a_deleted_directory_is_noticed_while_the_server_runs(server: Server, orchestrator: NatsBus) -> None:
+async def test_a_deleted_directory_is_noticed_while_the_server_runs(
+    server: Server, orchestrator: NatsBus
+) -> None:
     told: list[bool] = []
 
     async def callback(wiped: bool) -> None:
@@ -372,7 +384,9 @@ async def test_services_that_start_at_once_make_one_topology(server: Server) -> 
     await asyncio.gather(*(bus.close(1) for bus in buses))
 
 
-async def test_a_service_that_is_there_before_the_topology_waits_for_it(server: Server, connect: Connect) -> None:
+async def test_a_service_that_is_there_before_the_topology_waits_for_it(
+    server: Server, connect: Connect
+) -> None:
     agent = await connect("agent-runner")
     got = Collector()
     await agent.consume(PERFORM, got, batch=5, slots=5)

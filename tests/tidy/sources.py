@@ -7,14 +7,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ("libs/aios-proto/aios/",)
-TEXT = {".py", ".md", ".yaml", ".yml", ".toml", ".proto", ".sh", ".in", ".lock", ".txt", ".tpl", ".json", ".cfg", ".j2", ".html", ".css", ""}
+TEXT = {
+    ".py",
+    ".md",
+    ".yaml",
+    ".yml",
+    ".toml",
+    ".proto",
+    ".sh",
+    ".in",
+    ".lock",
+    ".txt",
+    ".tpl",
+    ".json",
+    ".cfg",
+    ".j2",
+    ".html",
+    ".css",
+    "",
+}
 
 
 @cache
 def files() -> tuple[str, ...]:
     """Every file that git tracks or would, relative to the workspace."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=ROOT, check=True, capture_output=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     )
     found = (name for name in listed.stdout.decode().split("\0") if name)
     return tuple(sorted(name for name in found if (ROOT / name).is_file()))

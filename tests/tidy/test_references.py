@@ -70,7 +70,7 @@ def _anchors(file: Path) -> set[str]:
 
 def test_the_page_of_features_is_current() -> None:
     page = sources.ROOT / "docs" / "features.md"
-    assert page.is_file() and page.read_text(encoding="utf-8") == features.current(), "run `make features`"
+    assert page.read_text(encoding="utf-8") == features.current(), "run `make features`"
 
 
 def test_every_promise_has_a_test_that_proves_it() -> None:
@@ -82,7 +82,9 @@ def test_every_promise_has_a_test_that_proves_it() -> None:
 def test_the_generated_code_is_current(tmp_path: Path) -> None:
     home = sources.ROOT / "libs" / "aios-proto"
     fresh = generate.generate(tmp_path)
-    here = sorted(path.relative_to(home) for path in home.joinpath("aios").rglob("*_pb2*.py*") if path.suffix != ".pyc")
+    here = sorted(
+        path.relative_to(home) for path in home.joinpath("aios").rglob("*_pb2*.py*") if path.suffix != ".pyc"
+    )
     assert fresh == here, "run `make proto`"
     outdated = [str(path) for path in fresh if (tmp_path / path).read_bytes() != (home / path).read_bytes()]
     assert not outdated, f"run `make proto`: {outdated}"
@@ -92,7 +94,10 @@ def test_no_contract_changed_in_a_way_that_breaks_who_uses_it() -> None:
     buf = Path(sys.executable).parent / "buf"
     image = sources.ROOT / "proto" / "image.binpb"
     checked = subprocess.run(
-        [buf, "breaking", sources.ROOT / "proto", "--against", image], capture_output=True, text=True, check=False
+        [buf, "breaking", sources.ROOT / "proto", "--against", image],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
@@ -117,7 +122,25 @@ def test_the_lock_has_every_library_that_a_package_names() -> None:
         assert foreign <= locked, f"{name}: {foreign - locked} is not in requirements.lock"
 
 
-@pytest.mark.parametrize("target", ["demo", "up", "test", "lint", "bench", "drill", "servers", "proto", "image", "chart", "cluster-test", "clean"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "demo",
+        "up",
+        "test",
+        "lint",
+        "bench",
+        "drill",
+        "servers",
+        "proto",
+        "image",
+        "chart",
+        "cluster-test",
+        "clean",
+    ],
+)
 def test_make_help_explains_each_target(target: str) -> None:
-    shown = subprocess.run(["make", "help"], cwd=sources.ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=sources.ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert re.search(rf"^ +make {target} +\S", shown, re.MULTILINE), shown

@@ -29,7 +29,10 @@ BANNED_MODULES = {"pickle", "marshal", "shelve", "dill"}
 # What stands outside the project: the machine it was written on, and where packages come from.
 FOREIGN = {
     "a path of one machine": r"(?<![\w.])/(?:work|root|home/\w+)/",
-    "a package registry": r"(?:py" + r"pi\.org|python" + r"hosted|registry\.npm" + r"js|proxy\.golang|repo1?\.maven)",
+    "a package registry": r"(?:py"
+    + r"pi\.org|python"
+    + r"hosted|registry\.npm"
+    + r"js|proxy\.golang|repo1?\.maven)",
 }
 ENTRY_POINTS = re.compile(r"(?:__init__|__main__|module)$")
 
@@ -42,7 +45,8 @@ def test_no_file_is_too_large() -> None:
     large = [
         f"{name}: {_lines(name)} lines"
         for name in sources.written(".py")
-        if _lines(name) > (MAX_TEST_FILE_LINES if name.startswith(("tests/", "libs/aios-testing/")) else MAX_FILE_LINES)
+        if _lines(name)
+        > (MAX_TEST_FILE_LINES if name.startswith(("tests/", "libs/aios-testing/")) else MAX_FILE_LINES)
     ]
     assert not large, large
 
@@ -63,9 +67,15 @@ def test_no_file_has_a_banned_word(what: str) -> None:
     pattern = re.compile(BANNED[what])
     found = []
     for name in sources.files():
-        if name.startswith(sources.GENERATED) or not name.endswith((".py", ".proto", ".sh", ".yaml", ".tpl", "Makefile")):
+        if name.startswith(sources.GENERATED) or not name.endswith(
+            (".py", ".proto", ".sh", ".yaml", ".tpl", "Makefile")
+        ):
             continue
-        found += [f"{name}:{number}" for number, line in enumerate(sources.text(name).splitlines(), 1) if pattern.search(line)]
+        found += [
+            f"{name}:{number}"
+            for number, line in enumerate(sources.text(name).splitlines(), 1)
+            if pattern.search(line)
+        ]
     assert not found, found
 
 
@@ -73,7 +83,11 @@ def test_no_code_is_made_from_text_and_no_object_from_bytes() -> None:
     found = []
     for name in sources.product():
         for node in ast.walk(sources.tree(name)):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BANNED_CALLS:
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in BANNED_CALLS
+            ):
                 found.append(f"{name}:{node.lineno} calls {node.func.id}: {BANNED_CALLS[node.func.id]}")
             if isinstance(node, ast.Import) and BANNED_MODULES & {alias.name for alias in node.names}:
                 found.append(f"{name}:{node.lineno} imports what turns bytes into code")
@@ -86,7 +100,11 @@ def test_no_process_is_started_through_a_shell() -> None:
     found = []
     for name in sources.product():
         for node in ast.walk(sources.tree(name)):
-            if isinstance(node, ast.keyword) and node.arg == "shell" and getattr(node.value, "value", True) is not False:
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg == "shell"
+                and getattr(node.value, "value", True) is not False
+            ):
                 found.append(f"{name}:{node.value.lineno}")
             if isinstance(node, ast.Attribute) and ast.unparse(node) in SHELLS:
                 found.append(f"{name}:{node.lineno} {node.attr}")
@@ -123,8 +141,15 @@ def _handled(handler: ast.ExceptHandler) -> bool:
             return True
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            names = {inner.id for argument in [*node.args, *node.keywords] for inner in ast.walk(argument) if isinstance(inner, ast.Name)}
-            if called.endswith(".exception") or (not re.match(r"_?log(ger)?\.", called) and handler.name in names):
+            names = {
+                inner.id
+                for argument in [*node.args, *node.keywords]
+                for inner in ast.walk(argument)
+                if isinstance(inner, ast.Name)
+            }
+            if called.endswith(".exception") or (
+                not re.match(r"_?log(ger)?\.", called) and handler.name in names
+            ):
                 return True
         if isinstance(node, ast.Constant) and node.value == "INTERNAL":
             return True
@@ -142,7 +167,9 @@ def test_every_module_is_imported_by_another() -> None:
             if isinstance(node, ast.Import):
                 imported |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                base = ".".join([*(package[: len(package) - node.level + 1] if node.level else []), node.module or ""]).strip(".")
+                base = ".".join(
+                    [*(package[: len(package) - node.level + 1] if node.level else []), node.module or ""]
+                ).strip(".")
                 imported |= {base} | {f"{base}.{alias.name}" for alias in node.names}
             elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "aios_" in node.value:
                 texts.append(node.value)
@@ -180,13 +207,17 @@ def test_no_file_names_a_machine_or_a_registry(what: str) -> None:
     pattern = re.compile(FOREIGN[what])
     found = []
     for name in sources.files():
-        if name == "tests/tidy/test_tidy.py" or not (sources.ROOT / name).suffix in sources.TEXT:
+        if name == "tests/tidy/test_tidy.py" or (sources.ROOT / name).suffix not in sources.TEXT:
             continue
         try:
             lines = sources.text(name).splitlines()
         except UnicodeDecodeError:
             continue
-        found += [f"{name}:{number} {line.strip()[:100]}" for number, line in enumerate(lines, 1) if pattern.search(line)]
+        found += [
+            f"{name}:{number} {line.strip()[:100]}"
+            for number, line in enumerate(lines, 1)
+            if pattern.search(line)
+        ]
     assert not found, found
 
 

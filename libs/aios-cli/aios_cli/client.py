@@ -42,7 +42,9 @@ class Client:
             grpc.channel_ready_future(self._channel).result(timeout=CONNECT_SECONDS)
         except grpc.FutureTimeoutError:
             self._channel.close()
-            raise NoServerError(f"No AIOS answers at {self.place.grpc}; start it with `aios serve`.") from None
+            raise NoServerError(
+                f"No AIOS answers at {self.place.grpc}; start it with `aios serve`."
+            ) from None
         return self
 
     def __exit__(
@@ -77,9 +79,13 @@ def problem_of(error: grpc.RpcError, place: Place) -> AiosError:
             return named
     code, sentence = call.code(), call.details() or "no details"
     if code == grpc.StatusCode.UNAVAILABLE:
-        return NoServerError(f"AIOS at {place.grpc} does not answer ({sentence}); start it with `aios serve`.")
+        return NoServerError(
+            f"AIOS at {place.grpc} does not answer ({sentence}); start it with `aios serve`."
+        )
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return RetryableError("DEADLINE_EXCEEDED", "AIOS did not answer in time; the same command again is safe.")
+        return RetryableError(
+            "DEADLINE_EXCEEDED", "AIOS did not answer in time; the same command again is safe."
+        )
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return RetryableError("UNAVAILABLE", f"AIOS has too much to do just now ({sentence}).")
     if code == grpc.StatusCode.UNIMPLEMENTED:
@@ -98,7 +104,9 @@ def _named(status: status_pb2.Status) -> AiosError | None:
             delay = retry.retry_delay.ToMilliseconds() / 1000
     if not info.reason:
         return None
-    metadata = {key: text for key, text in info.metadata.items() if key not in ("code", "message", "retry_after")}
+    metadata = {
+        key: text for key, text in info.metadata.items() if key not in ("code", "message", "retry_after")
+    }
     if delay is not None:
         return RetryableError(info.reason, status.message, retry_after=delay, **metadata)
     return TerminalError(info.reason, status.message, **metadata)

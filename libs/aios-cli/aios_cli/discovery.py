@@ -54,7 +54,9 @@ def _token_of_environment(environ: Mapping[str, str]) -> str:
     if not token and environ.get("AIOS_TOKEN_FILE"):
         return _read_token(Path(environ["AIOS_TOKEN_FILE"]))
     if not token:
-        raise TerminalError("UNAUTHENTICATED", "There is no token for that server: set AIOS_TOKEN or AIOS_TOKEN_FILE.")
+        raise TerminalError(
+            "UNAUTHENTICATED", "There is no token for that server: set AIOS_TOKEN or AIOS_TOKEN_FILE."
+        )
     return token
 
 

@@ -1,4 +1,4 @@
-"""What an approval would write, fetched whole and checked: the bytes that a person sees are the bytes that are bound."""
+"""What an approval would write, fetched whole and checked: the bytes that are shown are the bytes that are bound."""
 
 import hashlib
 import json
@@ -45,11 +45,13 @@ def of(client: Client, approval: Approval) -> Iterator[Document]:
 
 
 def fetch(client: Client, sha256: bytes) -> tuple[bytes, str, str]:
-    """An artifact's bytes, media type and name; the bytes have that hash. Raises NOT_FOUND, TOO_LARGE, CORRUPT_STORE."""
+    """An artifact's bytes, media type and name, checked. Raises NOT_FOUND, TOO_LARGE or CORRUPT_STORE."""
     content, media_type, name = bytearray(), "", ""
     for part in client.stream(client.memory.GetArtifact, api_pb2.GetArtifactRequest(sha256=sha256)):
         if part.size > MAX_BYTES:
-            raise TerminalError("TOO_LARGE", f"The artifact has {part.size} bytes; at most {MAX_BYTES} are shown.")
+            raise TerminalError(
+                "TOO_LARGE", f"The artifact has {part.size} bytes; at most {MAX_BYTES} are shown."
+            )
         content += part.chunk
         media_type, name = media_type or part.media_type, name or part.name
     if hashlib.sha256(content).digest() != sha256:

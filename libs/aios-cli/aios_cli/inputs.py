@@ -59,7 +59,9 @@ def _parsed(key: str, text: str, kind: str) -> Plain:
         if kind == "boolean":
             return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
     except (ValueError, InvalidOperation, KeyError):
-        raise TerminalError("INVALID_ARGUMENT", f"--input {key}: {text!r} is not {_A[kind]}.", field=key) from None
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"--input {key}: {text!r} is not {_A[kind]}.", field=key
+        ) from None
     loaded = json_values.loads(text)
     if isinstance(loaded, Mapping) != (kind == "object") or isinstance(loaded, str):
         raise TerminalError("INVALID_ARGUMENT", f"--input {key}: {text!r} is not {_A[kind]}.", field=key)

@@ -28,11 +28,15 @@ _SHARED: Final[dict[str, Any]] = {
     "json": Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else.")],
     "data_dir": Annotated[
         Path | None,
-        typer.Option("--data-dir", help="The server's data directory [env: AIOS_DATA_DIR].", show_default=False),
+        typer.Option(
+            "--data-dir", help="The server's data directory [env: AIOS_DATA_DIR].", show_default=False
+        ),
     ],
     "address": Annotated[
         str | None,
-        typer.Option("--address", help="host:port of a server [env: AIOS_ADDRESS, AIOS_TOKEN].", show_default=False),
+        typer.Option(
+            "--address", help="host:port of a server [env: AIOS_ADDRESS, AIOS_TOKEN].", show_default=False
+        ),
     ],
     "timeout": Annotated[
         float | None,
@@ -41,13 +45,27 @@ _SHARED: Final[dict[str, Any]] = {
 }
 
 
+def group(help_text: str) -> typer.Typer:
+    """A group of commands that takes the shared options itself too, between its name and that of the command."""
+    app = typer.Typer(help=help_text, rich_markup_mode=None)
+
+    def options() -> None:
+        pass
+
+    options.__doc__ = help_text
+    app.callback()(shared(options))
+    return app
+
+
 def reset() -> None:
     """Forget what an earlier call in this process was given."""
     for field in fields(Given):
         setattr(given, field.name, field.default)
 
 
-def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    app: typer.Typer, name: str, **settings: Any
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a command of `app` that takes the shared options too."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -76,7 +94,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
                 setattr(given, name, said)
         function(*args, **kwargs)
 
-    del call.__wrapped__  # type: ignore[attr-defined] # the signature below is the one that counts
+    del call.__wrapped__  # the signature below is the one that counts
     call.__signature__ = own.replace(parameters=[*own.parameters.values(), *added])  # type: ignore[attr-defined]
     call.__annotations__ = {name: parameter.annotation for name, parameter in own.parameters.items()} | {
         parameter.name: parameter.annotation for parameter in added

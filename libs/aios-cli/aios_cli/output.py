@@ -27,7 +27,11 @@ def console() -> "Console":
     from rich.console import Console
 
     plain = Console(highlight=False, markup=False, emoji=False)
-    return plain if plain.width <= MAX_WIDTH else Console(highlight=False, markup=False, emoji=False, width=MAX_WIDTH)
+    return (
+        plain
+        if plain.width <= MAX_WIDTH
+        else Console(highlight=False, markup=False, emoji=False, width=MAX_WIDTH)
+    )
 
 
 def say(text: str, style: str = "") -> None:
@@ -52,7 +56,16 @@ def fail(error: AiosError) -> int:
     what_to_do = remedy(error)
     if given.json:
         details = {key: text for key, text in error.details.items() if key != "remedy"}
-        print_json({"error": {"code": error.code, "message": error.message, "remedy": what_to_do, "details": details}})
+        print_json(
+            {
+                "error": {
+                    "code": error.code,
+                    "message": error.message,
+                    "remedy": what_to_do,
+                    "details": details,
+                }
+            }
+        )
         return code
     print(f"{error.message} [{error.code}]", file=sys.stderr)
     if what_to_do and what_to_do not in error.message:
@@ -62,5 +75,7 @@ def fail(error: AiosError) -> int:
 
 def usage(message: str) -> int:
     """A wrong command line, as JSON. Returns the exit code."""
-    print_json({"error": {"code": "USAGE", "message": message, "remedy": "See `aios --help`.", "details": {}}})
+    print_json(
+        {"error": {"code": "USAGE", "message": message, "remedy": "See `aios --help`.", "details": {}}}
+    )
     return 2

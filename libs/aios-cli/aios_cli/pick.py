@@ -40,18 +40,24 @@ def _full(text: str, prefix: str) -> bool:
 
 def _choose(text: str, noun: str, ids: Iterable[str]) -> str:
     if len(text) < MIN_CHARS:
-        raise TerminalError("INVALID_ARGUMENT", f"{text!r} is too short; give at least {MIN_CHARS} characters.", field=noun)
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{text!r} is too short; give at least {MIN_CHARS} characters.", field=noun
+        )
     found = [
         identifier
         for identifier in ids
-        if identifier.endswith(text) or identifier.startswith(text) or identifier.partition("_")[2].startswith(text)
+        if identifier.endswith(text)
+        or identifier.startswith(text)
+        or identifier.partition("_")[2].startswith(text)
     ]
     if len(found) == 1:
         return found[0]
     if not found:
         raise TerminalError("NOT_FOUND", f"There is no {noun} {text!r}; see `aios {noun} list`.", field=noun)
     several = ", ".join(found[:3])
-    raise TerminalError("INVALID_ARGUMENT", f"{text!r} fits {len(found)}: {several}. Give more of it.", field=noun)
+    raise TerminalError(
+        "INVALID_ARGUMENT", f"{text!r} fits {len(found)}: {several}. Give more of it.", field=noun
+    )
 
 
 def _run_ids(client: Client) -> Iterable[str]:

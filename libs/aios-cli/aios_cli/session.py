@@ -12,7 +12,20 @@ from aios_cli.client import Client
 from aios_cli.options import DEFAULT_TIMEOUT_S, given
 from aios_core.errors import AiosError, RetryableError
 
-AGAIN_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 2.0, 5.0, 5.0, 5.0, 10.0, 10.0, 10.0)  # about 50 s without a server
+AGAIN_SECONDS: Final = (
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    2.0,
+    5.0,
+    5.0,
+    5.0,
+    10.0,
+    10.0,
+    10.0,
+)  # about 50 s without a server
 
 ENDED: Final = frozenset(
     {
@@ -56,12 +69,12 @@ class Session:
                     after = answer.event.sequence
                     yield answer
                 return
-            except (exits.NoServerError, RetryableError) as error:
-                if error.code == "DEADLINE_EXCEEDED" and deadline is not None:
-                    raise
+            except (exits.NoServerError, RetryableError):
+                left = _left(deadline)
                 if failures == len(AGAIN_SECONDS):
                     raise
-                self._again(AGAIN_SECONDS[failures], deadline)
+                wait = AGAIN_SECONDS[failures]
+                self._again(wait if left is None else min(wait, left))
                 failures += 1
 
     def follow(
@@ -75,22 +88,23 @@ class Session:
     ) -> api_pb2.Run:
         """Watch a run, showing its story, until it ends, or (`until_person`) something of it is open for a person."""
         deadline = time.monotonic() + timeout if timeout else None
+        stop_at = 0
         for answer in self.watch(run_id, after, deadline):
             if answer.HasField("entry"):
                 show(answer.entry)
             if until_person and answer.event.WhichOneof("body") in _TELLING:
                 run = self.run(run_id)
-                if run.pending_approvals and run.sequence <= answer.event.sequence + len(run.steps):
-                    return run
+                stop_at = run.sequence if run.pending_approvals else 0
+            if stop_at and answer.event.sequence >= stop_at:
+                break
         return self.run(run_id)
 
     def _connect(self) -> Client:
         return Client(discovery.find(given), given.timeout or DEFAULT_TIMEOUT_S)
 
-    def _again(self, wait: float, deadline: float | None) -> None:
+    def _again(self, wait: float) -> None:
         """Look for the server anew, since its port may be another one now."""
-        left = _left(deadline)
-        time.sleep(wait if left is None else min(wait, left))
+        time.sleep(wait)
         try:
             fresh = self._connect()
             fresh.__enter__()

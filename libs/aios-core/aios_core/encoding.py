@@ -79,7 +79,8 @@ class _Writer:
             entries = bytearray()
             for key in sorted(value, key=str.encode):
                 entry = bytearray()
-                _put_bytes(entry, 1, key.encode())
+                if key:
+                    _put_bytes(entry, 1, key.encode())
                 _put_bytes(entry, 2, self.node(value[key], depth + 1))
                 _put_bytes(entries, 1, entry)
             _put_bytes(out, _MAP, entries)
@@ -228,8 +229,8 @@ def _decode_node(data: bytes, labels: list[Label], depth: int) -> Value:
     if kind == _MAP and body:
         entries: dict[str, Value] = {}
         for _, _, entry in _fields(body):
-            (_, _, key), (_, _, item) = _fields(entry)
-            entries[key.decode()] = _decode_node(item, labels, depth + 1)
+            *key, (_, _, item) = _fields(entry)
+            entries[key[0][2].decode() if key else ""] = _decode_node(item, labels, depth + 1)
         return entries
     if kind == _LIST and body:
         return [_decode_node(item, labels, depth + 1) for _, _, item in _fields(body)]

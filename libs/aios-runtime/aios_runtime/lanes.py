@@ -43,7 +43,9 @@ def crash_points(service: str) -> tuple[str, str, str, str]:
     return (
         crashpoints.point(f"{service}.lane.received", "tasks were received, none is begun"),
         crashpoints.point(f"{service}.lane.worked", "a task is worked on, its outcome not reported"),
-        crashpoints.point(f"{service}.lane.reported", "outcomes are stored by the bus, the tasks not acknowledged"),
+        crashpoints.point(
+            f"{service}.lane.reported", "outcomes are stored by the bus, the tasks not acknowledged"
+        ),
         crashpoints.point(f"{service}.lane.acknowledged", "the tasks are acknowledged"),
     )
 
@@ -64,8 +66,8 @@ class LaneWorker:
     """Works on the tasks of one lane. `start` begins; the bus's `close` ends it, letting what runs finish.
 
     `perform` returns the outcome of a task; what it raises is reported for it. `perform_now` is tried first, in the
-    loop's own turn, for what takes microseconds; None means: use `perform`. At most `slots` tasks are worked on at once.
-    `batch` is how many messages are taken at once.
+    loop's own turn, for what takes microseconds; None means: use `perform`. At most `slots` tasks are worked on at
+    once. `batch` is how many messages are taken at once.
 
     `timeout_is_unknown`: a task that would change the world and runs out of time may have changed it, so that it is
     UNKNOWN, not failed. A `perform` that knows better catches its cancellation and returns an outcome.
@@ -94,7 +96,9 @@ class LaneWorker:
         self._worker = worker or service
         self._received, self._worked, reported, self._acknowledged = crash_points(service)
         self._reporter = Reporter(bus, workspace, reported)
-        self._queue: deque[tuple[_Parcel, Task]] = deque()  # at most `slots` parcels of at most MAX_TASKS each
+        self._queue: deque[tuple[_Parcel, Task]] = (
+            deque()
+        )  # at most `slots` parcels of at most MAX_TASKS each
         self._running = 0
         self._parcels: set[_Parcel] = set()
         self._beating: asyncio.Task[None] | None = None
@@ -189,7 +193,9 @@ class LaneWorker:
         if task.deadline_ms:
             rest = (task.deadline_ms - now_ms()) / 1000
             if rest <= 0:
-                return _failed(TerminalError("STEP_TIMEOUT", "The task came after its deadline; nothing was done."))
+                return _failed(
+                    TerminalError("STEP_TIMEOUT", "The task came after its deadline; nothing was done.")
+                )
             limit = rest if limit is None else min(limit, rest)
         clock = asyncio.timeout(limit)
         try:
@@ -205,7 +211,8 @@ class LaneWorker:
     def _out_of_time(self, task: Task, limit: float) -> Outcome:
         if self._timeout_is_unknown and task.mode != MODE_SIMULATE:
             error = TerminalError(
-                "OUTCOME_UNKNOWN", f"{task.target} did not end within {limit:g} s; whether it changed anything is not known."
+                "OUTCOME_UNKNOWN",
+                f"{task.target} did not end within {limit:g} s; whether it changed anything is not known.",
             )
             return Outcome(status=STATUS_UNKNOWN, error=error_to_proto(error))
         return _failed(RetryableError("STEP_TIMEOUT", f"{task.target} took longer than its {limit:g} s."))
@@ -218,11 +225,18 @@ class LaneWorker:
             exc_info=error,
             extra={"service": self._service, "run_id": task.run_id, "step": task.step, "target": task.target},
         )
-        return _failed(RetryableError("INTERNAL", f"{task.target} failed by a defect ({type(error).__name__})."))
+        return _failed(
+            RetryableError("INTERNAL", f"{task.target} failed by a defect ({type(error).__name__}).")
+        )
 
     def _finish(self, parcel: _Parcel, task: Task, outcome: Outcome) -> None:
         crashpoints.crash(self._worked)
-        outcome.run_id, outcome.task_id, outcome.dispatch, outcome.step = task.run_id, task.task_id, task.dispatch, task.step
+        outcome.run_id, outcome.task_id, outcome.dispatch, outcome.step = (
+            task.run_id,
+            task.task_id,
+            task.dispatch,
+            task.step,
+        )
         outcome.mode = task.mode
         outcome.traceparent = task.traceparent
         outcome.worker = self._worker
@@ -249,7 +263,9 @@ def _decode(data: bytes) -> Sequence[Task]:
     except DecodeError:
         raise TerminalError("UNDECODABLE", "The message on the work lane is not a PerformTasks.") from None
     if not 0 < len(tasks) <= MAX_TASKS:
-        raise TerminalError("UNDECODABLE", f"The message has {len(tasks)} tasks; 1 to {MAX_TASKS} are allowed.")
+        raise TerminalError(
+            "UNDECODABLE", f"The message has {len(tasks)} tasks; 1 to {MAX_TASKS} are allowed."
+        )
     if any(not task.run_id or not task.task_id or not task.workspace for task in tasks):
         raise TerminalError("UNDECODABLE", "A task lacks its workspace, run_id or task_id.")
     return tasks

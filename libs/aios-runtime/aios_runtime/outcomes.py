@@ -15,7 +15,14 @@ from aios_runtime.bus.replies import error_to_proto
 MAX_OUTCOMES: Final = 256  # in one message
 MAX_BYTES: Final = MAX_MESSAGE_BYTES - 4096  # of one message, with room for its headers
 OUTCOME_OVERHEAD_BYTES: Final = 4  # tag and length of an outcome among others
-RETRY_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # before the n-th try to reach the bus; then the last again
+RETRY_SECONDS: Final = (
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+)  # before the n-th try to reach the bus; then the last again
 
 Reported = Callable[[], Awaitable[None]]
 
@@ -45,7 +52,9 @@ class Reporter:
         try:
             while self._ready:
                 ready, self._ready = self._ready, []
-                await self._send(messages([(workspace, part, outcome) for workspace, part, outcome, _ in ready]))
+                await self._send(
+                    messages([(workspace, part, outcome) for workspace, part, outcome, _ in ready])
+                )
                 crashpoints.crash(self._point)
                 for *_, reported in ready:
                     await reported()
@@ -59,7 +68,11 @@ class Reporter:
                 return await self._bus.publish(batch)
             except AiosError as error:
                 if attempt == 0:
-                    log.log(logging.WARNING if error.retryable else logging.ERROR, "outcomes can't be reported: %s", error)
+                    log.log(
+                        logging.WARNING if error.retryable else logging.ERROR,
+                        "outcomes can't be reported: %s",
+                        error,
+                    )
                 await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
                 attempt += 1
 
@@ -98,8 +111,8 @@ def _bounded(outcome: Outcome) -> tuple[Outcome, int]:
         return outcome, size
     error: AiosError = TerminalError(
         "TOO_LARGE",
-        f"The outcome of step {outcome.step} has {size} bytes; at most {MAX_BYTES} are allowed. Store what is large as an"
-        " artifact and return its pointer.",
+        f"The outcome of step {outcome.step} has {size} bytes; at most {MAX_BYTES} are allowed. Store what is large"
+        " as an artifact and return its pointer.",
     )
     small = Outcome()
     small.CopyFrom(outcome)

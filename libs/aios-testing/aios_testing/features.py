@@ -41,8 +41,12 @@ def page(promises: dict[str, dict[str, str]], tests: dict[str, list[str]]) -> st
     """The page's text. Raises ValueError for a mark that no promise has."""
     unknown = sorted(set(tests) - set(promises))
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: marked in {tests[unknown[0]][0]}, but not in {PROMISES.name}")
-    return HEAD + "".join(_row(feature, promise, tests.get(feature, [])) for feature, promise in promises.items())
+        raise ValueError(
+            f"{', '.join(unknown)}: marked in {tests[unknown[0]][0]}, but not in {PROMISES.name}"
+        )
+    return HEAD + "".join(
+        _row(feature, promise, tests.get(feature, [])) for feature, promise in promises.items()
+    )
 
 
 def current() -> str:
@@ -56,10 +60,11 @@ def _row(feature: str, promise: dict[str, str], tests: list[str]) -> str:
         file = test.partition("::")[0]
         files[file] = files.get(file, 0) + 1
     proofs = "<br>".join(
-        f"[{file.removeprefix('tests/')}](../{file}) ({count} test{'s' if count > 1 else ''})" for file, count in files.items()
+        f"[{file.removeprefix('tests/')}](../{file}) ({count} test{'s' if count > 1 else ''})"
+        for file, count in files.items()
     )
     explained = promise.get("page", "")
-    link = f"[{explained}]({Path(explained).relative_to('docs') if explained.startswith('docs/') else '../' + explained})"
+    link = f"[{explained}](../{explained})"
     return f"| {feature} | {promise['promise']} | {proofs or 'no test yet'} | {link if explained else ''} |\n"
 
 

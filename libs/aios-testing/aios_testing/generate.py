@@ -25,7 +25,11 @@ def generate(target: Path) -> list[Path]:
         for outdated in target.joinpath(source).parent.glob("*_pb2_grpc.py*"):
             if not source.startswith(SERVED):
                 outdated.unlink()
-    return sorted(path.relative_to(target) for path in target.joinpath("aios").rglob("*_pb2*.py*") if path.suffix != ".pyc")
+    return sorted(
+        path.relative_to(target)
+        for path in target.joinpath("aios").rglob("*_pb2*.py*")
+        if path.suffix != ".pyc"
+    )
 
 
 def _protoc(arguments: list[str]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
@@ -24,7 +24,7 @@ from aios_runtime.telemetry import tracing
 DETAILS_KEY = "grpc-status-details-bin"
 
 _log = logging.getLogger(__name__)
-_Context = grpc.aio.ServicerContext[Any, Any]
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Door:
@@ -56,7 +56,7 @@ class Door:
 
     def _rpc(
         self, service: ServiceDescriptor, descriptor: MethodDescriptor
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         method = self._methods[f"{service.name}.{descriptor.name}"]
         request_type = GetMessageClass(descriptor.input_type)
         name = f"{service.full_name}/{descriptor.name}"

@@ -1,7 +1,6 @@
 """How the gateway is put together."""
 
 import asyncio
-from importlib import metadata
 from typing import Final
 
 from aios_core.errors import AiosError
@@ -51,7 +50,7 @@ class Gateway:
             tokens=tokens,
             watches=self._watches,
             services=tuple(name.strip() for name in options.services.split(",") if name.strip()),
-            version=metadata.version("aios-gateway"),
+            version=settings.VERSION,
             now_ms=context.now_ms,
         )
         door = Door(context.bus, tokens, options, methods(around))
@@ -79,7 +78,8 @@ class Gateway:
 
     async def _follow(self) -> None:
         bus = self._context.bus
-        await bus.listen(subjects.run_events("*", "*"), self._watches.filed)
+        every_partition = subjects.run_events("*", 0).removesuffix("0") + "*"
+        await bus.listen(every_partition, self._watches.filed)
 
         async def again(_wiped: bool) -> None:
             self._watches.lost()

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aios_core.errors import TerminalError
 
+VERSION: Final = "0.1.0"  # of every package of the workspace
 MAX_REQUEST_BYTES: Final = 240 * 1024  # of a request; a bus message is at most 256 KiB with its headers
 MAX_WIRE_BYTES: Final = (
     1024 * 1024

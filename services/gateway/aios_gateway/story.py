@@ -18,6 +18,7 @@ PROBLEM: Final = "problem"
 UNDONE: Final = "undone"
 INFO: Final = "info"
 
+NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
 MAX_EVIDENCE: Final = 20  # pointers that one line of the story names
 MAX_ANSWER_CHARS: Final = 200
 
@@ -29,9 +30,9 @@ class Story:
         self._targets: dict[str, str] = {}
         self._begun: dict[str, int] = {}
         self._asked: dict[str, tuple[int, Approval]] = {}
-        self._undoing = False
+        self._decided: dict[str, int] = {}
+        self._refused = 0
         self._started = 0
-        self._cost = 0
 
     def tell(self, event: RunEvent) -> TimelineEntry | None:
         """The line for this event; None when there is nothing to tell."""
@@ -39,11 +40,12 @@ class Story:
         teller = _TELLERS.get(kind) if kind else None
         if teller is None:
             return None
-        entry: TimelineEntry = teller(self, event, getattr(event, str(kind)))
+        entry: TimelineEntry | None = teller(self, event, getattr(event, str(kind)))
+        if entry is None:
+            return None
         entry.time_ms = event.time_ms
         entry.sequence = event.sequence
         entry.who = entry.who or who(event.actor)
-        self._cost += entry.cost_micros
         return entry
 
     def _run_started(self, event: RunEvent, body: events_pb2.RunStarted) -> TimelineEntry:
@@ -51,7 +53,9 @@ class Story:
         what = f"started {body.workflow}"
         if body.mode == Mode.MODE_SIMULATE:
             what = f"simulates {body.workflow}: nothing is written"
-        why = "" if body.trigger in ("", "manual") else f"the event matched {body.trigger}"
+        why = (
+            "" if body.trigger in ("", "manual") else f"an event meant {body.trigger.removeprefix('intent:')}"
+        )
         return TimelineEntry(what=what, why=why, tone=INFO)
 
     def _step_scheduled(self, event: RunEvent, body: events_pb2.StepScheduled) -> TimelineEntry:
@@ -64,7 +68,11 @@ class Story:
         what = f"gave {body.step} out again"
         return TimelineEntry(who="AIOS", what=what, why=body.why, step=body.step, tone=INFO)
 
-    def _step_succeeded(self, event: RunEvent, body: events_pb2.StepSucceeded) -> TimelineEntry:
+    def _step_succeeded(self, event: RunEvent, body: events_pb2.StepSucceeded) -> TimelineEntry | None:
+        if self._decided.get(body.step) == event.time_ms:
+            return None  # the decision said so
+        if body.step not in self._begun and not body.summary:
+            return None  # a value was put in another form; nobody did anything
         return TimelineEntry(
             who=worker(self._targets.get(body.step, "")),
             what=body.summary or f"finished {body.step}",
@@ -98,7 +106,9 @@ class Story:
             cost_micros=body.cost_micros,
         )
 
-    def _step_skipped(self, _: RunEvent, body: events_pb2.StepSkipped) -> TimelineEntry:
+    def _step_skipped(self, _: RunEvent, body: events_pb2.StepSkipped) -> TimelineEntry | None:
+        if body.why.startswith(NOT_NEEDED):
+            return None
         return TimelineEntry(
             who="AIOS", what=f"left out {body.step}", why=body.why, step=body.step, tone=INFO
         )
@@ -136,6 +146,9 @@ class Story:
 
     def _approval_decided(self, event: RunEvent, body: events_pb2.ApprovalDecided) -> TimelineEntry:
         asked, approval = self._asked.get(body.approval_id, (event.time_ms, Approval()))
+        self._decided[body.step] = event.time_ms
+        if body.state in (ApprovalState.APPROVAL_STATE_REJECTED, ApprovalState.APPROVAL_STATE_EXPIRED):
+            self._refused = event.time_ms
         unknown = approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN
         what, tone = _decision(body.state, body.answers, unknown)
         return TimelineEntry(
@@ -163,7 +176,9 @@ class Story:
             who="AIOS", what=what, why=body.error.message, tone=PROBLEM, duration_ms=duration
         )
 
-    def _cancel_requested(self, _: RunEvent, body: events_pb2.CancelRequested) -> TimelineEntry:
+    def _cancel_requested(self, event: RunEvent, body: events_pb2.CancelRequested) -> TimelineEntry | None:
+        if event.time_ms == self._refused:
+            return None  # the rejection said so
         what = "asked to stop"
         if body.superseded_by:
             what = f"asked to stop: {body.superseded_by} takes its place"
@@ -176,7 +191,6 @@ class Story:
         )
 
     def _undo_requested(self, _: RunEvent, body: events_pb2.UndoRequested) -> TimelineEntry:
-        self._undoing = True
         self._begun.clear()
         what = f"asked to undo {count(len(body.steps), 'step')}"
         if body.impossible:
@@ -241,8 +255,8 @@ def who(actor: str) -> str:
     kind, _, name = actor.partition(":")
     if kind == "person":
         return "you" if name == "owner" else name
-    if kind == "trigger":
-        return f"trigger {name}"
+    if kind == "event":
+        return f"event from {name}"
     return "AIOS" if kind in ("service", "") else actor
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from aios.bus.v1.bus_pb2 import EventsFiled
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.errors import RetryableError
+from aios_core.ids import partition_of, slot_of
 
 ENDINGS: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled", "run_undone"})
 
@@ -58,7 +59,7 @@ class Watches:
         expected = self._positions.get(filed.partition, 0) + 1
         self._positions[filed.partition] = max(last, expected - 1)
         if filed.first_position > expected > 1:
-            self.lost()
+            self.lost(filed.partition)
         if not self._watchers:
             return
         for stored in filed.events:
@@ -66,11 +67,12 @@ class Watches:
             for watcher in self._watchers.get((event.workspace, event.run_id), ()):
                 watcher.offer(event)
 
-    def lost(self) -> None:
-        """Announcements may have been missed: every watcher reads the log again."""
-        for watchers in self._watchers.values():
-            for watcher in watchers:
-                watcher.lose()
+    def lost(self, partition: int | None = None) -> None:
+        """Announcements (of one partition) may have been missed: who watches a run there reads the log again."""
+        for (_, run_id), watchers in self._watchers.items():
+            if partition is None or partition_of(slot_of(run_id)) == partition:
+                for watcher in watchers:
+                    watcher.lose()
 
     async def watch(
         self, workspace: str, run_id: str, after: int, follow: bool, read: Read

@@ -14,9 +14,8 @@ from aios_core.json_values import dumps
 from aios_core.labels import Label, Trust, meet
 from aios_core.values import Leaf, Value, label_of, labeled, plain, relabeled
 from aios_memory.core import verb
-from aios_memory.model import Authority, Version
+from aios_memory.model import Authority, Done, Version
 from aios_memory.requests import Read
-from aios_memory.writing import Done
 
 MAX_OUTPUT_BYTES: Final = 128 * 1024  # canonical bytes of what memory.read returns
 MAX_PREVIEW_CHARS: Final = 120

@@ -167,10 +167,8 @@ def _clear(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise RetryableError(
-                "DISK_FULL", f"The disk of {root} is full; the artifact was not stored.", retry_after=5.0
+                "DISK_FULL", f"The disk of {root} is full; nothing was stored there.", retry_after=5.0
             ) from None
         if error.errno in _READ_ONLY:
-            raise TerminalError(
-                "READ_ONLY", f"{root} can't be written; the artifact was not stored."
-            ) from None
+            raise TerminalError("READ_ONLY", f"{root} can't be written; nothing was stored there.") from None
         raise

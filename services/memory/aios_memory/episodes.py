@@ -30,13 +30,17 @@ class Episodes:
         self._partitions = partitions
         self._locks = [asyncio.Lock() for _ in range(partitions)]
 
+    async def load_position(self, partition: int) -> int:
+        """`position`, as a subscriber asks for it."""
+        return self.position(partition)
+
     def position(self, partition: int) -> int:
         """The position of the last event that was told; 0: none."""
         aggregate = self._store.read(self._key(partition))
         return int(aggregate.head) if aggregate else 0
 
-    async def append(self, partition: int, first_position: int, events: Sequence[bytes]) -> int:
-        """Tell events, whose positions follow each other, up to the last one; returns the new position.
+    async def append(self, partition: int, first_position: int, events: Sequence[bytes]) -> None:
+        """Tell events, whose positions follow each other, up to the last one.
 
         Those that were told already are passed over. Raises UNAVAILABLE when events before them are missing.
         """
@@ -50,7 +54,7 @@ class Episodes:
                 )
             new = events[position + 1 - first_position :]
             if not new:
-                return position
+                return
             records: dict[str, bytes | None] = {}
             for stored in new:
                 episode = episode_of(stored)
@@ -67,7 +71,6 @@ class Episodes:
                     "UNAVAILABLE", "Another memory service tells these events.", retry_after=0.5
                 )
             crash(TOLD)
-            return last
 
     def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
         """Episodes of a run, in their order."""

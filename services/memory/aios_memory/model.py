@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from aios_core.errors import TerminalError
+from aios_core.errors import AiosError, TerminalError
 
 MAX_KEY_BYTES: Final = 400  # UTF-8 bytes of a record's key
 MAX_KEY_SEGMENTS: Final = 12
@@ -99,6 +99,31 @@ class Change:
     sources: tuple[str, ...] = ()
     actor: str = ""
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A version that a step wrote, and the one before it (None: the record did not exist)."""
+
+    before: Version | None
+    after: Version
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What stands after a step, in the order of its changes, and the errors of the changes that were refused."""
+
+    done: tuple[Done, ...]
+    errors: tuple[AiosError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """A version that is to be taken back, and the one that stood before it (0: none)."""
+
+    name: Name
+    version: int
+    before: int
 
 
 def check_kind(text: str, field: str) -> Kind:

@@ -11,6 +11,7 @@ from aios_memory.steps import Steps
 from aios_memory.store import Records
 from aios_memory.writing import Writing
 from aios_runtime.bus import subjects
+from aios_runtime.bus.subscribers import EventSubscriber
 from aios_runtime.lanes import LaneWorker
 from aios_runtime.service.port import Context, Health
 from aios_runtime.store.port import Store
@@ -58,7 +59,9 @@ class MemoryService:
         questions = Questions(context.workspace, records, artifacts, episodes, cache)
         for name, answer in questions.answers().items():
             await context.bus.answer(
-                subjects.query(SERVICE, name, context.workspace), answer, queue=subjects.consumer(SERVICE, name)
+                subjects.query(SERVICE, name, context.workspace),
+                answer,
+                queue=subjects.consumer(SERVICE, name),
             )
         steps = Steps(context.workspace, records, Writing(store, records), artifacts, context.now_ms)
         self._lane = LaneWorker(
@@ -73,6 +76,13 @@ class MemoryService:
             worker=context.instance,
         )
         await self._lane.start()
+        await EventSubscriber(
+            context.bus,
+            context.workspace,
+            consumer=subjects.consumer(SERVICE, "run_events"),
+            load_position=episodes.load_position,
+            handle=episodes.append,
+        ).start()
 
     async def stop(self) -> None:
         """Take no more work, let what runs finish, release the store. The bus was closed before."""
@@ -85,4 +95,6 @@ class MemoryService:
         """Ready once it serves."""
         if self._lane is None:
             return Health(False, "Memory is starting.")
-        return Health(True, facts={"tasks at work": str(self._lane.working), "cleaned up files": str(self._removed)})
+        return Health(
+            True, facts={"tasks at work": str(self._lane.working), "cleaned up files": str(self._removed)}
+        )

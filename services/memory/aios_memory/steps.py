@@ -14,10 +14,10 @@ from aios_core.errors import AiosError, TerminalError
 from aios_core.values import Value
 from aios_memory import answers, operations
 from aios_memory.artifacts import Artifacts
-from aios_memory.model import Name, Provenance, Version, check_key, check_kind
+from aios_memory.model import Name, Provenance, Undo, Version, Written, check_key, check_kind
 from aios_memory.requests import MAX_WRITES, Read, Writes, parse_reads, parse_writes
 from aios_memory.store import Records
-from aios_memory.writing import Undo, Writing, Written
+from aios_memory.writing import Writing
 from aios_runtime.bus.replies import error_to_proto
 from aios_runtime.crashpoints import crash, point
 

@@ -13,28 +13,12 @@ from typing import Final
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_memory import core
-from aios_memory.model import Change, Name, Provenance, Version
+from aios_memory.model import Change, Done, Name, Provenance, Undo, Version, Written
 from aios_memory.store import Records, Use
 from aios_runtime.store.port import MAX_BATCH_WRITES, Committed, Result, Store, Write
 
 MAX_TRIES: Final = 8  # times that what lost its compare-and-set is decided anew
 BUSY_SECONDS: Final = 0.1  # after that, before the step is tried again
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A version that a step wrote, and the one before it (None: the record did not exist)."""
-
-    before: Version | None
-    after: Version
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What stands after a step, in the order of its changes, and the errors of the changes that were refused."""
-
-    done: tuple[Done, ...]
-    errors: tuple[AiosError, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +30,6 @@ class _Planned:
 
 
 _Plan = Done | _Planned | AiosError
-
-
-@dataclass(frozen=True, slots=True)
-class Undo:
-    """A version that is to be taken back, and the one that stood before it (0: none)."""
-
-    name: Name
-    version: int
-    before: int
 
 
 class Writing:

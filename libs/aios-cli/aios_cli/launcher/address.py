@@ -63,7 +63,7 @@ def read(data_dir: Path) -> Address | None:
 
 
 def find(data_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> Address | None:
-    """The server to talk to: that of `data_dir`, else of `$AIOS_DATA_DIR`, else the one served last, else the default."""
+    """The server to talk to: that of `data_dir`, `$AIOS_DATA_DIR`, the one served last, or the default place."""
     if data_dir is not None:
         return read(data_dir)
     if environ.get("AIOS_DATA_DIR"):

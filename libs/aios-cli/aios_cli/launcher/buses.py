@@ -44,7 +44,9 @@ def _credentials(place: Endpoint, identity: str) -> Credentials:
     if not place.passwords:
         return Credentials(place.url, "", "")
     if identity not in place.passwords:
-        raise TerminalError("BUS_FAILED", f"There is no password of {identity} for the bus; add a file of that name.")
+        raise TerminalError(
+            "BUS_FAILED", f"There is no password of {identity} for the bus; add a file of that name."
+        )
     return place.credentials(identity)
 
 
@@ -57,5 +59,7 @@ def _passwords(settings: ServeSettings) -> dict[str, str]:
         return {file.name: file.read_text().strip() for file in files}
     except OSError as problem:
         raise TerminalError(
-            "UNREADABLE", f"The folder of bus passwords {folder} can't be read: {problem.strerror}.", field="nats_users"
+            "UNREADABLE",
+            f"The folder of bus passwords {folder} can't be read: {problem.strerror}.",
+            field="nats_users",
         ) from None

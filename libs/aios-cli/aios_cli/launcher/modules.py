@@ -32,10 +32,8 @@ MODULES: Final[dict[str, Module]] = {
     module.name: module
     for module in (
         Module("memory", "aios_memory.module", stores=True),
-        Module("agent-runner", "aios_agent_runner.module", stores=False, options={"pool": "pool"}),
-        Module(
-            "connector-files", "aios_connector_files.module", stores=True, options={"root": "files_root"}
-        ),
+        Module("agent-runner", "aios_agent_runner.module", stores=False),
+        Module("connector-files", "aios_connector_files.module", stores=True, options={"root": "files_root"}),
         Module(
             "orchestrator",
             "aios_orchestrator.module",

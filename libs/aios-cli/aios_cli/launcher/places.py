@@ -27,7 +27,8 @@ def files_root(settings: ServeSettings) -> None:
     """The folder of connector-files: made when it is the default one, refused when a given one is not there."""
     if settings.files_root is not None and not settings.files_root.is_dir():
         raise TerminalError(
-            "INVALID_ARGUMENT", f"The files root {settings.files_root} is not a folder; make it, or give another.",
+            "INVALID_ARGUMENT",
+            f"The files root {settings.files_root} is not a folder; make it, or give another.",
             field="files_root",
         )
     try:
@@ -37,7 +38,7 @@ def files_root(settings: ServeSettings) -> None:
 
 
 def read_options(settings: ServeSettings) -> dict[str, dict[str, object]]:
-    """The options file: a table for each service. Without `--config` it is `aios.toml` in the data directory, if there."""
+    """The options file, a table for each service. It is `aios.toml` in the data directory unless another is named."""
     path = settings.config or settings.data_dir / CONFIG_FILE
     if settings.config is None and not path.exists():
         return {}
@@ -47,7 +48,9 @@ def read_options(settings: ServeSettings) -> dict[str, dict[str, object]]:
         with path.open("rb") as file:
             tables = tomllib.load(file)
     except OSError as problem:
-        raise TerminalError("UNREADABLE", f"The options file {path} can't be read: {problem.strerror}.") from None
+        raise TerminalError(
+            "UNREADABLE", f"The options file {path} can't be read: {problem.strerror}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
         raise TerminalError("INVALID_ARGUMENT", f"The options file {path} is not TOML: {problem}.") from None
     for name, table in tables.items():

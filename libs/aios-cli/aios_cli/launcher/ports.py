@@ -29,7 +29,8 @@ def choose(host: str, wanted: int | None, default: int, name: str) -> Chosen:
             if problem.code != "PORT_TAKEN":
                 raise
     raise TerminalError(
-        "PORT_TAKEN", f"The {name} ports {default} to {default + TRIES - 1} on {host} are all in use; give another."
+        "PORT_TAKEN",
+        f"The {name} ports {default} to {default + TRIES - 1} on {host} are all in use; give another.",
     )
 
 

@@ -57,7 +57,11 @@ class Report:
         """The services can be used now. `moved` are the doors whose default port was taken."""
         self._started = True
         if self._json:
-            facts = asdict(place) | {"files_root": str(files or ""), "services": list(services), "took_ms": took_ms}
+            facts = asdict(place) | {
+                "files_root": str(files or ""),
+                "services": list(services),
+                "took_ms": took_ms,
+            }
             self._object({"event": "ready", **facts})
             return
         what = "AIOS" if place.target == ALL else f"AIOS ({', '.join(services)})"
@@ -68,7 +72,9 @@ class Report:
             lines.append(f"  files    {files}")
         lines.append(f"  data     {place.data_dir}")
         if moved:
-            lines.append(f"  The usual port for {' and '.join(moved)} is in use, so the next free one was taken.")
+            lines.append(
+                f"  The usual port for {' and '.join(moved)} is in use, so the next free one was taken."
+            )
         print("\n".join(lines), flush=True)
 
     def note(self, text: str) -> None:
@@ -87,7 +93,9 @@ class Report:
     def failed(self, problem: AiosError) -> int:
         """It can't start, or can't go on. Returns the exit code."""
         if self._json:
-            self._object({"error": {"code": problem.code, "message": problem.message, "details": problem.details}})
+            self._object(
+                {"error": {"code": problem.code, "message": problem.message, "details": problem.details}}
+            )
         else:
             what = "AIOS has stopped" if self._started else "AIOS can't start"
             print(f"{what}: {problem.message} [{problem.code}]", file=sys.stderr, flush=True)

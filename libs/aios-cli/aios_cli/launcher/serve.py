@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib import import_module
 from typing import Final
 
@@ -22,7 +23,7 @@ from aios_runtime.service.group import Group
 from aios_runtime.service.health import answer_health
 from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.store.port import Store
-from aios_runtime.telemetry import identity, logs, tracing
+from aios_runtime.telemetry import identity, tracing
 
 BUS_GRACE_SECONDS: Final = 3.0
 
@@ -40,7 +41,9 @@ def run(settings: ServeSettings) -> int:
 async def serve(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT. Returns 0, or the exit code of what went wrong, which it has said by then."""
     say = report.Report(settings.json)
-    logging.getLogger().addHandler(logging.NullHandler())  # until the log is open, `say` has all there is to read
+    logging.getLogger().addHandler(
+        logging.NullHandler()
+    )  # until the log is open, `say` has all there is to read
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -53,7 +56,9 @@ async def serve(settings: ServeSettings) -> int:
     except Exception:
         _log.exception("start failed")
         where = settings.data_dir / places.LOG_FILE if settings.logs_to_file else "the log above"
-        return say.failed(TerminalError("INTERNAL", f"A defect of AIOS itself stopped the start; see {where}."))
+        return say.failed(
+            TerminalError("INTERNAL", f"A defect of AIOS itself stopped the start; see {where}.")
+        )
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -108,10 +113,12 @@ class Launcher:
         self._stop_event.set()
 
     def _prepare(self, stack: AsyncExitStack) -> None:
-        """What needs no service: places, locks, logs, ports. In the order in which a person would want to hear of it."""
+        """What needs no service (places, locks, logs, ports), in the order in which a person wants to hear of it."""
         settings = self._settings
         datadir.prepare(settings.data_dir)
-        stack.enter_context(datadir.Lock(settings.data_dir, tuple(self._modules), alone=settings.target == modules.ALL))
+        stack.enter_context(
+            datadir.Lock(settings.data_dir, tuple(self._modules), alone=settings.target == modules.ALL)
+        )
         places.open_log(settings)
         if settings.otlp_endpoint:
             tracing.export_to(settings.otlp_endpoint, settings.trace_ratio)
@@ -129,40 +136,50 @@ class Launcher:
         assert self._bus is not None
         create: Callable[[Context], Service] = import_module(module.package).create
         bus = await buses.connect(self._bus, name)
-        service = create(
-            Context(
-                service=name,
-                instance=f"{socket.gethostname()}-{os.getpid()}",
-                workspace=self._settings.workspace,
-                data_dir=self._settings.data_dir,
-                options=self._options(module),
-                bus=bus,
-                open_store=self._open_store,
-                now_ms=now_ms,
-                mint=mint,
-            )
+        context = Context(
+            service=name,
+            instance=f"{socket.gethostname()}-{os.getpid()}",
+            workspace=self._settings.workspace,
+            data_dir=self._settings.data_dir,
+            options=self._options(module),
+            bus=bus,
+            open_store=partial(self._open_store, name),
+            now_ms=now_ms,
+            mint=mint,
         )
-        await answer_health(bus, name, self._settings.workspace, service.health)
+        try:
+            service = create(context)
+            await answer_health(bus, name, self._settings.workspace, service.health)
+        except BaseException:
+            await bus.close(0)
+            raise
         return _Connected(service, bus, module.door)
 
-    async def _open_store(self, name: str) -> Store:
+    async def _open_store(self, service: str, name: str) -> Store:
         from aios_runtime.store.sqlite import open_store
 
-        return await open_store(self._settings.data_dir / f"{name}.db")
+        return await open_store(self._settings.data_dir / f"{name}.db", service=service, now_ms=now_ms)
 
     def _options(self, module: modules.Module) -> dict[str, str]:
+        """A service's options; what this launcher only presumes gives way to the options file and the environment."""
         settings = self._settings
-        values = {
+        said = {
             "host": settings.host,
             "grpc_port": str(self._grpc.port),
             "http_port": str(self._http.port),
-            "token_file": str(settings.tokens),
-            "files_root": str(settings.files),
+            "token_file": str(settings.token_file or ""),
+            "files_root": str(settings.files_root.resolve()) if settings.files_root else "",
             "resources": str(settings.resources.resolve()) if settings.resources else "",
         }
-        given = {option: values[setting] for option, setting in module.options.items() if values.get(setting)}
-        given |= settings.options.get(module.name, {})
-        return options.merge(module.name, self._file.get(module.name, {}), settings.environ, given)
+        presumed = {"files_root": str(settings.files)}
+        given = {option: said[setting] for option, setting in module.options.items() if said[setting]}
+        base = {
+            option: presumed[setting] for option, setting in module.options.items() if setting in presumed
+        }
+        file = base | self._file.get(module.name, {})
+        return options.merge(
+            module.name, file, settings.environ, {**given, **settings.options.get(module.name, {})}
+        )
 
     def _announce(self, stack: AsyncExitStack) -> None:
         settings = self._settings
@@ -204,15 +221,18 @@ class _Connected:
         self._service = service
         self._bus = bus
         self._door = door
+        self._started = False
 
     async def start(self) -> None:
+        self._started = True
         await self._service.start()
 
     async def stop(self) -> None:
         try:
             if not self._door:
                 await self._bus.close(BUS_GRACE_SECONDS)
-            await self._service.stop()
+            if self._started:
+                await self._service.stop()
         finally:
             await self._bus.close(BUS_GRACE_SECONDS)
 

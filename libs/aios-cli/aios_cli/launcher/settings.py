@@ -101,15 +101,23 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: object) -
     ports = {"grpc_port": "AIOS_GRPC_PORT", "http_port": "AIOS_HTTP_PORT", "probe_port": "AIOS_PROBE_PORT"}
     values: dict[str, object] = {"data_dir": default_data_dir(environ)}
     values |= {name: environ[variable] for name, variable in texts.items() if environ.get(variable)}
-    values |= {name: Path(environ[variable]).expanduser() for name, variable in paths.items() if environ.get(variable)}
-    values |= {name: _port(variable, environ[variable]) for name, variable in ports.items() if environ.get(variable)}
+    values |= {
+        name: Path(environ[variable]).expanduser()
+        for name, variable in paths.items()
+        if environ.get(variable)
+    }
+    values |= {
+        name: _port(variable, environ[variable]) for name, variable in ports.items() if environ.get(variable)
+    }
     if environ.get("AIOS_TRACE_RATIO"):
         values["trace_ratio"] = _ratio(environ["AIOS_TRACE_RATIO"])
     values |= {name: value for name, value in given.items() if value is not None}
     settings = ServeSettings(environ=environ, **values)  # type: ignore[arg-type]
     check_name(settings.workspace, "workspace")
     if settings.log not in ("auto", "file", "stderr"):
-        raise TerminalError("INVALID_ARGUMENT", f"log is {settings.log!r}; use auto, file or stderr.", field="log")
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"log is {settings.log!r}; use auto, file or stderr.", field="log"
+        )
     return settings
 
 

@@ -18,7 +18,9 @@ _DIFF_STYLES: Final = {"+": "green", "-": "red", "@": "cyan"}
 _PAGES: Final = ("text/html", "image/", "application/pdf")
 
 
-def approval(item: Approval, documents: Sequence[Document], now_ms: int, max_lines: int = MAX_LINES) -> RenderableType:
+def approval(
+    item: Approval, documents: Sequence[Document], now_ms: int, max_lines: int = MAX_LINES
+) -> RenderableType:
     """The whole of an approval, or the questions that it asks."""
     parts: list[RenderableType] = [_heading(item), *_reasons(item, now_ms)]
     for document in documents:
@@ -70,7 +72,9 @@ def shown(document: Document, max_lines: int) -> Iterator[RenderableType]:
     lines = list(_diff(before, text)) if before else [Text(words.clean(line)) for line in text.splitlines()]
     yield from lines[:max_lines]
     if len(lines) > max_lines:
-        yield Text(f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow")
+        yield Text(
+            f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow"
+        )
 
 
 def _heading(item: Approval) -> Text:
@@ -93,7 +97,9 @@ def _reasons(item: Approval, now_ms: int) -> Iterator[RenderableType]:
     if item.expire_time_ms and item.state == ApprovalState.APPROVAL_STATE_OPEN:
         table.add_row("decide", words.until(item.expire_time_ms, now_ms))
     if item.decided_by:
-        table.add_row("decided", f"{words.ago(item.decide_time_ms, now_ms)} by {words.clean(item.decided_by)}")
+        table.add_row(
+            "decided", f"{words.ago(item.decide_time_ms, now_ms)} by {words.clean(item.decided_by)}"
+        )
     if item.note:
         table.add_row("note", words.clean(item.note))
     if item.arguments_sha256 and item.kind == ApprovalKind.APPROVAL_KIND_GATE:

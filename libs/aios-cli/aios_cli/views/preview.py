@@ -36,7 +36,9 @@ def page(item: Approval, documents: Sequence[Document]) -> str:
     for document in documents:
         size = words.size(len(document.content))
         parts.append(f"<h2>{_text(document.verb)} {_text(document.place)} ({size})</h2>{_body(document)}")
-    parts.append(f"<p>To decide: <code>aios approval approve {words.short(item.approval_id)}</code></p></body></html>")
+    parts.append(
+        f"<p>To decide: <code>aios approval approve {words.short(item.approval_id)}</code></p></body></html>"
+    )
     return "\n".join(parts)
 
 

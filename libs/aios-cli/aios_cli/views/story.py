@@ -25,7 +25,12 @@ _ICONS: Final = {
     "undone": ("↶", "blue"),
     "info": ("·", "dim"),
 }
-_SIGNS: Final = {"create": ("+", "green"), "update": ("~", "yellow"), "delete": ("-", "red"), "append": ("+", "green")}
+_SIGNS: Final = {
+    "create": ("+", "green"),
+    "update": ("~", "yellow"),
+    "delete": ("-", "red"),
+    "append": ("+", "green"),
+}
 _STATE_STYLES: Final = {
     RunState.RUN_STATE_SUCCEEDED: "green",
     RunState.RUN_STATE_FAILED: "red",
@@ -34,7 +39,9 @@ _STATE_STYLES: Final = {
 }
 
 
-def story(run: api_pb2.Run, entries: Sequence[api_pb2.TimelineEntry], zone: tzinfo | None = None) -> RenderableType:
+def story(
+    run: api_pb2.Run, entries: Sequence[api_pb2.TimelineEntry], zone: tzinfo | None = None
+) -> RenderableType:
     """The run from its beginning: who did what and why, what changed, how long it took and what it cost."""
     parts: list[RenderableType] = [heading(run), Text()]
     today = ""
@@ -70,7 +77,9 @@ def line(item: api_pb2.TimelineEntry, zone: tzinfo | None = None) -> Table:
     table.add_column(ratio=1, overflow="fold")
     table.add_column(justify="right", no_wrap=True, style="dim")
     what = Text(words.clean(item.who), style="bold")
-    what.append(" " + words.clean(item.what), style="not bold" if item.tone not in ("problem", "waiting") else style)
+    what.append(
+        " " + words.clean(item.what), style="not bold" if item.tone not in ("problem", "waiting") else style
+    )
     table.add_row(words.clock(item.time_ms, zone), Text(icon, style=style), what, _spent(item))
     if item.why:
         table.add_row("", "", Text(_shortened(words.clean(item.why), MAX_WHY_CHARS), style="dim"), "")
@@ -140,7 +149,9 @@ def _inputs(run: api_pb2.Run) -> str:
     data = shapes.value_json(run.input)
     if not isinstance(data, dict):
         return ""
-    plain = [str(value) for value in data.values() if isinstance(value, str | int) and not isinstance(value, bool)]
+    plain = [
+        str(value) for value in data.values() if isinstance(value, str | int) and not isinstance(value, bool)
+    ]
     return _shortened(words.clean(" · ".join(plain)), MAX_INPUT_CHARS)
 
 

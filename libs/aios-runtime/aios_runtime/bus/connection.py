@@ -3,18 +3,21 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
-from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 from nats.nuid import NUID
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus import subjects, topology
+from aios_runtime.bus.answers import Answers, Listener, fitting
 from aios_runtime.bus.consumer import PullConsumer
 from aios_runtime.bus.endpoint import Credentials
-from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Answer, Batch, Delivery, Message
-from aios_runtime.bus.replies import pack, unpack
+from aios_runtime.bus.port import Answer, Batch, Delivery, Message, Receive
+from aios_runtime.bus.replies import unpack
 from aios_runtime.bus.session import Session, Waiting, check_size, lost
 from aios_runtime.bus.subjects import HEADER_REPLY
 from aios_runtime.bus.tracing import PassThrough, Tracing
@@ -22,10 +25,10 @@ from aios_runtime.bus.tracing import PassThrough, Tracing
 WINDOW_MESSAGES: Final = 512  # unconfirmed at once in a publish
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 WINDOWS: Final = 4  # publishes that have messages unconfirmed at once; the others wait
-ANSWERS_AT_ONCE: Final = 64
-ANSWERS_WAITING: Final = 1024  # questions past these are dropped: who asked gets DEADLINE_EXCEEDED
 RECONNECT_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-SETTLE_SECONDS: Final = 10.0  # an acknowledgement waits so long for a new connection; then the message comes again
+SETTLE_SECONDS: Final = (
+    10.0  # an acknowledgement waits so long for a new connection; then the message comes again
+)
 VERIFY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 FLUSH_SECONDS: Final = 5.0
 TELL_AGAIN_SECONDS: Final = 0.5
@@ -58,11 +61,12 @@ class NatsBus:
         self._verified = asyncio.Event()
         self._connected = asyncio.Event()
         self._windows = asyncio.Semaphore(WINDOWS)
-        self._answers: list[_Answers] = []
+        self._subscriptions: list[Answers | Listener] = []
         self._consumers: list[PullConsumer] = []
         self._commands: dict[str, _Command] = {}
         self._tokens = count(1)
         self._callbacks: list[Callable[[bool], Awaitable[None]]] = []
+        self._closers: list[Callable[[], Awaitable[None]]] = []
         self._keeper: asyncio.Task[None] | None = None
         self._teller: asyncio.Task[None] | None = None
         self._suspected = asyncio.Event()
@@ -89,12 +93,19 @@ class NatsBus:
         Raises BUS_FAILED, UNAUTHENTICATED.
         """
         bus = cls(
-            credentials, service=service, connectors=connectors, tracing=tracing, declares=declares, replicas=replicas
+            credentials,
+            service=service,
+            connectors=connectors,
+            tracing=tracing,
+            declares=declares,
+            replicas=replicas,
         )
         bus._keeper = asyncio.create_task(bus._keep(), name=f"bus {service}")
         bus._teller = asyncio.create_task(bus._tell(), name=f"bus news {service}")
         ready = asyncio.create_task((bus._verified if bus._declares else bus._connected).wait())
-        done, _ = await asyncio.wait([ready, bus._keeper], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            [ready, bus._keeper], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+        )
         if ready in done:
             return bus
         ready.cancel()
@@ -130,14 +141,17 @@ class NatsBus:
                 return unpack(await command.waiting.future)
         except TimeoutError:
             raise RetryableError(
-                "DEADLINE_EXCEEDED", f"{subjects.template(message.subject)} was not answered within {timeout:g} s."
+                "DEADLINE_EXCEEDED",
+                f"{subjects.template(message.subject)} was not answered within {timeout:g} s.",
             ) from None
         finally:
             self._commands.pop(token, None)
             if self._session is not None:
                 self._session.forget_reply(token)
 
-    async def ask(self, subject: str, data: bytes, timeout: float, headers: Mapping[str, str] | None = None) -> bytes:
+    async def ask(
+        self, subject: str, data: bytes, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         message = Message(subject, data, headers=headers or {})
         return unpack(await self._alive().request(subject, data, self._headers(message), timeout))
 
@@ -146,44 +160,87 @@ class NatsBus:
         if not inbox.startswith("aios.inbox."):
             return  # nobody waits, or the sender wants us to speak elsewhere in our name
         try:
-            await self._alive().send(inbox, _fitting(inbox, payload))
+            await self._alive().send(inbox, fitting(inbox, payload))
         except RetryableError:
             log.debug("an answer found no bus; who waits asks again")
 
     async def answer(self, subject: str, handler: Answer, *, queue: str) -> None:
-        answers = _Answers(subject, handler, queue, self.tracing)
-        self._answers.append(answers)
-        if self._session is not None and self._session.alive:
-            await answers.attach(self._session)
-            await self._session.flush(FLUSH_SECONDS)  # whoever asks from now on is answered
+        answers = Answers(subject, handler, queue, self.tracing)
+        self._subscriptions.append(answers)
+        await self._attach_now(answers)
 
     async def consume(self, consumer: str, handler: Batch, *, batch: int, slots: int, calls: int = 8) -> None:
-        known = {entry.name: entry for entry in topology.consumers(self._connectors)}
-        if consumer not in known:
-            raise TerminalError(
-                "INVALID_ARGUMENT", f"{consumer!r} is no consumer of the topology; there are {', '.join(sorted(known))}."
-            )
-        pull = PullConsumer(self, known[consumer], self._inbox, handler, batch=batch, slots=slots, calls=calls)
+        entry = self.consumer(consumer)
+        pull = PullConsumer(self, entry, self._inbox, handler, batch=batch, slots=slots, calls=calls)
         self._consumers.append(pull)
         if self._session is not None and self._verified.is_set():
             await pull.attach(self._session)
+
+    async def subscribe(self, consumer: str, handler: Receive) -> None:
+        from aios_runtime.bus.durable import (
+            DurableSubscriber,
+        )  # only where it is used: its library is slow to load
+
+        await DurableSubscriber(self, self.consumer(consumer), handler).start()
+
+    async def listen(self, subject: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
+        listener = Listener(subject, handler)
+        self._subscriptions.append(listener)
+        await self._attach_now(listener)
+
+    async def _attach_now(self, subscription: "Answers | Listener") -> None:
+        session = self._session
+        if session is not None and session.alive:
+            await subscription.attach(session)
+            await session.flush(FLUSH_SECONDS)  # whatever is sent from now on arrives
+
+    def consumer(self, name: str) -> topology.Consumer:
+        """An entry of the topology's table. Raises INVALID_ARGUMENT."""
+        known = {entry.name: entry for entry in topology.consumers(self._connectors)}
+        if name not in known:
+            names = ", ".join(sorted(known))
+            raise TerminalError(
+                "INVALID_ARGUMENT", f"{name!r} is no consumer of the topology; there are {names}."
+            )
+        return known[name]
+
+    @property
+    def credentials(self) -> Credentials:
+        """How it connects, for what must hold a connection of its own."""
+        return self._credentials
+
+    async def until_there(self, consumer: topology.Consumer) -> None:
+        """Wait until the broker has the consumer. Raises BUS_FAILED when the connection is lost meanwhile."""
+        await self._verified.wait()
+        js = self._alive().jetstream()
+        for attempt in count():
+            try:
+                await js.consumer_info(consumer.stream, consumer.name)
+                return
+            except (NotFoundError, ServiceUnavailableError):
+                await asyncio.sleep(VERIFY_SECONDS[min(attempt, len(VERIFY_SECONDS) - 1)])
+                self._alive()
+            except (NatsError, OSError) as error:
+                raise lost() from error
+
+    def on_close(self, callback: Callable[[], Awaitable[None]]) -> None:
+        self._closers.append(callback)
 
     def on_restart(self, callback: Callable[[bool], Awaitable[None]]) -> None:
         self._callbacks.append(callback)
 
     async def close(self, grace: float = 5.0) -> None:
         self._closing = True
+        await asyncio.gather(*(callback() for callback in self._closers))
         await asyncio.gather(*(consumer.close(grace) for consumer in self._consumers))
-        await asyncio.gather(*(answers.close(grace) for answers in self._answers))
+        await asyncio.gather(*(subscription.close(grace) for subscription in self._subscriptions))
         tasks = [task for task in (self._keeper, self._teller) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._session is not None:
-            try:
+            with suppress(RetryableError):
                 await self._session.flush(max(grace, 0.1))
-            except RetryableError:
-                pass
             await self._session.close()
 
     async def acknowledge(self, session: Session, incarnation: str, reply: str, payload: bytes) -> None:
@@ -196,10 +253,8 @@ class NatsBus:
             except TimeoutError:
                 return
         if self._session is not None and self._incarnation == incarnation:
-            try:
+            with suppress(RetryableError):  # it comes again; that is what at least once means
                 await self._session.send(reply, payload)
-            except RetryableError:
-                pass  # it comes again; that is what at least once means
 
     def suspect(self) -> None:
         """Something is missing: look whether the broker has lost its streams."""
@@ -227,7 +282,8 @@ class NatsBus:
                 if session is None:
                     raise lost()
                 session.expect_reply(token, command.waiting)
-                return await session.store([(command.message, command.headers)])
+                await session.store([(command.message, command.headers)])
+                return
             except RetryableError:
                 await asyncio.sleep(RECONNECT_SECONDS[min(attempt, len(RECONNECT_SECONDS) - 1)])
 
@@ -254,8 +310,8 @@ class NatsBus:
         lost_again = asyncio.ensure_future(session.lost.wait())
         verifying = asyncio.create_task(self._verify_always(session), name="verify the bus")
         try:
-            for answers in self._answers:
-                await answers.attach(session)
+            for subscription in self._subscriptions:
+                await subscription.attach(session)
             await session.flush(FLUSH_SECONDS)
             self._connected.set()
             await asyncio.wait([lost_again, verifying], return_when=asyncio.FIRST_COMPLETED)
@@ -333,63 +389,6 @@ class _Command:
 
     def __init__(self, message: Message, headers: Mapping[str, str], waiting: Waiting) -> None:
         self.message, self.headers, self.waiting = message, headers, waiting
-
-
-class _Answers:
-    """Questions on one subject, at most `ANSWERS_AT_ONCE` at once."""
-
-    def __init__(self, subject: str, handler: Answer, queue: str, tracing: Tracing) -> None:
-        self._subject, self._handler, self._queue, self._tracing = subject, handler, queue, tracing
-        self._places = asyncio.Semaphore(ANSWERS_AT_ONCE)
-        self._running: set[asyncio.Task[None]] = set()
-
-    async def attach(self, session: Session) -> None:
-        async def asked(message: Msg) -> None:
-            await self._places.acquire()
-            task = asyncio.create_task(self._answer(session, message), name=f"answer {self._subject}")
-            self._running.add(task)
-            task.add_done_callback(self._answered)
-
-        await session.subscribe(self._subject, asked, queue=self._queue, limit=ANSWERS_WAITING)
-
-    async def close(self, grace: float) -> None:
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=grace)
-            for task in late:
-                task.cancel()
-
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._places.release()
-
-    async def _answer(self, session: Session, message: Msg) -> None:
-        headers = message.headers or {}
-        try:
-            with self._tracing.span("answer", subjects.template(message.subject), headers):
-                result: bytes | AiosError = await self._handler(message.data, headers)
-        except AiosError as error:
-            result = error
-        except Exception as error:
-            log.exception("a question failed by a defect", extra={"subject": subjects.template(message.subject)})
-            result = TerminalError("INTERNAL", f"The answering service failed by a defect ({type(error).__name__}).")
-        try:
-            await session.send(message.reply, _fitting(message.subject, result))
-        except RetryableError:
-            log.debug("an answer found no bus; who waits asks again")
-
-
-def _fitting(subject: str, result: bytes | AiosError) -> bytes:
-    """The encoded Reply, or one that says that the answer is too large."""
-    data = pack(result)
-    if len(data) <= MAX_MESSAGE_BYTES:
-        return data
-    return pack(
-        TerminalError(
-            "TOO_LARGE",
-            f"The answer to {subjects.template(subject)} has {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed."
-            " Ask for less at once.",
-        )
-    )
 
 
 def _windows(

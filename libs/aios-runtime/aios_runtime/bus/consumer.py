@@ -10,12 +10,10 @@ from typing import Final, Protocol
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from aios.bus.v1.bus_pb2 import DeadLetter
-from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_core.minting import now_ms
+from aios_core.errors import AiosError, RetryableError
 from aios_runtime.bus import subjects
-from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Batch, Message
-from aios_runtime.bus.replies import error_to_proto
+from aios_runtime.bus.failures import dead_letter, verdict
+from aios_runtime.bus.port import Batch, Message
 from aios_runtime.bus.session import Session
 from aios_runtime.bus.topology import Consumer
 from aios_runtime.bus.tracing import Tracing
@@ -24,11 +22,6 @@ FETCH_SECONDS: Final = 60.0  # how long a fetch waits at the server before it is
 HEARTBEAT_SECONDS: Final = 5.0  # the server says this often that the fetch still waits
 SILENCE_SECONDS: Final = 12.5  # without a sign of it the fetch is lost, and another one is sent
 MISSING_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again for a consumer that isn't there yet
-RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # by deliveries: before a failed message comes again
-BUG_DELIVERIES: Final = 5  # so often is tried what fails by a defect; then it is a dead letter
-DEAD_LETTER_DATA_BYTES: Final = MAX_MESSAGE_BYTES - 16 * 1024  # more of a message is cut off
-DEAD_LETTER_HEADERS: Final = 32
-DEAD_LETTER_TEXT_CHARS: Final = 256
 
 _ACK: Final = b"+ACK"
 _NAK: Final = b"-NAK"
@@ -121,7 +114,15 @@ class PullConsumer:
     """Fetches for one consumer and hands what comes to its handler. `attach` it to every new session."""
 
     def __init__(
-        self, owner: Owner, consumer: Consumer, inbox: str, handler: Batch, *, batch: int, slots: int, calls: int
+        self,
+        owner: Owner,
+        consumer: Consumer,
+        inbox: str,
+        handler: Batch,
+        *,
+        batch: int,
+        slots: int,
+        calls: int,
     ) -> None:
         if batch < 1 or slots < 1 or calls < 1:
             raise ValueError("batch, slots and calls are at least 1")
@@ -174,9 +175,14 @@ class PullConsumer:
         """Keep it as a dead letter. Raises BUS_FAILED when it could not be stored."""
         log.error(
             "a message can't be handled and is kept as a dead letter",
-            extra={"consumer": self._consumer.name, "subject": delivery.subject, "code": error.code, "why": error.message},
+            extra={
+                "consumer": self._consumer.name,
+                "subject": delivery.subject,
+                "code": error.code,
+                "why": error.message,
+            },
         )
-        letter = dead_letter(delivery, error)
+        letter = dead_letter(delivery.subject, delivery.data, delivery.headers, delivery.deliveries, error)
         subject = subjects.dead_letter(self._consumer.service, self._consumer.handler)
         await self._owner.publish([Message(subject, letter.SerializeToString())])
 
@@ -208,7 +214,10 @@ class PullConsumer:
             try:
                 if session is not None and session.alive:
                     if self._asked and loop.time() - self._heard > SILENCE_SECONDS:
-                        log.warning("the bus is silent on a fetch; fetching anew", extra={"consumer": self._consumer.name})
+                        log.warning(
+                            "the bus is silent on a fetch; fetching anew",
+                            extra={"consumer": self._consumer.name},
+                        )
                         self._owner.suspect()
                         self._reset()
                     await self._order(session)
@@ -256,7 +265,11 @@ class PullConsumer:
 
     def received(self, session: Session, fetch: str, message: Msg) -> None:
         """A message, or what the server says of a fetch."""
-        if session is not self._session or fetch != f"{self._inbox}.{self._fetches}" or self._subscription is None:
+        if (
+            session is not self._session
+            or fetch != f"{self._inbox}.{self._fetches}"
+            or self._subscription is None
+        ):
             return
         self._heard = asyncio.get_running_loop().time()
         if message.headers and "Status" in message.headers and not message.reply.startswith("$JS.ACK."):
@@ -320,28 +333,27 @@ class PullConsumer:
         try:
             with self._owner.tracing.span("process", subjects.template(first.subject), headers):
                 await self._handler(deliveries)
-            return
-        except RetryableError as error:
-            wait = error.retry_after
-            for delivery in deliveries:
-                await delivery.retry(_delay(delivery) if wait is None else wait)
-            return
-        except TerminalError as error:
-            failure: AiosError = error
         except Exception as error:
-            log.exception("a handler failed by a defect", extra={"consumer": self._consumer.name, "messages": len(deliveries)})
-            failure = TerminalError("INTERNAL", f"{type(error).__name__}: {error}"[:1000])
-        await self._single_out([d for d in deliveries if not d.settled], failure, alone=len(deliveries) == 1)
+            if not isinstance(error, AiosError):
+                log.exception(
+                    "a handler failed by a defect",
+                    extra={"consumer": self._consumer.name, "messages": len(deliveries)},
+                )
+            await self._judge([delivery for delivery in deliveries if not delivery.settled], error)
 
-    async def _single_out(self, deliveries: Sequence[Delivered], failure: AiosError, *, alone: bool) -> None:
-        """One bad message must not take the others of its batch with it: each is tried by itself."""
-        if not alone:
+    async def _judge(self, deliveries: Sequence[Delivered], error: Exception) -> None:
+        """What fails for now comes again. Otherwise one bad message must not take the others with it: each is tried by
+        itself."""
+        if len(deliveries) > 1 and not isinstance(error, RetryableError):
             for delivery in deliveries:
                 await self._attempt([delivery])
-        elif deliveries and failure.code == "INTERNAL" and deliveries[0].deliveries < BUG_DELIVERIES:
-            await deliveries[0].retry(_delay(deliveries[0]))
-        elif deliveries:
-            await deliveries[0].dead(failure)
+            return
+        for delivery in deliveries:
+            decided = verdict(error, delivery.deliveries)
+            if isinstance(decided, AiosError):
+                await delivery.dead(decided)
+            else:
+                await delivery.retry(decided)
 
 
 class _Receiver:
@@ -354,26 +366,6 @@ class _Receiver:
 
     async def receive(self, message: Msg) -> None:
         self._consumer.received(self._session, self._fetch, message)
-
-
-def dead_letter(delivery: Delivered, error: AiosError) -> DeadLetter:
-    """What is kept of a message that can't be handled; a longer one is cut, which the reason then says."""
-    reason = error_to_proto(error)
-    if len(delivery.data) > DEAD_LETTER_DATA_BYTES:
-        reason.details["cut_from_bytes"] = str(len(delivery.data))
-    headers = list(delivery.headers.items())[:DEAD_LETTER_HEADERS]
-    return DeadLetter(
-        subject=delivery.subject,
-        data=delivery.data[:DEAD_LETTER_DATA_BYTES],
-        headers={name[:DEAD_LETTER_TEXT_CHARS]: text[:DEAD_LETTER_TEXT_CHARS] for name, text in headers},
-        reason=reason,
-        time_ms=now_ms(),
-        deliveries=delivery.deliveries,
-    )
-
-
-def _delay(delivery: Delivered) -> float:
-    return RETRY_SECONDS[min(delivery.deliveries, len(RETRY_SECONDS)) - 1]
 
 
 async def _end(subscription: Subscription) -> None:

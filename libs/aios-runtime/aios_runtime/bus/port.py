@@ -58,6 +58,8 @@ class Delivery(Protocol):
 
 Batch = Callable[[Sequence[Delivery]], Awaitable[None]]
 Answer = Callable[[bytes, Mapping[str, str]], Awaitable[bytes]]
+Receive = Callable[[str, bytes, Mapping[str, str]], Awaitable[None]]
+"""Subject, payload, headers."""
 
 
 class Bus(Protocol):
@@ -76,7 +78,9 @@ class Bus(Protocol):
         its `aios.bus.v1.Reply`. Raises what the reply says, or DEADLINE_EXCEEDED (it may or may not be carried out)."""
         ...
 
-    async def ask(self, subject: str, data: bytes, timeout: float, headers: Mapping[str, str] | None = None) -> bytes:
+    async def ask(
+        self, subject: str, data: bytes, timeout: float, headers: Mapping[str, str] | None = None
+    ) -> bytes:
         """A question by request and reply; raises what the answer says, UNAVAILABLE when nobody answers."""
         ...
 
@@ -99,9 +103,23 @@ class Bus(Protocol):
         else is tried again a few times first. Of a batch that failed so, each is tried by itself."""
         ...
 
+    async def subscribe(self, consumer: str, handler: Receive) -> None:
+        """Serve a durable consumer of the topology with a short handler of single messages, a few at once. A message is
+        acknowledged when the handler returns; what it raises decides as with `consume`. Returns at once."""
+        ...
+
+    async def listen(self, subject: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
+        """Have what is published on a subject from now on, as it comes, one after the other. What is published while
+        there is no connection, or faster than the handler takes it, is missed: a gap in what it says must show it."""
+        ...
+
     def on_restart(self, callback: Callable[[bool], Awaitable[None]]) -> None:
         """Called after each reconnection, with True when the broker's incarnation has changed (it lost what it held).
         One call at a time; a callback that raises RetryableError is called again."""
+        ...
+
+    def on_close(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Called when this bus is closed, before it lets go of anything."""
         ...
 
     async def close(self, grace: float = 5.0) -> None:

@@ -22,7 +22,9 @@ def error_to_proto(error: AiosError) -> Error:
 def error_from_proto(error: Error) -> AiosError:
     """The error that another service sent. A code that isn't in the registry becomes INTERNAL."""
     code = error.code if error.code in REASONS else "INTERNAL"
-    details = {name: text for name, text in error.details.items() if name not in ("code", "message", "retry_after")}
+    details = {
+        name: text for name, text in error.details.items() if name not in ("code", "message", "retry_after")
+    }
     if error.retryable:
         return RetryableError(code, error.message, retry_after=error.retry_after or None, **details)
     return TerminalError(code, error.message, **details)
@@ -40,7 +42,9 @@ def unpack(data: bytes) -> bytes:
     try:
         reply = Reply.FromString(data)
     except DecodeError:
-        raise TerminalError("UNDECODABLE", "The answer is not a Reply; the answering side is another version.") from None
+        raise TerminalError(
+            "UNDECODABLE", "The answer is not a Reply; the answering side is another version."
+        ) from None
     if reply.WhichOneof("result") == "error":
         raise error_from_proto(reply.error)
     return reply.payload

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Final
 
@@ -38,14 +39,20 @@ log = logging.getLogger("aios.bus")
 
 def lost() -> RetryableError:
     """What is raised while there is no server."""
-    return RetryableError("BUS_FAILED", "The message bus is not there now; AIOS reconnects by itself.", retry_after=1.0)
+    return RetryableError(
+        "BUS_FAILED", "The message bus is not there now; AIOS reconnects by itself.", retry_after=1.0
+    )
 
 
 def size_of(message: Message, headers: Mapping[str, str]) -> int:
     """Bytes of a message as the server counts them: headers and payload."""
     if not headers:
         return len(message.data)
-    return 14 + sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items()) + len(message.data)
+    return (
+        14
+        + sum(len(name.encode()) + len(value.encode()) + 4 for name, value in headers.items())
+        + len(message.data)
+    )
 
 
 def check_size(message: Message, headers: Mapping[str, str]) -> None:
@@ -54,8 +61,8 @@ def check_size(message: Message, headers: Mapping[str, str]) -> None:
     if size > MAX_MESSAGE_BYTES:
         raise TerminalError(
             "TOO_LARGE",
-            f"The message for {message.subject} has {size} bytes; at most {MAX_MESSAGE_BYTES} are allowed. Store what is"
-            " large as an artifact and send its pointer.",
+            f"The message for {message.subject} has {size} bytes; at most {MAX_MESSAGE_BYTES} are allowed. Store"
+            " what is large as an artifact and send its pointer.",
             subject=message.subject,
             bytes=str(size),
         )
@@ -91,16 +98,24 @@ class Waiting:
 
 def _nobody(stored: bool, subject: str) -> AiosError:
     if stored:
-        return RetryableError("BUS_FAILED", f"No stream takes {subject} now; the bus is being set up.", retry_after=0.2)
-    return RetryableError("UNAVAILABLE", f"Nobody answers {subject} now; the service is starting or stopped.", retry_after=0.5)
+        return RetryableError(
+            "BUS_FAILED", f"No stream takes {subject} now; the bus is being set up.", retry_after=0.2
+        )
+    return RetryableError(
+        "UNAVAILABLE", f"Nobody answers {subject} now; the service is starting or stopped.", retry_after=0.5
+    )
 
 
 def _refused(data: bytes, subject: str) -> AiosError:
     error = json.loads(data).get("error", {})
     why = str(error.get("description", "no reason given"))
     if error.get("err_code") == _MESSAGE_TOO_LARGE:
-        return TerminalError("TOO_LARGE", f"The bus refuses the message for {subject}: {why}.", subject=subject)
-    return RetryableError("BUS_FAILED", f"The bus can't store the message for {subject}: {why}.", retry_after=1.0)
+        return TerminalError(
+            "TOO_LARGE", f"The bus refuses the message for {subject}: {why}.", subject=subject
+        )
+    return RetryableError(
+        "BUS_FAILED", f"The bus can't store the message for {subject}: {why}.", retry_after=1.0
+    )
 
 
 class Session:
@@ -143,7 +158,9 @@ class Session:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             await session.close()
             if "authorization violation" in str(error).lower():
-                raise TerminalError("UNAUTHENTICATED", f"The bus refuses the password of {credentials.user}.") from None
+                raise TerminalError(
+                    "UNAUTHENTICATED", f"The bus refuses the password of {credentials.user}."
+                ) from None
             raise lost() from error
         return session
 
@@ -157,7 +174,9 @@ class Session:
         """Have `receive` called for every message; past `limit` waiting ones the server's are dropped."""
         return await self._client.subscribe(subject, queue=queue, cb=receive, pending_msgs_limit=limit)
 
-    async def send(self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None) -> None:
+    async def send(
+        self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Hand a message to the connection, and no more. Raises BUS_FAILED."""
         if not self.alive:
             raise lost()
@@ -180,7 +199,9 @@ class Session:
             async with asyncio.timeout(ACK_SECONDS):
                 await waiting.future
         except TimeoutError:
-            raise RetryableError("BUS_FAILED", f"The bus did not confirm {len(messages)} messages in time.") from None
+            raise RetryableError(
+                "BUS_FAILED", f"The bus did not confirm {len(messages)} messages in time."
+            ) from None
         finally:
             self._forget(tokens, waiting)
 
@@ -193,7 +214,9 @@ class Session:
             async with asyncio.timeout(timeout):
                 return await waiting.future
         except TimeoutError:
-            raise RetryableError("DEADLINE_EXCEEDED", f"No answer to {subject} within {timeout:g} s.") from None
+            raise RetryableError(
+                "DEADLINE_EXCEEDED", f"No answer to {subject} within {timeout:g} s."
+            ) from None
         finally:
             self._forget([token], waiting)
 
@@ -214,10 +237,10 @@ class Session:
 
     async def close(self) -> None:
         """Disconnect; who waits gets BUS_FAILED."""
-        try:
+        with suppress(
+            nats.errors.Error, OSError, AssertionError, AttributeError
+        ):  # it may never have been open
             await self._client.close()
-        except (nats.errors.Error, OSError, AssertionError, AttributeError):
-            pass  # it was never open
         await self._on_closed()
 
     def _expect(self, waiting: Waiting) -> str:
@@ -249,7 +272,11 @@ class Session:
         for waiting in set(self._waiting.values()):
             if any(wanted.lower() == subject for wanted in waiting.subjects):
                 waiting.fail(
-                    TerminalError("PERMISSION_DENIED", f"The bus does not let this service use {subject}.", subject=subject)
+                    TerminalError(
+                        "PERMISSION_DENIED",
+                        f"The bus does not let this service use {subject}.",
+                        subject=subject,
+                    )
                 )
 
     async def _on_closed(self) -> None:

@@ -28,11 +28,15 @@ from aios_core.errors import RetryableError, TerminalError
 from aios_runtime.bus import subjects
 from aios_runtime.bus.subjects import STREAM_CMD, STREAM_DLQ, STREAM_EVT, STREAM_IN
 
-TOPOLOGY_OWNER: Final = "orchestrator"  # the one service that makes streams and consumers; the others wait for them
+TOPOLOGY_OWNER: Final = (
+    "orchestrator"  # the one service that makes streams and consumers; the others wait for them
+)
 DEFAULT_CONNECTORS: Final = ("files",)
 
 MEGABYTE: Final = 1024 * 1024
-SERVER_MAX_PAYLOAD_BYTES: Final = 288 * 1024  # a message of MAX_MESSAGE_BYTES still fits as a dead letter around it
+SERVER_MAX_PAYLOAD_BYTES: Final = (
+    288 * 1024
+)  # a message of MAX_MESSAGE_BYTES still fits as a dead letter around it
 # Ids that the broker remembers cost it memory, and a dispatch number makes ids differ anyhow: only quick repeats.
 DUPLICATE_WINDOW_SECONDS: Final = 10.0
 # How long after a worker's death its messages come again. A worker renews it with heartbeats three times as often.
@@ -42,7 +46,6 @@ MAX_WAITING_PULLS: Final = 512  # replicas of a service that wait at once
 ATTEMPTS: Final = 20
 ATTEMPT_SECONDS: Final = 0.25
 API_SECONDS: Final = 5.0
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +182,18 @@ async def _insist(make: Callable[[], Awaitable[None]]) -> None:
     """A server that has just started, or is electing a leader, refuses for a moment."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return await make()
+            await make()
+            return
         except (APIError, NatsTimeoutError, NoRespondersError) as error:
             passing = not isinstance(error, APIError) or error.code is None or error.code >= 500
             if not passing:
-                raise TerminalError("BUS_FAILED", f"The message bus refuses AIOS's configuration: {error}.") from error
+                raise TerminalError(
+                    "BUS_FAILED", f"The message bus refuses AIOS's configuration: {error}."
+                ) from error
             if attempt == ATTEMPTS:
-                raise RetryableError("BUS_FAILED", f"The message bus can't be set up now: {error}.") from error
+                raise RetryableError(
+                    "BUS_FAILED", f"The message bus can't be set up now: {error}."
+                ) from error
             await asyncio.sleep(ATTEMPT_SECONDS)
 
 

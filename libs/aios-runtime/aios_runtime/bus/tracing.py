@@ -15,7 +15,9 @@ class Tracing(Protocol):
         """Put the context of what runs now into a message's headers, unless the sender gave one."""
         ...
 
-    def span(self, operation: str, destination: str, headers: Mapping[str, str]) -> AbstractContextManager[object]:
+    def span(
+        self, operation: str, destination: str, headers: Mapping[str, str]
+    ) -> AbstractContextManager[object]:
         """What runs inside belongs to the trace that `headers` name. `operation` is `process` or `answer`,
         `destination` a subject without what varies."""
         ...

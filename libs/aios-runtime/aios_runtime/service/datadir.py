@@ -16,7 +16,9 @@ MODE: Final = 0o700
 def place_error(problem: OSError, path: Path, what: str) -> AiosError:
     """Why `path` can't be used, as DISK_FULL, READ_ONLY or DATA_DIR. `what` names it, as in "The data directory"."""
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RetryableError("DISK_FULL", f"{what} {path} is on a full disk; free some space and start again.")
+        return RetryableError(
+            "DISK_FULL", f"{what} {path} is on a full disk; free some space and start again."
+        )
     if problem.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return TerminalError("READ_ONLY", f"{what} {path} can't be written; give one that you may write.")
     reason = os.strerror(problem.errno) if problem.errno else str(problem)

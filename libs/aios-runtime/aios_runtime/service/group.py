@@ -11,7 +11,9 @@ from typing import Final
 from aios_core.errors import AiosError
 from aios_runtime.service.port import Health, Service
 
-STOP_SECONDS: Final = 10.0  # for all services together; then the process leaves, which is safe: they recover at start
+STOP_SECONDS: Final = (
+    10.0  # for all services together; then the process leaves, which is safe: they recover at start
+)
 
 Make = Callable[[str], Awaitable[Service]]
 
@@ -27,6 +29,7 @@ class Group:
         self._after = {name: [other for other in needed if other in after] for name, needed in after.items()}
         self._make = make
         self._services: dict[str, Service] = {}
+        self._order: list[str] = []  # in which they were started
         self._variables = {name: copy_context() for name in after}
         self._ready = {name: asyncio.Event() for name in after}
 
@@ -45,7 +48,8 @@ class Group:
         late: list[str] = []
         loop = asyncio.get_running_loop()
         deadline = loop.time() + STOP_SECONDS
-        for name in reversed(list(self._services)):
+        unstarted = [name for name in self._services if name not in self._order]
+        for name in [*unstarted, *reversed(self._order)]:
             service = self._services.pop(name)
             task = loop.create_task(service.stop(), name=f"stop {name}", context=self._variables[name])
             done, _ = await asyncio.wait([task], timeout=max(0.1, deadline - loop.time()))
@@ -53,13 +57,16 @@ class Group:
                 task.cancel()
             if not done or task.exception() is not None:
                 late.append(name)
+        self._order.clear()
         return late
 
     def health(self) -> dict[str, Health]:
         """What each service says of itself, or that it is starting."""
         starting = Health(ready=False, detail="starting")
         return {
-            name: self._services[name].health() if self._ready[name].is_set() and name in self._services else starting
+            name: self._services[name].health()
+            if self._ready[name].is_set() and name in self._services
+            else starting
             for name in self._after
         }
 
@@ -83,6 +90,7 @@ class Group:
     async def _start_one(self, name: str) -> None:
         for needed in self._after[name]:
             await self._ready[needed].wait()
+        self._order.append(name)
         try:
             await self._services[name].start()
         except AiosError as problem:

@@ -22,6 +22,9 @@ async def answer_health(bus: Bus, service: str, workspace: str, health: Callable
         from aios.api.v1 import api_pb2  # only where somebody asks: the API's messages take a while to load
 
         now = health()
-        return api_pb2.ServiceHealth(service=service, ready=now.ready, detail=now.detail).SerializeToString()
+        told = api_pb2.ServiceHealth(
+            service=service, ready=now.ready, detail=now.detail, facts=dict(now.facts or {})
+        )
+        return told.SerializeToString()
 
     await bus.answer(health_subject(service, workspace), answer, queue=service)

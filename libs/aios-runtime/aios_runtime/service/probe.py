@@ -31,7 +31,7 @@ async def serve_probes(host: str, port: int, health: Callable[[], Mapping[str, H
 
 
 def _answer(request: bytes, health: Callable[[], Mapping[str, Health]]) -> bytes:
-    path = (request.split(b" ", 2) + [b"", b""])[1]
+    path = [*request.split(b" ", 2), b"", b""][1]
     if path == b"/livez":
         return _response(200, {"alive": True})
     if path != b"/readyz":

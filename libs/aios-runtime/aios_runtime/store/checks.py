@@ -15,7 +15,7 @@ from aios_runtime.store.port import (
 )
 
 MAX_KEY_CHARS: Final = 512
-MAX_NAME_CHARS: Final = 512  # record names, index names and values, inbox marks
+MAX_NAME_CHARS: Final = 512  # record names, index names and values, inbox marks, subjects and message ids
 MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_OUTBOX_BYTES: Final = MAX_MESSAGE_BYTES - 4096  # the rest is for subject, trace context and framing
 MAX_PARTITION: Final = 32_767
@@ -81,11 +81,17 @@ def _check_event(key: str, event: NewEvent) -> int:
 
 def _check_message(key: str, message: OutboxMessage) -> int:
     size = len(message.data)
-    if message.headers:
-        size += sum(len(name) + len(value) + 4 for name, value in message.headers.items())
+    for name, value in message.headers.items():
+        _check_text("outbox", name)
+        _check_text("outbox", value)
+        size += len(name.encode()) + len(value.encode()) + 4
     if size > MAX_OUTBOX_BYTES:
         raise _too_large("outbox", f"{key} {message.subject}", size, MAX_OUTBOX_BYTES, "bytes")
     _check_name("outbox", key, message.subject)
+    if len(message.message_id) > MAX_NAME_CHARS:
+        raise _too_large(
+            "outbox", message.message_id[:64], len(message.message_id), MAX_NAME_CHARS, "characters"
+        )
     _check_text("outbox", message.message_id)
     return size
 

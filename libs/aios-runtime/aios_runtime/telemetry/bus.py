@@ -16,7 +16,7 @@ class Spans:
         if here and HEADER_TRACE not in headers:
             headers[HEADER_TRACE] = here
 
-    def span(self, operation: str, destination: str, headers: Mapping[str, str]) -> tracing.span:
+    def span(self, operation: str, destination: str, headers: Mapping[str, str]) -> tracing.Span:
         """A span that continues the trace which `headers` name. `operation` is `process` or `answer`."""
         parent = headers.get(HEADER_TRACE, "")
         if not tracing.enabled():

@@ -23,7 +23,9 @@ MAX_LINE_CHARS: Final = 16 * 1024
 MAX_DEPTH: Final = 4
 REDACTED: Final = "[redacted]"
 
-_SECRET_NAME: Final = re.compile(r"token|passw|secret|authorization|api[-_]?key|credential|cookie|nonce", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    r"token|passw|secret|authorization|api[-_]?key|credential|cookie|nonce", re.IGNORECASE
+)
 _SECRET_TEXT: Final = (
     re.compile(r"(?i)\b(?P<keep>(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{6,}"),
     re.compile(
@@ -31,7 +33,7 @@ _SECRET_TEXT: Final = (
         r"[\"']?\s*[:=]\s*[\"']?)(?!(?:bearer|basic)\s)[^\s\"',;&]+"
     ),
     re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
-    re.compile(r"\b(?P<keep>aios_)[A-Za-z0-9_-]{16,}"),
+    re.compile(r"\b(?P<keep>aios[._][A-Za-z0-9-]+[._])[A-Za-z0-9_-]{32,}"),  # a token of ours
     re.compile(r"\b(?P<keep>sk-)[A-Za-z0-9_-]{16,}"),
 )
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -89,7 +91,9 @@ def to_file(path: Path, level: int = logging.INFO) -> None:
     """Log to a file for its owner alone, at most `KEPT_FILES` + 1 files of `MAX_FILE_BYTES`. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    _install(RotatingFileHandler(path, maxBytes=MAX_FILE_BYTES, backupCount=KEPT_FILES, encoding="utf-8"), level)
+    _install(
+        RotatingFileHandler(path, maxBytes=MAX_FILE_BYTES, backupCount=KEPT_FILES, encoding="utf-8"), level
+    )
 
 
 def _install(handler: logging.Handler, level: int) -> None:

@@ -1,13 +1,15 @@
 """The OpenTelemetry side of spans, imported only when traces are exported. One tracer provider a service."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import IdGenerator, RandomIdGenerator, Span, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace import Span, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.propagation import set_span_in_context
@@ -15,6 +17,7 @@ from opentelemetry.trace.propagation import set_span_in_context
 MAX_QUEUED_SPANS: Final = 8192
 MAX_BATCH_SPANS: Final = 512
 MAX_DELAY_MS: Final = 1000
+EXPORT_SECONDS: Final = 2  # a batch that a collector does not take by then is dropped
 MAX_ATTRIBUTES: Final = 32
 MAX_ATTRIBUTE_CHARS: Final = 1024
 
@@ -88,7 +91,12 @@ class Exporter:
         return int(trace, 16) & self._ratio.TRACE_ID_LIMIT < self._ratio.bound
 
     def start(
-        self, name: str, kind: str, parent: str, attributes: Mapping[str, str | int | float | bool], service: str
+        self,
+        name: str,
+        kind: str,
+        parent: str,
+        attributes: Mapping[str, str | int | float | bool],
+        service: str,
     ) -> Recording:
         """A span that starts now."""
         return Recording(self._start(name, kind, parent, attributes, service, None))
@@ -119,9 +127,11 @@ class Exporter:
 
     def shutdown(self) -> None:
         """Send what is queued and stop."""
-        for provider in self._providers.values():
-            provider.shutdown()
+        providers = list(self._providers.values())
         self._providers.clear()
+        if providers:  # at once, since each may wait for a collector that is not there
+            with ThreadPoolExecutor(max_workers=len(providers)) as pool:
+                list(pool.map(TracerProvider.shutdown, providers))
 
     def _start(
         self,
@@ -132,14 +142,14 @@ class Exporter:
         service: str,
         start_ms: int | None,
     ) -> Span:
-        started = self._provider(service).get_tracer("aios").start_span(
+        tracer = self._provider(service).get_tracer("aios")
+        return tracer.start_span(  # type: ignore[return-value] # the SDK's own span, not only the API's
             name,
             context=set_span_in_context(NonRecordingSpan(_remote(parent))),
             kind=_KINDS[kind],
             attributes=dict(attributes),
             start_time=None if start_ms is None else start_ms * 1_000_000,
         )
-        return started  # type: ignore[return-value]
 
     def _provider(self, service: str) -> TracerProvider:
         provider = self._providers.get(service)
@@ -155,7 +165,11 @@ class Exporter:
             )
             provider.add_span_processor(
                 BatchSpanProcessor(
-                    OTLPSpanExporter(endpoint=self._endpoint, insecure=not self._endpoint.startswith("https://")),
+                    OTLPSpanExporter(
+                        endpoint=self._endpoint,
+                        insecure=not self._endpoint.startswith("https://"),
+                        timeout=EXPORT_SECONDS,
+                    ),
                     max_queue_size=MAX_QUEUED_SPANS,
                     max_export_batch_size=MAX_BATCH_SPANS,
                     schedule_delay_millis=MAX_DELAY_MS,

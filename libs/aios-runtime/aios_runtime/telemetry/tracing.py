@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 from aios_core.errors import AiosError
 from aios_runtime.telemetry import identity
@@ -82,63 +82,100 @@ def valid(traceparent: str) -> bool:
     )
 
 
-class span:  # noqa: N801 - reads as a statement: `with span("perform agent")`
+class Span(Protocol):
+    """A piece of work that runs. Inside its block `aios_runtime.tracecontext.current` is its `traceparent`."""
+
+    traceparent: str
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def set(self, name: str, value: Attribute) -> None:
+        """Add an attribute."""
+        ...
+
+    def fail(self, error: BaseException | str) -> None:
+        """Mark the work as failed, with a reason code or an error. An error that leaves the block does so too."""
+        ...
+
+
+def span(
+    name: str, *, kind: Kind = "internal", parent: str = "", attributes: Mapping[str, Attribute] | None = None
+) -> Span:
     """A piece of work: `with span("perform agent", kind="consumer", parent=headers["traceparent"]) as s`.
 
-    Inside, `aios_runtime.tracecontext.current` is this span's `traceparent`. Without `parent` it is a child of what
-    runs now, or begins a trace. `name` is `{operation} {destination template}`; ids belong in attributes. An error
-    that leaves the block marks the span with its reason code.
+    Without `parent` it is a child of what runs now, or begins a trace. `name` is `{operation} {destination template}`;
+    ids belong in attributes.
     """
+    if _exporter is None:
+        return _Passing(parent)
+    return _Recorded(_exporter, name, kind, parent, attributes or {})
 
-    __slots__ = ("_attributes", "_kind", "_name", "_recording", "_token", "traceparent")
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        kind: Kind = "internal",
-        parent: str = "",
-        attributes: Mapping[str, Attribute] | None = None,
-    ) -> None:
-        self._name = name
-        self._kind = kind
-        self._attributes = attributes
-        self._recording: Recording | None = None
-        self._token: Token[str] | None = None
+class _Passing:
+    """A span while traces are not exported: the context goes on, and that is all."""
+
+    __slots__ = ("_token", "traceparent")
+    _token: Token[str]
+
+    def __init__(self, parent: str) -> None:
         self.traceparent = parent
 
     def __enter__(self) -> Self:
-        parent = self.traceparent or current.get()
-        if _exporter is None:
-            self.traceparent = parent or new_trace()
-        else:
-            self._recording = _exporter.start(
-                self._name, self._kind, parent, self._attributes or {}, identity.service.get()
-            )
-            self.traceparent = self._recording.traceparent
+        here = self.traceparent or current.get()
+        if not here:
+            here = new_trace()
+        self.traceparent = here
+        self._token = current.set(here)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        current.reset(self._token)
+
+    def set(self, name: str, value: Attribute) -> None:
+        pass
+
+    def fail(self, error: BaseException | str) -> None:
+        pass
+
+
+class _Recorded:
+    """A span that is exported, if its trace is sampled."""
+
+    __slots__ = ("_recording", "_token", "traceparent")
+    _token: Token[str]
+
+    def __init__(
+        self, exporter: "Exporter", name: str, kind: Kind, parent: str, attributes: Mapping[str, Attribute]
+    ) -> None:
+        self._recording: Recording = exporter.start(
+            name, kind, parent or current.get(), attributes, identity.service.get()
+        )
+        self.traceparent = self._recording.traceparent
+
+    def __enter__(self) -> Self:
         self._token = current.set(self.traceparent)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._token is not None:
-            current.reset(self._token)
-        if self._recording is not None:
-            if error is not None:
-                self.fail(error)
-            self._recording.end()
+        current.reset(self._token)
+        if error is not None:
+            self.fail(error)
+        self._recording.end()
 
     def set(self, name: str, value: Attribute) -> None:
-        """Add an attribute."""
-        if self._recording is not None:
-            self._recording.set(name, value)
+        self._recording.set(name, value)
 
     def fail(self, error: BaseException | str) -> None:
-        """Mark the work as failed, with a reason code or an error."""
-        if self._recording is not None:
-            code = error.code if isinstance(error, AiosError) else error if isinstance(error, str) else "INTERNAL"
-            self._recording.fail(code)
+        code = error.code if isinstance(error, AiosError) else error if isinstance(error, str) else "INTERNAL"
+        self._recording.fail(code)
 
 
 def record(

@@ -1,6 +1,5 @@
 """Between a task's bytes and an action's models, and back into an outcome."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from aios.task.v1.task_pb2 import (
 from aios.task.v1.task_pb2 import Change as ChangeProto
 from aios_core.encoding import decode, encode
 from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_core.hashing import sha256
 from aios_core.labels import meet, outside
 from aios_core.values import Leaf, Plain, Value, label_of, labeled, plain
 from aios_sdk.connector.actions import Arguments, Result, Spec
@@ -29,8 +29,8 @@ MAX_NAMED_FAULTS = 3  # faults of an input that one message names
 
 
 def arguments_sha256(data: bytes) -> bytes:
-    """What an approval binds: the plain SHA-256 of a task's canonical input bytes."""
-    return hashlib.sha256(data).digest()
+    """What an approval binds: the hash of a task's canonical input bytes."""
+    return sha256(data)
 
 
 def arguments(target: str, spec: Spec, data: bytes) -> tuple[Value, Arguments]:

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
-from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, ApprovalBinding, Outcome
+from aios.task.v1.task_pb2 import (
+    MODE_UNDO,
+    STATUS_CONFLICT,
+    STATUS_FAILED,
+    STATUS_SUCCEEDED,
+    ApprovalBinding,
+    Outcome,
+)
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.labels import Trust
 from aios_core.values import Value, label_of
@@ -146,10 +153,12 @@ def undo_key(effect_key: str, task_id: str) -> str:
 
 
 def _settled(entry: LedgerEntry, dispatch: int) -> Replay | Begin:
+    """The recorded outcome; or another try, when nothing was changed and the orchestrator has decided to try again."""
     outcome = entry.outcome
-    if outcome.status == STATUS_FAILED and outcome.error.retryable and dispatch > outcome.dispatch:
-        return Begin()  # nothing was changed then, and the orchestrator has decided to try again
-    return Replay(outcome)
+    untouched = outcome.status == STATUS_FAILED and outcome.error.retryable
+    if entry.mode == MODE_UNDO:  # an undo has no attempt groups: each dispatch may look at what stands now
+        untouched = outcome.status in (STATUS_FAILED, STATUS_CONFLICT)
+    return Begin() if untouched and dispatch > outcome.dispatch else Replay(outcome)
 
 
 def admit(

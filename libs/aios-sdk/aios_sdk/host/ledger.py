@@ -53,7 +53,7 @@ class Ledger:
 
     async def write(self, entry: LedgerEntry, revision: int) -> int:
         """Durably put an entry; returns its new revision. Raises LEASE_LOST (retryable) when another wrote it since."""
-        index = {_INDEX: OPEN} if entry.state == STATE_INTENT else {}
+        index = {_INDEX: OPEN if entry.state == STATE_INTENT else ""}
         head = entry.SerializeToString(deterministic=True)
         write = Write(key=self._prefix + entry.effect_key, expect=revision, head=head, index=index)
         (result,) = await self._store.commit([write])

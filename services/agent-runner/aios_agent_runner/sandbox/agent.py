@@ -28,10 +28,9 @@ def set_environment(scratch: str) -> None:
     os.environ.update(_ENVIRONMENT, HOME=scratch, TMPDIR=scratch)
 
 
-def rehearse() -> None:
-    """Do in small what a call will do, while nobody waits: the pages that it touches are this child's own by then."""
-    json.loads(json.dumps({"a": [1, "é"]}, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-    Path("/") / "in"
+def encode(value: dict[str, Any]) -> bytes:
+    """The JSON of an answer. Raises TypeError, ValueError or RecursionError for what is not JSON."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
 def run(call: socket.socket, header: dict[str, Any], request: bytes) -> None:
@@ -65,7 +64,7 @@ def _invoke(header: dict[str, Any], request: bytes) -> bytes:
     if not isinstance(result, dict):
         raise _BadAnswer(wire.BAD_ANSWER, f"it returned {type(result).__name__}, not a dict")
     try:
-        response = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        response = encode(result)
     except (TypeError, ValueError, RecursionError) as error:
         raise _BadAnswer(wire.BAD_ANSWER, f"its result is not JSON: {_text(error)}") from None
     limit = header["limits"]["output_bytes"]

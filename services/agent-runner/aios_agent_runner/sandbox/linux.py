@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import platform
 import struct
 import sys
 from typing import Final
@@ -50,7 +49,7 @@ LANDLOCK_CREATE: Final = 444
 LANDLOCK_ADD: Final = 445
 LANDLOCK_RESTRICT: Final = 446
 
-MACHINE: Final = platform.machine()
+MACHINE: Final = os.uname().machine
 SUPPORTED: Final = sys.platform == "linux" and MACHINE in _PIVOT_ROOT
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -17,7 +17,7 @@ MAX_NAME_BYTES: Final = 255  # of one component of a file's name
 MAX_NAME_DEPTH: Final = 8  # components of a file's name
 LOG_BYTES: Final = 64 * 1024  # of what an agent prints, kept; the rest is counted and dropped
 
-DEFAULT_PRELOAD: Final = ("collections.abc", "csv", "datetime", "decimal", "io", "math", "pathlib", "statistics", "typing")
+DEFAULT_PRELOAD: Final = ("collections.abc", "csv", "datetime", "decimal", "io", "math", "pathlib", "typing")
 PROMISES: Final = frozenset({"no-network", "no-credentials", "one-process"})
 
 _REFERENCE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)

@@ -80,7 +80,7 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file
-            os.rename(part, target)
+            Path(part).rename(target)
         except BaseException:
             Path(part).unlink(missing_ok=True)
             raise

@@ -62,7 +62,7 @@ def check_name(name: str, field: str) -> str:
         raise TerminalError(
             "PATH_OUTSIDE_ROOT", f"{field} contains '..', which leaves its folder.", field=field
         )
-    if name in ("", ".") or "/" in name or _CONTROL.search(name):
+    if name in ("", ".") or "/" in name or _CONTROL.search(name) or not _is_text(name):
         raise TerminalError(
             "INVALID_ARGUMENT",
             f"{field} has the part {name[:80]!r}; a name is not empty, not '.', and has no slash or control character.",
@@ -77,6 +77,15 @@ def check_name(name: str, field: str) -> str:
             "INVALID_ARGUMENT", f"{field} has a name longer than {MAX_NAME_BYTES} bytes.", field=field
         )
     return name
+
+
+def _is_text(name: str) -> bool:
+    """False for a name on disk that is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_client(name: str) -> str:

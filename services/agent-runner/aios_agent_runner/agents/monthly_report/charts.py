@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from aios_agent_runner.agents.monthly_report.display import clean, grouped, month_name, short_month
 
@@ -161,5 +161,3 @@ def _short(name: str) -> str:
     name = clean(name)
     return name if len(name) <= MAX_LABEL_CHARS else name[: MAX_LABEL_CHARS - 1].rstrip() + "…"
 
-
-__all__ = ["escape", "hours_by_day", "hours_by_month", "hours_by_project"]

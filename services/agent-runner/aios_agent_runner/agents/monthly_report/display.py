@@ -11,12 +11,14 @@ from markupsafe import Markup
 MONTHS: Final = (
     "January February March April May June July August September October November December".split()
 )
+_FORMATS: Final = {"": Markup("{}"), "*": Markup("<em>{}</em>"), "**": Markup("<strong>{}</strong>")}
 _JOINERS = frozenset("\u200c\u200d")
 _THIN = "\u202f"
 _MINUS = "\u2212"
 
-_MARKDOWN = re.compile(r"[\\`*_\[\]|~$]|(?<=\])\(|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|(?<=\])\(|:(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_EMPHASIS = re.compile(r"(\*\*|__|(?<!\w)[*_])(?=\S)(.+?)(?<=\S)\1(?!\w)")
 _LINE_START = re.compile(r"^(?:([-+#=])|(\d{1,9})([.)]))")
 
 
@@ -40,14 +42,46 @@ def markdown(value: object) -> str:
     """The value as Markdown text that stays text: nothing in it is markup, a link, HTML or the end of a table cell."""
     if isinstance(value, Raw):
         return value
-    text = clean(value)
+    return _escaped(clean(value))
+
+
+def _escaped(text: str) -> str:
     return _MARKDOWN.sub(lambda found: "\\" + found.group(), text).translate(_ENTITIES)
+
+
+def _unlisted(found: re.Match[str]) -> str:
+    return f"\\{found[1]}" if found[1] else f"{found[2]}\\{found[3]}"
 
 
 def markdown_line(value: object) -> Raw:
     """The same for text at the start of a line, where a list, a heading or a quotation could begin."""
-    text = markdown(value)
-    return Raw(_LINE_START.sub(lambda found: f"\\{found[1]}" if found[1] else f"{found[2]}\\{found[3]}", text))
+    return Raw(_LINE_START.sub(_unlisted, markdown(value)))
+
+
+def emphasis_html(text: object) -> Markup:
+    """Text of the notes, where **strong** and *emphasis* keep their meaning and nothing else has one."""
+    return Markup("").join(_FORMATS[mark].format(part) for mark, part in _emphasized(clean(text)))
+
+
+def emphasis_markdown(text: object) -> Raw:
+    """The same as Markdown, at the start of a line."""
+    written = "".join(f"{mark}{_escaped(part)}{mark}" for mark, part in _emphasized(clean(text)))
+    return Raw(_LINE_START.sub(_unlisted, written))
+
+
+def _emphasized(text: str) -> list[tuple[str, str]]:
+    """The text in pieces, each with its mark: `**`, `*` or none."""
+    pieces, end = [], 0
+    for found in _EMPHASIS.finditer(text):
+        pieces += [("", text[end : found.start()]), (found[1].replace("_", "*"), found[2])]
+        end = found.end()
+    return [(mark, piece) for mark, piece in [*pieces, ("", text[end:])] if piece]
+
+
+def markdown_number(number: object) -> str:
+    """A decimal string as it is; anything else as text."""
+    text = str(number)
+    return Raw(text) if re.fullmatch(r"[+-]?\d+(?:\.\d+)?", text, re.ASCII) else markdown(text)
 
 
 def month_name(month: str) -> str:
@@ -61,10 +95,10 @@ def short_month(month: str) -> str:
 
 
 def day_name(date: str) -> str:
-    """2026-10-05 as 5 October 2026; anything else as it is."""
+    """2026-10-05 as 5 Oct 2026; anything else as it is."""
     if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
         return date
-    return f"{int(date[8:])} {MONTHS[int(date[5:7]) - 1]} {date[:4]}"
+    return f"{int(date[8:])} {MONTHS[int(date[5:7]) - 1][:3]} {date[:4]}"
 
 
 def grouped(number: object) -> str:
@@ -85,12 +119,6 @@ def signed(number: object) -> str:
     """A change with its sign: + or a true minus; 0 without."""
     value, text = _decimal(number), grouped(number)
     return f"+{text}" if value > 0 else text
-
-
-def share(part: object, largest: object) -> str:
-    """`part` as a percentage of `largest`, for the width of a bar; one decimal place."""
-    whole = _decimal(largest)
-    return format((_decimal(part) / whole * 100).quantize(Decimal("0.1")) if whole else Decimal(0), "f")
 
 
 def _decimal(number: object) -> Decimal:

@@ -20,7 +20,7 @@ from aios_agent_runner.agents.monthly_report.reasons import excerpt
 from aios_agent_runner.agents.monthly_report.rows import TimeRow
 
 LIMIT: Final = Decimal("3.5")
-MIN_ROWS: Final = 3
+MIN_ROWS: Final = 5
 
 _AMOUNT_MAPS: Final = ("billed", "invoiced", "outstanding")
 
@@ -77,7 +77,7 @@ def median(spread: Mapping[Decimal, int]) -> Decimal:
 
 
 def _hours_outlier(row: TimeRow, usual: Decimal, rows: int) -> dict[str, Any]:
-    text = f"{plain(row.hours)} hours on {excerpt(row.project)}; the {rows} earlier rows of the project have {plain(usual)} in the middle."
+    text = f"{plain(row.hours)} {'hour' if row.hours == 1 else 'hours'} on {excerpt(row.project)}; the {rows} earlier rows of the project have {plain(usual)} in the middle."
     return {
         "file": row.file,
         "line": row.line,

@@ -5,7 +5,7 @@ owner: what was not counted and why, what stands out, what was asked and learned
 Everything that came from a file or a model is text here: both formats escape it where it is written.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,25 +85,27 @@ def _changes(month_over_month: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _html() -> SandboxedEnvironment:
-    environment = _environment()
-    environment.autoescape = True
-    environment.filters["text"] = display.clean
+    environment = _environment(
+        autoescape=True, finalize=lambda value: value if isinstance(value, Markup) else display.clean(value)
+    )
     environment.filters["number"] = display.number_html
-    environment.finalize = lambda value: value if isinstance(value, Markup) else display.clean(value)
+    environment.filters["emphasis"] = display.emphasis_html
     return environment
 
 
 def _markdown() -> SandboxedEnvironment:
-    environment = _environment()
-    environment.finalize = display.markdown
-    environment.filters["number"] = lambda number: display.Raw(number)
+    environment = _environment(autoescape=False, finalize=display.markdown)
+    environment.filters["number"] = display.markdown_number
     environment.filters["line"] = display.markdown_line
+    environment.filters["emphasis"] = display.emphasis_markdown
     return environment
 
 
-def _environment() -> SandboxedEnvironment:
+def _environment(*, autoescape: bool, finalize: Callable[[object], str]) -> SandboxedEnvironment:
     environment = SandboxedEnvironment(
         loader=FileSystemLoader(_TEMPLATES),
+        autoescape=autoescape,
+        finalize=finalize,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

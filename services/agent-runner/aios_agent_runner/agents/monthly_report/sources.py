@@ -112,8 +112,8 @@ def _opened(
         if column not in found.columns:
             findings.note(name, f"The file has no column for {column.replace('_', ' ')}.")
     if table.blank_rows:
-        rows = "row" if table.blank_rows == 1 else "rows"
-        findings.note(name, f"{table.blank_rows} {rows} with nothing in them were passed over.")
+        were = "1 row was" if table.blank_rows == 1 else f"{table.blank_rows} rows were"
+        findings.note(name, f"{were} blank and passed over.")
     return Source(name, kind, encoding, table.delimiter, table.headers, found.columns, table.records)
 
 

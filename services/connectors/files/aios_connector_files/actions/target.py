@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
+
 from aios_connector_files import failures
 from aios_connector_files.root import Root, open_file
 from aios_connector_files.swap import LINK, OTHER, Changed, version_of
@@ -19,7 +21,7 @@ class Seen(Result):
     before: str
     mode: int = 0
     mtime_ns: int = 0
-    missing: list[int] = []
+    missing: list[int] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

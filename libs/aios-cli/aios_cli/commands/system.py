@@ -1,0 +1,102 @@
+"""`aios` alone, `aios version` and `aios doctor`: how it all stands."""
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from aios_cli.options import given, shared
+
+if TYPE_CHECKING:
+    from aios_cli.checks import Check
+
+
+def status() -> None:
+    """What needs you, what runs, what it cost."""
+    from aios.api.v1 import api_pb2
+    from aios_cli import shapes, words
+    from aios_cli.output import console, print_json
+    from aios_cli.session import Session
+    from aios_cli.views.status import overview
+    from aios_core.minting import now_ms
+
+    with Session() as session:
+        answer = session.client.call(session.client.system.GetStatus, api_pb2.GetStatusRequest())
+        place = session.client.place
+    if given.json:
+        print_json(
+            {
+                "needs_you": [shapes.approval(item) for item in answer.needs_you],
+                "running": [shapes.run(run, full=False) for run in answer.running],
+                "recent": [shapes.run(run, full=False) for run in answer.recent],
+                "cost_month": words.dollars(answer.cost_month_micros),
+                "cost_total": words.dollars(answer.cost_total_micros),
+                "version": answer.version,
+                "services": [shapes.health(item) for item in answer.services],
+                "address": place.grpc,
+                "data_dir": str(place.data_dir) if place.data_dir else None,
+            }
+        )
+        return
+    console().print(overview(answer, now_ms()))
+
+
+@shared
+def version() -> None:
+    """Print the version."""
+    import platform
+
+    from aios_cli.output import print_json
+    from aios_cli.version import VERSION
+
+    if given.json:
+        print_json({"version": VERSION, "python": platform.python_version()})
+    else:
+        typer.echo(f"aios {VERSION}")
+
+
+@shared
+def doctor() -> None:
+    """Check this machine and the server, and say what to do about what is wrong."""
+    from aios_cli import checks, exits
+    from aios_cli.output import print_json
+
+    found, server = checks.run(given)
+    if given.json:
+        print_json(
+            {
+                "healthy": all(check.ok for check in found),
+                "server": server,
+                "checks": [_shape(c) for c in found],
+            }
+        )
+    else:
+        for check in found:
+            _print(check)
+    if not server:
+        raise typer.Exit(exits.NO_SERVER)
+    if not all(check.ok for check in found):
+        raise typer.Exit(exits.FAILED)
+
+
+def _shape(check: "Check") -> dict[str, Any]:
+    return {
+        "name": check.name,
+        "ok": check.ok,
+        "detail": check.detail,
+        "remedy": check.remedy,
+        "facts": dict(check.facts),
+    }
+
+
+def _print(check: "Check") -> None:
+    from rich.text import Text
+
+    from aios_cli.output import console
+    from aios_cli.words import clean
+
+    icon, style = ("✓", "green") if check.ok else ("✗", "red")
+    console().print(Text.assemble((icon, style), " ", (clean(check.name), "bold"), "  ", clean(check.detail)))
+    for name, text in check.facts.items():
+        console().print(Text(f"    {clean(name)}: {clean(text)}", style="dim"))
+    if not check.ok and check.remedy:
+        console().print(Text(f"    {clean(check.remedy)}", style="yellow"))

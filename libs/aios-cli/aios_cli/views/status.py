@@ -1,0 +1,35 @@
+"""The first screen: what needs you, what runs, what it cost."""
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from aios.api.v1 import api_pb2
+from aios_cli import words
+from aios_cli.views import approval, runs
+
+MAX_RECENT = 5
+
+
+def overview(answer: api_pb2.GetStatusResponse, now_ms: int) -> RenderableType:
+    """What a person wants to know first, in that order."""
+    parts: list[RenderableType] = []
+    if answer.needs_you:
+        parts += [Text("Needs you", style="bold yellow"), approval.listing(list(answer.needs_you), now_ms)]
+        parts.append(Text("See one: aios approval show ID", style="dim"))
+    else:
+        parts.append(Text("Nothing needs you.", style="green"))
+    working = [run for run in answer.running if not run.pending_approvals]
+    if working:
+        parts += [Text(), Text("Runs now", style="bold"), runs.table(working, now_ms)]
+    recent = list(answer.recent)[:MAX_RECENT]
+    if recent:
+        parts += [Text(), Text("Lately", style="bold"), runs.table(recent, now_ms)]
+    if not (answer.needs_you or answer.running or answer.recent):
+        parts.append(Text("No runs yet. Try: aios resource list", style="dim"))
+    month, total = words.dollars(answer.cost_month_micros), words.dollars(answer.cost_total_micros)
+    parts += [Text(), Text(f"Cost ${month} this month, ${total} in all", style="dim")]
+    for service in answer.services:
+        if not service.ready:
+            sentence = f"{service.service} is not well: {service.detail or 'no detail'} (see aios doctor)"
+            parts.append(Text(words.clean(sentence), style="red"))
+    return Group(*parts)

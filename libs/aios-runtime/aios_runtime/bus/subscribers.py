@@ -1,0 +1,77 @@
+"""Event subscribers and the intake of external events."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from google.protobuf.message import DecodeError
+
+from aios.bus.v1.bus_pb2 import EventsFiled
+from aios.event.v1.event_pb2 import ExternalEvent
+from aios_core.errors import TerminalError
+from aios_core.ids import PARTITIONS
+from aios_runtime import cloudevents
+from aios_runtime.bus import subjects
+from aios_runtime.bus.catchup import CatchUp, Handle, LoadPosition
+from aios_runtime.bus.port import Bus
+
+
+class EventSubscriber:
+    """Follows the run events of a workspace: gapless, in order, from the position that the subscriber's state holds.
+
+    A notification is acknowledged when the state contains its events. `consumer` is the durable consumer that brings
+    notifications, such as `memory__run_events`.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        workspace: str,
+        *,
+        consumer: str,
+        load_position: LoadPosition,
+        handle: Handle,
+        partitions: int = PARTITIONS,
+    ) -> None:
+        self._workspace = workspace
+        self._catch_up = CatchUp(bus, workspace, partitions, load_position=load_position, handle=handle)
+        self._bus, self._consumer = bus, consumer
+
+    async def start(self) -> None:
+        """Begin with what was missed. Returns at once; it ends with the bus."""
+        await self._catch_up.start()
+        await self._bus.subscribe(self._consumer, self._notified)
+
+    async def _notified(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
+        if subject.split(".")[5:6] != [self._workspace]:
+            return
+        try:
+            filed = EventsFiled.FromString(data)
+        except DecodeError:
+            raise TerminalError("UNDECODABLE", "This is not an EventsFiled.") from None
+        await self._catch_up.offer(filed)
+
+
+class IntakeSubscriber:
+    """Takes bare external events (`aios.in.<workspace>.<source>.<type>`, CloudEvents) in.
+
+    `handle` returns when the event is committed; then it is acknowledged. What isn't a CloudEvent, or is refused, is a
+    dead letter with the reason.
+    """
+
+    def __init__(self, bus: Bus, workspace: str, handle: Callable[[ExternalEvent], Awaitable[None]]) -> None:
+        self._bus = bus
+        self._workspace = workspace
+        self._handle = handle
+
+    async def start(self) -> None:
+        """Begin. Returns at once; it ends with the bus."""
+        await self._bus.subscribe(subjects.consumer("orchestrator", "intake"), self._arrived)
+
+    async def _arrived(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
+        tokens = subject.split(".")
+        if len(tokens) < 5:
+            raise TerminalError("INVALID_ARGUMENT", f"{subject} is not aios.in.<workspace>.<source>.<type>.")
+        event = cloudevents.from_message(headers, data)
+        event.workspace = tokens[2]
+        event.received_by = "bus"
+        event.traceparent = headers.get(subjects.HEADER_TRACE, "")
+        await self._handle(event)

@@ -1,0 +1,73 @@
+"""A connector on its work lane: the parts that every connector's service is made of."""
+
+from typing import Final
+
+from aios.task.v1.task_pb2 import MODE_SIMULATE, MODE_UNDO, Outcome, Task
+from aios_runtime.artifacts import MemoryArtifacts
+from aios_runtime.bus import subjects
+from aios_runtime.lanes import LaneWorker
+from aios_runtime.service.port import Context
+from aios_runtime.store.port import Store
+from aios_runtime.telemetry.tracing import span
+from aios_sdk.connector import Connector
+from aios_sdk.host.effects import Rules
+from aios_sdk.host.executor import Executor
+from aios_sdk.host.ledger import Ledger
+
+_VERBS: Final = {MODE_SIMULATE: "simulate", MODE_UNDO: "undo"}
+
+
+class ConnectorLane:
+    """Serves the tasks of one connector from the lane `connector-<name>`. At most `slots` run at once."""
+
+    def __init__(
+        self, context: Context, connector: Connector, store: Store, *, slots: int, rules: Rules
+    ) -> None:
+        lane = subjects.connector_lane(connector.name)
+        artifacts = MemoryArtifacts(context.bus, context.workspace, context.mint)
+        self._executor = Executor(
+            connector, Ledger(store, context.workspace), artifacts, context.now_ms, rules
+        )
+        self._worker = LaneWorker(
+            context.bus,
+            service=lane,
+            workspace=context.workspace,
+            lane=lane,
+            perform=self._perform,
+            slots=slots,
+            batch=slots,
+            timeout_is_unknown=True,
+            worker=context.instance,
+        )
+        self._recovered = 0
+
+    async def start(self) -> None:
+        """Settle what was interrupted, then take tasks."""
+        self._recovered = await self._executor.recover()
+        await self._worker.start()
+
+    async def stop(self) -> None:
+        """Let the effects that are under way finish. The bus was closed before."""
+        await self._worker.stop()
+        await self._executor.close()
+
+    async def _perform(self, task: Task) -> Outcome:
+        action = task.target.partition(".")[2]
+        attributes = {"aios.run.id": task.run_id, "aios.step": task.step, "aios.action": task.target}
+        with span(
+            f"{_VERBS.get(task.mode, 'perform')} {action}",
+            kind="consumer",
+            parent=task.traceparent,
+            attributes=attributes,
+        ) as performing:
+            outcome = await self._executor.perform(task)
+            if outcome.HasField("error"):
+                performing.fail(outcome.error.code)
+            return outcome
+
+    def facts(self) -> dict[str, str]:
+        """For `aios doctor`."""
+        return {
+            "tasks at work": str(self._worker.working),
+            "changes found open at start": str(self._recovered),
+        }

@@ -1,0 +1,63 @@
+"""What memory declares of its operations is what they take and give."""
+
+import jsonschema
+import pytest
+
+from aios_core.encoding import decode
+from aios_core.errors import TerminalError
+from aios_core.json_values import to_json
+from aios_core.labels import OWNER
+from aios_core.values import labeled, plain
+from aios_memory.operations import OPERATIONS
+from tests.memory.serving import Memory, fact, make_task, write_task
+
+GOOD = [
+    fact("a", 1),
+    fact(
+        "b",
+        {"x": [1, "2"]},
+        0,
+        authority="authoritative",
+        confidence=1,
+        schema="s/v1",
+        sources=["run:x"],
+        note="why",
+    ),
+    {"kind": "entity", "key": "client/acme", "expect": "any", "value": {"name": "Acme"}},
+]
+BAD = [
+    {},
+    {"writes": []},
+    {"writes": [{"kind": "fact", "key": "a", "expect": 1}]},
+    {"writes": [fact("a", 1, "now")]},
+]
+
+
+@pytest.mark.feature("E1")
+async def test_what_steps_take_and_give_fits_the_declared_schemas(memory: Memory) -> None:
+    write, read = OPERATIONS["memory.write"], OPERATIONS["memory.read"]
+    jsonschema.validate({"writes": GOOD}, write.input)
+    written = await memory.steps.perform(write_task(*GOOD))
+    jsonschema.validate(to_json(plain(decode(written.output))), write.output)
+
+    reads = [
+        {"name": "one", "kind": "fact", "key": "b"},
+        {"name": "none", "kind": "fact", "key": "c"},
+        {"name": "some", "kind": "fact", "prefix": "", "limit": 5, "take": "last"},
+    ]
+    jsonschema.validate({"reads": reads}, read.input)
+    jsonschema.validate(to_json(await memory.read(*reads)), read.output)
+
+
+@pytest.mark.parametrize("value", BAD)
+async def test_what_the_declared_schema_of_a_write_refuses_is_refused(memory: Memory, value: dict) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(value, OPERATIONS["memory.write"].input)
+    with pytest.raises(TerminalError) as caught:
+        await memory.steps.perform(make_task("memory.write", labeled(value, OWNER), run="r", step="s"))
+    assert caught.value.code == "INVALID_ARGUMENT"
+
+
+def test_a_write_is_never_answered_before_it_is_durable(memory: Memory) -> None:
+    assert memory.steps.perform_now(write_task(fact("a", 1))) is None
+    assert {operation.effect for operation in OPERATIONS.values()} == {"read", "reversible"}
