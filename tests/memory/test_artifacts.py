@@ -153,7 +153,7 @@ async def test_uploads_are_bounded_in_number_and_old_ones_make_room(
         ({"sha256": b""}, "INVALID_ARGUMENT"),
         ({"sha256": b"short"}, "INVALID_ARGUMENT"),
         ({"upload_id": "../../etc/passwd\n"}, "INVALID_ARGUMENT"),
-        ({"name": "a\nb"}, "INVALID_ARGUMENT"),
+        ({"name": "x" * 301}, "INVALID_ARGUMENT"),
         ({"media_type": "x" * 201}, "INVALID_ARGUMENT"),
     ],
 )
@@ -210,3 +210,11 @@ async def test_a_damaged_blob_is_not_taken_for_the_artifact(memory: Memory, tmp_
     with pytest.raises(TerminalError) as caught:
         await memory.put(b"bytes")
     assert caught.value.code == "CORRUPT_STORE"
+
+
+async def test_a_file_may_have_any_name(memory: Memory) -> None:
+    pointer = await memory.put(b"rows", name="up-1")
+    assert memory.artifacts.find(pointer.sha256).name == "up-1"
+    odd = "Ma\u0308rz\u00a02026\n👩\u200d💻.csv"
+    await memory.artifacts.put(chunk(b"other", 0, 5, name=odd))
+    assert memory.artifacts.find(hashlib.sha256(b"other").hexdigest()).name == odd.replace("\n", "\ufffd")

@@ -1,6 +1,7 @@
 """Artifacts: content-addressed bytes that pointers name. The blob is durable before anything points to it."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Final
 from weakref import WeakValueDictionary
@@ -17,8 +18,11 @@ MAX_CHUNK_BYTES: Final = 128 * 1024  # of one message, either way
 MAX_UPLOADS: Final = 64  # uploads that are under way at once
 MAX_ARTIFACT_BYTES: Final = 64 * 1024 * 1024
 MAX_UPLOAD_AGE_MS: Final = 3600 * 1000  # since its last chunk; after that an upload is thrown away
-MAX_NAME_CHARS: Final = 200  # of a name or media type
+MAX_NAME_CHARS: Final = 300  # of a name; a file's own has at most 255
+MAX_MEDIA_TYPE_CHARS: Final = 200
 SHA256_BYTES: Final = 32
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 BLOB_STORED: Final = point(
     "memory.blob_stored", "an artifact's bytes are durable, but memory does not know of it yet"
@@ -143,7 +147,7 @@ class Artifacts:
             sha256=request.sha256,
             size=size,
             media_type=request.media_type or "application/octet-stream",
-            name=request.name,
+            name=_CONTROL.sub("\N{REPLACEMENT CHARACTER}", request.name),
             create_time_ms=self._now_ms(),
         )
         await self._store.commit([Write(self._key(request.sha256.hex()), 0, artifact.SerializeToString())])
@@ -171,11 +175,16 @@ def _check(request: memory_pb2.PutArtifactRequest) -> None:
         raise TerminalError(
             "INVALID_ARGUMENT", "sha256 must have 32 bytes; the last chunk needs it.", field="sha256"
         )
-    for field, text in (("name", request.name), ("media_type", request.media_type)):
-        if len(text) > MAX_NAME_CHARS or not text.isprintable():
-            raise TerminalError(
-                "INVALID_ARGUMENT", f"{field} has at most {MAX_NAME_CHARS} printable characters.", field=field
-            )
+    if len(request.name) > MAX_NAME_CHARS:
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"name has at most {MAX_NAME_CHARS} characters.", field="name"
+        )
+    if len(request.media_type) > MAX_MEDIA_TYPE_CHARS or not request.media_type.isprintable():
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"media_type has at most {MAX_MEDIA_TYPE_CHARS} printable characters.",
+            field="media_type",
+        )
 
 
 def _wrong_hash(found: str, promised: str) -> TerminalError:

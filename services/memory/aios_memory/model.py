@@ -8,17 +8,18 @@ from typing import Final
 
 from aios_core.errors import AiosError, TerminalError
 
-MAX_KEY_BYTES: Final = 400  # UTF-8 bytes of a record's key
+MAX_KEY_CHARS: Final = 320  # of a record's key: with what stands around it, it fits into a key of the store
 MAX_KEY_SEGMENTS: Final = 12
 MAX_RECORD_VALUE_BYTES: Final = 20 * 1024  # canonical bytes of a record's value; larger data is an artifact
 MAX_SOURCES: Final = 32  # sources that a write names
 MAX_POINTERS: Final = 32  # artifacts that a record's value points to
-MAX_SOURCE_BYTES: Final = 480  # UTF-8 bytes of a source
+MAX_SOURCE_CHARS: Final = 480
 MAX_CONFIDENCE: Final = 1000  # thousandths
 ANY: Final = -1  # `expect` of a write that takes whatever stands
 ABSENT: Final = 0  # `expect` of a write that needs the record not to exist
 
 _SOURCE: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}:[^\x00-\x1f\x7f]+")
+_UNFIT: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # control characters, half characters, line ends
 _SCHEMA: Final = re.compile(r"[a-z0-9][a-z0-9./_-]{0,79}")
 
 
@@ -137,20 +138,23 @@ def check_kind(text: str, field: str) -> Kind:
 
 
 def check_key(text: str, field: str, *, prefix: bool = False) -> str:
-    """A record's key, or the beginning of one: printable segments between slashes. Returns it."""
+    """A record's key, or the beginning of one: parts between slashes. Returns it.
+
+    A part may be a folder's name, so it may hold what such a name may hold.
+    """
     body = text[:-1] if prefix and text.endswith("/") else text
     segments = body.split("/") if body else []
     if (
-        len(text.encode("utf-8", "replace")) > MAX_KEY_BYTES
+        len(text) > MAX_KEY_CHARS
         or len(segments) > MAX_KEY_SEGMENTS
-        or any(not part or not part.isprintable() or part != part.strip() for part in segments)
-        or not unicodedata.is_normalized("NFC", text)
+        or not all(segments)
         or not (segments or prefix)
+        or any(unicodedata.category(character) in _UNFIT for character in text)
     ):
         raise TerminalError(
             "INVALID_ARGUMENT",
-            f"{field} is {text[:80]!r}; a key is 1 to {MAX_KEY_SEGMENTS} printable parts between slashes, at most "
-            f"{MAX_KEY_BYTES} bytes, in normal form C, without blanks around a part.",
+            f"{field} is {text[:80]!r}; a key is 1 to {MAX_KEY_SEGMENTS} parts between slashes, at most "
+            f"{MAX_KEY_CHARS} characters, none of them a control character.",
             field=field,
         )
     return text
@@ -158,11 +162,11 @@ def check_key(text: str, field: str, *, prefix: bool = False) -> str:
 
 def check_source(text: str, field: str) -> str:
     """What a record was made from: `artifact:<sha256>`, `fact:<key>@<version>`, `file:<path>`. Returns it."""
-    if len(text.encode("utf-8", "replace")) > MAX_SOURCE_BYTES or not _SOURCE.fullmatch(text):
+    if len(text) > MAX_SOURCE_CHARS or not _SOURCE.fullmatch(text):
         raise TerminalError(
             "INVALID_ARGUMENT",
             f"{field} is {text[:80]!r}; a source is a kind, a colon and a name, such as artifact:<sha256> or "
-            f"fact:client/acme/column/hours@3, at most {MAX_SOURCE_BYTES} bytes.",
+            f"fact:client/acme/column/hours@3, at most {MAX_SOURCE_CHARS} characters.",
             field=field,
         )
     return text

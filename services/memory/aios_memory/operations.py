@@ -7,14 +7,14 @@ how a key may look, `requests.py` says.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aios_memory.model import MAX_KEY_BYTES, MAX_SOURCES
+from aios_memory.model import MAX_KEY_CHARS, MAX_SOURCES
 from aios_memory.requests import MAX_LIST, MAX_NOTE_CHARS, MAX_READS, MAX_WRITES
 
 READ: Final = "memory.read"
 WRITE: Final = "memory.write"
 
 _KIND: Final = {"enum": ["entity", "fact", "document"]}
-_KEY: Final = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES}
+_KEY: Final = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARS}
 _VERSION: Final = {"type": "integer", "minimum": 1}
 _AUTHORITY: Final = {"enum": ["authoritative", "heuristic"]}
 _CONFIDENCE: Final = {"type": ["string", "number"], "description": "0 to 1, in thousandths"}
@@ -79,7 +79,7 @@ _READ_INPUT: Final[dict[str, Any]] = {
                     "name": {"type": "string", "pattern": "^[a-z][a-z0-9_]{0,62}$"},
                     "kind": _KIND,
                     "key": _KEY,
-                    "prefix": {"type": "string", "maxLength": MAX_KEY_BYTES},
+                    "prefix": {"type": "string", "maxLength": MAX_KEY_CHARS},
                     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_LIST},
                     "take": {"enum": ["first", "last"]},
                     "before": {"type": "string", "description": "only keys before this one"},
@@ -116,7 +116,10 @@ _WRITE_INPUT: Final[dict[str, Any]] = {
                     "schema": {"type": "string", "maxLength": 80},
                     "sources": {"type": "array", "maxItems": MAX_SOURCES, "items": {"type": "string"}},
                     "actor": {"type": "string", "description": "one of the origins of what is written"},
-                    "note": {"type": "string", "maxLength": MAX_NOTE_CHARS},
+                    "note": {
+                        "type": "string",
+                        "description": f"shown to people; cut at {MAX_NOTE_CHARS} characters",
+                    },
                 },
             },
         },

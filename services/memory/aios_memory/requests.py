@@ -143,13 +143,6 @@ def _change(value: Value, where: str) -> Change:
         check_source(_text(item, f"{where}.sources[{at}]"), f"{where}.sources[{at}]")
         for at, item in enumerate(fields.items("sources", MAX_SOURCES))
     ]
-    note = fields.text("note", "")
-    if len(note) > MAX_NOTE_CHARS or not note.isprintable():
-        raise TerminalError(
-            "INVALID_ARGUMENT",
-            f"{where}.note has at most {MAX_NOTE_CHARS} printable characters.",
-            field=f"{where}.note",
-        )
     return Change(
         name=name,
         value=content,
@@ -160,7 +153,7 @@ def _change(value: Value, where: str) -> Change:
         labeled_key=encode(Leaf(name.key, guard)),
         sources=tuple(dict.fromkeys((*sources, *(f"artifact:{sha256}" for sha256 in found)))),
         actor=_actor(fields, where),
-        note=note,
+        note=_line(fields.text("note", ""))[:MAX_NOTE_CHARS],
     )
 
 
@@ -235,6 +228,11 @@ def _actor(fields: Fields, where: str) -> str:
             field=f"{where}.actor",
         )
     return actor
+
+
+def _line(text: str) -> str:
+    """Words for a person on one line."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _text(value: Value, field: str) -> str:

@@ -58,7 +58,7 @@ class Batch:
     deleted: list[int] = field(default_factory=list)
     records: dict[int, dict[str, bytes | None]] = field(default_factory=dict)
     entries: dict[tuple[str, str, int], bool] = field(default_factory=dict)
-    events: list[tuple[int, bytes]] = field(default_factory=list)
+    events: list[tuple[int, int, bytes]] = field(default_factory=list)
     outbox: list[tuple[int, str, str, str, bytes]] = field(default_factory=list)
     inbox: list[tuple[int, str]] = field(default_factory=list)
 
@@ -73,13 +73,14 @@ class Batch:
             return Conflict(revision)
         if write.head is None:
             self._delete(write.key, known)
+            seq = known.seq if known else 0
         else:
-            self._put(write, write.head, known)
+            seq = self._put(write, write.head, known)
         for mark in write.inbox:
             self._mark(mark, now_ms)
-        return Committed(revision + 1, self._file(write.events), self._send(write.outbox))
+        return Committed(revision + 1, self._file(seq, write.events), self._send(write.outbox))
 
-    def _put(self, write: Write, head: bytes, known: Known | None) -> None:
+    def _put(self, write: Write, head: bytes, known: Known | None) -> int:
         if known is None:
             self.counters.seq += 1
             known = Known(self.counters.seq, 0, None, "{}")
@@ -97,6 +98,7 @@ class Batch:
         self.known[write.key] = Known(seq, known.revision + 1, write.due_ms, entries)
         if write.records:
             self.records.setdefault(seq, {}).update(write.records)
+        return seq
 
     def _reindex(self, seq: int, stored: str, index: Mapping[str, str]) -> str:
         entries: dict[str, str] = json.loads(stored)
@@ -133,7 +135,7 @@ class Batch:
             self.counters.inbox = max(self.counters.inbox + 1, schema.mark_id(now_ms))
             self.inbox.append((self.counters.inbox, mark))
 
-    def _file(self, events: Sequence[NewEvent]) -> tuple[int, ...]:
+    def _file(self, seq: int, events: Sequence[NewEvent]) -> tuple[int, ...]:
         if not events:
             return ()
         heads = self.counters.heads
@@ -141,7 +143,7 @@ class Batch:
         for event in events:
             position = heads[event.partition] + 1
             heads[event.partition] = position
-            self.events.append((schema.event_id(event.partition, position), event.data))
+            self.events.append((schema.event_id(event.partition, position), seq, event.data))
             positions.append(position)
         return tuple(positions)
 

@@ -1,7 +1,7 @@
 """Forward migrations of the embedded store: each is one transaction that also raises the version of the file.
 
-A file below the last version is brought up step by step; a process that dies on the way leaves the last whole step, and the
-next start goes on from there. A file above it belongs to a later release and is left alone.
+A file below the last version is brought up step by step; a process that dies on the way leaves the last whole step,
+and the next start goes on from there. A file above it belongs to a later release and is left alone.
 """
 
 from collections.abc import Callable, Sequence

@@ -166,6 +166,11 @@ class Store(Protocol):
         """Events of a partition after a position, in order."""
         ...
 
+    def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
+        """Events that the writes of an aggregate filed, in order, after the first `skip` of them. They must all be of
+        one partition to be in order."""
+        ...
+
     def event_head(self, partition: int) -> int:
         """The last position of a partition; 0 when it has none."""
         ...

@@ -49,7 +49,7 @@ _MOVE: Final = _Many(
 )
 _RECORD: Final = _Many("INSERT OR REPLACE INTO records (seq, name, data) VALUES ", 3)
 _ENTRY: Final = _Many("INSERT OR IGNORE INTO entries (name, value, seq) VALUES ", 3)
-_EVENT: Final = _Many("INSERT INTO events (id, data) VALUES ", 2)
+_EVENT: Final = _Many("INSERT INTO events (id, seq, data) VALUES ", 3)
 _OUTBOX: Final = _Many("INSERT INTO outbox (id, subject, message_id, headers, data) VALUES ", 5)
 _INBOX: Final = _Many("INSERT INTO inbox (id, mark) VALUES ", 2)
 _META: Final = _Many("INSERT OR REPLACE INTO meta (name, value) VALUES ", 2)

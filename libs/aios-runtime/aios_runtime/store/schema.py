@@ -31,7 +31,8 @@ VERSION_1: Final = (
     """CREATE TABLE entries (
         name TEXT NOT NULL, value TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (name, value, seq)
     ) STRICT, WITHOUT ROWID""",
-    "CREATE TABLE events (id INTEGER PRIMARY KEY, data BLOB NOT NULL) STRICT",
+    "CREATE TABLE events (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, data BLOB NOT NULL) STRICT",
+    "CREATE INDEX events_by_aggregate ON events (seq, id)",
     """CREATE TABLE outbox (
         id INTEGER PRIMARY KEY,
         subject TEXT NOT NULL,

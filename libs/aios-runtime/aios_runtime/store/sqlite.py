@@ -42,7 +42,10 @@ _OLDEST: Final = (
     "SELECT a.key, revision, head, due_ms, e.seq FROM entries e JOIN aggregates a ON a.seq = e.seq"
     " WHERE e.name = ? AND e.value = ? AND e.seq > ? ORDER BY e.seq LIMIT ?"
 )
-_SCAN: Final = "SELECT key, revision, head, due_ms FROM aggregates WHERE key >= ? AND key < ? AND key > ? ORDER BY key LIMIT ?"
+_SCAN: Final = (
+    "SELECT key, revision, head, due_ms FROM aggregates"
+    " WHERE key >= ? AND key < ? AND key > ? ORDER BY key LIMIT ?"
+)
 _DUE: Final = (
     "SELECT key, revision, head, due_ms FROM aggregates WHERE due_ms <= ? ORDER BY due_ms, seq LIMIT ?"
 )
@@ -168,6 +171,15 @@ class SqliteStore:
             (schema.event_id(partition, after), schema.last_event_id(partition), _bounded(limit)),
         )
         return [Filed(partition, schema.event_position(key), data) for key, data in found]
+
+    def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
+        """Events that the writes of an aggregate filed, in order, after the first `skip` of them."""
+        found = self._rows(
+            "SELECT id, data FROM events WHERE seq = (SELECT seq FROM aggregates WHERE key = ?) ORDER BY id"
+            " LIMIT ? OFFSET ?",
+            (key, _bounded(limit), skip),
+        )
+        return [Filed(key >> schema.POSITION_BITS, schema.event_position(key), data) for key, data in found]
 
     def event_head(self, partition: int) -> int:
         """The last position of a partition; 0 when it has none."""

@@ -92,7 +92,8 @@ async def in_child(subject: object, directory: Path, task: Task, crash_at: str =
 def load_subject(file: str, name: str) -> Subject:
     """The class `name` of a Python file, as an object."""
     spec = importlib.util.spec_from_file_location("aios_conformance_subject", file)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

@@ -18,7 +18,7 @@ class Arguments(BaseModel):
 
 
 class Result(BaseModel):
-    """Base of an action's output, and of what it captures: text, int, Decimal, bool, bytes, time, Pointer, lists, maps."""
+    """Base of an action's output: text, int, Decimal, bool, bytes, time, Pointer, lists and maps of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

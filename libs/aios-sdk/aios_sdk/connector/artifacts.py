@@ -7,7 +7,7 @@ from aios_core.values import Pointer
 
 
 class Artifacts(Protocol):
-    """Memory's artifact store. Raises NOT_FOUND, UNAVAILABLE (retryable), CORRUPT_STORE (the bytes are not the hash's)."""
+    """Memory's artifact store. Raises NOT_FOUND, UNAVAILABLE (retryable), CORRUPT_STORE (wrong bytes)."""
 
     async def put(
         self, content: bytes | BinaryIO, media_type: str = "application/octet-stream", name: str = ""

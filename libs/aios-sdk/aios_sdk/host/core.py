@@ -87,7 +87,7 @@ def next_move(
     if entry.arguments_sha256 != arguments_sha256:
         raise TerminalError(
             "REQUEST_ID_REUSED",
-            f"The effect key {entry.effect_key} was used with other arguments; nothing was done. Start a new attempt group.",
+            f"The effect key {entry.effect_key} was used with other arguments; nothing was done.",
             field="task_id",
         )
     if entry.state != STATE_INTENT:
@@ -110,7 +110,7 @@ def next_move(
 
 
 def after_lookup(found: NotDone | CannotTell, idempotency: Idempotency, *, sole_owner: bool) -> Resume | Park:
-    """What a look-up that did not find it done leads to. `sole_owner`: no other process can act under this ledger now."""
+    """What a look-up that did not find it done leads to. `sole_owner`: no other process can act now."""
     if isinstance(found, CannotTell):
         return Park(found.why)
     conditional = isinstance(idempotency, Lookup) and idempotency.conditional

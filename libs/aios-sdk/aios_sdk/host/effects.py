@@ -69,7 +69,8 @@ class _Effect:
     @property
     def captured(self) -> BaseModel:
         entry, model = self.stored.entry, self.action.spec.captured
-        assert entry is not None and model is not None
+        assert entry is not None
+        assert model is not None
         return model.model_validate_json(entry.captured)
 
     @property

@@ -1,4 +1,4 @@
-'''Code agents run here: in a process of their own, without network, without credentials, under limits.
+"""Code agents run here: in a process of their own, without network, without credentials, under limits.
 
     settings = SandboxSettings(agents=frozenset({"aios_agent_runner.agents.echo:run"}), private=(data_dir,))
     async with SandboxPool(settings) as pool:
@@ -20,12 +20,13 @@ a call costs a fork, not a Python start, and finds nothing of the calls before i
 |---|---|---|
 | empty environment, closed descriptors, own session, umask 077 | inherited credentials | `link`, `child` |
 | user id 65534, when the runner is root | files of root | `namespaces` |
-| user, mount, pid, net, ipc, uts namespaces; a new root with nothing but the Python installation, read-only | the data directory, home directories, /proc, other processes, every network interface | `namespaces`, `root` |
+| user, pid, net, ipc, uts namespaces | other processes, every network interface | `namespaces` |
+| mount namespace: a new root of the Python installation, read-only | data, homes, /proc | `root` |
 | a pid namespace for each call | processes that outlive their call | `zygote` |
 | a tmpfs for each call, of a fixed size | a full disk, traces of earlier calls | `child` |
 | all capabilities dropped, no_new_privs | regained privilege | `linux` |
-| Landlock: read the Python installation and the input, write `out` and a scratch directory | what the mount namespace would stop, where there is none | `landlock` |
-| seccomp: no socket, no exec, no process beyond the limit, no kernel interface that an agent doesn't need | network, escapes through the kernel | `seccomp` |
+| Landlock: read Python and the input, write `out` and a scratch directory | the same once more | `landlock` |
+| seccomp: no socket, no exec, no needless kernel interface | network, ways out through the kernel | `seccomp` |
 | rlimits and the wall clock | endless loops, memory, files, processes | `child`, `exchange` |
 
 An ordinary user gets all of them but the change of user id. Where user namespaces are forbidden (most containers)
@@ -40,4 +41,4 @@ is read, descriptors that come with it are dropped, and artifacts are copied wit
 `Limits.processes` says more. Memory is address space, since that is what an ordinary user can limit; a runner in a
 container has its cgroup as the second wall. A module that is named in `SandboxSettings.preload` runs in the zygote,
 so it can influence later calls of other agents: name only what you trust as much as the runner itself.
-'''
+"""

@@ -44,7 +44,11 @@ def run(call: socket.socket, header: dict[str, Any], request: bytes) -> None:
         _complain(call, kind=error.kind, message=str(error))
     except BaseException as error:  # SystemExit and the like are answers of an agent too
         _complain(
-            call, kind=wire.AGENT_RAISED, type=type(error).__name__, message=_text(error), where=_where(error, module)
+            call,
+            kind=wire.AGENT_RAISED,
+            type=type(error).__name__,
+            message=_text(error),
+            where=_where(error, module),
         )
     else:
         answer(call, wire.RESPONSE, response)
@@ -69,7 +73,9 @@ def _invoke(header: dict[str, Any], request: bytes) -> bytes:
         raise _BadAnswer(wire.BAD_ANSWER, f"its result is not JSON: {_text(error)}") from None
     limit = header["limits"]["output_bytes"]
     if len(response) > limit:
-        raise _BadAnswer(wire.ANSWER_TOO_LARGE, f"its result has {len(response)} bytes of JSON, the limit is {limit}")
+        raise _BadAnswer(
+            wire.ANSWER_TOO_LARGE, f"its result has {len(response)} bytes of JSON, the limit is {limit}"
+        )
     return response
 
 
@@ -88,8 +94,8 @@ def _complain(call: socket.socket, **fields: str) -> None:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:_MESSAGE_CHARS]
-    except BaseException:  # the agent's exception class may fail to describe itself
-        return "(it has no message)"
+    except BaseException as failure:  # the agent's exception class may fail to describe itself
+        return f"(its message failed with {type(failure).__name__})"
 
 
 def _where(error: BaseException, module: str) -> str:

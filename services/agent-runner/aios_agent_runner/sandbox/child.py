@@ -4,6 +4,9 @@ Up to `_run` everything here is trusted and the descriptors that it sends are be
 module on, this process may do and say anything that the layers let it.
 """
 
+# Plain os calls: this runs between a fork and the work of a call, where pathlib would take most of the time.
+# ruff: noqa: PTH102, PTH103, PTH119, PTH120, PTH123
+
 import array
 import gc
 import json
@@ -15,12 +18,13 @@ from typing import Any, Final, NoReturn
 
 from aios_agent_runner.sandbox import agent, landlock, linux, root, seccomp, wire
 
+SCRATCH: Final = "scratch"  # beside `out`: the current and temporary directory of an agent
 _DESCRIPTORS: Final = 64  # open at one time
 _INODES: Final = 4096  # files and directories of a call
 _PAGE: Final = 4096
 _SPARE_PAGES: Final = 16  # for directories and the last page of each file
 _TMPFS_FLAGS: Final = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
-_CALL: Final = 3  # the descriptor of the call socket, the first after the standard ones
+_CALL: Final = 3  # of the call socket; in the zygote the control socket has it, which a child has no use for
 _STACK_BYTES: Final = 8 * 1024 * 1024
 
 
@@ -85,7 +89,7 @@ def _mount_own_directory() -> None:
 
 
 def _make_parts(directory: str) -> None:
-    for name in ("in", "out", "tmp"):
+    for name in ("in", "out", SCRATCH):
         os.mkdir(f"{directory}/{name}", 0o700)
 
 
@@ -101,13 +105,13 @@ def _confine(call: socket.socket, base: Base) -> tuple[dict[str, Any], bytes]:
     else:
         directory = header["directory"]
         _make_parts(directory)
-        agent.set_environment(f"{directory}/tmp")
+        agent.set_environment(f"{directory}/{SCRATCH}")
     for name, descriptor in inputs.items():
         _copy(descriptor, f"{directory}/in/{name}")
     out = os.open(f"{directory}/out", os.O_RDONLY | os.O_DIRECTORY)
     socket.send_fds(call, [wire.FRAME.pack(wire.OUT, 0)], [out])
     _restrict(directory, base, limits)
-    os.chdir(f"{directory}/tmp")
+    os.chdir(f"{directory}/{SCRATCH}")
     return header, request
 
 
@@ -151,11 +155,13 @@ def _copy(source: int, target: str) -> None:
 def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:
     alone = limits["processes"] == 1
     if not alone:
-        linux.unshare(linux.CLONE_NEWUSER, "unshare")  # its processes are counted apart from those of other calls
+        linux.unshare(
+            linux.CLONE_NEWUSER, "unshare"
+        )  # its processes are counted apart from those of other calls
     linux.keep_only()
     linux.die_with_parent()
     if base.landlock:
-        kept = (("in", landlock.READ), ("out", landlock.WRITE), ("tmp", landlock.WRITE))
+        kept = (("in", landlock.READ), ("out", landlock.WRITE), (SCRATCH, landlock.WRITE))
         mine = [(os.open(f"{directory}/{name}", os.O_PATH), rights) for name, rights in kept]
         landlock.restrict(base.landlock, (*base.rules, *mine))
     linux.close_from(_CALL + 1)
@@ -163,12 +169,14 @@ def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:
     if base.filtered:
         own = os.getpid()
         prepared = alone and own == 1
-        linux.install_filter(base.first_filter if prepared else seccomp.child_filter(linux.MACHINE, own, alone=alone))
+        linux.install_filter(
+            base.first_filter if prepared else seccomp.child_filter(linux.MACHINE, own, alone=alone)
+        )
 
 
 def _limit(limits: dict[str, Any]) -> None:
     wanted = {
-        # Soft and hard are equal: the first process of a pid namespace ignores SIGXCPU, only the hard one's SIGKILL acts.
+        # Soft and hard are equal: the first process of a pid namespace ignores SIGXCPU, not SIGKILL.
         resource.RLIMIT_CPU: limits["cpu_seconds"],
         resource.RLIMIT_AS: limits["memory_bytes"],
         resource.RLIMIT_FSIZE: limits["file_bytes"],

@@ -1,4 +1,4 @@
-"""Takes over the files that an agent left in `out`. Nothing in there is trusted: no link is followed, no device opened."""
+"""Takes over the files that an agent left in `out`, trusting nothing there: no link is followed, no device opened."""
 
 import os
 import stat
@@ -38,7 +38,8 @@ def _take(directory: int, prefix: str, target: Path, found: dict[str, Path], lef
             elif stat.S_ISREG(kind):
                 if len(found) == MAX_ARTIFACTS:
                     raise TerminalError(
-                        "SANDBOX_OUTPUT_TOO_LARGE", f"The agent wrote more than {MAX_ARTIFACTS} files to `out`."
+                        "SANDBOX_OUTPUT_TOO_LARGE",
+                        f"The agent wrote more than {MAX_ARTIFACTS} files to `out`.",
                     )
                 source = _open(entry.name, directory, name, 0)
                 try:
@@ -55,13 +56,16 @@ def _checked_name(name: str) -> str:
     except ValueError as error:
         shown = name.encode(errors="surrogateescape")[:120]
         raise TerminalError(
-            "AGENT_BAD_OUTPUT", f"An artifact's name {shown!r} can't be used: {error} (depth {MAX_NAME_DEPTH} at most)."
+            "AGENT_BAD_OUTPUT",
+            f"An artifact's name {shown!r} can't be used: {error} (depth {MAX_NAME_DEPTH} at most).",
         ) from None
 
 
 def _open(name: str, directory: int, shown: str, flags: int) -> int:
     try:
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=directory)
+        return os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | flags, dir_fd=directory
+        )
     except OSError as error:
         raise _refused(shown, f"can't be read ({error.strerror})") from None
 
@@ -74,7 +78,9 @@ def _copy(source: int, target: Path, name: str, left: list[int]) -> Path:
         raise _refused(name, "is a hard link")
     left[0] -= status.st_size
     if left[0] < 0:
-        raise TerminalError("SANDBOX_OUTPUT_TOO_LARGE", "The agent's files in `out` are larger than its limit.")
+        raise TerminalError(
+            "SANDBOX_OUTPUT_TOO_LARGE", "The agent's files in `out` are larger than its limit."
+        )
     done = 0
     copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -4,7 +4,6 @@ What it reads comes from a hostile process. It is bounded as it arrives, and not
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import socket
@@ -15,8 +14,14 @@ from typing import Any, Final
 
 from aios_agent_runner.sandbox import wire
 from aios_agent_runner.sandbox.link import Exit, Link
-from aios_agent_runner.sandbox.model import LOG_BYTES, MAX_FILES, SandboxCall, SandboxSettings, check_file_name
-from aios_core.errors import RetryableError, TerminalError
+from aios_agent_runner.sandbox.model import (
+    LOG_BYTES,
+    MAX_FILES,
+    SandboxCall,
+    SandboxSettings,
+    check_file_name,
+)
+from aios_core.errors import TerminalError
 
 _CHUNK: Final = 64 * 1024
 _KILL_SECONDS: Final = 5.0  # within which a killed child is gone, or the zygote is taken for stuck
@@ -53,7 +58,9 @@ class Exchange:
             self.began = self._loop.time()
             self._link.spawn(self._number, self._theirs.fileno())
             # Small enough for the buffer of a fresh socket, so it is sent whole or not at all.
-            socket.send_fds(self._socket, [wire.REQUEST.pack(len(header), len(inline)), header, inline], descriptors)
+            socket.send_fds(
+                self._socket, [wire.REQUEST.pack(len(header), len(inline)), header, inline], descriptors
+            )
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -62,7 +69,9 @@ class Exchange:
         self._read(self._log, self._hear_log)
         self._timers.append(self._loop.call_later(self._call.limits.wall_seconds, self._time_out))
 
-    def _header(self, directory: str, settings: SandboxSettings, descriptors: list[int]) -> tuple[bytes, bytes]:
+    def _header(
+        self, directory: str, settings: SandboxSettings, descriptors: list[int]
+    ) -> tuple[bytes, bytes]:
         inline = self._call.request
         in_file = len(inline) > wire.INLINE_REQUEST
         if in_file:
@@ -86,7 +95,9 @@ class Exchange:
         }
         encoded = json.dumps(header).encode()
         if len(encoded) > wire.MAX_HEADER:
-            raise TerminalError("TOO_LARGE", "The names of the input files are too long together.", field="files")
+            raise TerminalError(
+                "TOO_LARGE", "The names of the input files are too long together.", field="files"
+            )
         return encoded, inline
 
     def finish(self, exit_: Exit) -> None:
@@ -189,9 +200,7 @@ class Exchange:
         if len(self._frame) < wire.FRAME.size:
             return True
         _, length = wire.FRAME.unpack_from(self._frame)
-        return length <= max(self._call.limits.output_bytes, wire.MAX_ERROR) and (
-            len(self._frame) <= wire.FRAME.size + length
-        )
+        return int(length) <= max(self._call.limits.output_bytes, wire.MAX_ERROR)
 
     def _hear_log(self, *, to_the_end: bool = False) -> None:
         while self._log >= 0:
@@ -229,19 +238,25 @@ def _memory_file(data: bytes) -> int:
 def _open_files(files: Mapping[str, Path | bytes], limit: int, descriptors: list[int]) -> int:
     """Append a descriptor for each file; return their bytes in all. Raises TerminalError."""
     if len(files) > MAX_FILES:
-        raise TerminalError("TOO_LARGE", f"The call has {len(files)} files; {MAX_FILES} are allowed.", field="files")
+        raise TerminalError(
+            "TOO_LARGE", f"The call has {len(files)} files; {MAX_FILES} are allowed.", field="files"
+        )
     total = 0
     for name, content in files.items():
         try:
             check_file_name(name)
         except ValueError as error:
             raise TerminalError(
-                "INVALID_ARGUMENT", f"The input file's name {name[:120]!r} can't be used: {error}.", field="files"
+                "INVALID_ARGUMENT",
+                f"The input file's name {name[:120]!r} can't be used: {error}.",
+                field="files",
             ) from None
         descriptors.append(_memory_file(content) if isinstance(content, bytes) else _open_plain(content))
         total += os.fstat(descriptors[-1]).st_size
         if total > limit:
-            raise TerminalError("TOO_LARGE", f"The input files have more than {limit} bytes together.", field="files")
+            raise TerminalError(
+                "TOO_LARGE", f"The input files have more than {limit} bytes together.", field="files"
+            )
     return total
 
 
@@ -249,7 +264,9 @@ def _open_plain(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise TerminalError("UNREADABLE", f"The input file {path} can't be read ({error.strerror}).") from None
+        raise TerminalError(
+            "UNREADABLE", f"The input file {path} can't be read ({error.strerror})."
+        ) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise TerminalError("UNREADABLE", f"The input {path} is not a plain file.")

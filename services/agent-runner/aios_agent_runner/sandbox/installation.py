@@ -1,6 +1,5 @@
 """What agents may read: this Python's installation and the code they import, and nothing that is private."""
 
-import os
 import site
 import sys
 from collections.abc import Iterable
@@ -40,7 +39,9 @@ def find_installation(settings: SandboxSettings) -> Installation:
     packages = [Path(p) for p in site.getsitepackages()]
     path = [PACKAGES, *packages, *_named_in_pth(packages), *settings.code_roots]
     # Beside the standard library, a shared libpython and what a relocatable Python brings along lie there too.
-    library = [Path(prefix) / lib for prefix in (sys.base_prefix, sys.base_exec_prefix) for lib in ("lib", "lib64")]
+    library = [
+        Path(prefix) / lib for prefix in (sys.base_prefix, sys.base_exec_prefix) for lib in ("lib", "lib64")
+    ]
     read = [*path, *library, *map(Path, _SYSTEM)]
     roots = _outermost(p.resolve() for p in read if p.exists())
     _refuse_private(roots, settings.private)
@@ -57,7 +58,11 @@ def _named_in_pth(packages: Iterable[Path]) -> list[Path]:
                 continue
             for line in file.read_text(errors="replace").splitlines():
                 entry = line.strip()
-                if entry and not entry.startswith(("#", "import ", "import\t")) and (directory / entry).is_dir():
+                if (
+                    entry
+                    and not entry.startswith(("#", "import ", "import\t"))
+                    and (directory / entry).is_dir()
+                ):
                     found.append(directory / entry)
     return found
 
@@ -71,7 +76,7 @@ def _outermost(paths: Iterable[Path]) -> list[Path]:
 
 
 def _refuse_private(roots: Iterable[Path], private: Iterable[Path]) -> None:
-    home = Path(os.path.expanduser("~")).resolve()
+    home = Path.home().resolve()
     closed = [home, *(p.resolve() for p in private)]
     for root in roots:
         for path in closed:

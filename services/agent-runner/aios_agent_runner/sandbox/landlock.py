@@ -21,7 +21,12 @@ _REFER: Final = 1 << 13
 _TRUNCATE: Final = 1 << 14
 _IOCTL_DEV: Final = 1 << 15
 
-_BY_VERSION: Final = {1: (1 << 13) - 1, 2: _REFER, 3: _TRUNCATE, 5: _IOCTL_DEV}  # what each version learned to handle
+_BY_VERSION: Final = {
+    1: (1 << 13) - 1,
+    2: _REFER,
+    3: _TRUNCATE,
+    5: _IOCTL_DEV,
+}  # what each version learned to handle
 _NET: Final = 0b11  # bind and connect of TCP, version 4
 _SCOPES: Final = 0b11  # abstract unix sockets and signals, version 6
 

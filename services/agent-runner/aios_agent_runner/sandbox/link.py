@@ -44,7 +44,7 @@ class Exit:
 
 
 class Link:
-    """One zygote process. `on_exit(call, exit)` comes once for each spawned call, `on_lost()` at most once, at its end."""
+    """One zygote process. `on_exit(call, exit)` comes once for each spawned call, `on_lost()` once, at its end."""
 
     def __init__(
         self, settings: SandboxSettings, on_exit: Callable[[int, Exit], None], on_lost: Callable[[], None]
@@ -67,14 +67,14 @@ class Link:
     async def start(self, installation: Installation) -> Hello:
         """Start the process and wait until it is ready. Raises TerminalError SANDBOX_UNAVAILABLE."""
         with self._theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - a few ms; asyncio would add a thread that waits
                 [sys.executable, *_FLAGS, "-c", _BOOT, str(PACKAGES)],
-                stdin=self._theirs,
+                stdin=self._theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=_ENVIRONMENT,
                 cwd="/",
-                start_new_session=True,  # a Ctrl-C at the terminal is for the runner, which then ends its calls in order
+                start_new_session=True,  # a Ctrl-C is for the runner, which then ends its calls in order
             )
         self.alive = True
         config = {
@@ -117,7 +117,9 @@ class Link:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         if not self._hello.done():
-            self._hello.set_exception(TerminalError("SANDBOX_UNAVAILABLE", "The sandbox ended while it started."))
+            self._hello.set_exception(
+                TerminalError("SANDBOX_UNAVAILABLE", "The sandbox ended while it started.")
+            )
         self._on_lost()
 
     def _hear(self) -> None:
@@ -141,7 +143,9 @@ class Link:
             self._hello.set_result(Hello(layers, fields["new_root"], fields["user"]))
         elif kind == wire.FAILED and not self._hello.done():
             why = packet[1:].decode(errors="replace")
-            self._hello.set_exception(TerminalError("SANDBOX_UNAVAILABLE", f"The sandbox could not start: {why}."))
+            self._hello.set_exception(
+                TerminalError("SANDBOX_UNAVAILABLE", f"The sandbox could not start: {why}.")
+            )
             self.abort()
         else:
             self.abort()

@@ -88,7 +88,8 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
     type_ = kind.encode() if kind else None
     data = options.encode() if options else None
     _checked(
-        _libc.mount(os.fsencode(source), os.fsencode(target), type_, ctypes.c_ulong(flags), data), f"mount {target}"
+        _libc.mount(os.fsencode(source), os.fsencode(target), type_, ctypes.c_ulong(flags), data),
+        f"mount {target}",
     )
 
 

@@ -44,7 +44,9 @@ class Limits:
         for name in self.__slots__:
             value = getattr(self, name)
             if not 0 < value < 2**62:
-                raise TerminalError("INVALID_ARGUMENT", f"{name} is {value}; a limit is a positive number.", field=name)
+                raise TerminalError(
+                    "INVALID_ARGUMENT", f"{name} is {value}; a limit is a positive number.", field=name
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,9 @@ class SandboxResult:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -110,11 +114,13 @@ class SandboxSettings:
     """How a pool is made.
 
     `agents`: the references that may be called. `concurrency`: calls at one time; `queue`: calls that may wait for
-    their turn; `warm`: children that are forked before there is a call for them. `preload`: modules that the zygote imports (see the package's warning). `code_roots`: directories
-    that agents import from besides this Python's own path. `private`: files and directories that must stay
-    unreadable (the data directory, credentials); the start fails if one lies in a directory that agents read.
-    `scratch`: a directory that the pool has to itself. `require`: names of capabilities without which it doesn't
-    start. `uid`: the user and group that agents get when the runner is root.
+    their turn; `warm`: children that are forked before there is a call for them. `preload`: modules that the zygote
+    imports (see the package's warning). `code_roots`: directories that agents import from besides this Python's own
+    path. `private`: files and directories that must stay unreadable (the data directory, credentials); the start
+    fails if one lies in a directory that agents read. `scratch`: a directory that the pool has to itself; by default
+    one in the system's directory for temporary files. `require`: names of capabilities without which the pool
+    doesn't start. `uid`: the user and group that agents get when the runner is root. `input_bytes`: of all input
+    files of a call. `start_seconds`: within which the zygote must be ready.
     """
 
     agents: frozenset[str]
@@ -134,11 +140,15 @@ class SandboxSettings:
         for reference in self.agents:
             if not _REFERENCE.fullmatch(reference):
                 raise TerminalError(
-                    "INVALID_ARGUMENT", f"agents has {reference[:120]!r}; write it as package.module:function.", field="agents"
+                    "INVALID_ARGUMENT",
+                    f"agents has {reference[:120]!r}; write it as package.module:function.",
+                    field="agents",
                 )
         if self.concurrency < 1 or self.queue < 0 or self.warm < 0:
             raise TerminalError(
-                "INVALID_ARGUMENT", "concurrency is at least 1, queue and warm at least 0.", field="concurrency"
+                "INVALID_ARGUMENT",
+                "concurrency is at least 1, queue and warm at least 0.",
+                field="concurrency",
             )
 
 
@@ -153,5 +163,7 @@ def check_file_name(name: str) -> str:
     if any(part in (b"", b".", b"..") for part in components):
         raise ValueError("it leaves its directory, or is not written in its shortest form")
     if len(components) > MAX_NAME_DEPTH or any(len(part) > MAX_NAME_BYTES for part in components):
-        raise ValueError(f"it has more than {MAX_NAME_DEPTH} components or one of more than {MAX_NAME_BYTES} bytes")
+        raise ValueError(
+            f"it has more than {MAX_NAME_DEPTH} components or one of more than {MAX_NAME_BYTES} bytes"
+        )
     return str(PurePosixPath(name))

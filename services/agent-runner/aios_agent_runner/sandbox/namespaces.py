@@ -3,6 +3,10 @@
 Every attempt ends in a `Layer`, in force or not and why; nothing here raises for a missing privilege.
 """
 
+# Plain os calls: this runs between a fork and the work of a call, where pathlib would take most of the time.
+# ruff: noqa: PTH112, PTH116, PTH120
+
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +44,9 @@ def enter(uid: int, roots: Sequence[str], leave: Callable[[], None]) -> World:
     """
     world = World()
     was_root = os.geteuid() == 0
-    other_id = _enter_user_namespace(world, uid if was_root else os.getuid(), uid if was_root else os.getgid())
+    other_id = _enter_user_namespace(
+        world, uid if was_root else os.getuid(), uid if was_root else os.getgid()
+    )
     if other_id is None:
         for name, _ in _KINDS:
             world.report(f"{name}-namespace", False, "needs a user namespace")
@@ -130,7 +136,11 @@ def _enter_others(world: World) -> set[str]:
 
 
 def _own_user(was_root: bool) -> str:
-    return "the kernel refused another id" if was_root else "agents run as the user that runs AIOS, who is not root"
+    return (
+        "the kernel refused another id"
+        if was_root
+        else "agents run as the user that runs AIOS, who is not root"
+    )
 
 
 def _become(world: World, uid: int, was_root: bool, how: str, must_read: Sequence[str]) -> None:
@@ -176,10 +186,10 @@ def _become_first_process(leave: Callable[[], None]) -> None:
 
 def _prefer_for_oom_kill() -> None:
     """When the machine runs out of memory, an agent is the least loss; it can be tried again."""
-    try:
+    with contextlib.suppress(
+        OSError
+    ):  # raising one's own score needs no privilege; a machine without /proc has no such score
         _write("/proc/self/oom_score_adj", "800")
-    except OSError:
-        pass  # raising one's own score needs no privilege; a machine without /proc has no such score
 
 
 def _enter_root(world: World, sources: dict[str, int]) -> None:

@@ -32,7 +32,9 @@ def response_of(call: SandboxCall, exchange: Exchange, exit_: Exit) -> bytes:
 def _check_stopped(call: SandboxCall, exchange: Exchange, exit_: Exit) -> None:
     limits = call.limits
     if exit_.status == wire.NOT_FORKED:
-        raise RetryableError("SANDBOX_CRASHED", "The machine could not start another process.", retry_after=1.0)
+        raise RetryableError(
+            "SANDBOX_CRASHED", "The machine could not start another process.", retry_after=1.0
+        )
     if exchange.too_large:
         raise TerminalError(
             "SANDBOX_OUTPUT_TOO_LARGE",
@@ -41,7 +43,10 @@ def _check_stopped(call: SandboxCall, exchange: Exchange, exit_: Exit) -> None:
         )
     if exchange.timed_out:
         raise RetryableError(
-            "SANDBOX_TIMEOUT", f"The agent {call.agent} ran for {limits.wall_seconds:g} s.", agent=call.agent, limit="wall_seconds"
+            "SANDBOX_TIMEOUT",
+            f"The agent {call.agent} ran for {limits.wall_seconds:g} s.",
+            agent=call.agent,
+            limit="wall_seconds",
         )
     killed = exit_.status & 0x7F in (signal.SIGKILL, signal.SIGXCPU)
     if killed and exit_.cpu_seconds >= limits.cpu_seconds * 0.95:  # the kernel counts in ticks
@@ -69,11 +74,15 @@ def _raise_error(call: SandboxCall, error: dict[str, Any]) -> NoReturn:
             agent=call.agent,
         )
     if kind == wire.ANSWER_TOO_LARGE:
-        raise TerminalError("SANDBOX_OUTPUT_TOO_LARGE", f"The agent {call.agent}: {message}.", agent=call.agent)
+        raise TerminalError(
+            "SANDBOX_OUTPUT_TOO_LARGE", f"The agent {call.agent}: {message}.", agent=call.agent
+        )
     if kind == wire.BAD_ANSWER:
         raise TerminalError("AGENT_BAD_OUTPUT", f"The agent {call.agent}: {message}.", agent=call.agent)
     if kind == wire.NOT_SET_UP:
-        raise RetryableError("SANDBOX_CRASHED", f"The sandbox could not be set up: {message}.", retry_after=1.0)
+        raise RetryableError(
+            "SANDBOX_CRASHED", f"The sandbox could not be set up: {message}.", retry_after=1.0
+        )
     type_, where = str(error.get("type", "error")), str(error.get("where", ""))
     raise TerminalError(
         "AGENT_FAILED",
@@ -102,7 +111,9 @@ def _checked(call: SandboxCall, payload: bytes) -> bytes:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise TerminalError("AGENT_BAD_OUTPUT", f"The agent {call.agent}: its result is not a JSON object.", agent=call.agent)
+        raise TerminalError(
+            "AGENT_BAD_OUTPUT", f"The agent {call.agent}: its result is not a JSON object.", agent=call.agent
+        )
     return payload
 
 

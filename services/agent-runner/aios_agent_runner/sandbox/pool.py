@@ -119,11 +119,15 @@ class SandboxPool:
     def _check(self, call: SandboxCall) -> None:
         if call.agent not in self._settings.agents:
             raise TerminalError(
-                "NOT_FOUND", f"{call.agent[:200]!r} is not among the agents that may run here.", agent=call.agent[:200]
+                "NOT_FOUND",
+                f"{call.agent[:200]!r} is not among the agents that may run here.",
+                agent=call.agent[:200],
             )
         if len(call.request) > MAX_REQUEST_BYTES:
             raise TerminalError(
-                "TOO_LARGE", f"The request has {len(call.request)} bytes; {MAX_REQUEST_BYTES} are allowed.", field="request"
+                "TOO_LARGE",
+                f"The request has {len(call.request)} bytes; {MAX_REQUEST_BYTES} are allowed.",
+                field="request",
             )
         if call.limits.processes > 1 and not self._in_force("user-namespace", "pid-namespace"):
             raise TerminalError(
@@ -138,7 +142,8 @@ class SandboxPool:
     async def _run_on(self, link: Link, call: SandboxCall) -> SandboxResult:
         self._number += 1
         number = self._number
-        assert self._scratch is not None and self._hello is not None, "the pool was not started"
+        assert self._scratch is not None, "the pool was not started"
+        assert self._hello is not None, "the pool was not started"
         directory = self._scratch / f"call-{number}"
         if not self._hello.new_root:
             directory.mkdir(mode=0o700)
@@ -174,8 +179,10 @@ class SandboxPool:
                 exchange.ended.exception()
             raise
 
-    async def _collect(self, exchange: Exchange, number: int, limit: int) -> tuple[dict[str, Path], Path | None]:
-        if exchange.out is None or not os.listdir(exchange.out):
+    async def _collect(
+        self, exchange: Exchange, number: int, limit: int
+    ) -> tuple[dict[str, Path], Path | None]:
+        if exchange.out is None or not os.listdir(exchange.out):  # noqa: PTH208 - a descriptor
             return {}, None
         assert self._scratch is not None
         target = self._scratch / f"artifacts-{number}"
@@ -214,7 +221,9 @@ class SandboxPool:
             link.abort()
             whys = "; ".join(f"{c.name}: {c.why}" for c in self._capabilities if c.name in missing)
             raise TerminalError(
-                "SANDBOX_UNAVAILABLE", f"Not in force on this machine: {', '.join(missing)} ({whys}).", missing=", ".join(missing)
+                "SANDBOX_UNAVAILABLE",
+                f"Not in force on this machine: {', '.join(missing)} ({whys}).",
+                missing=", ".join(missing),
             )
 
     async def _try_promises(self, link: Link) -> list[Capability]:
@@ -238,8 +247,7 @@ class SandboxPool:
 def _remove(directory: Path) -> None:
     """Delete a tree in which an agent may have closed directories to their owner."""
     for parent, names, _ in os.walk(directory):
-        for name in names:
-            path = os.path.join(parent, name)
-            if not os.path.islink(path):
-                os.chmod(path, 0o700)
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                path.chmod(0o700)
     shutil.rmtree(directory, ignore_errors=True)

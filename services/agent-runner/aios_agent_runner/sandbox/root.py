@@ -1,5 +1,8 @@
 """The file system that agents see: a new root of read-only binds, in a mount namespace of its own."""
 
+# Plain os calls: this runs between a fork and the work of a call, where pathlib would take most of the time.
+# ruff: noqa: PTH102, PTH110, PTH112, PTH114, PTH115, PTH120, PTH211
+
 import os
 from collections.abc import Sequence
 from typing import Final
@@ -16,7 +19,9 @@ _CLOSED: Final = 0o100
 
 def open_sources(roots: Sequence[str]) -> dict[str, int]:
     """Path descriptors of what the new root will hold, opened while this process still may walk to it."""
-    return {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*roots, *DEVICES) if os.path.exists(path)}
+    return {
+        path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in (*roots, *DEVICES) if os.path.exists(path)
+    }
 
 
 def enter_new_root(sources: dict[str, int]) -> None:

@@ -98,7 +98,9 @@ def child_filter(machine: str, process: int, *, alone: bool) -> bytes:
     body = [_deny(numbers[index]) for numbers in _CHILD.values()]
     body.append(_deny_argument(_PRCTL[index], 0, _EQUAL, _PR_SET_PDEATHSIG))
     body.append(_deny_argument(_PRLIMIT[index], 0, _EQUAL, 0, unless=True))
-    body.append(_deny(_CLONE3, _ENOSYS))  # its flags lie in memory, out of a filter's sight; the C library then uses clone
+    body.append(
+        _deny(_CLONE3, _ENOSYS)
+    )  # its flags lie in memory, out of a filter's sight; the C library then uses clone
     if alone:
         body += [_deny(numbers[index]) for numbers in _ALONE.values()]
         body += [_deny_argument(numbers[index], 0, _EQUAL, process, unless=True) for numbers in _KILLS]

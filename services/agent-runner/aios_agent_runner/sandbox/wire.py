@@ -33,7 +33,9 @@ ERROR: Final = b"X"
 MAX_PACKET: Final = 128 * 1024  # bytes of a control message
 MAX_HEADER: Final = 64 * 1024  # bytes of a call's header
 MAX_DESCRIPTORS: Final = 250  # in one message; the kernel's own limit is 253
-INLINE_REQUEST: Final = 32 * 1024  # a larger request travels as a memory file, so that one send is never partial
+INLINE_REQUEST: Final = (
+    32 * 1024
+)  # a larger request travels as a memory file, so that one send is never partial
 MAX_ERROR: Final = 16 * 1024  # bytes of an ERROR frame
 
 # Kinds of an ERROR frame.

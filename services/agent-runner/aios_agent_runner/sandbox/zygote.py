@@ -4,6 +4,9 @@ Started by `link.Link` as `python -c` with its control socket as standard input.
 any call. It ends when the runner closes the control socket or dies, and everything it started ends with it.
 """
 
+# Plain os calls: this runs between a fork and the work of a call, where pathlib would take most of the time.
+# ruff: noqa: PTH110, PTH112
+
 import gc
 import importlib
 import importlib.util
@@ -47,7 +50,7 @@ def _prepare(config: dict[str, Any], control: socket.socket) -> child.Base:
     os.chdir("/")
     sys.path[:] = [p for p in sys.path if p not in config["path"]] + config["path"]
     base = _restrict(world, roots)
-    agent.set_environment(f"{root.CALL}/tmp")
+    agent.set_environment(f"{root.CALL}/{child.SCRATCH}")
     for module in config["preload"]:
         importlib.import_module(module)
     importlib.util.find_spec("no_such_module")  # reads each directory of the path once, for all children
@@ -63,14 +66,18 @@ def _restrict(world: namespaces.World, roots: Sequence[str]) -> child.Base:
     linux.empty_bounding_set()
     namespaced = world.pid_namespace is not None or world.new_root
     if namespaced:
-        linux.keep_only(linux.CAP_SYS_ADMIN)  # in its user namespace alone: a namespace and a tmpfs for each call
+        linux.keep_only(
+            linux.CAP_SYS_ADMIN
+        )  # in its user namespace alone: a namespace and a tmpfs for each call
     else:
         linux.keep_only()
     linux.no_new_privileges()
     world.report("no-new-privileges", True, "set")
     filtered = _filter(world)
     version = landlock.version()
-    world.report("landlock", version > 0, f"version {version}" if version else "the kernel has none, or it is off")
+    world.report(
+        "landlock", version > 0, f"version {version}" if version else "the kernel has none, or it is off"
+    )
     # A root of one's own holds nothing that is not to be read, so one rule serves for all of it.
     readable = ["/"] if world.new_root else [*roots]
     rules = [(p, _rights(p)) for p in (*readable, *root.DEVICES) if os.path.exists(p)]
@@ -83,8 +90,14 @@ def _restrict(world: namespaces.World, roots: Sequence[str]) -> child.Base:
         first_filter=seccomp.child_filter(linux.MACHINE, 1, alone=True) if filtered else b"",
     )
     world.report("capabilities-dropped", True, "agents hold none")
-    world.report("resource-limits", True, "CPU, address space, file size, descriptors, processes, no core files")
-    world.report("file-quota", world.new_root, "a tmpfs for each call" if world.new_root else "bounds single files only")
+    world.report(
+        "resource-limits", True, "CPU, address space, file size, descriptors, processes, no core files"
+    )
+    world.report(
+        "file-quota",
+        world.new_root,
+        "a tmpfs for each call" if world.new_root else "bounds single files only",
+    )
     return base
 
 
@@ -113,7 +126,9 @@ class _Zygote:
         self._warm = warm
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._children: dict[int, _Child] = {}  # by pidfd; the runner bounds how many work, `warm` how many wait
+        self._children: dict[
+            int, _Child
+        ] = {}  # by pidfd; the runner bounds how many work, `warm` how many wait
         self._working: dict[int, _Child] = {}  # by call
         self._waiting: deque[_Child] = deque()
 

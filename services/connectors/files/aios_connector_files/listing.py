@@ -17,7 +17,7 @@ MAX_IGNORED: Final = 50  # ignored names that are told
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A regular file: its name as the system gave it, `shown` the same as text, its size in bytes, and ns since 1970."""
+    """A regular file: its name as the system gave it and as text (`shown`), size in bytes, ns since 1970."""
 
     name: str
     shown: str

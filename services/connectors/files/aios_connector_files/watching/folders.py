@@ -9,8 +9,8 @@ from typing import Final
 from aios.event.v1.event_pb2 import ExternalEvent
 from aios_connector_files.connector import NAME
 from aios_connector_files.watching.scanning import Content, Month
-from aios_core.ids import derive
 from aios_core.errors import RetryableError
+from aios_core.ids import derive
 from aios_core.json_values import dumps
 from aios_core.values import Plain
 from aios_runtime.store.port import MAX_BATCH_WRITES, Committed, Store, Write
