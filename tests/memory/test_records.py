@@ -414,3 +414,12 @@ async def test_the_longest_key_can_be_written_from_the_longest_source_and_found_
     assert [use.name.key for use in memory.records.uses(source)[0]] == [key]
     await memory.write(fact("b", 1, sources=[f"fact:{key}@1"]), run="run_2")
     assert (await memory.undo(outcome)).status == task_pb2.STATUS_CONFLICT
+
+
+async def test_a_write_that_runs_out_of_time_while_it_is_committed_still_tells_what_stands(memory: Memory) -> None:
+    async with asyncio.timeout(0) as clock:
+        outcome = await memory.write(fact("a", 1))
+    assert clock.expired()
+    assert outcome.status == task_pb2.STATUS_SUCCEEDED
+    assert outcome.undo_token
+    assert memory.records.newest(Name(Kind.FACT, "a")).version == 1

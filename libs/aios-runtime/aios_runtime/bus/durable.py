@@ -8,7 +8,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import AiosError
 from aios_runtime.bus import subjects
@@ -26,16 +26,6 @@ STOP_SECONDS: Final = 5.0
 RECONNECT_SECONDS: Final = 0.25
 
 log = logging.getLogger("aios.bus.subscriber")
-
-
-class Received(Protocol):
-    """A message as FastStream hands it over."""
-
-    raw_message: Any
-
-    async def ack(self) -> None: ...
-
-    async def nack(self, delay: float | None = None) -> None: ...
 
 
 class DurableSubscriber:
@@ -104,7 +94,7 @@ class DurableSubscriber:
             except Exception as error:  # a connection that is going away may fail in any way
                 log.debug("disconnecting: %s", error)
 
-    async def _received(self, message: Received) -> None:
+    async def _received(self, message: Any) -> None:
         raw = message.raw_message
         headers: Mapping[str, str] = raw.headers or {}
         deliveries = raw.metadata.num_delivered
@@ -132,7 +122,7 @@ class DurableSubscriber:
 
 
 async def _subscribe(
-    faststream: Any, bus: "NatsBus", consumer: Consumer, receive: Callable[[Received], Awaitable[None]]
+    faststream: Any, bus: "NatsBus", consumer: Consumer, receive: Callable[[Any], Awaitable[None]]
 ) -> Any:
     """A connected broker with its one subscriber."""
     credentials = bus.credentials
@@ -148,6 +138,7 @@ async def _subscribe(
         max_reconnect_attempts=-1,
         logger=None,
         apply_types=False,
+        serializer=None,
         graceful_timeout=STOP_SECONDS,
     )
     subscriber = broker.subscriber(
@@ -165,6 +156,6 @@ async def _subscribe(
     return broker
 
 
-async def _whole(message: Received) -> Received:
+async def _whole(message: Any) -> Any:
     """The handler decodes by itself, and acknowledges: it gets the message as it is."""
     return message

@@ -1,1 +1,1 @@
-"""The monthly client report: `compute.run` reads a month's files and computes, `render.run` writes the report and the review."""
+"""The monthly client report: `compute.run` computes a month, `render.run` writes its documents."""

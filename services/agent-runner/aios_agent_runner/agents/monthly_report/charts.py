@@ -18,7 +18,6 @@ from aios_agent_runner.agents.monthly_report.display import clean, grouped, mont
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WIDTH: Final = 420
 """Pixels of the drawing; it is scaled with the page, so this sets how large the text is beside it."""
@@ -29,9 +28,8 @@ MAX_LABEL_CHARS: Final = 22
 INK, MUTED, GRID, ACCENT, SOFT = "#243b53", "#627d98", "#d9e2ec", "#2f6f9f", "#b3cde0"
 _FONT_SIZE: Final = 12 * 0.75  # points of 12 px at 96 px an inch
 
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[Any] = {  # Any: the keys are not plain text to type checkers
     "svg.fonttype": "none",  # text stays text: it is found, read aloud and printed in the page's font
-    "svg.hashsalt": "aios-monthly-report",
     "text.parse_math": False,  # a project named $x$ is a name
     "font.family": ["DejaVu Sans"],  # ships with matplotlib, so widths are the same everywhere
     "font.size": _FONT_SIZE,
@@ -83,7 +81,9 @@ def hours_by_day(days: Mapping[str, str], month: str) -> Markup:
         _hour_lines(axes)
 
     most = max(days, key=lambda day: (Decimal(days[day]), day))
-    told = f"Hours of each day of {month_name(month)}: {len(days)} days with work, most on day {int(most[8:])} "
+    told = (
+        f"Hours of each day of {month_name(month)}: {len(days)} days with work, most on day {int(most[8:])} "
+    )
     return _svg(draw, 230, f"{told}with {_hours(Decimal(days[most]))}.", "days")
 
 
@@ -116,13 +116,13 @@ def _hour_lines(axes: "Axes") -> None:
 
 
 def _svg(draw: Any, height: int, description: str, salt: str) -> Markup:
-    """The drawing as an inline SVG element with its description; `salt` keeps the ids of two drawings apart."""
+    """The drawing as an inline SVG element with its description; `salt` keeps the ids of drawings apart."""
     os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # it wants to keep a list of fonts somewhere
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"{_STYLE['svg.hashsalt']}-{salt}"}):
+    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": f"aios-monthly-report-{salt}"}):
         figure: Figure = Figure(figsize=(WIDTH / 96, height / 96), dpi=96, layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
@@ -160,4 +160,3 @@ def _hours(value: Decimal) -> str:
 def _short(name: str) -> str:
     name = clean(name)
     return name if len(name) <= MAX_LABEL_CHARS else name[: MAX_LABEL_CHARS - 1].rstrip() + "…"
-

@@ -1,7 +1,8 @@
 """The monthly report's figures: a code agent that reads a month's files and returns what they say.
 
-Start here. The order of the work is the order of `run`: open each table (`sources`), read its rows (`rows`), count equal ones
-once (`uniqueness`), add up (`figures`), compare with the months before (`history`, `outliers`), take the notes (`notes`).
+Start here. The order of the work is the order of `run`: open each table (`sources`), read its rows (`rows`),
+count equal ones once (`uniqueness`), add up (`figures`), compare with the months before (`history`,
+`outliers`), take the notes (`notes`).
 """
 
 import json
@@ -15,7 +16,7 @@ from aios_agent_runner.agents.monthly_report.dates import is_month
 from aios_agent_runner.agents.monthly_report.decoding import NotText, decode
 from aios_agent_runner.agents.monthly_report.facts import Learned
 from aios_agent_runner.agents.monthly_report.findings import MAX_LISTED, Findings
-from aios_agent_runner.agents.monthly_report.headers import Kind
+from aios_agent_runner.agents.monthly_report.header_names import Kind
 from aios_agent_runner.agents.monthly_report.history import read_history, write_history
 from aios_agent_runner.agents.monthly_report.notes import (
     MAX_NOTES_BYTES,
@@ -44,7 +45,8 @@ def run(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
         "client_notes", "owner_notes", "notes", "warnings", "sources", "history_artifact"}
     Files written to `out`: history-<month>.json, and rejected-rows.json if there are more than 200.
 
-    What an open question is about is treated as unreadable. Raises INVALID_ARGUMENT on a malformed month or file list.
+    What an open question is about is treated as unreadable. Raises INVALID_ARGUMENT on a malformed month or
+    file list.
     """
     month = request.get("month")
     if not isinstance(month, str) or not is_month(month):
@@ -96,25 +98,26 @@ def run(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
 def _by_name(listed: Iterable[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
     """The listed files in the order of their names."""
     named = {str(entry.get("name")): entry for entry in listed}
-    for name in named:
-        if not name or Path(name).name != name or name in {".", ".."}:
-            raise TerminalError(
-                "INVALID_ARGUMENT", f"A file name must be without a folder, not {name!r}.", field="files"
-            )
     return {name: named[name] for name in sorted(named)}
 
 
 def kind_of(name: str) -> Kind | None:
-    """Which table a file is by its name: `timesheet*.csv`, `invoice*.csv`, in any case."""
+    """Which table a file of the folder is by its name: `timesheet*.csv`, `invoice*.csv`, in any case."""
     name = name.casefold()
-    if name.endswith(".csv"):
+    if name.endswith(".csv") and _in_the_folder(name):
         return next((kind for kind in Kind if name.startswith(kind)), None)
     return None
 
 
 def is_notes(name: str) -> bool:
     """Whether a file holds notes by its name: `notes*.md`, `notes*.txt`, in any case."""
-    return name.casefold().startswith("notes") and name.casefold().endswith((".md", ".txt"))
+    name = name.casefold()
+    return name.startswith("notes") and name.endswith((".md", ".txt")) and _in_the_folder(name)
+
+
+def _in_the_folder(name: str) -> bool:
+    """Whether it is a file of the folder itself, not of one inside or outside of it."""
+    return not {"/", "\\", "\0"}.intersection(name)
 
 
 def _read_tables(
@@ -129,7 +132,7 @@ def _read_tables(
             if not is_notes(name):
                 findings.note(name, "The file is not a table or notes by its name, so it was not read.")
             continue
-        data = _bytes(files / name, MAX_FILE_BYTES)
+        data = _bytes(place_of(named[name], files), MAX_FILE_BYTES)
         if data is None:
             findings.reject(name, 0, ReasonCode.FILE_MISSING)
             continue
@@ -144,6 +147,13 @@ def _read_tables(
     return times, invoices, sources
 
 
+def place_of(entry: Mapping[str, Any], files: Path) -> Path:
+    """Where the bytes of a listed file lie: at the `path` of its `file`, or under its name; always in `files`."""
+    pointer = entry.get("file")
+    place = pointer.get("path") if isinstance(pointer, Mapping) else None
+    return files / Path(str(place or entry["name"])).name
+
+
 def _bytes(path: Path, limit: int) -> bytes | None:
     """The file's bytes, at most one more than the limit; None if it can't be read."""
     try:
@@ -156,11 +166,11 @@ def _bytes(path: Path, limit: int) -> bytes | None:
 def _read_notes(
     named: Mapping[str, Mapping[str, Any]], files: Path, findings: Findings
 ) -> tuple[list[dict[str, str]], list[dict[str, Any]]]:
-    """The blocks for the client, and for the owner each notes file with what was taken of it; no other text of it."""
+    """The blocks for the client, and for the owner what was taken of each notes file, without its text."""
     blocks: list[Block] = []
     owner: list[dict[str, Any]] = []
     for name in filter(is_notes, named):
-        data = _bytes(files / name, MAX_NOTES_BYTES)
+        data = _bytes(place_of(named[name], files), MAX_NOTES_BYTES)
         text = decode(data) if data is not None and len(data) <= MAX_NOTES_BYTES else None
         if text is None or isinstance(text, NotText):
             findings.warn(
@@ -177,8 +187,8 @@ def _read_notes(
     for block in blocks:
         room -= len(block.text)
         if room < 0:
-            text_limit = f"The notes for the client are longer than {MAX_SECTION_CHARS} characters; the rest was left out."
-            findings.warn("", 0, "NOTES_TOO_LONG", text_limit)
+            cut = f"The notes for the client have over {MAX_SECTION_CHARS} characters; the rest was left out."
+            findings.warn("", 0, "NOTES_TOO_LONG", cut)
             break
         kept.append(asdict(block))
     return kept, owner

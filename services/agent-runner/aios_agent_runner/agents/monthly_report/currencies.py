@@ -6,14 +6,15 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final
 
 EXACT: Final = Context(prec=200, rounding=ROUND_HALF_EVEN)
-"""Sums are exact in it: products of two 30-digit numbers, added up as often as a file has rows, need under 80 digits."""
+"""Sums are exact in it: products of two 30-digit numbers, added up over all rows, need under 100 digits."""
 
 _TWO_PLACES = (
-    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CNY COP "
-    "COU CRC CUC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HRK HTG HUF IDR ILS INR IRR "
-    "JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK "
-    "NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SLL SOS SRD SSP STN SVC SYP SZL THB TJS TMT "
-    "TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG ZWL"
+    "AED AFN ALL AMD ANG AOA ARS AUD AWG AZN BAM BBD BDT BGN BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD "
+    "CDF CHE CHF CHW CNY COP COU CRC CUC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP "
+    "GMD GTQ GYD HKD HNL HRK HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD "
+    "MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR "
+    "PLN QAR RON RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SLL SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP "
+    "TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR ZMW ZWG ZWL"
 )
 _NO_PLACES = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF"
 _THREE_PLACES = "BHD IQD JOD KWD LYD OMR TND"
@@ -64,7 +65,34 @@ _PHRASES = {
 }
 _SHARED_MARKS = {
     "$": frozenset(
-        ["USD", "AUD", "CAD", "NZD", "HKD", "SGD", "TWD", "MXN", "ARS", "CLP", "COP", "BRL", "BBD", "BMD", "BND", "BSD", "BZD", "FJD", "GYD", "JMD", "KYD", "LRD", "SBD", "SRD", "TTD", "XCD"]
+        [
+            "USD",
+            "AUD",
+            "CAD",
+            "NZD",
+            "HKD",
+            "SGD",
+            "TWD",
+            "MXN",
+            "ARS",
+            "CLP",
+            "COP",
+            "BRL",
+            "BBD",
+            "BMD",
+            "BND",
+            "BSD",
+            "BZD",
+            "FJD",
+            "GYD",
+            "JMD",
+            "KYD",
+            "LRD",
+            "SBD",
+            "SRD",
+            "TTD",
+            "XCD",
+        ]
     ),
     "¥": frozenset({"JPY", "CNY"}),
     "￥": frozenset({"JPY", "CNY"}),
@@ -89,11 +117,11 @@ NUMBER_MARKS: Final[Mapping[str, frozenset[str]]] = {
     for key, code in KNOWN_SPELLINGS.items()
     for form in (key, key + ".")
 }
-"""What may stand beside a number, casefolded, and the currencies it can mean there: `$ 90` is no contradiction to CAD."""
+"""What may stand beside a number, and the currencies it can mean there: `$ 90` does not contradict CAD."""
 
 
 def rounded(amount: Decimal, currency: str) -> str:
-    """The amount with exactly the currency's decimal places, rounded half-even; no exponent and no negative zero."""
+    """The amount with exactly the currency's decimal places, rounded half-even; never -0 or an exponent."""
     quantum = Decimal(1).scaleb(-PLACES[currency])
     value = amount.quantize(quantum, context=EXACT)
     return format(value.copy_abs() if value.is_zero() else value, "f")

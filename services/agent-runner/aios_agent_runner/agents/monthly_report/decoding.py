@@ -44,7 +44,7 @@ class NotText:
 
 
 def decode(data: bytes) -> Text | NotText:
-    """Decode by byte order mark, then UTF-16 by its zero bytes, then UTF-8, then Windows-1252, then Latin-1."""
+    """By byte order mark, then UTF-16 by its zero bytes, then UTF-8, then Windows-1252, then Latin-1."""
     for magic, what in _MAGIC:
         if data.startswith(magic):
             return NotText(ReasonCode.BINARY_FILE, {"what": what})
@@ -92,7 +92,7 @@ def _checked(text: str, encoding: str) -> Text | NotText:
 
 
 def _utf16_byte_order(sample: bytes) -> str | None:
-    """The UTF-16 codec whose high bytes are often zero and whose low bytes never are, as in any table with digits."""
+    """The UTF-16 codec whose high bytes are often zero and whose low bytes never are, as in any table."""
     pairs = len(sample) // 2
     if pairs < 2:
         return None

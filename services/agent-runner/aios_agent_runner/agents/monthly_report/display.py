@@ -8,9 +8,20 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
-MONTHS: Final = (
-    "January February March April May June July August September October November December".split()
-)
+MONTHS: Final = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
 _FORMATS: Final = {"": Markup("{}"), "*": Markup("<em>{}</em>"), "**": Markup("<strong>{}</strong>")}
 _JOINERS = frozenset("\u200c\u200d")
 _THIN = "\u202f"
@@ -29,7 +40,7 @@ class Raw(str):
 
 
 def clean(text: object) -> str:
-    """One line of printable text: runs of spaces and line ends become one space, control and direction marks go."""
+    """One line of printable text: spaces and line ends become one space, control and direction marks go."""
     kept = (
         char if char.isprintable() or char in _JOINERS else (" " if char.isspace() else "")
         for char in str(text)
@@ -39,7 +50,7 @@ def clean(text: object) -> str:
 
 
 def markdown(value: object) -> str:
-    """The value as Markdown text that stays text: nothing in it is markup, a link, HTML or the end of a table cell."""
+    """The value as Markdown that stays text: nothing in it is markup, a link, HTML or the end of a cell."""
     if isinstance(value, Raw):
         return value
     return _escaped(clean(value))

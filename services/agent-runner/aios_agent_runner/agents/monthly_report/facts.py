@@ -2,9 +2,11 @@
 
 A fact is a plain dict that memory keeps as a versioned entry:
     {"kind": "column", "table": "timesheet", "header": "Std-Anz", "means": "hours"}
-    {"kind": "column", "table": "timesheet", "header": "Anz", "means": "none", "column": "hours"}   (not hours; no "column": none at all)
-    {"kind": "currency", "spelling": "Fränkli", "means": "CHF"}                                    (or "none")
-with whatever memory adds, such as "learned" and "version". A later fact overrides an earlier one about the same thing.
+    {"kind": "column", "table": "timesheet", "header": "Anz", "means": "none", "column": "hours"}
+    {"kind": "currency", "spelling": "Fränkli", "means": "CHF"}
+with whatever memory adds, such as "learned" (the month) and "version". "means" may be "none": not this column
+(without "column": none at all), or no currency. A fact learned later overrides an earlier one about the
+same thing.
 """
 
 import hashlib
@@ -12,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from aios_agent_runner.agents.monthly_report.currencies import KNOWN_SPELLINGS, PLACES, spelling_key
-from aios_agent_runner.agents.monthly_report.headers import NEEDED, OPTIONAL, Kind, LearnedColumns, header_key
+from aios_agent_runner.agents.monthly_report.header_names import NEEDED, OPTIONAL, Kind
+from aios_agent_runner.agents.monthly_report.headers import EVERY_COLUMN, LearnedColumns, header_key
 from aios_agent_runner.agents.monthly_report.reasons import excerpt
 from aios_core.errors import TerminalError
 
 NONE_OF_THESE: Final = "none of these"
 MAX_CURRENCY_QUESTIONS: Final = 5
-"""Questions about spellings of currencies in one run; more unknown spellings mean the column is something else."""
+"""Questions about currencies in one run; more unknown spellings mean the column is something else."""
 _USUAL_CODES = ("EUR", "USD", "GBP", "CHF", "JPY")
 
 Fact = dict[str, Any]
@@ -35,7 +38,7 @@ class Learned:
         self._currencies: dict[str, Fact] = {}
         self._columns: dict[tuple[Kind, str], Fact] = {}
         self._used: dict[int, tuple[Fact, dict[str, int], str]] = {}
-        for order, fact in enumerate(facts):
+        for order, fact in enumerate(sorted(facts, key=lambda fact: str(fact.get("learned") or ""))):
             if not self._learn(dict(fact), order):
                 self.unreadable.append(f"A learned fact can't be used: {excerpt(str(dict(fact)))}.")
 
@@ -56,14 +59,14 @@ class Learned:
             return False
         kind, key = Kind(fact["table"]), header_key(fact["header"])
         if means == "none":
-            column = fact.get("column") or "*"
-            if column in {"*", self._means[kind].get(key, ("", 0))[0]}:
+            column = str(fact.get("column") or EVERY_COLUMN)
+            if column in {EVERY_COLUMN, self._means[kind].get(key, ("", 0))[0]}:
                 self._means[kind].pop(key, None)
             self._denied[kind].add((key, column))
             return True
         if means not in NEEDED[kind] + OPTIONAL[kind]:
             return False
-        self._denied[kind] -= {(key, means), (key, "*")}
+        self._denied[kind] -= {(key, means), (key, EVERY_COLUMN)}
         self._means[kind][key] = (means, order)
         self._columns[kind, key] = fact
         return True
@@ -76,7 +79,7 @@ class Learned:
         self._use(fact, file, 0, f"“{header}” was read as {fact['means'].replace('_', ' ')}")
 
     def currency(self, spelling: str) -> str | None:
-        """The currency code a spelling stands for, from what is learned, then from what is known; None if neither knows."""
+        """The code of the currency, from what is learned, then from what is known; None if neither knows."""
         key = spelling_key(spelling)
         if fact := self._currencies.get(key):
             return None if fact["means"] == "none" else str(fact["means"])

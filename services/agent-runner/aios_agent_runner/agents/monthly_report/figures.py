@@ -12,6 +12,9 @@ from aios_agent_runner.agents.monthly_report.rows import InvoiceRow, TimeRow
 MAX_TASKS: Final = 12
 """Tasks listed for one project; the rest are summed up as `other tasks`."""
 
+MAX_NAME_CHARS: Final = 200
+"""A longer name of a project, task or invoice is cut where it is listed."""
+
 _ZERO = Decimal(0)
 Amounts = defaultdict[str, Decimal]
 
@@ -41,7 +44,7 @@ def totals(times: Sequence[TimeRow], invoices: Sequence[InvoiceRow]) -> dict[str
 
 
 def by_project(times: Iterable[TimeRow]) -> list[dict[str, Any]]:
-    """Hours and billed amounts of each project, most hours first, with its tasks; at most MAX_LISTED projects.
+    """Hours and billed amounts of each project with its tasks, most hours first; at most MAX_LISTED.
 
     The amounts are rounded for each project, so their sum can differ from `billed` in the last place.
     """
@@ -50,7 +53,7 @@ def by_project(times: Iterable[TimeRow]) -> list[dict[str, Any]]:
         for row in times:
             projects.setdefault(row.project, _Project()).add(row)
     ranked = sorted(projects.items(), key=lambda item: (-item[1].hours, item[0]))
-    return [{"project": name, **project.to_dict()} for name, project in ranked[:MAX_LISTED]]
+    return [{"project": _cut(name), **project.to_dict()} for name, project in ranked[:MAX_LISTED]]
 
 
 class _Project:
@@ -69,7 +72,7 @@ class _Project:
         ranked = sorted(self.tasks.items(), key=lambda item: (-item[1], item[0]))
         with localcontext(EXACT):
             other = sum((hours for _, hours in ranked[MAX_TASKS:]), _ZERO)
-        tasks = [{"task": task, "hours": plain(hours)} for task, hours in ranked[:MAX_TASKS]]
+        tasks = [{"task": _cut(task), "hours": plain(hours)} for task, hours in ranked[:MAX_TASKS]]
         if other:
             tasks.append({"task": "other tasks", "hours": plain(other)})
         return {"hours": plain(self.hours), "rows": self.rows, "billed": _money(self.billed), "tasks": tasks}
@@ -89,16 +92,20 @@ def invoice_list(invoices: Iterable[InvoiceRow]) -> list[dict[str, str]]:
     ranked = sorted(invoices, key=lambda row: (row.date, row.number))[:MAX_LISTED]
     return [
         {
-            "number": row.number,
+            "number": _cut(row.number),
             "date": row.date,
-            "due_date": row.due_date,
+            "due_date": _cut(row.due_date),
             "amount": rounded(row.amount, row.currency),
             "currency": row.currency,
             "status": row.status,
-            "paid_date": row.paid_date,
+            "paid_date": _cut(row.paid_date),
         }
         for row in ranked
     ]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MAX_NAME_CHARS else f"{name[: MAX_NAME_CHARS - 1]}…"
 
 
 def _money(amounts: Amounts) -> dict[str, str]:

@@ -13,11 +13,18 @@ from aios_agent_runner.agents.monthly_report.facts import (
     column_question,
     currency_question,
 )
-from aios_agent_runner.agents.monthly_report.headers import Kind, header_key
-from aios_agent_runner.agents.monthly_report.reasons import ReasonCode, Rejection, excerpt, reject
+from aios_agent_runner.agents.monthly_report.header_names import Kind
+from aios_agent_runner.agents.monthly_report.headers import header_key
+from aios_agent_runner.agents.monthly_report.reasons import (
+    EXCERPT_CHARS,
+    ReasonCode,
+    Rejection,
+    excerpt,
+    reject,
+)
 
 MAX_LISTED: Final = 200
-"""How many rejections, warnings, outliers or projects are listed in a result; the whole list of rejections is an artifact."""
+"""Rejections, warnings, outliers or projects in a result; the whole list of rejections is an artifact."""
 
 
 @dataclass(slots=True)
@@ -62,6 +69,9 @@ class Findings:
         self, kind: Kind, column: str, candidates: dict[str, list[str]], file: str, *, ambiguous: bool = False
     ) -> None:
         """Ask once for all files that have the same candidates."""
+        candidates = {
+            header: [value[:EXCERPT_CHARS] for value in values] for header, values in candidates.items()
+        }
         key = (kind, column, *sorted(header_key(header) for header in candidates))
         self._columns.setdefault(key, PendingColumn(kind, column, candidates, [], ambiguous)).files.append(
             file

@@ -1,7 +1,7 @@
 """What a month leaves to the later ones: its figures, and how its rows are spread, in a compact artifact.
 
-The artifact is JSON: {"format": 1, "month": "2026-09", "figures": {…}, "projects": {name: {"hours": {"8": 41, "7.5": 3},
-"rates": {"EUR": {"90": 44}}}}}, each inner map counting the accepted rows that have the value.
+The artifact is JSON: {"format": 1, "month": "2026-09", "figures": {…}, "projects": {name: {"hours": {"8": 41,
+"7.5": 3}, "rates": {"EUR": {"90": 44}}}}}, each inner map counting the accepted rows that have the value.
 """
 
 import json

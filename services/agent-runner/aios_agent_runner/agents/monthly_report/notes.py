@@ -1,8 +1,9 @@
-"""The notes files: what stands under a heading “For the client” goes into the client's report, all else stays where it is.
+"""The notes files: what stands under “For the client” goes into the client's report, all else stays.
 
-A Markdown heading (`## For the client`, or underlined with === or ---) opens a section that ends at the next heading of the
-same or a higher level. Where the words stand alone on a line without being a heading (as in plain text, or in bold), nothing
-marks an end, so the section ends at the first blank line after its text, or at a short line that ends with a colon. Comments (`<!-- -->`) are not part of it.
+A Markdown heading (`## For the client`, or underlined with === or ---) opens a section that ends at the next
+heading of the same or a higher level. Where the words stand alone on a line without being a heading (as in
+plain text, or in bold), nothing marks an end, so the section ends at the first blank line after its text, or
+at a short line that ends with a colon. Comments (`<!-- -->`) are not part of it.
 """
 
 import re
@@ -36,7 +37,7 @@ class Block:
 
 @dataclass(slots=True)
 class _Lines:
-    """Lines with what each is: the level of the heading it is (None: no heading), 0 for the wanted words without markup."""
+    """Lines, and the level of those that are headings: 1 to 6, 0 for the wanted words without markup."""
 
     text: list[str] = field(default_factory=list)
     level: list[int | None] = field(default_factory=list)
@@ -70,7 +71,7 @@ def _marked(text: str) -> _Lines:
             fence = "" if fence == found[1] else fence or found[1]
             lines.add(line)
         elif found := _ATX.fullmatch(line):
-            # A heading inside a code fence opens nothing, but ends a section: rather too little for the client than too much.
+            # Inside a code fence it opens nothing, but ends a section: rather too little than too much.
             title = "" if fence else (found[2] or "")
             lines.add(line, len(found[1]), title)
         elif (
@@ -105,7 +106,9 @@ def _section_lines(lines: _Lines) -> Iterator[int]:
             open_level, has_text = level, False
         elif open_level is None:
             continue
-        elif (level is not None and (level <= open_level or open_level == _PLAIN_LEVEL)) or (open_level == _PLAIN_LEVEL and has_text and _ends_plain(lines.text[index])):
+        elif (level is not None and (level <= open_level or open_level == _PLAIN_LEVEL)) or (
+            open_level == _PLAIN_LEVEL and has_text and _ends_plain(lines.text[index])
+        ):
             open_level = None
             continue
         else:

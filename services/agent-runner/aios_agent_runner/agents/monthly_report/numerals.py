@@ -1,13 +1,16 @@
 """Numbers as people write them, with the separators of either convention.
 
-A cell that can be read in one way only is `Exact`, and may be evidence of how its column writes numbers. `1.234` and `1,234`
-can be read in two ways and are `Ambiguous`; the column's evidence, then the file's delimiter, decides them (`Column.value`).
+A cell that can be read in one way only is `Exact`, and may be evidence of how its column writes numbers.
+`1.234` and `1,234` can be read in two ways and are `Ambiguous`; the column's evidence, then the file's
+delimiter, decides them (`Column.value`).
 
 Evidence, where `.` and `,` each stand for either one:
-    1.234,56   both: the last one is the decimal separator        1.5  1.2345  1234.567  0.125  .5   decimal separator
-    1.234.567  repeated: grouping, so the other one is decimal     12  1'234  1 234                  no evidence
-Groups have three digits, the first one to three and no leading zero. A space (also a no-break or thin one) or an
-apostrophe groups as well. No exponents, no NaN, at most MAX_DIGITS digits.
+    1.234,56                          two different ones: the last is the decimal separator
+    1.234.567                         repeated: it groups, so the other one is the decimal separator
+    1.5  1.2345  1234.567  0.125  .5  can't group: it is the decimal separator
+    12  1'234  1 234                  no evidence
+Groups have three digits, the first one to three and no leading zero. A space (also a no-break or thin one) or
+an apostrophe groups as well. No exponents, no NaN, at most MAX_DIGITS digits.
 """
 
 import re
@@ -53,7 +56,7 @@ Numeral = Exact | Ambiguous
 
 
 class Column:
-    """The numbers of one column of one file: what they show together decides the cells that can be read in two ways."""
+    """The numbers of one column of one file; together they decide the cells that can be read in two ways."""
 
     def __init__(
         self, cells: Iterable[str], delimiter: str, currency_marks: Mapping[str, frozenset[str]]
@@ -69,7 +72,7 @@ class Column:
         return self._read[cell]
 
     def value(self, cell: str) -> Decimal | None:
-        """The number in the cell, None if it is none, or if it is ambiguous in a column that holds both conventions."""
+        """The number in the cell; None if it is none, or is ambiguous in a column with both conventions."""
         numeral = self._read[cell]
         if isinstance(numeral, Ambiguous):
             if self.mixed:
@@ -81,8 +84,8 @@ class Column:
 def read_numeral(cell: str, currency_marks: Mapping[str, frozenset[str]]) -> Numeral | None:
     """Read one cell by itself; None if it is no number.
 
-    `currency_marks` maps casefolded spellings (`€`, `eur`, `fr.`) to the currencies they can stand for; one may stand before
-    or after the number.
+    `currency_marks` maps casefolded spellings (`€`, `eur`, `fr.`) to the currencies they can stand for; one
+    may stand before or after the number.
     """
     cell = cell.strip()
     if not cell or len(cell) > MAX_CELL_CHARS:
@@ -125,7 +128,7 @@ def _signed(body: str, negative: bool, currencies: frozenset[str] | None) -> Num
 
 
 def _mark(body: str) -> tuple[str | None, str | None, bool] | None:
-    """The decimal separator in the body (None: none), what it shows of its column, and whether it may group instead.
+    """The decimal separator in the body, what it shows of its column, and whether it may group instead.
 
     None if the body is malformed.
     """

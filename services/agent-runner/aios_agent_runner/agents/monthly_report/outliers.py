@@ -1,11 +1,13 @@
 """Rows that differ from what the project was like before, and how the month compares with the last one.
 
-A row's hours are an outlier if they differ from the median of the project's earlier rows by more than LIMIT median absolute
-deviations (Leys et al. 2013 discuss the measure; the limit of 3.5 goes back to Iglewicz and Hoaglin 1993). With fewer than
-MIN_ROWS earlier rows nothing is said. Where more than half of the earlier rows are equal the median deviation is zero; then the
-mean absolute deviation takes its place, as Iglewicz and Hoaglin advise; if that is zero too, every other value is an outlier.
+A row's hours are an outlier if they differ from the median of the project's earlier rows by more than LIMIT
+median absolute deviations (Leys et al. 2013 discuss the measure; the limit of 3.5 goes back to Iglewicz and
+Hoaglin 1993). With fewer than MIN_ROWS earlier rows nothing is said. Where more than half of the earlier rows
+are equal the median deviation is zero; then the mean absolute deviation takes its place, as Iglewicz and
+Hoaglin advise; if that is zero too, every other value is an outlier.
 
-A rate that the project never had before in that currency is reported once, with the number of rows that have it.
+A rate that the project never had before in that currency is reported once, with the number of rows that have
+it.
 """
 
 from collections import Counter
@@ -15,6 +17,7 @@ from typing import Any, Final
 
 from aios_agent_runner.agents.monthly_report.currencies import EXACT, PLACES, plain, rounded
 from aios_agent_runner.agents.monthly_report.dates import months_between
+from aios_agent_runner.agents.monthly_report.figures import MAX_NAME_CHARS
 from aios_agent_runner.agents.monthly_report.history import Past, Spread
 from aios_agent_runner.agents.monthly_report.reasons import excerpt
 from aios_agent_runner.agents.monthly_report.rows import TimeRow
@@ -26,7 +29,7 @@ _AMOUNT_MAPS: Final = ("billed", "invoiced", "outstanding")
 
 
 def find_outliers(times: Iterable[TimeRow], past: Past) -> list[dict[str, Any]]:
-    """The outliers in the order of file and line; each has `file`, `line`, `field` (hours or rate) and a sentence."""
+    """The outliers by file and line; each has `file`, `line`, `field` (hours or rate) and a sentence."""
     usual = {project: _usual(spread) for project, spread in past.hours.items() if spread.total() >= MIN_ROWS}
     new_rates: Counter[tuple[str, str, Decimal]] = Counter()
     first: dict[tuple[str, str, Decimal], TimeRow] = {}
@@ -77,28 +80,30 @@ def median(spread: Mapping[Decimal, int]) -> Decimal:
 
 
 def _hours_outlier(row: TimeRow, usual: Decimal, rows: int) -> dict[str, Any]:
-    text = f"{plain(row.hours)} {'hour' if row.hours == 1 else 'hours'} on {excerpt(row.project)}; the {rows} earlier rows of the project have {plain(usual)} in the middle."
+    hours = "1 hour" if row.hours == 1 else f"{plain(row.hours)} hours"
+    middle = f"the {rows} earlier rows of the project have {plain(usual)} in the middle"
     return {
         "file": row.file,
         "line": row.line,
         "field": "hours",
-        "project": row.project,
+        "project": row.project[:MAX_NAME_CHARS],
         "value": plain(row.hours),
         "usual": plain(usual),
         "rows": 1,
-        "text": text,
+        "text": f"{hours} on {excerpt(row.project)}; {middle}.",
     }
 
 
 def _new_rate(row: TimeRow, count: int, earlier: Spread) -> dict[str, Any]:
     usual = median(earlier)
     rows = "1 row" if count == 1 else f"{count} rows"
-    text = f"A rate of {plain(row.rate)} {row.currency} on {excerpt(row.project)} in {rows}, new to the project; {plain(usual)} was usual."
+    text = f"A rate of {plain(row.rate)} {row.currency} on {excerpt(row.project)} in {rows}, new to the project; "
+    text += f"{plain(usual)} was usual."
     return {
         "file": row.file,
         "line": row.line,
         "field": "rate",
-        "project": row.project,
+        "project": row.project[:MAX_NAME_CHARS],
         "value": plain(row.rate),
         "usual": plain(usual),
         "rows": count,
@@ -109,8 +114,9 @@ def _new_rate(row: TimeRow, count: int, earlier: Spread) -> dict[str, Any]:
 def month_over_month(month: str, figures: Mapping[str, Any], past: Past) -> dict[str, Any]:
     """The change of each figure against the latest month that memory has; empty if it has none.
 
-    {"previous", "months_ago", "total_hours": {"before", "now", "change", "percent"}, "billed": {currency: the same}, …}; a
-    currency that one of the months lacks counts as 0 there; `percent` has one decimal place and is None after a 0.
+    {"previous", "months_ago", "total_hours": {"before", "now", "change", "percent"}, "billed": {currency: the
+    same}, …}; a currency that one of the months lacks counts as 0 there; `percent` has one decimal place and
+    is None after a 0.
     """
     if not past.figures:
         return {}

@@ -1,7 +1,8 @@
 """Text to header and records: delimiters, quotation marks, physical lines.
 
-A physical line ends at CR LF, LF or CR and is counted from 1 as in the file, blank ones included. A quoted field may span
-lines. A quotation mark that is never closed costs only its own line, so an opening mark is believed to span lines only when
+A physical line ends at CR LF, LF or CR and is counted from 1 as in the file, blank ones included. A quoted
+field may span lines. A quotation mark that is never closed costs only its own line, so an opening mark is
+believed to span lines only when
  - it closes within MAX_RECORD_LINES, right before a delimiter or a line end,
  - the joined record has as many fields as the header, and
  - none of the lines it would swallow is a row by itself.
@@ -51,7 +52,7 @@ class Record:
 
 @dataclass(slots=True)
 class Table:
-    """A header and what follows it. A record may have fewer fields than the header; `blank_rows` held delimiters alone."""
+    """A header and what follows it. A record may have fewer fields; `blank_rows` held delimiters alone."""
 
     headers: list[str]
     delimiter: str
@@ -70,8 +71,8 @@ class BadHeader:
 def read_table(text: str, recognised: Callable[[list[str]], int]) -> Table | BadHeader | None:
     """The table in a text; None if there is no line with anything in it.
 
-    `recognised` says how many known columns a list of headers holds: of the three delimiters the one that finds most of
-    them wins, then the one that makes most columns. A first line `sep=;` names the delimiter.
+    `recognised` says how many known columns a list of headers holds: of the three delimiters the one that
+    finds most of them wins, then the one that makes most columns. A first line `sep=;` names the delimiter.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     start = 0
@@ -153,7 +154,7 @@ def _read_records(lines: list[str], start: int, table: Table) -> None:
 
 
 def _read_quoted(lines: list[str], number: int, table: Table) -> int:
-    """Read the record that starts on line `number` (from 1), which has a quotation mark; returns the last line it took."""
+    """Read the record that starts on line `number` (from 1) and has a quotation mark; returns its last line."""
     fields = split_line(lines[number - 1], table.delimiter)
     if fields is Quoting.OPEN and (spanning := _spanning(lines, number, table.delimiter, len(table.headers))):
         last, fields = spanning
@@ -171,7 +172,7 @@ def _read_quoted(lines: list[str], number: int, table: Table) -> int:
 
 
 def _spanning(lines: list[str], number: int, delimiter: str, width: int) -> tuple[int, list[str]] | None:
-    """The record that line `number` makes with lines after it, and the line it ends on; None if its mark is unclosed."""
+    """The line on which the record that starts on line `number` ends, and its fields; None if it is unclosed."""
     own_row = lines[number - 1].count(delimiter) + 1 >= width
     length = len(lines[number - 1])
     for last in range(number + 1, min(number + MAX_RECORD_LINES - 1, len(lines)) + 1):
@@ -210,7 +211,7 @@ def _add(table: Table, line: int, fields: list[str]) -> None:
 
 
 def split_line(text: str, delimiter: str) -> list[str] | Quoting:
-    """The fields of one record. A field is quoted if its first character other than a space is a quotation mark."""
+    """The fields of one record. A field is quoted if it begins with a quotation mark, spaces before it aside."""
     fields: list[str] = []
     position, length = 0, len(text)
     while True:
@@ -240,7 +241,7 @@ def split_line(text: str, delimiter: str) -> list[str] | Quoting:
 
 
 def _quoted(text: str, position: int) -> tuple[str, int] | None:
-    """The value of the quoted field whose text starts at `position`, and the position after its closing mark."""
+    """The value of the quoted field that starts at `position`, and the position after its closing mark."""
     parts: list[str] = []
     while True:
         end = text.find('"', position)

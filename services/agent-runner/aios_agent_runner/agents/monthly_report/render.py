@@ -1,8 +1,9 @@
-"""The monthly report's documents: a code agent that writes the client's report and the owner's review from the figures.
+"""The monthly report's documents: a code agent that writes the report and the review from the figures.
 
-`report` is for the client: figures, narrative, projects, invoices, and the notes meant for the client. `review` is for the
-owner: what was not counted and why, what stands out, what was asked and learned, and from which files all of it comes.
-Everything that came from a file or a model is text here: both formats escape it where it is written.
+`report` is for the client: figures, narrative, projects, invoices, and the notes meant for the client.
+`review` is for the owner: what was not counted and why, what stands out, what was asked and learned, and from
+which files all of it comes. Everything that came from a file or a model is text here: both formats escape it
+where it is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +28,8 @@ def run(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
 
     request: the result of `compute.run`, and {"client", "client_name", "month", "narrative": str, "run_id": str,
         "evidence": list of texts or of objects with text values}
-    result: {"artifacts": the names in `out`, "index_entry": {"client", "client_name", "month", "title", "run_id",
-        "report", "review", "total_hours", "billed", "invoiced", "outstanding", "accepted_rows", "rejected_rows"}}
+    result: {"artifacts": the names in `out`, "index_entry": {"client", "client_name", "month", "title",
+        "run_id", "report", "review", the four figures, "accepted_rows", "rejected_rows"}}
     The same request gives the same bytes.
     """
     view = _view(request)
@@ -42,7 +43,9 @@ def run(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
 def _view(request: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates see."""
     outputs, month = request["outputs"], request["month"]
-    hours = {earlier: figures.get("total_hours", "0") for earlier, figures in request["earlier_months"].items()}
+    hours = {
+        earlier: figures.get("total_hours", "0") for earlier, figures in request["earlier_months"].items()
+    }
     hours[month] = outputs["total_hours"]
     view = dict(request)
     view["client_name"] = request.get("client_name") or request["client"]
@@ -125,6 +128,9 @@ def _index_entry(view: Mapping[str, Any]) -> dict[str, Any]:
         "run_id": view["run_id"],
         "report": "report.html",
         "review": "review.html",
-        **{name: outputs[name] for name in ("total_hours", "billed", "invoiced", "outstanding", "accepted_rows")},
+        **{
+            name: outputs[name]
+            for name in ("total_hours", "billed", "invoiced", "outstanding", "accepted_rows")
+        },
         "rejected_rows": outputs["rejected_rows_total"],
     }

@@ -1,7 +1,8 @@
-"""Records to typed rows: every check of a single row, in a fixed order, the first that fails giving the reason.
+"""Records to typed rows: every check of a single row, in a fixed order; the first that fails gives the reason.
 
-The order: enough fields; date; month; then for time sheets project, hours, rate, currency, and for invoices number, amount,
-status, currency. The currency comes last, so that a question about a spelling concerns rows that lack nothing else.
+The order: enough fields; date; month; then for time sheets project, hours, rate, currency, and for invoices
+number, amount, status, currency. The currency comes last, so that a question about a spelling concerns rows
+that lack nothing else.
 """
 
 import unicodedata
@@ -14,7 +15,7 @@ from aios_agent_runner.agents.monthly_report.currencies import NUMBER_MARKS
 from aios_agent_runner.agents.monthly_report.dates import read_date
 from aios_agent_runner.agents.monthly_report.facts import Learned
 from aios_agent_runner.agents.monthly_report.findings import Findings
-from aios_agent_runner.agents.monthly_report.headers import NEEDED, NUMERIC, OPTIONAL
+from aios_agent_runner.agents.monthly_report.header_names import NEEDED, NUMERIC, OPTIONAL
 from aios_agent_runner.agents.monthly_report.numerals import Ambiguous, Column
 from aios_agent_runner.agents.monthly_report.reasons import ReasonCode, excerpt
 from aios_agent_runner.agents.monthly_report.sources import STATUSES, Source
@@ -209,7 +210,7 @@ class _Reader:
         return status
 
     def currency(self, line: int, fields: list[str], beside: str) -> str | None:
-        """The row's currency; a currency sign beside the number in the column `beside` must not contradict it."""
+        """The row's currency; a sign beside the number in the column `beside` must not contradict it."""
         cell = fields[self.at["currency"]].strip()
         if not cell:
             self._reject(line, ReasonCode.MISSING_VALUE, column="currency")

@@ -10,14 +10,8 @@ from aios_agent_runner.agents.monthly_report.dates import read_date
 from aios_agent_runner.agents.monthly_report.decoding import NotText, decode
 from aios_agent_runner.agents.monthly_report.facts import Learned
 from aios_agent_runner.agents.monthly_report.findings import Findings
-from aios_agent_runner.agents.monthly_report.headers import (
-    NEEDED,
-    OPTIONAL,
-    Kind,
-    Recognition,
-    header_key,
-    recognise,
-)
+from aios_agent_runner.agents.monthly_report.header_names import NEEDED, OPTIONAL, Kind
+from aios_agent_runner.agents.monthly_report.headers import Recognition, header_key, recognise
 from aios_agent_runner.agents.monthly_report.numerals import Column, read_numeral
 from aios_agent_runner.agents.monthly_report.reasons import ReasonCode, excerpt
 from aios_agent_runner.agents.monthly_report.records import (
@@ -70,7 +64,7 @@ class Source:
 
 
 def open_source(name: str, kind: Kind, data: bytes, learned: Learned, findings: Findings) -> Source | None:
-    """The file's records, or None when the file is rejected whole, is empty, or waits for an answer (`findings` say so)."""
+    """The file's records; None when it is rejected whole, is empty, or waits for an answer (see `findings`)."""
     if len(data) > MAX_FILE_BYTES:
         findings.reject(name, 0, ReasonCode.FILE_TOO_LARGE, size=len(data), limit=MAX_FILE_BYTES)
         return None
@@ -120,7 +114,7 @@ def _opened(
 def _complete(
     name: str, kind: Kind, table: Table, found: Recognition, learned: Learned, findings: Findings
 ) -> bool:
-    """Whether every needed column is known; if not, the file is rejected, with questions if answers could help."""
+    """Whether every needed column is known; else the file is rejected, with questions if they could help."""
     for column, indexes in found.ambiguous.items():
         if len({header_key(table.headers[index]) for index in indexes}) < len(indexes):
             headers = excerpt(table.headers[indexes[0]])

@@ -1,7 +1,8 @@
 """What counts once: equal rows over all files of a kind, and invoices by their number.
 
-Equal means equal in every column of the kind after parsing (`8,00` is `8.0`, `5.10.2026` is `2026-10-05`); other columns
-beside them don't count. Only rows that are right by themselves take part, so one of another month is no double of anything.
+Equal means equal in every column of the kind after parsing (`8,00` is `8.0`, `5.10.2026` is `2026-10-05`);
+other columns beside them don't count. Only rows that are right by themselves take part, so one of another
+month is no double of anything.
 """
 
 from collections import defaultdict

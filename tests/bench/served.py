@@ -1,0 +1,141 @@
+"""AIOS as it is served, and a client that starts runs of five trivial steps and sees them end."""
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+from aios.bus.v1.bus_pb2 import EventsFiled
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
+from aios.run.v1.commands_pb2 import StartRunRequest
+from aios.run.v1.events_pb2 import RunEvent
+from aios_core.encoding import encode
+from aios_core.ids import partition_of, run_id, slot_of
+from aios_core.labels import OWNER
+from aios_core.values import labeled
+from aios_runtime.bus import subjects
+from aios_runtime.bus.connection import NatsBus
+from aios_runtime.bus.endpoint import load_endpoint
+from aios_runtime.bus.port import Message
+
+STEPS = 5
+ENDED = ("run_succeeded", "run_failed", "run_cancelled")
+
+
+def workflow(name: str, agent: str) -> str:
+    """Five steps, each the input of the next."""
+    steps = "\n".join(
+        f"    - {{name: s{at}, agent: {agent}, input: {{n: \"${{{'inputs' if at == 0 else f'steps.s{at - 1}'}.n}}\"}}}}"
+        for at in range(STEPS)
+    )
+    return (
+        f"apiVersion: aios/v1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec:\n"
+        "  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}\n"
+        f"  outputs: {{n: \"${{steps.s{STEPS - 1}.n}}\"}}\n  steps:\n{steps}\n"
+    )
+
+
+class Served:
+    """`aios serve` in a process of its own, on a directory of its own."""
+
+    async def __aenter__(self) -> Self:
+        self._directory = tempfile.TemporaryDirectory(prefix="aios-bench-")
+        self.data = Path(self._directory.name) / "data"
+        started = time.perf_counter()
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "aios_cli", "serve", "--data-dir", str(self.data), "--json",
+            "--grpc-port", "0", "--http-port", "0", stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        self.ready = json.loads(await self.process.stdout.readline())
+        self.ready_seconds = time.perf_counter() - started
+        endpoint = load_endpoint(self.data)
+        self._bus = await NatsBus.connect(endpoint.credentials("gateway"), service="gateway")
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        for partition in range(16):
+            await self._bus.listen(subjects.run_events("main", partition), self._heard)
+        for name, agent in (("five", "echo"), ("five-sandboxed", "echo-sandboxed")):
+            request = ApplyResourcesRequest(workspace="main", yaml=workflow(name, agent).encode(), file=name)
+            subject = subjects.resource_command("apply_resources", "main")
+            await self._bus.command(Message(subject, request.SerializeToString(), name), 10)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._bus.close(0)
+        self.process.terminate()
+        await self.process.wait()
+        self._directory.cleanup()
+
+    async def _heard(self, data: bytes) -> None:
+        for stored in EventsFiled.FromString(data).events:
+            event = RunEvent.FromString(stored)
+            if event.WhichOneof("body") in ENDED:
+                done = self._waiting.pop(event.run_id, None)
+                if done is not None and not done.done():
+                    done.set_result(None)
+
+    async def run(self, name: str, workflow: str = "five") -> None:
+        """One run to its end."""
+        run = run_id("main", "manual", name)
+        done = self._waiting[run] = asyncio.get_running_loop().create_future()
+        request = StartRunRequest(
+            workspace="main",
+            request_id=name,
+            workflow=workflow,
+            input=encode(labeled({"n": 1}, OWNER)),
+            actor="person:owner",
+            trigger="manual",
+        )
+        subject = subjects.run_command("start_run", "main", partition_of(slot_of(run)))
+        await self._bus.command(Message(subject, request.SerializeToString(), name), 30)
+        await asyncio.wait_for(done, 60)
+
+    def tree(self) -> list[int]:
+        """The process ids of the server and all below it."""
+        return [self.process.pid, *_below(self.process.pid)]
+
+    def bus_pid(self) -> int:
+        """The process id of the embedded nats-server."""
+        return next(pid for pid in self.tree() if b"nats-server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def stored_bytes(self) -> int:
+        """What the stores take on disk, write-ahead logs left out."""
+        return sum(file.stat().st_size for file in self.data.glob("*.db"))
+
+
+def _below(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            found += [int(child), *_below(int(child))]
+    return found
+
+
+def cpu_seconds(pids: list[int]) -> float:
+    """CPU that processes have used so far, their ended children included."""
+    ticks = 0
+    for pid in pids:
+        with suppress(OSError):  # a call's own process may be over; its parent has its time
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory_bytes(pids: list[int]) -> int:
+    """Proportional set size of processes together."""
+    total = 0
+    for pid in pids:
+        with suppress(OSError):
+            rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+            total += int(rollup.split("Pss:")[1].split()[0]) * 1024
+    return total
+
+
+def read_bytes(pid: int) -> int:
+    """What a process has read from sockets and files so far."""
+    return int(Path(f"/proc/{pid}/io").read_text().split("rchar:")[1].split()[0])
