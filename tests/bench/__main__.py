@@ -95,7 +95,10 @@ async def floor_figures(runs: int, levels: list[int]) -> Figures:
 
 async def aios_figures(runs: int, levels: list[int]) -> tuple[Figures, Figures, Figures]:
     async with Served() as served:
-        start: Figures = {"ready_seconds": served.ready_seconds, "memory_mib": memory_bytes(served.tree()) / 2**20}
+        start: Figures = {
+            "ready_seconds": served.ready_seconds,
+            "memory_mib": memory_bytes(served.tree()) / 2**20,
+        }
         before = served.stored_bytes()
         trusted = await measure(served.run, served.tree(), served.bus_pid(), runs, levels, "aios")
         counted = await flushes(served, max(100, runs // 5))
@@ -106,7 +109,9 @@ async def aios_figures(runs: int, levels: list[int]) -> tuple[Figures, Figures, 
         async def sandboxed(name: str) -> None:
             await served.run(name, "five-sandboxed")
 
-        boxed = await measure(sandboxed, served.tree(), served.bus_pid(), max(50, runs // 10), [20], "sandboxed")
+        boxed = await measure(
+            sandboxed, served.tree(), served.bus_pid(), max(50, runs // 10), [20], "sandboxed"
+        )
         start["stored_bytes"] = served.stored_bytes() - before
         return start, trusted, boxed
 
@@ -122,14 +127,24 @@ def say(text: str) -> None:
 
 def report(floor: Figures, start: Figures, trusted: Figures, boxed: Figures) -> str:
     """The table that docs/performance.md quotes."""
-    names = ("steps_per_second", "at_concurrency", "p50_ms", "p99_ms", "cpu_us_per_step", "bus_bytes_per_step", "flushes_per_step")
+    names = (
+        "steps_per_second",
+        "at_concurrency",
+        "p50_ms",
+        "p99_ms",
+        "cpu_us_per_step",
+        "bus_bytes_per_step",
+        "flushes_per_step",
+    )
     lines = [f"{'':22}{'floor':>12}{'AIOS':>12}{'ratio':>8}{'sandboxed':>12}"]
     for name in names:
         cells = [figures.get(name) for figures in (floor, trusted, boxed)]
         ratio = f"{cells[1] / cells[0]:.2f}" if cells[0] and cells[1] and name != "at_concurrency" else ""
         shown = [f"{cell:,.2f}" if cell is not None else "" for cell in cells]
         lines.append(f"{name:22}{shown[0]:>12}{shown[1]:>12}{ratio:>8}{shown[2]:>12}")
-    lines.append(f"aios serve: ready in {start['ready_seconds']:.2f} s, {start['memory_mib']:.0f} MiB (PSS, all processes);")
+    lines.append(
+        f"aios serve: ready in {start['ready_seconds']:.2f} s, {start['memory_mib']:.0f} MiB (PSS, all processes);"
+    )
     lines.append(f"after the runs {trusted['memory_after_mib']:.0f} MiB.")
     return "\n".join(lines)
 

@@ -48,7 +48,9 @@ class Floor:
         await self._js.add_stream(StreamConfig("FLOOR_DONE", subjects=["floor.done.*"], retention=queue))
         await self._js.add_stream(StreamConfig("FLOOR_LOG", subjects=["floor.log.*"]))
         for stream in ("FLOOR_TASK", "FLOOR_DONE"):
-            config = ConsumerConfig(durable_name="floor", ack_policy=AckPolicy.EXPLICIT, max_ack_pending=10_000)
+            config = ConsumerConfig(
+                durable_name="floor", ack_policy=AckPolicy.EXPLICIT, max_ack_pending=10_000
+            )
             await self._js.add_consumer(stream, config)
 
     async def close(self) -> None:

@@ -30,13 +30,13 @@ ENDED = ("run_succeeded", "run_failed", "run_cancelled")
 def workflow(name: str, agent: str) -> str:
     """Five steps, each the input of the next."""
     steps = "\n".join(
-        f"    - {{name: s{at}, agent: {agent}, input: {{n: \"${{{'inputs' if at == 0 else f'steps.s{at - 1}'}.n}}\"}}}}"
+        f'    - {{name: s{at}, agent: {agent}, input: {{n: "${{{"inputs" if at == 0 else f"steps.s{at - 1}"}.n}}"}}}}'
         for at in range(STEPS)
     )
     return (
         f"apiVersion: aios/v1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec:\n"
         "  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}\n"
-        f"  outputs: {{n: \"${{steps.s{STEPS - 1}.n}}\"}}\n  steps:\n{steps}\n"
+        f'  outputs: {{n: "${{steps.s{STEPS - 1}.n}}"}}\n  steps:\n{steps}\n'
     )
 
 

@@ -88,7 +88,9 @@ class Driver:
         (approval,) = self.run.open_approvals()
         return approval
 
-    def decide(self, decision: ApprovalState, answers: Mapping[str, Plain] | None = None, **fields: Any) -> Decision:
+    def decide(
+        self, decision: ApprovalState, answers: Mapping[str, Plain] | None = None, **fields: Any
+    ) -> Decision:
         """Decide on the open approval, having seen what is shown."""
         approval = fields.pop("approval", None) or self.approval
         request = DecideApprovalRequest(

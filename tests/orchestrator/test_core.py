@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.orchestrator.runs import Driver, workflow
 
 from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
 from aios.task.v1.task_pb2 import Mode, Status
@@ -12,6 +11,7 @@ from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled
 from aios_orchestrator.core.decide import Cancel, Redispatch, Settle, Tick, Undo
 from aios_orchestrator.core.fold import fold
+from tests.orchestrator.runs import Driver, workflow
 
 A, R, S = ApprovalState, RunState, StepState
 
@@ -291,7 +291,8 @@ def test_labels_go_with_the_data_and_through_conditions() -> None:
         workflow(
             """
 - {name: read, connector: files.read}
-- {name: mix, transform: {path: "${steps.read.path}", both: "${steps.read.path + string(inputs.n)}", own: "${inputs.n}"}}
+- name: mix
+  transform: {path: "${steps.read.path}", both: "${steps.read.path + string(inputs.n)}", own: "${inputs.n}"}
 - {name: chosen, when: "steps.read.path == 'x'", transform: {own: "${inputs.n}"}}
 """
         )
@@ -319,9 +320,22 @@ def test_a_broken_chain_of_events_is_noticed() -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_order_of_outcomes_decisions_and_ticks_ends_and_keeps_its_books(data: st.DataObject) -> None:
-    """`Driver.give` checks `fold(events) == state` after every input; here: money, order of undo, and that it ends."""
+    """`Driver.give` checks `fold(events) == state` after every input; here: money, and that it ends."""
     run = Driver(WRITES)
-    kinds = ["settle", "fail", "retry", "unknown", "approve", "reject", "cancel", "tick", "undo", "lost", "yes", "no"]
+    kinds = [
+        "settle",
+        "fail",
+        "retry",
+        "unknown",
+        "approve",
+        "reject",
+        "cancel",
+        "tick",
+        "undo",
+        "lost",
+        "yes",
+        "no",
+    ]
     for _ in range(data.draw(st.integers(0, 25))):
         kind = data.draw(st.sampled_from(kinds))
         step = data.draw(st.sampled_from(list(run.run.steps)))

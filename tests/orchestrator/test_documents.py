@@ -28,15 +28,14 @@ spec:
 
 def problem(text: str) -> TerminalError:
     with pytest.raises(TerminalError) as caught:
-        for document in parse_documents(text.encode(), "w.yaml"):
-            compile_workflow(document)
+        compile_workflow(parse_documents(text.encode(), "w.yaml")[0])
     return caught.value
 
 
 @pytest.mark.parametrize(
     ("old", "new", "code", "says"),
     [
-        ("agent: x\n      input: {n: \"${inputs.n}\"}", "agnet: x", "UNKNOWN_FIELD", "did you mean 'agent'"),
+        ('agent: x\n      input: {n: "${inputs.n}"}', "agnet: x", "UNKNOWN_FIELD", "did you mean 'agent'"),
         ("kind: Workflow", "kind: Worklow", "BAD_RESOURCE", "did you mean 'Workflow'"),
         ("apiVersion: aios/v1", "apiVersion: aios/v9", "BAD_RESOURCE", "must be aios/v1"),
         ("steps.a.n", "steps.aa.n", "BAD_EXPRESSION", "Did you mean 'a'"),
@@ -66,7 +65,9 @@ def test_a_wrong_document_is_told_where_and_what(old: str, new: str, code: str, 
 
 
 def test_the_place_is_line_and_column() -> None:
-    assert problem(GOOD.replace("agent: x", "agnet: x", 1)).message.startswith("w.yaml:8:7: spec.steps[0].agnet")
+    assert problem(GOOD.replace("agent: x", "agnet: x", 1)).message.startswith(
+        "w.yaml:8:7: spec.steps[0].agnet"
+    )
 
 
 @pytest.mark.parametrize(

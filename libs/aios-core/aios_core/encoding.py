@@ -24,7 +24,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def encode(value: Value) -> bytes:
-    """The canonical bytes of a value. Raises TOO_LARGE past `MAX_VALUE_BYTES` or `MAX_NODES`, TOO_DEEP past `MAX_DEPTH`."""
+    """The canonical bytes. Raises TOO_LARGE past `MAX_VALUE_BYTES` or `MAX_NODES`, TOO_DEEP past `MAX_DEPTH`."""
     writer = _Writer()
     root = writer.node(value, 0)
     out = bytearray()
@@ -33,7 +33,8 @@ def encode(value: Value) -> bytes:
         _put_bytes(out, _VALUE_LABELS, _encode_label(label))
     if len(out) > MAX_VALUE_BYTES:
         raise TerminalError(
-            "TOO_LARGE", f"The value takes {len(out)} bytes; at most {MAX_VALUE_BYTES} cross steps. Store it as an artifact."
+            "TOO_LARGE",
+            f"The value takes {len(out)} bytes; at most {MAX_VALUE_BYTES} cross steps. Store it as an artifact.",
         )
     return bytes(out)
 
@@ -41,10 +42,20 @@ def encode(value: Value) -> bytes:
 def decode(data: bytes) -> Value:
     """The value of canonical bytes. Raises UNDECODABLE for anything that `encode` would not have written."""
     if len(data) > MAX_VALUE_BYTES:
-        raise TerminalError("TOO_LARGE", f"The value takes {len(data)} bytes; at most {MAX_VALUE_BYTES} are read.")
+        raise TerminalError(
+            "TOO_LARGE", f"The value takes {len(data)} bytes; at most {MAX_VALUE_BYTES} are read."
+        )
     try:
         value = _decode(data)
-    except (IndexError, ValueError, OverflowError, InvalidOperation, RecursionError, KeyError, AssertionError) as error:
+    except (
+        IndexError,
+        ValueError,
+        OverflowError,
+        InvalidOperation,
+        RecursionError,
+        KeyError,
+        AssertionError,
+    ) as error:
         raise TerminalError("UNDECODABLE", f"These bytes are not a value: {error}.") from None
     if encode(value) != data:
         raise TerminalError("UNDECODABLE", "These bytes are a value, but not in its canonical encoding.")
@@ -64,7 +75,9 @@ class _Writer:
     def node(self, value: Value, depth: int) -> bytes:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise TerminalError("TOO_LARGE", f"The value has more than {MAX_NODES} parts. Store it as an artifact.")
+            raise TerminalError(
+                "TOO_LARGE", f"The value has more than {MAX_NODES} parts. Store it as an artifact."
+            )
         if depth > MAX_DEPTH:
             raise TerminalError("TOO_DEEP", f"The value is nested deeper than {MAX_DEPTH} levels.")
         out = bytearray()
@@ -75,7 +88,9 @@ class _Writer:
                 _put_int(out, _LABEL, index)
         elif isinstance(value, dict):
             if not value:
-                raise TerminalError("INVALID_ARGUMENT", "An empty map must be a leaf, so that it has a label.")
+                raise TerminalError(
+                    "INVALID_ARGUMENT", "An empty map must be a leaf, so that it has a label."
+                )
             entries = bytearray()
             for key in sorted(value, key=str.encode):
                 entry = bytearray()
@@ -86,7 +101,9 @@ class _Writer:
             _put_bytes(out, _MAP, entries)
         else:
             if not value:
-                raise TerminalError("INVALID_ARGUMENT", "An empty list must be a leaf, so that it has a label.")
+                raise TerminalError(
+                    "INVALID_ARGUMENT", "An empty list must be a leaf, so that it has a label."
+                )
             items = bytearray()
             for item in value:
                 _put_bytes(items, 1, self.node(item, depth + 1))

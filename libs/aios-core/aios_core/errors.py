@@ -52,61 +52,169 @@ def _r(grpc: str, meaning: str, remedy: str) -> Reason:
 
 REASONS: Final[dict[str, Reason]] = {
     # Requests
-    "INVALID_ARGUMENT": _r("INVALID_ARGUMENT", "A field of the request is wrong.", "Correct the named field and send it again."),
-    "REQUEST_ID_REUSED": _r("ALREADY_EXISTS", "The request id was used for another content.", "Use a new request id."),
+    "INVALID_ARGUMENT": _r(
+        "INVALID_ARGUMENT", "A field of the request is wrong.", "Correct the named field and send it again."
+    ),
+    "REQUEST_ID_REUSED": _r(
+        "ALREADY_EXISTS", "The request id was used for another content.", "Use a new request id."
+    ),
     "NOT_FOUND": _r("NOT_FOUND", "No such thing.", "List what exists; the message names the nearest."),
-    "TOO_LARGE": _r("INVALID_ARGUMENT", "The message or value is over its limit.", "Send less, or store it as an artifact and pass its pointer."),
-    "UNDECODABLE": _r("INVALID_ARGUMENT", "The message is not what its subject promises.", "Fix the sender; the message is kept as a dead letter."),
-    "UNAUTHENTICATED": _r("UNAUTHENTICATED", "The token is missing, wrong, expired or revoked.", "Use the token that the server wrote at its first start, or make a new one."),
-    "PERMISSION_DENIED": _r("PERMISSION_DENIED", "The token lacks the scope for this call.", "Use a token with the named scope."),
-    "DEADLINE_EXCEEDED": _r("DEADLINE_EXCEEDED", "No answer within the deadline.", "Repeat it with the same request id: it is safe."),
+    "TOO_LARGE": _r(
+        "INVALID_ARGUMENT",
+        "The message or value is over its limit.",
+        "Send less, or store it as an artifact and pass its pointer.",
+    ),
+    "UNDECODABLE": _r(
+        "INVALID_ARGUMENT",
+        "The message is not what its subject promises.",
+        "Fix the sender; the message is kept as a dead letter.",
+    ),
+    "UNAUTHENTICATED": _r(
+        "UNAUTHENTICATED",
+        "The token is missing, wrong, expired or revoked.",
+        "Use the token that the server wrote at its first start, or make a new one.",
+    ),
+    "PERMISSION_DENIED": _r(
+        "PERMISSION_DENIED", "The token lacks the scope for this call.", "Use a token with the named scope."
+    ),
+    "DEADLINE_EXCEEDED": _r(
+        "DEADLINE_EXCEEDED",
+        "No answer within the deadline.",
+        "Repeat it with the same request id: it is safe.",
+    ),
     "UNAVAILABLE": _r("UNAVAILABLE", "A part is not there now.", "Try again; `aios doctor` says which part."),
-    "INTERNAL": _r("INTERNAL", "A defect of AIOS itself.", "Report it with the trace id; nothing was applied."),
+    "INTERNAL": _r(
+        "INTERNAL", "A defect of AIOS itself.", "Report it with the trace id; nothing was applied."
+    ),
     # Resources
-    "BAD_YAML": _r("INVALID_ARGUMENT", "The document is not readable YAML.", "Fix the named line and column."),
-    "UNKNOWN_FIELD": _r("INVALID_ARGUMENT", "The document has a field that does not exist.", "Use the nearest right name, or remove it."),
-    "BAD_RESOURCE": _r("INVALID_ARGUMENT", "The document breaks the schema of its kind.", "Correct the named field."),
-    "BAD_EXPRESSION": _r("INVALID_ARGUMENT", "A CEL expression does not compile or refers to what does not exist.", "Correct the named expression."),
+    "BAD_YAML": _r(
+        "INVALID_ARGUMENT", "The document is not readable YAML.", "Fix the named line and column."
+    ),
+    "UNKNOWN_FIELD": _r(
+        "INVALID_ARGUMENT",
+        "The document has a field that does not exist.",
+        "Use the nearest right name, or remove it.",
+    ),
+    "BAD_RESOURCE": _r(
+        "INVALID_ARGUMENT", "The document breaks the schema of its kind.", "Correct the named field."
+    ),
+    "BAD_EXPRESSION": _r(
+        "INVALID_ARGUMENT",
+        "A CEL expression does not compile or refers to what does not exist.",
+        "Correct the named expression.",
+    ),
     "CYCLE": _r("INVALID_ARGUMENT", "Steps need each other in a circle.", "Remove one of the named needs."),
     "TOO_DEEP": _r("INVALID_ARGUMENT", "The document or value is nested too deeply.", "Flatten it."),
     # Runs
     "RUN_CLOSED": _r("FAILED_PRECONDITION", "The run has ended.", "Start a new one."),
-    "BUDGET_EXCEEDED": _r("RESOURCE_EXHAUSTED", "The step would pass the cap of its run.", "Raise the cap in the workflow, or cancel the run."),
-    "UNPRICED": _r("FAILED_PRECONDITION", "The price of the call is not known, so it was not made.", "Give the model a price in the configuration."),
-    "STEP_TIMEOUT": _r("DEADLINE_EXCEEDED", "The step took longer than its limit.", "Raise its time-out, or see why it is slow."),
-    "LEASE_LOST": _r("ABORTED", "The worker that held the task was lost.", "Nothing: the task is given to another worker."),
-    "EXPRESSION_FAILED": _r("FAILED_PRECONDITION", "A CEL expression failed on this run's data.", "Correct the expression or the data."),
-    "BAD_OUTPUT": _r("FAILED_PRECONDITION", "The result breaks the declared schema.", "Correct the agent or connector."),
+    "BUDGET_EXCEEDED": _r(
+        "RESOURCE_EXHAUSTED",
+        "The step would pass the cap of its run.",
+        "Raise the cap in the workflow, or cancel the run.",
+    ),
+    "UNPRICED": _r(
+        "FAILED_PRECONDITION",
+        "The price of the call is not known, so it was not made.",
+        "Give the model a price in the configuration.",
+    ),
+    "STEP_TIMEOUT": _r(
+        "DEADLINE_EXCEEDED",
+        "The step took longer than its limit.",
+        "Raise its time-out, or see why it is slow.",
+    ),
+    "LEASE_LOST": _r(
+        "ABORTED", "The worker that held the task was lost.", "Nothing: the task is given to another worker."
+    ),
+    "EXPRESSION_FAILED": _r(
+        "FAILED_PRECONDITION",
+        "A CEL expression failed on this run's data.",
+        "Correct the expression or the data.",
+    ),
+    "BAD_OUTPUT": _r(
+        "FAILED_PRECONDITION", "The result breaks the declared schema.", "Correct the agent or connector."
+    ),
     "CANCELLED": _r("ABORTED", "The run was cancelled.", "Nothing."),
     # Approvals
-    "APPROVAL_STALE": _r("FAILED_PRECONDITION", "What would run is no longer what was shown.", "Look at the new proposal and decide again."),
+    "APPROVAL_STALE": _r(
+        "FAILED_PRECONDITION",
+        "What would run is no longer what was shown.",
+        "Look at the new proposal and decide again.",
+    ),
     "APPROVAL_USED": _r("FAILED_PRECONDITION", "The approval was used already.", "Nothing: it counts once."),
-    "APPROVAL_EXPIRED": _r("FAILED_PRECONDITION", "The approval came after its expiry.", "Start the run again."),
-    "APPROVAL_REQUIRED": _r("FAILED_PRECONDITION", "The effect needs an approval that it does not have.", "Put a gate before the step."),
-    "UNTRUSTED_FIELD": _r("FAILED_PRECONDITION", "A field that steers an effect comes from untrusted data.", "Approve the exact value at a gate."),
-    "BAD_ANSWER": _r("INVALID_ARGUMENT", "The answer is not one that the question allows.", "Give one of the listed answers."),
+    "APPROVAL_EXPIRED": _r(
+        "FAILED_PRECONDITION", "The approval came after its expiry.", "Start the run again."
+    ),
+    "APPROVAL_REQUIRED": _r(
+        "FAILED_PRECONDITION",
+        "The effect needs an approval that it does not have.",
+        "Put a gate before the step.",
+    ),
+    "UNTRUSTED_FIELD": _r(
+        "FAILED_PRECONDITION",
+        "A field that steers an effect comes from untrusted data.",
+        "Approve the exact value at a gate.",
+    ),
+    "BAD_ANSWER": _r(
+        "INVALID_ARGUMENT",
+        "The answer is not one that the question allows.",
+        "Give one of the listed answers.",
+    ),
     # Effects
-    "OUTCOME_UNKNOWN": _r("ABORTED", "Whether the change happened can't be known.", "Check it yourself and say so."),
-    "CONFLICT": _r("ABORTED", "Something else changed it since it was read.", "Look at the change, then decide."),
-    "PATH_OUTSIDE_ROOT": _r("PERMISSION_DENIED", "The path leaves the allowed folder.", "Use a path inside it."),
+    "OUTCOME_UNKNOWN": _r(
+        "ABORTED", "Whether the change happened can't be known.", "Check it yourself and say so."
+    ),
+    "CONFLICT": _r(
+        "ABORTED", "Something else changed it since it was read.", "Look at the change, then decide."
+    ),
+    "PATH_OUTSIDE_ROOT": _r(
+        "PERMISSION_DENIED", "The path leaves the allowed folder.", "Use a path inside it."
+    ),
     "DISK_FULL": _r("RESOURCE_EXHAUSTED", "The disk is full.", "Free space; the work goes on by itself."),
-    "READ_ONLY": _r("FAILED_PRECONDITION", "The place can't be written.", "Give write permission or another place."),
+    "READ_ONLY": _r(
+        "FAILED_PRECONDITION", "The place can't be written.", "Give write permission or another place."
+    ),
     "UNREADABLE": _r("FAILED_PRECONDITION", "A file can't be read.", "Give read permission."),
     "ACTION_FAILED": _r("FAILED_PRECONDITION", "The connector's action failed.", "The message says why."),
     # Agents
-    "SANDBOX_TIMEOUT": _r("DEADLINE_EXCEEDED", "The agent ran longer than its limit.", "Raise the limit, or see why it is slow."),
-    "SANDBOX_MEMORY": _r("RESOURCE_EXHAUSTED", "The agent used more memory than its limit.", "Raise the limit, or give it less."),
-    "SANDBOX_CRASHED": _r("ABORTED", "The agent's process ended by itself.", "It is tried again; see its log if it repeats."),
-    "SANDBOX_OUTPUT_TOO_LARGE": _r("FAILED_PRECONDITION", "The agent's output is over its limit.", "Write artifacts instead."),
-    "SANDBOX_UNAVAILABLE": _r("FAILED_PRECONDITION", "A protection that is required is not in force here.", "See `aios doctor`."),
+    "SANDBOX_TIMEOUT": _r(
+        "DEADLINE_EXCEEDED", "The agent ran longer than its limit.", "Raise the limit, or see why it is slow."
+    ),
+    "SANDBOX_MEMORY": _r(
+        "RESOURCE_EXHAUSTED",
+        "The agent used more memory than its limit.",
+        "Raise the limit, or give it less.",
+    ),
+    "SANDBOX_CRASHED": _r(
+        "ABORTED", "The agent's process ended by itself.", "It is tried again; see its log if it repeats."
+    ),
+    "SANDBOX_OUTPUT_TOO_LARGE": _r(
+        "FAILED_PRECONDITION", "The agent's output is over its limit.", "Write artifacts instead."
+    ),
+    "SANDBOX_UNAVAILABLE": _r(
+        "FAILED_PRECONDITION", "A protection that is required is not in force here.", "See `aios doctor`."
+    ),
     "AGENT_FAILED": _r("FAILED_PRECONDITION", "The agent's code raised an error.", "The message names it."),
-    "AGENT_BAD_OUTPUT": _r("FAILED_PRECONDITION", "The agent's answer is not what its contract says.", "Correct the agent."),
-    "MODEL_FAILED": _r("UNAVAILABLE", "The model could not answer.", "It is tried again, then the template provider is used."),
+    "AGENT_BAD_OUTPUT": _r(
+        "FAILED_PRECONDITION", "The agent's answer is not what its contract says.", "Correct the agent."
+    ),
+    "MODEL_FAILED": _r(
+        "UNAVAILABLE", "The model could not answer.", "It is tried again, then the template provider is used."
+    ),
     # Start-up
-    "PORT_TAKEN": _r("FAILED_PRECONDITION", "The port is in use.", "Stop the other program, or give another port."),
-    "ALREADY_SERVING": _r("FAILED_PRECONDITION", "Another AIOS serves this data directory.", "Use that one, or give another --data-dir."),
-    "DATA_DIR": _r("FAILED_PRECONDITION", "The data directory can't be used.", "Give one that you may write."),
-    "NEWER_STORE": _r("FAILED_PRECONDITION", "The store was written by a newer version.", "Use that version or a later one."),
+    "PORT_TAKEN": _r(
+        "FAILED_PRECONDITION", "The port is in use.", "Stop the other program, or give another port."
+    ),
+    "ALREADY_SERVING": _r(
+        "FAILED_PRECONDITION",
+        "Another AIOS serves this data directory.",
+        "Use that one, or give another --data-dir.",
+    ),
+    "DATA_DIR": _r(
+        "FAILED_PRECONDITION", "The data directory can't be used.", "Give one that you may write."
+    ),
+    "NEWER_STORE": _r(
+        "FAILED_PRECONDITION", "The store was written by a newer version.", "Use that version or a later one."
+    ),
     "CORRUPT_STORE": _r("DATA_LOSS", "The store fails its own check.", "Restore a backup."),
     "BUS_FAILED": _r("UNAVAILABLE", "The message bus did not start or went away.", "`aios doctor` says why."),
 }

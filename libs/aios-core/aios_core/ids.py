@@ -11,7 +11,9 @@ from typing import Final
 from aios_core.errors import TerminalError
 
 DEFAULT_WORKSPACE: Final = "main"
-SLOTS: Final = 1024  # a run's stored slot; slots map to partitions, so that the number of partitions can change
+SLOTS: Final = (
+    1024  # a run's stored slot; slots map to partitions, so that the number of partitions can change
+)
 PARTITIONS: Final = 16
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -35,7 +37,9 @@ def check_request_id(text: str, field: str = "request_id") -> str:
     """A request id of a client: 1 to 200 printable characters. Returns it."""
     if not _REQUEST_ID.fullmatch(text):
         raise TerminalError(
-            "INVALID_ARGUMENT", f"{field} must have 1 to 200 letters, digits or any of . _ : / @ + -", field=field
+            "INVALID_ARGUMENT",
+            f"{field} must have 1 to 200 letters, digits or any of . _ : / @ + -",
+            field=field,
         )
     return text
 

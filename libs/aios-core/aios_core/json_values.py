@@ -79,4 +79,6 @@ def _pointer(data: Mapping[str, Any]) -> Pointer:
             str(data.get("name", "")),
         )
     except (TypeError, ValueError):
-        raise TerminalError("INVALID_ARGUMENT", "A pointer needs $artifact (text) and size (bytes).") from None
+        raise TerminalError(
+            "INVALID_ARGUMENT", "A pointer needs $artifact (text) and size (bytes)."
+        ) from None

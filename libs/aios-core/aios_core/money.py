@@ -18,7 +18,9 @@ def usd(text: str | int | Decimal) -> Micros:
     except ArithmeticError:
         raise TerminalError("INVALID_ARGUMENT", f"{text!r} is not an amount in US dollars.") from None
     if not amount.is_finite() or amount < 0 or amount * 10**6 > MAX_MICROS:
-        raise TerminalError("INVALID_ARGUMENT", f"{text} is not an amount between 0 and {MAX_MICROS // 10**6} US dollars.")
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{text} is not an amount between 0 and {MAX_MICROS // 10**6} US dollars."
+        )
     return Micros(int((amount * 10**6).to_integral_value(ROUND_CEILING)))
 
 

@@ -33,8 +33,8 @@ class Pointer:
     name: str = ""
 
 
-Plain: TypeAlias = Union[  # noqa: UP007 (recursive)
-    None, bool, int, Decimal, str, bytes, datetime, Pointer, "Sequence[Plain]", "Mapping[str, Plain]"
+Plain: TypeAlias = Union[
+    bool, int, Decimal, str, bytes, datetime, Pointer, "Sequence[Plain]", "Mapping[str, Plain]", None
 ]
 
 
@@ -46,7 +46,7 @@ class Leaf:
     label: Label
 
 
-Value: TypeAlias = Union[Leaf, "list[Value]", "dict[str, Value]"]  # noqa: UP007 (recursive)
+Value: TypeAlias = Union[Leaf, "list[Value]", "dict[str, Value]"]
 
 
 def labeled(data: Plain, label: Label, *, depth: int = 0) -> Value:
@@ -119,7 +119,9 @@ def _scalar(data: object) -> Plain:
         return data
     if isinstance(data, int):
         if not INT64_MIN <= data <= INT64_MAX:
-            raise TerminalError("INVALID_ARGUMENT", f"The integer {data} does not fit in 64 bits; send it as text.")
+            raise TerminalError(
+                "INVALID_ARGUMENT", f"The integer {data} does not fit in 64 bits; send it as text."
+            )
         return data
     if isinstance(data, Decimal):
         if not data.is_finite():
@@ -129,4 +131,6 @@ def _scalar(data: object) -> Plain:
         if data.tzinfo is None:
             raise TerminalError("INVALID_ARGUMENT", "A time needs a time zone.")
         return data.astimezone(UTC)
-    raise TerminalError("INVALID_ARGUMENT", f"A value can't hold a {type(data).__name__}; numbers are int or decimal.")
+    raise TerminalError(
+        "INVALID_ARGUMENT", f"A value can't hold a {type(data).__name__}; numbers are int or decimal."
+    )

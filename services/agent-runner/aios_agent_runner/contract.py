@@ -98,7 +98,9 @@ def load_agents(directory: Path = PLAYBOOKS) -> dict[str, Agent]:
 def _agent(file: str, document: Mapping[str, Any]) -> Agent:
     try:
         if document.get("apiVersion") != "aios/v1" or document.get("kind") != "Agent":
-            raise TerminalError("BAD_RESOURCE", f"{file}: an Agent document has apiVersion aios/v1 and kind Agent.")
+            raise TerminalError(
+                "BAD_RESOURCE", f"{file}: an Agent document has apiVersion aios/v1 and kind Agent."
+            )
         spec = Spec.model_validate(document["spec"])
         version = content_hash(spec.model_dump_json().encode())[:16]
         return Agent(name=str(document["metadata"]["name"]), version=version, spec=spec)
@@ -107,4 +109,6 @@ def _agent(file: str, document: Mapping[str, Any]) -> Agent:
         where = ".".join(["spec", *map(str, first["loc"])])
         raise TerminalError("BAD_RESOURCE", f"{file}: {where}: {first['msg']}.", field=where) from None
     except (KeyError, TypeError, AttributeError):
-        raise TerminalError("BAD_RESOURCE", f"{file}: an Agent document has metadata.name and spec.") from None
+        raise TerminalError(
+            "BAD_RESOURCE", f"{file}: an Agent document has metadata.name and spec."
+        ) from None

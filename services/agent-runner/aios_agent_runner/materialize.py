@@ -1,4 +1,4 @@
-"""Between values and what a code agent sees: pointers become files in its folder, files that it leaves become pointers."""
+"""Between values and what a code agent sees: pointers become files in its folder, files it leaves become pointers."""
 
 import mimetypes
 from collections.abc import Mapping
@@ -18,9 +18,13 @@ def request_of(data: Plain) -> tuple[Any, dict[str, Pointer]]:
     files: dict[str, Pointer] = {}
     request = _with_paths(to_json(data), files)
     if len(files) > MAX_FILES:
-        raise TerminalError("TOO_LARGE", f"The input names {len(files)} files; an agent takes at most {MAX_FILES}.")
+        raise TerminalError(
+            "TOO_LARGE", f"The input names {len(files)} files; an agent takes at most {MAX_FILES}."
+        )
     if sum(pointer.size for pointer in files.values()) > MAX_INPUT_BYTES:
-        raise TerminalError("TOO_LARGE", f"The input's files have more than {MAX_INPUT_BYTES} bytes together.")
+        raise TerminalError(
+            "TOO_LARGE", f"The input's files have more than {MAX_INPUT_BYTES} bytes together."
+        )
     return request, files
 
 

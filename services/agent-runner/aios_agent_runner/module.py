@@ -63,9 +63,13 @@ class AgentRunner:
         self._options = Options.model_validate(dict(context.options))
         self._agents = load_agents()
         self._model = _model(self._options)
-        entries = frozenset(agent.spec.entry for agent in self._agents.values() if agent.spec.runtime == "sandbox")
+        entries = frozenset(
+            agent.spec.entry for agent in self._agents.values() if agent.spec.runtime == "sandbox"
+        )
         private = (context.data_dir,) if context.data_dir.exists() else ()
-        self._pool = SandboxPool(SandboxSettings(agents=entries, concurrency=self._options.pool, private=private))
+        self._pool = SandboxPool(
+            SandboxSettings(agents=entries, concurrency=self._options.pool, private=private)
+        )
         self._worker: LaneWorker | None = None
 
     async def start(self) -> None:
@@ -100,7 +104,10 @@ class AgentRunner:
     def health(self) -> Health:
         if self._worker is None:
             return Health(False, "starting")
-        facts = {item.name: f"{'in force' if item.in_force else 'NOT in force'}: {item.why}" for item in self._pool.capabilities()}
+        facts = {
+            item.name: f"{'in force' if item.in_force else 'NOT in force'}: {item.why}"
+            for item in self._pool.capabilities()
+        }
         return Health(True, facts={"model": self._model.name, **facts})
 
 

@@ -19,7 +19,7 @@ from aios_core.hashing import sha256
 from aios_core.json_values import dumps, from_json, loads, to_json
 from aios_core.labels import Label, Trust, meet
 from aios_core.money import Micros, format_usd
-from aios_core.values import Pointer, Value, label_of, labeled, plain
+from aios_core.values import Plain, Pointer, Value, label_of, labeled, plain
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
@@ -68,7 +68,9 @@ class Runner:
         agent = self._agents.get(task.target)
         if agent is None:
             known = ", ".join(sorted(self._agents))
-            raise TerminalError("NOT_FOUND", f"There is no agent {task.target!r}; there are: {known}.", field="agent")
+            raise TerminalError(
+                "NOT_FOUND", f"There is no agent {task.target!r}; there are: {known}.", field="agent"
+            )
         attributes = {"aios.run_id": task.run_id, "aios.step": task.step, "gen_ai.agent.name": agent.name}
         with span("invoke_agent {agent}", kind="consumer", parent=task.traceparent, attributes=attributes):
             if agent.spec.runtime == "trusted":
@@ -84,7 +86,12 @@ class Runner:
         request, wanted = request_of(plain(value))
         agent.check("input", request)
         files = {name: await self._artifacts.get(pointer) for name, pointer in wanted.items()}
-        call = SandboxCall(agent.spec.entry, json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode(), files, agent.spec.resources.limits())
+        call = SandboxCall(
+            agent.spec.entry,
+            json.dumps(request, separators=(",", ":"), ensure_ascii=False).encode(),
+            files,
+            agent.spec.resources.limits(),
+        )
         with span("run sandbox", attributes={"gen_ai.agent.name": agent.name}):
             result = await self._pool.run(call)
         with result:
@@ -142,14 +149,19 @@ class Runner:
             )
         )
         outcome.summary = note or (
-            f"written by {reply.model} (reused, free)" if cached else f"written by {reply.model}, {format_usd(reply.cost)}"
+            f"written by {reply.model} (reused, free)"
+            if cached
+            else f"written by {reply.model}, {format_usd(reply.cost)}"
         )
         return outcome
 
     async def _answer(self, task: Task, agent: Agent, request: ModelRequest) -> tuple[ModelReply, bool, str]:
         """(the reply, whether it was cached, what the person should know about it)."""
         key = sha256(
-            self._model.name.encode(), agent.version.encode(), request.system.encode(), request.prompt.encode()
+            self._model.name.encode(),
+            agent.version.encode(),
+            request.system.encode(),
+            request.prompt.encode(),
         )
         known = await self._cached(task, key)
         if known is not None:
@@ -179,12 +191,14 @@ class Runner:
         data = loads(found.value)
         assert isinstance(data, dict)
         read, written = int(str(data["input_tokens"])), int(str(data["output_tokens"]))
-        return ModelReply(str(data["text"]), str(data["model"]), read, written, Micros(int(str(data["cost"]))))
+        return ModelReply(
+            str(data["text"]), str(data["model"]), read, written, Micros(int(str(data["cost"])))
+        )
 
     async def _keep(self, task: Task, key: bytes, reply: ModelReply) -> None:
         if reply.model == self._template.name:
             return
-        data = {
+        data: dict[str, Plain] = {
             "text": reply.text,
             "model": reply.model,
             "input_tokens": reply.input_tokens,

@@ -1,4 +1,4 @@
-"""A run to and from its stored form: a bounded head, and records beside it (`input`, `outputs`, `step/…`, `approval/…`)."""
+"""A run to and from its stored form: a bounded head and records: `input`, `outputs`, `step/…`, `approval/…`."""
 
 from collections.abc import Mapping
 

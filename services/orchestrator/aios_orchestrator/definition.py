@@ -27,10 +27,22 @@ from aios_orchestrator.mapping import (
 
 MAX_STEPS: Final = 200
 DEFAULT_CAP: Final = usd("1.00")
+NOTHING: Final = Micros(0)
 DEFAULT_TIMEOUT_MS: Final = 300_000
 KINDS: Final = ("agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait")
 _WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
-_STEP_FIELDS: Final = ("name", "needs", "when", "input", "retry", "timeout", "budget", "effect", "description", *KINDS)
+_STEP_FIELDS: Final = (
+    "name",
+    "needs",
+    "when",
+    "input",
+    "retry",
+    "timeout",
+    "budget",
+    "effect",
+    "description",
+    *KINDS,
+)
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -77,7 +89,7 @@ class Step:
     input: Mapped | None = None
     retry: Retry = Retry()
     timeout_ms: int = DEFAULT_TIMEOUT_MS
-    hold: Micros = Micros(0)
+    hold: Micros = NOTHING
     effect: bool = False
     gate: Gate | None = None
     ask: Ask | None = None
@@ -108,8 +120,12 @@ class Workflow:
         unknown = [name for name in data if name not in properties] if isinstance(data, dict) else []
         if unknown:
             near = difflib.get_close_matches(unknown[0], properties, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(properties) or 'nothing'}."
-            raise TerminalError("INVALID_ARGUMENT", f"input.{unknown[0]}: there is no such input; {hint}", field=unknown[0])
+            hint = (
+                f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(properties) or 'nothing'}."
+            )
+            raise TerminalError(
+                "INVALID_ARGUMENT", f"input.{unknown[0]}: there is no such input; {hint}", field=unknown[0]
+            )
         check_schema(data, self.inputs, "input")
         filled: dict[str, Value] = dict(value) if isinstance(value, dict) else {}
         for name, schema in properties.items():
@@ -120,20 +136,24 @@ class Workflow:
 
 def check_schema(data: Any, schema: Mapping[str, Any], where: str) -> None:
     """Check JSON data against a JSON Schema; the error names the first wrong field in reading order."""
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path)))
+    errors = sorted(
+        jsonschema.Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path))
+    )
     if errors:
         at = ".".join([where, *map(str, errors[0].absolute_path)])
         raise TerminalError("INVALID_ARGUMENT", f"{at}: {errors[0].message[:300]}.", field=at)
 
 
 def compile_workflow(document: Document) -> Workflow:
-    """Compile and check a Workflow document. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION, CYCLE with the place."""
+    """Compile and check a Workflow. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION, CYCLE with the place."""
     spec = document.known("spec", document.spec, _WORKFLOW_FIELDS)
     steps_data = spec.get("steps")
     if not isinstance(steps_data, list) or not steps_data:
         raise document.error("BAD_RESOURCE", "spec.steps", "must be a list of at least one step.")
     if len(steps_data) > MAX_STEPS:
-        raise document.error("BAD_RESOURCE", "spec.steps", f"has {len(steps_data)} steps; at most {MAX_STEPS} are allowed.")
+        raise document.error(
+            "BAD_RESOURCE", "spec.steps", f"has {len(steps_data)} steps; at most {MAX_STEPS} are allowed."
+        )
     steps: dict[str, Step] = {}
     previous = ""
     for at, data in enumerate(steps_data):
@@ -166,7 +186,9 @@ def _schema(document: Document, data: Any) -> Mapping[str, Any]:
     try:
         jsonschema.Draft202012Validator.check_schema(schema)
     except jsonschema.SchemaError as error:
-        raise document.error("BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error.message[:200]}.") from None
+        raise document.error(
+            "BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error.message[:200]}."
+        ) from None
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise document.error("BAD_RESOURCE", "spec.inputs", "must be a JSON Schema of type object.")
     return schema
@@ -187,7 +209,9 @@ class _Compiler:
             raise self._error("name", error.message) from None
         kinds = [kind for kind in KINDS if kind in fields]
         if len(kinds) != 1:
-            raise self._error("name", f"step {name!r} must have exactly one of {', '.join(KINDS)}; it has {len(kinds)}.")
+            raise self._error(
+                "name", f"step {name!r} must have exactly one of {', '.join(KINDS)}; it has {len(kinds)}."
+            )
         kind = kinds[0]
         needs = fields.get("needs", [previous] if previous else [])
         if not isinstance(needs, list):
@@ -199,7 +223,9 @@ class _Compiler:
             "when": self.condition(fields["when"], "when") if "when" in fields else None,
             "input": self.mapping(fields.get("input", {}), "input"),
             "retry": self.retry(fields.get("retry", {})),
-            "timeout_ms": self.duration(fields["timeout"], "timeout") if "timeout" in fields else DEFAULT_TIMEOUT_MS,
+            "timeout_ms": self.duration(fields["timeout"], "timeout")
+            if "timeout" in fields
+            else DEFAULT_TIMEOUT_MS,
             "hold": self.money(fields.get("budget", "0"), "budget"),
         }
         return Step(**common, **getattr(self, f"_{kind}")(fields[kind], fields))
@@ -253,7 +279,9 @@ class _Compiler:
         cases = branch.get("cases")
         if not isinstance(cases, dict) or not cases:
             raise self._error("branch.cases", "must be a map from a case's name to its condition.")
-        compiled = tuple((str(name), self.condition(text, f"branch.cases.{name}")) for name, text in cases.items())
+        compiled = tuple(
+            (str(name), self.condition(text, f"branch.cases.{name}")) for name, text in cases.items()
+        )
         return {"cases": compiled, "otherwise": str(branch.get("otherwise", ""))}
 
     def _transform(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,7 +335,9 @@ def _check_graph(document: Document, workflow: Workflow) -> None:
             if need not in workflow.steps:
                 raise _no_step(document, f"spec.steps[{at}].needs", need, workflow.steps)
     try:
-        order = list(graphlib.TopologicalSorter({s.name: s.needs for s in workflow.steps.values()}).static_order())
+        order = list(
+            graphlib.TopologicalSorter({s.name: s.needs for s in workflow.steps.values()}).static_order()
+        )
     except graphlib.CycleError as error:
         circle = " → ".join(map(str, error.args[1]))
         raise document.error("CYCLE", "spec.steps", f"steps need each other in a circle: {circle}.") from None
@@ -335,7 +365,9 @@ def _check_references(
             approved = workflow.steps[name]
             if step.name not in before[name]:
                 raise document.error(
-                    "BAD_RESOURCE", f"{path}.gate.approves", f"{name!r} does not come after this gate (it must need it)."
+                    "BAD_RESOURCE",
+                    f"{path}.gate.approves",
+                    f"{name!r} does not come after this gate (it must need it).",
                 )
             if approved.input is not None:
                 trees.append(approved.input)
@@ -347,7 +379,9 @@ def _check_references(
                 raise _no_step(document, path, name, workflow.steps)
             if name not in before[step.name]:
                 raise document.error(
-                    "BAD_EXPRESSION", path, f"step {step.name!r} reads steps.{name}, which does not come before it; add it to needs."
+                    "BAD_EXPRESSION",
+                    path,
+                    f"step {step.name!r} reads steps.{name}, which does not come before it; add it to needs.",
                 )
 
 

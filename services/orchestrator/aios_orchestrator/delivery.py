@@ -75,7 +75,7 @@ class Delivery:
 
     def expired(self, now: int, limit: int = 1000) -> list[TaskKey]:
         """Tasks whose lease has ended, each once; they count as out until they are settled or handed out again."""
-        keys = []
+        keys: list[TaskKey] = []
         while self._leases and self._leases[0][0] <= now and len(keys) < limit:
             _, key, dispatch = heapq.heappop(self._leases)
             out = self._out.get(key)

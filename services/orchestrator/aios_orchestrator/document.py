@@ -23,7 +23,7 @@ KINDS: Final = ("Workflow", "Intent")
 
 @dataclass(slots=True)
 class Document:
-    """One document. `places` gives line and column (from 1) of each field by its path, such as `spec.steps[0].input`."""
+    """One document. `places` has line and column (from 1) of each field by its path, such as `spec.steps[0].input`."""
 
     file: str
     data: dict[str, Any]
@@ -37,7 +37,12 @@ class Document:
         line, column = self.places.get(at, (1, 1))
         where = f"{self.file}:{line}:{column}"
         return TerminalError(
-            code, f"{where}: {path}: {message}", field=path, file=self.file, line=str(line), column=str(column)
+            code,
+            f"{where}: {path}: {message}",
+            field=path,
+            file=self.file,
+            line=str(line),
+            column=str(column),
         )
 
     @property
@@ -71,48 +76,67 @@ class Document:
             if key not in allowed:
                 near = difflib.get_close_matches(str(key), allowed, n=1, cutoff=0.5)
                 hint = f"did you mean {near[0]!r}?" if near else f"it may have: {', '.join(allowed)}."
-                raise self.error("UNKNOWN_FIELD", f"{path}.{key}" if path else str(key), f"there is no such field; {hint}")
+                raise self.error(
+                    "UNKNOWN_FIELD", f"{path}.{key}" if path else str(key), f"there is no such field; {hint}"
+                )
         return data
 
 
 def parse_documents(text: bytes, file: str) -> list[Document]:
-    """Every document of a YAML file, its head checked. Raises BAD_YAML, TOO_LARGE, TOO_DEEP, UNKNOWN_FIELD, BAD_RESOURCE."""
+    """Every document of a YAML file, its head checked.
+
+    Raises BAD_YAML, TOO_LARGE, TOO_DEEP, UNKNOWN_FIELD, BAD_RESOURCE.
+    """
     if len(text) > MAX_DOCUMENT_BYTES:
-        raise TerminalError("TOO_LARGE", f"{file} has {len(text)} bytes; at most {MAX_DOCUMENT_BYTES} are read.")
+        raise TerminalError(
+            "TOO_LARGE", f"{file} has {len(text)} bytes; at most {MAX_DOCUMENT_BYTES} are read."
+        )
     try:
         _refuse_aliases(text, file)
-        nodes = [node for node in yaml.compose_all(text.decode("utf-8"), Loader=yaml.CSafeLoader) if node is not None]
+        nodes = [
+            node
+            for node in yaml.compose_all(text.decode("utf-8"), Loader=yaml.CSafeLoader)
+            if node is not None
+        ]
     except UnicodeDecodeError:
         raise TerminalError("BAD_YAML", f"{file} is not UTF-8 text.", file=file) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise TerminalError(
-            "BAD_YAML", f"{file}:{line}:{column}: {error.problem or error.context}.", file=file, line=str(line)
+            "BAD_YAML",
+            f"{file}:{line}:{column}: {error.problem or error.context}.",
+            file=file,
+            line=str(line),
         ) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise TerminalError("BAD_YAML", f"{file}: {str(error)[:200]}.", file=file) from None
     if not nodes:
         raise TerminalError("BAD_YAML", f"{file} has no document.", file=file)
     if len(nodes) > MAX_DOCUMENTS:
-        raise TerminalError("TOO_LARGE", f"{file} has {len(nodes)} documents; at most {MAX_DOCUMENTS} are read.")
+        raise TerminalError(
+            "TOO_LARGE", f"{file} has {len(nodes)} documents; at most {MAX_DOCUMENTS} are read."
+        )
     return [_head(_Reader(file).document(node)) for node in nodes]
 
 
 def _refuse_aliases(text: bytes, file: str) -> None:
-    """Aliases multiply a small text into a huge one, and nesting costs stack; look at events before any tree is built."""
-    depth = nodes = 0
-    for event in yaml.parse(text.decode("utf-8"), Loader=yaml.CSafeLoader):
+    """Aliases multiply a small text into a huge one and nesting costs stack: look at events before building a tree."""
+    depth = 0
+    for nodes, event in enumerate(yaml.parse(text.decode("utf-8"), Loader=yaml.CSafeLoader)):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            raise TerminalError("BAD_YAML", f"{file}:{line}: aliases (*name) are not allowed; repeat the text.", file=file)
+            raise TerminalError(
+                "BAD_YAML", f"{file}:{line}: aliases (*name) are not allowed; repeat the text.", file=file
+            )
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:
-                raise TerminalError("TOO_DEEP", f"{file}:{line}: nested deeper than {MAX_DEPTH} levels.", file=file)
+                raise TerminalError(
+                    "TOO_DEEP", f"{file}:{line}: nested deeper than {MAX_DEPTH} levels.", file=file
+                )
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             depth -= 1
-        nodes += 1
         if nodes > MAX_NODES:
             raise TerminalError("TOO_LARGE", f"{file} has more than {MAX_NODES} parts.", file=file)
 
@@ -127,7 +151,9 @@ class _Reader:
     def document(self, node: yaml.Node) -> Document:
         data = self._data(node, "")
         if not isinstance(data, dict):
-            raise TerminalError("BAD_RESOURCE", f"{self.file}: a document is a map with apiVersion, kind, metadata, spec.")
+            raise TerminalError(
+                "BAD_RESOURCE", f"{self.file}: a document is a map with apiVersion, kind, metadata, spec."
+            )
         return Document(self.file, data, self.places)
 
     def _data(self, node: yaml.Node, path: str) -> Any:
@@ -145,7 +171,9 @@ class _Reader:
             inner = f"{path}.{key}" if path else key
             if key in out:
                 line = key_node.start_mark.line + 1
-                raise TerminalError("BAD_YAML", f"{self.file}:{line}: {inner} stands twice.", file=self.file, field=inner)
+                raise TerminalError(
+                    "BAD_YAML", f"{self.file}:{line}: {inner} stands twice.", file=self.file, field=inner
+                )
             out[key] = self._data(value_node, inner)
             self.places[inner] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         return out
@@ -173,7 +201,9 @@ def _head(document: Document) -> Document:
         if name not in data:
             raise document.error("BAD_RESOURCE", name, "is missing.")
     if data["apiVersion"] != API_VERSION:
-        raise document.error("BAD_RESOURCE", "apiVersion", f"must be {API_VERSION}, not {data['apiVersion']!r}.")
+        raise document.error(
+            "BAD_RESOURCE", "apiVersion", f"must be {API_VERSION}, not {data['apiVersion']!r}."
+        )
     if data["kind"] not in KINDS:
         near = difflib.get_close_matches(str(data["kind"]), KINDS, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(KINDS)}."

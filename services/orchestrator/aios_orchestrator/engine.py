@@ -52,7 +52,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class StartItem:
-    """A run to start. `request_sha256` is over what the client said, so that the same id with other content is refused."""
+    """A run to start. `request_sha256` is over what the client said: the same id with other content is refused."""
 
     request: StartRunRequest
     request_sha256: bytes
@@ -230,8 +230,14 @@ class Engine:
         key = ""
         if workflow.concurrency is not None and request.mode == 1:
             key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
-        run = Run(request.workspace, identifier, slot_of(identifier), workflow.name, workflow.version, request.mode)
-        run.trigger, run.request, run.request_sha256 = request.trigger, request.request_id, item.request_sha256
+        run = Run(
+            request.workspace, identifier, slot_of(identifier), workflow.name, workflow.version, request.mode
+        )
+        run.trigger, run.request, run.request_sha256 = (
+            request.trigger,
+            request.request_id,
+            item.request_sha256,
+        )
         run.parent_traceparent = parent = request.traceparent
         run.traceparent = tracing.child(parent, identifier) if parent else tracing.new_trace(identifier)
         if key:
@@ -259,7 +265,9 @@ class Engine:
             raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
         if item.request_id:
             name = f"request/{item.request_id}"
-            known = entry.extra.get(name) or self._repository.store.record(run_key(item.workspace, item.run_id), name)
+            known = entry.extra.get(name) or self._repository.store.record(
+                run_key(item.workspace, item.run_id), name
+            )
             if known is not None:
                 if known != item.request_sha256:
                     raise TerminalError(
@@ -314,7 +322,12 @@ class Engine:
                     waiting.future.set_result(answer)
         except Exception as error:
             log.exception("what was committed could not be published")
-            _fail(batch, TerminalError("INTERNAL", f"The decision is committed; publishing failed: {type(error).__name__}."))
+            _fail(
+                batch,
+                TerminalError(
+                    "INTERNAL", f"The decision is committed; publishing failed: {type(error).__name__}."
+                ),
+            )
         finally:
             self._publishing.release()
 

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from google.protobuf.message import DecodeError, Message as Proto
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Proto
 
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
@@ -91,7 +92,9 @@ class Handlers:
         check_request_id(request.request_id)
         decode(request.input)
         request.mode = request.mode or Mode.MODE_EXECUTE
-        content = sha256(request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode]))
+        content = sha256(
+            request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode])
+        )
         (answer,) = await self._engine.submit([StartItem(request, content)])
         run = _run(answer)
         return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate)
@@ -110,7 +113,9 @@ class Handlers:
     async def decide_approval(self, data: bytes) -> Proto:
         request = parse(pb.DecideApprovalRequest, data)
         answers = decode(request.answers) if request.answers else None
-        run = await self._one(request, Decide(request, answers), request.SerializeToString(deterministic=True).hex())
+        run = await self._one(
+            request, Decide(request, answers), request.SerializeToString(deterministic=True).hex()
+        )
         return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
 
     async def _one(self, request: Any, what: Cancel | Undo | Decide, content: str) -> Any:
@@ -123,7 +128,7 @@ class Handlers:
     async def apply_resources(self, data: bytes) -> Proto:
         return await self._resources.apply(parse(ApplyResourcesRequest, data))
 
-    _HANDLE = {
+    _HANDLE: ClassVar = {
         "start_run": start_run,
         "cancel_run": cancel_run,
         "undo_run": undo_run,
@@ -141,5 +146,3 @@ def _run(answer: Answer) -> Any:
         raise answer.refusal
     assert answer.run is not None
     return answer.run
-
-

@@ -41,7 +41,9 @@ class Intake:
             resolution = Resolution.FromString(known.head)
             if resolution.event_data != event.data:
                 raise TerminalError(
-                    "REQUEST_ID_REUSED", f"Event {event.id!r} of {event.source!r} came before with other data.", field="id"
+                    "REQUEST_ID_REUSED",
+                    f"Event {event.id!r} of {event.source!r} came before with other data.",
+                    field="id",
                 )
             return AcceptEventResponse(event_id=event.id, duplicate=True, resolution=resolution)
         with span("accept event", kind="consumer", parent=event.traceparent) as accepting:
@@ -58,7 +60,9 @@ class Intake:
         return AcceptEventResponse(event_id=event.id, resolution=resolution)
 
     def _start(self, event: ExternalEvent, resolution: Resolution, traceparent: str) -> StartItem:
-        intent = next(item for item in self._resources.intents(event.workspace) if item.name == resolution.intent)
+        intent = next(
+            item for item in self._resources.intents(event.workspace) if item.name == resolution.intent
+        )
         self._resources.workflow(event.workspace, intent.workflow).check_input(decode(resolution.parameters))
         trigger, request = f"intent:{intent.name}", f"{event.source}:{event.id}"
         resolution.run_id = run_id(event.workspace, trigger, request)
@@ -91,14 +95,20 @@ def check(event: ExternalEvent, workspace: str) -> None:
     """Raises INVALID_ARGUMENT or TOO_LARGE, naming the field."""
     event.workspace = event.workspace or workspace
     if event.workspace != workspace:
-        raise TerminalError("INVALID_ARGUMENT", f"workspace: there is no workspace {event.workspace!r}.", field="workspace")
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"workspace: there is no workspace {event.workspace!r}.", field="workspace"
+        )
     for name in ("id", "source", "type"):
         text = getattr(event, name)
         if not text or len(text) > MAX_FIELD_CHARS or not text.isprintable():
             raise TerminalError(
-                "INVALID_ARGUMENT", f"{name}: an event needs 1 to {MAX_FIELD_CHARS} printable characters.", field=name
+                "INVALID_ARGUMENT",
+                f"{name}: an event needs 1 to {MAX_FIELD_CHARS} printable characters.",
+                field=name,
             )
     if len(event.data) > MAX_EVENT_BYTES:
         raise TerminalError(
-            "TOO_LARGE", f"data: {len(event.data)} bytes; an event carries at most {MAX_EVENT_BYTES}.", field="data"
+            "TOO_LARGE",
+            f"data: {len(event.data)} bytes; an event carries at most {MAX_EVENT_BYTES}.",
+            field="data",
         )

@@ -58,7 +58,9 @@ class Path:
             if isinstance(value, dict) and part in value:
                 value = value[part]
             else:
-                raise TerminalError("EXPRESSION_FAILED", f"${{{self.text}}} has no field {part!r}.", expression=self.text)
+                raise TerminalError(
+                    "EXPRESSION_FAILED", f"${{{self.text}}} has no field {part!r}.", expression=self.text
+                )
         return Leaf(None, RESOURCE) if value is None else value
 
 
@@ -141,7 +143,9 @@ Mapped = Constant | Path | Expression | Text | Record | Items
 def compile_mapping(data: Any, where: str) -> Mapped:
     """The expression tree of a document's value. `where` names the field in errors (BAD_EXPRESSION)."""
     if isinstance(data, Mapping):
-        return Record(tuple((str(key), compile_mapping(item, f"{where}.{key}")) for key, item in data.items()))
+        return Record(
+            tuple((str(key), compile_mapping(item, f"{where}.{key}")) for key, item in data.items())
+        )
     if isinstance(data, list):
         return Items(tuple(compile_mapping(item, f"{where}[{at}]") for at, item in enumerate(data)))
     if isinstance(data, str) and "${" in data:
@@ -166,11 +170,15 @@ def compile_expression(text: str, where: str) -> Path | Expression:
     try:
         program = cel.compile(_cel_names(text))
     except ValueError as error:
-        raise TerminalError("BAD_EXPRESSION", f"{where} is not valid CEL: {_first_line(error)}", field=where) from None
+        raise TerminalError(
+            "BAD_EXPRESSION", f"{where} is not valid CEL: {_first_line(error)}", field=where
+        ) from None
     unknown = sorted(set(program.variables()) - set(ROOTS) - set(_macro_variables(text)))
     if unknown:
         raise TerminalError(
-            "BAD_EXPRESSION", f"{where} refers to {unknown[0]!r}; an expression knows {', '.join(ROOTS)}.", field=where
+            "BAD_EXPRESSION",
+            f"{where} refers to {unknown[0]!r}; an expression knows {', '.join(ROOTS)}.",
+            field=where,
         )
     return Expression(text, program, _roots(text))
 
@@ -199,7 +207,8 @@ def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
     data = plain(value)
     if not isinstance(data, bool):
         raise TerminalError(
-            "EXPRESSION_FAILED", f"The condition {node.text!r} gave {_as_text(data)!r}; it must be true or false."
+            "EXPRESSION_FAILED",
+            f"The condition {node.text!r} gave {_as_text(data)!r}; it must be true or false.",
         )
     return data, label_of(value)
 

@@ -29,7 +29,7 @@ class StepRun:
     """One step of one run. `first_dispatch` is the first dispatch of the present attempt."""
 
     name: str
-    state: StepState = StepState.STEP_STATE_PENDING
+    state: StepState.ValueType = StepState.STEP_STATE_PENDING
     attempt: int = 0
     attempt_group: int = 1
     dispatch: int = 0
@@ -59,8 +59,8 @@ class Run:
     slot: int
     workflow: str
     workflow_version: str
-    mode: Mode
-    state: RunState = RunState.RUN_STATE_RUNNING
+    mode: Mode.ValueType
+    state: RunState.ValueType = RunState.RUN_STATE_RUNNING
     create_time: int = 0
     update_time: int = 0
     sequence: int = 0

@@ -69,17 +69,24 @@ class Orchestrator:
         files = sorted(PLAYBOOKS.glob("*.yaml"))
         if self._options.resources is not None:
             if not self._options.resources.is_dir():
-                raise TerminalError("NOT_FOUND", f"--resources: there is no folder {self._options.resources}.")
+                raise TerminalError(
+                    "NOT_FOUND", f"--resources: there is no folder {self._options.resources}."
+                )
             files += sorted(self._options.resources.glob("*.y*ml"))[:MAX_RESOURCE_FILES]
         for file in files:
             request = ApplyResourcesRequest(
-                workspace=self._context.workspace, yaml=file.read_bytes(), file=file.name, actor="service:orchestrator"
+                workspace=self._context.workspace,
+                yaml=file.read_bytes(),
+                file=file.name,
+                actor="service:orchestrator",
             )
             await resources.apply(request)
 
     async def _serve(self, handlers: Handlers) -> None:
         bus = self._context.bus
-        await bus.consume(subjects.consumer(SERVICE, "report_outcomes"), handlers.outcomes, batch=256, slots=2048)
+        await bus.consume(
+            subjects.consumer(SERVICE, "report_outcomes"), handlers.outcomes, batch=256, slots=2048
+        )
         await bus.consume(subjects.consumer(SERVICE, "commands"), handlers.commands, batch=256, slots=1024)
 
     async def _serve_intake(self, intake: Intake) -> None:
@@ -97,14 +104,16 @@ class Orchestrator:
         await self._intake.start()
 
     async def _recover(self, why: str) -> None:
-        assert self._store is not None and self._engine is not None
+        assert self._store is not None
+        assert self._engine is not None
         items = redispatch(self._context.workspace, tasks_out(self._store, self._context.workspace), why)
         for first in range(0, len(items), RECOVERED):
             await self._engine.submit(items[first : first + RECOVERED])
 
     async def _restarted(self, wiped: bool) -> None:
         """The bus is back. If it lost what it held, hand out again all that was on it."""
-        assert self._publisher is not None and self._engine is not None
+        assert self._publisher is not None
+        assert self._engine is not None
         if wiped:
             keys = self._publisher.delivery.all_out()
             await self._engine.submit(redispatch(self._context.workspace, keys, "the message bus lost it"))
@@ -120,7 +129,10 @@ class Orchestrator:
     def health(self) -> Health:
         if self._engine is None or self._publisher is None:
             return Health(False, "starting")
-        lanes = {lane: f"{out} out, {waiting} waiting" for lane, (out, waiting) in self._publisher.delivery.counts().items()}
+        lanes = {
+            lane: f"{out} out, {waiting} waiting"
+            for lane, (out, waiting) in self._publisher.delivery.counts().items()
+        }
         return Health(True, facts=lanes)
 
 

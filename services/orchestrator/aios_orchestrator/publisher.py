@@ -1,4 +1,4 @@
-"""Puts on the bus what a commit led to: tasks on their lanes, as far as there is room, and the events that were filed."""
+"""Puts on the bus what a commit led to: tasks on their lanes, as far as there is room, and the filed events."""
 
 import asyncio
 import logging
@@ -92,7 +92,9 @@ class Publisher:
         messages = []
         for partition, events in partitions.items():
             for part in _parts(sorted(events), lambda event: len(event[1]) + 8):
-                body = EventsFiled(partition=partition, first_position=part[0][0], events=[data for _, data in part])
+                body = EventsFiled(
+                    partition=partition, first_position=part[0][0], events=[data for _, data in part]
+                )
                 messages.append(
                     Message(
                         subjects.run_events(self._workspace, partition),
@@ -151,7 +153,11 @@ def trace_ended(run: Run, workflow: Workflow, before: Run | None) -> None:
                 start_ms=step.start,
                 end_ms=step.end,
                 parent=run.traceparent,
-                attributes={"aios.run_id": run.run_id, "aios.step": name, "aios.target": workflow.steps[name].target},
+                attributes={
+                    "aios.run_id": run.run_id,
+                    "aios.step": name,
+                    "aios.target": workflow.steps[name].target,
+                },
                 error=step.error.code if step.error else "",
             )
     if run.closed and (before is None or not before.closed) and run.state != RunState.RUN_STATE_UNDONE:
@@ -161,6 +167,10 @@ def trace_ended(run: Run, workflow: Workflow, before: Run | None) -> None:
             start_ms=run.create_time,
             end_ms=run.update_time,
             parent=run.parent_traceparent,
-            attributes={"aios.run_id": run.run_id, "aios.workflow": run.workflow, "aios.state": int(run.state)},
+            attributes={
+                "aios.run_id": run.run_id,
+                "aios.workflow": run.workflow,
+                "aios.state": RunState.Name(run.state),
+            },
             error=run.error.code if run.error else "",
         )

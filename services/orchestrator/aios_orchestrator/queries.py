@@ -1,7 +1,7 @@
 """Questions that other services ask the orchestrator: reads that change nothing, each bounded."""
 
 from collections.abc import Mapping
-from typing import Final
+from typing import ClassVar, Final
 
 from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsResponse
 from aios.event.v1.event_pb2 import Resolution
@@ -40,7 +40,9 @@ class Queries:
         if stored is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         run = stored.run
-        view = pb.RunView(head=head_of(run), input=run.input, outputs=run.outputs, approvals=run.approvals.values())
+        view = pb.RunView(
+            head=head_of(run), input=run.input, outputs=run.outputs, approvals=run.approvals.values()
+        )
         if request.full:
             size = len(run.input) + len(run.outputs)
             for name, step in run.steps.items():
@@ -60,7 +62,8 @@ class Queries:
         heads = [RunHead.FromString(item.head) for item in page.items]
         wanted = set(request.states)
         return pb.ListRunsResponse(
-            runs=[head for head in heads if not wanted or head.state in wanted], next_page_token=page.next_token
+            runs=[head for head in heads if not wanted or head.state in wanted],
+            next_page_token=page.next_token,
         )
 
     def read_run_events(self, data: bytes) -> pb.ReadRunEventsResponse:
@@ -82,7 +85,9 @@ class Queries:
     def list_approvals(self, data: bytes) -> pb.ListApprovalsResponse:
         request = parse(pb.ListApprovalsRequest, data)
         index = "open" if request.open_only else "approvals"
-        page = self._store.query(index, request.workspace, token=request.page_token, limit=_size(request.page_size, 20))
+        page = self._store.query(
+            index, request.workspace, token=request.page_token, limit=_size(request.page_size, 20)
+        )
         return pb.ListApprovalsResponse(
             approvals=[Approval.FromString(item.head) for item in page.items], next_page_token=page.next_token
         )
@@ -91,7 +96,9 @@ class Queries:
         request = parse(pb.GetApprovalRequest, data)
         stored = self._store.read(approval_key(request.workspace, request.approval_id))
         if stored is None:
-            raise TerminalError("NOT_FOUND", f"There is no approval {request.approval_id!r}.", field="approval_id")
+            raise TerminalError(
+                "NOT_FOUND", f"There is no approval {request.approval_id!r}.", field="approval_id"
+            )
         return pb.GetApprovalResponse(approval=Approval.FromString(stored.head))
 
     def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
@@ -100,7 +107,8 @@ class Queries:
             "resolutions", request.workspace, token=request.page_token, limit=_size(request.page_size, 50)
         )
         return pb.ListResolutionsResponse(
-            resolutions=[Resolution.FromString(item.head) for item in page.items], next_page_token=page.next_token
+            resolutions=[Resolution.FromString(item.head) for item in page.items],
+            next_page_token=page.next_token,
         )
 
     def read_events(self, data: bytes) -> ReadEventsResponse:
@@ -111,7 +119,9 @@ class Queries:
             size += len(filed.data) + 16
             if response.events and size > MAX_ANSWER:
                 break
-            response.events.append(FiledEvent(partition=filed.partition, position=filed.position, event=filed.data))
+            response.events.append(
+                FiledEvent(partition=filed.partition, position=filed.position, event=filed.data)
+            )
         return response
 
     def list_resources(self, data: bytes) -> res.ListResourcesResponse:
@@ -125,7 +135,7 @@ class Queries:
             raise TerminalError("NOT_FOUND", f"There is no {request.kind} {request.name!r}.", field="name")
         return res.GetResourceResponse(resource=resource)
 
-    _HANDLE = {
+    _HANDLE: ClassVar = {
         ("run", "get_run"): get_run,
         ("run", "list_runs"): list_runs,
         ("run", "read_run_events"): read_run_events,
@@ -147,5 +157,3 @@ def _bound(queries: Queries, handler: object):  # type: ignore[no-untyped-def]
 
 def _size(asked: int, default: int = 100) -> int:
     return min(asked or default, MAX_PAGE)
-
-

@@ -1,4 +1,4 @@
-"""Where runs are kept: the write that makes a decision durable, and the runs that are in memory because they are active."""
+"""Where runs are kept: the write that makes a decision durable, and the active runs that are in memory."""
 
 from collections import OrderedDict
 from dataclasses import dataclass

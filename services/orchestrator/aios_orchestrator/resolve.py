@@ -107,7 +107,10 @@ def resolve(event: ExternalEvent, intents: Sequence[Intent]) -> Resolution:
     try:
         seen = _event_value(event, label)
     except TerminalError as error:
-        resolution.outcome, resolution.question = OUTCOME_QUESTION, f"The event's data can't be read: {error.message}"
+        resolution.outcome, resolution.question = (
+            OUTCOME_QUESTION,
+            f"The event's data can't be read: {error.message}",
+        )
         return resolution
     matched: dict[str, tuple[Intent, Value]] = {}
     for intent in sorted(intents, key=lambda item: item.name):
@@ -127,7 +130,9 @@ def _event_value(event: ExternalEvent, label: Label) -> Value:
     return labeled({**head, "data": data}, label)
 
 
-def _try(intent: Intent, rule: Rule, event: ExternalEvent, seen: Value) -> tuple[Candidate | None, Value | None]:
+def _try(
+    intent: Intent, rule: Rule, event: ExternalEvent, seen: Value
+) -> tuple[Candidate | None, Value | None]:
     if rule.event_type != event.type:
         return None, None
     candidate = Candidate(rule=rule.name, intent=intent.name, score=TYPE_ONLY)
@@ -155,7 +160,10 @@ def _conclude(resolution: Resolution, matched: Mapping[str, tuple[Intent, Value]
     if not matched:
         if resolution.candidates:
             why = "; ".join(f"{item.rule}: {item.why}" for item in resolution.candidates)
-            resolution.outcome, resolution.question = OUTCOME_QUESTION, f"No rule fits this event ({why}). What is it for?"
+            resolution.outcome, resolution.question = (
+                OUTCOME_QUESTION,
+                f"No rule fits this event ({why}). What is it for?",
+            )
         return
     ((intent, value),) = matched.values()
     try:
@@ -169,4 +177,3 @@ def _conclude(resolution: Resolution, matched: Mapping[str, tuple[Intent, Value]
 
 def _json(value: Value) -> Any:
     return to_json(plain(value))
-

@@ -16,7 +16,10 @@ COMPILED: Final = 256  # workflow versions kept compiled
 MAX_NAMES: Final = 1000  # resources listed at once
 Compiled = Workflow | Intent
 
-_COMPILE: Final[dict[str, Callable[[Document], Compiled]]] = {"Workflow": compile_workflow, "Intent": compile_intent}
+_COMPILE: Final[dict[str, Callable[[Document], Compiled]]] = {
+    "Workflow": compile_workflow,
+    "Intent": compile_intent,
+}
 
 
 def resource_key(workspace: str, kind: str, name: str) -> str:
@@ -40,7 +43,9 @@ class ResourceBook:
         names = [(document.kind, document.name) for document in documents]
         for at, name in enumerate(names):
             if name in names[:at]:
-                raise documents[at].error("BAD_RESOURCE", "metadata.name", f"{name[0]} {name[1]!r} stands twice.")
+                raise documents[at].error(
+                    "BAD_RESOURCE", "metadata.name", f"{name[0]} {name[1]!r} stands twice."
+                )
         for document in documents:
             compiled = _COMPILE[document.kind](document)
             if isinstance(compiled, Intent):
@@ -53,7 +58,9 @@ class ResourceBook:
         if writes and not request.dry_run:
             results = await self._store.commit(writes)
             if not all(isinstance(result, Committed) for result in results):
-                raise RetryableError("CONFLICT", "Somebody else applied one of these at the same moment. Apply again.")
+                raise RetryableError(
+                    "CONFLICT", "Somebody else applied one of these at the same moment. Apply again."
+                )
             self._newest.clear()
             self._intents.clear()
         return pb.ApplyResourcesResponse(applied=changes)
@@ -63,9 +70,13 @@ class ResourceBook:
     ) -> None:
         known = ("Workflow", intent.workflow) in together or self.get(workspace, "Workflow", intent.workflow)
         if not known:
-            raise document.error("BAD_RESOURCE", "spec.workflow", f"there is no workflow {intent.workflow!r}.")
+            raise document.error(
+                "BAD_RESOURCE", "spec.workflow", f"there is no workflow {intent.workflow!r}."
+            )
 
-    def _change(self, request: pb.ApplyResourcesRequest, document: Document) -> tuple[pb.Applied, Write | None]:
+    def _change(
+        self, request: pb.ApplyResourcesRequest, document: Document
+    ) -> tuple[pb.Applied, Write | None]:
         key = resource_key(request.workspace, document.kind, document.name)
         stored = self._store.read(key)
         newest = pb.Resource.FromString(stored.head) if stored is not None else None

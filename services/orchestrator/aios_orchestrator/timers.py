@@ -67,7 +67,11 @@ class Timers:
                 continue
 
     def _wait_s(self) -> float:
-        dues = [due for due in (self._store.next_due(), self._publisher.delivery.next_lease_end()) if due is not None]
+        dues = [
+            due
+            for due in (self._store.next_due(), self._publisher.delivery.next_lease_end())
+            if due is not None
+        ]
         return min(LONGEST_S, max(0.0, (min(dues) - self._now_ms()) / 1000)) if dues else LONGEST_S
 
     async def _due(self) -> bool:
@@ -100,10 +104,10 @@ def tasks_out(store: Store, workspace: str) -> list[TaskKey]:
         for item in page.items:
             head = RunHead.FromString(item.head)
             keys += [
-                TaskKey(head.run_id, step.step) for step in head.steps if step.state in OPEN_STEP and not step.due_ms
+                TaskKey(head.run_id, step.step)
+                for step in head.steps
+                if step.state in OPEN_STEP and not step.due_ms
             ]
         token = page.next_token
         if not token:
             return keys
-
-

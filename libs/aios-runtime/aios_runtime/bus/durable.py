@@ -129,11 +129,13 @@ async def _subscribe(
     security = (
         faststream.NatsUserPassword(credentials.user, credentials.password) if credentials.user else None
     )
+    inbox = f"{subjects.inbox(consumer.service)}.events"
     broker = faststream.NatsBroker(
         credentials.url,
         security=security,
         name=f"{consumer.name} events",
-        inbox_prefix=f"{subjects.inbox(consumer.service)}.events",
+        inbox_prefix=inbox,
+        error_cb=_complained,
         reconnect_time_wait=RECONNECT_SECONDS,
         max_reconnect_attempts=-1,
         logger=None,
@@ -145,6 +147,7 @@ async def _subscribe(
         consumer.filters[0],
         stream=faststream.JStream(consumer.stream, declare=False),
         durable=consumer.name,
+        inbox_prefix=f"{inbox}.".encode(),
         pull_sub=faststream.PullSub(batch_size=1, timeout=FETCH_SECONDS),
         ack_policy=importlib.import_module("faststream").AckPolicy.MANUAL,
         decoder=_whole,
@@ -154,6 +157,11 @@ async def _subscribe(
     subscriber(receive)
     await broker.start()
     return broker
+
+
+async def _complained(error: Exception) -> None:
+    """The service's main connection tells of the same trouble, once and in its words."""
+    log.debug("the connection reports %s", error or type(error).__name__)
 
 
 async def _whole(message: Any) -> Any:

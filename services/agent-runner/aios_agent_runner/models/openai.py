@@ -16,7 +16,13 @@ class OpenAIModel:
     """One model behind one endpoint. Prices are US dollars per million tokens; the key is read from a file at use."""
 
     def __init__(
-        self, *, base_url: str, model: str, key_file: Path | None, input_price: str = "", output_price: str = ""
+        self,
+        *,
+        base_url: str,
+        model: str,
+        key_file: Path | None,
+        input_price: str = "",
+        output_price: str = "",
     ) -> None:
         self._base_url = base_url
         self._model = model
@@ -39,12 +45,15 @@ class OpenAIModel:
         try:
             agent = Agent(self._client(), instructions=request.system, output_type=str, retries=0)
             result = await agent.run(
-                request.prompt, model_settings={"max_tokens": request.max_tokens, "temperature": 0.0, "timeout": TIMEOUT_S}
+                request.prompt,
+                model_settings={"max_tokens": request.max_tokens, "temperature": 0.0, "timeout": TIMEOUT_S},
             )
         except UserError as error:
             raise TerminalError("MODEL_FAILED", f"The model is not set up rightly: {error}.") from None
         except (AgentRunError, OSError) as error:
-            raise RetryableError("MODEL_FAILED", f"{self._model} could not answer: {type(error).__name__}.") from None
+            raise RetryableError(
+                "MODEL_FAILED", f"{self._model} could not answer: {type(error).__name__}."
+            ) from None
         usage = result.usage() if callable(result.usage) else result.usage
         read, written = usage.input_tokens or 0, usage.output_tokens or 0
         return ModelReply(result.output.strip(), self._model, read, written, self._cost(read, written))
@@ -59,7 +68,9 @@ class OpenAIModel:
             try:
                 key = self._key_file.read_text(encoding="utf-8").strip()
             except OSError as error:
-                raise TerminalError("MODEL_FAILED", f"The model's key file can't be read: {error.strerror}.") from None
+                raise TerminalError(
+                    "MODEL_FAILED", f"The model's key file can't be read: {error.strerror}."
+                ) from None
         client = AsyncOpenAI(base_url=self._base_url, api_key=key, max_retries=0, timeout=TIMEOUT_S)
         return OpenAIChatModel(self._model, provider=OpenAIProvider(openai_client=client))
 

@@ -24,12 +24,10 @@ MAX_WORDS = 20_000  # characters of a gate's title, why or risk
 def advance(draft: Draft) -> None:
     """Start what can start, until nothing more can; then end the run if it has nothing left to wait for."""
     progress = not draft.run.closed
-    while progress and not draft.run.stopping:
+    while progress:
         progress = False
         for step in draft.workflow.steps.values():
-            if draft.run.stopping:
-                break
-            if _ready(draft, step):
+            if not draft.run.stopping and _ready(draft, step):
                 start(draft, step)
                 progress = True
     _end(draft)
@@ -37,7 +35,9 @@ def advance(draft: Draft) -> None:
 
 def _ready(draft: Draft, step: Step) -> bool:
     steps = draft.run.steps
-    return steps[step.name].state == S.STEP_STATE_PENDING and all(steps[need].state in DONE_STEP for need in step.needs)
+    return steps[step.name].state == S.STEP_STATE_PENDING and all(
+        steps[need].state in DONE_STEP for need in step.needs
+    )
 
 
 def start(draft: Draft, step: Step) -> None:
@@ -89,7 +89,9 @@ def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
             break
     draft.emit(
         step_succeeded=ev.StepSucceeded(
-            step=step.name, output=encode({"case": Leaf(chosen, meet(labels))}), summary=f"chose {chosen or 'nothing'}"
+            step=step.name,
+            output=encode({"case": Leaf(chosen, meet(labels))}),
+            summary=f"chose {chosen or 'nothing'}",
         )
     )
 
@@ -136,13 +138,17 @@ def approval_of(draft: Draft, step: str) -> Approval | None:
     """The approval that covers a step, if its gate was approved."""
     gate = draft.workflow.approved_by.get(step)
     approval = draft.run.approvals.get(draft.run.steps[gate].approval_id) if gate else None
-    return approval if approval is not None and approval.state == ApprovalState.APPROVAL_STATE_APPROVED else None
+    return (
+        approval if approval is not None and approval.state == ApprovalState.APPROVAL_STATE_APPROVED else None
+    )
 
 
 def _check_approved(draft: Draft, step: Step, gate: str, data: bytes) -> None:
     """An approval counts for exactly what was shown, and only until it expires."""
     if draft.run.steps[gate].state == S.STEP_STATE_SKIPPED:
-        raise TerminalError("APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}, which was skipped.")
+        raise TerminalError(
+            "APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}, which was skipped."
+        )
     approval = approval_of(draft, step.name)
     if approval is None:
         raise TerminalError("APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}.")
@@ -172,7 +178,9 @@ def _gate(draft: Draft, step: Step) -> None:
     approval = _approval(draft, step, ApprovalKind.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
     approval.why, approval.risk = _words(draft, step.gate.why), _words(draft, step.gate.risk)
     approval.proposed.extend(proposed)
-    approval.arguments_sha256 = sha256(*(item.step.encode() + b"\0" + item.arguments_sha256 for item in proposed))
+    approval.arguments_sha256 = sha256(
+        *(item.step.encode() + b"\0" + item.arguments_sha256 for item in proposed)
+    )
     draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
 
 
@@ -187,12 +195,18 @@ def _ask(draft: Draft, step: Step) -> None:
     if draft.run.mode == Mode.MODE_SIMULATE:
         value = labeled({"answers": {}, "answered": []}, RESOURCE)
         draft.emit(
-            step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value), summary="here a person would be asked")
+            step_succeeded=ev.StepSucceeded(
+                step=step.name, output=encode(value), summary="here a person would be asked"
+            )
         )
         return
-    approval = _approval(draft, step, ApprovalKind.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms)
+    approval = _approval(
+        draft, step, ApprovalKind.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms
+    )
     if not isinstance(asked, list) or not 0 < len(asked) <= MAX_QUESTIONS:
-        raise TerminalError("BAD_OUTPUT", f"The questions of step {step.name!r} must be a list of 1 to {MAX_QUESTIONS}.")
+        raise TerminalError(
+            "BAD_OUTPUT", f"The questions of step {step.name!r} must be a list of 1 to {MAX_QUESTIONS}."
+        )
     for item in asked:
         if not isinstance(item, dict) or not item.get("id") or not item.get("text"):
             raise TerminalError("BAD_OUTPUT", f"Each question of step {step.name!r} needs an id and a text.")
@@ -207,11 +221,15 @@ def _ask(draft: Draft, step: Step) -> None:
                 pattern=str(item.get("pattern") or ""),
             )
         )
-    approval.arguments_sha256 = sha256(*(question.SerializeToString(deterministic=True) for question in approval.questions))
+    approval.arguments_sha256 = sha256(
+        *(question.SerializeToString(deterministic=True) for question in approval.questions)
+    )
     draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
 
 
-def _approval(draft: Draft, step: Step, kind: ApprovalKind, title: Mapped, expires_ms: int) -> Approval:
+def _approval(
+    draft: Draft, step: Step, kind: ApprovalKind.ValueType, title: Mapped, expires_ms: int
+) -> Approval:
     run = draft.run
     return Approval(
         approval_id=derive("apr", run.run_id, step.name, str(run.sequence)),

@@ -3,10 +3,10 @@
 import re
 from collections.abc import Mapping
 
+from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Question, StepState
-from aios.error.v1.error_pb2 import Error
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
@@ -52,17 +52,25 @@ def _decided_so(approval: Approval, request: DecideApprovalRequest) -> bool:
 
 
 def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> None:
-    if approval.state == A.APPROVAL_STATE_EXPIRED or (approval.expire_time_ms and draft.now > approval.expire_time_ms):
+    if approval.state == A.APPROVAL_STATE_EXPIRED or (
+        approval.expire_time_ms and draft.now > approval.expire_time_ms
+    ):
         raise TerminalError("APPROVAL_EXPIRED", "The time to decide is over. Start the run again.")
     if approval.state == A.APPROVAL_STATE_REPLACED:
-        raise TerminalError("APPROVAL_STALE", "Something newer took the place of this proposal. Look at the new one.")
+        raise TerminalError(
+            "APPROVAL_STALE", "Something newer took the place of this proposal. Look at the new one."
+        )
     if approval.state != A.APPROVAL_STATE_OPEN:
         raise TerminalError("APPROVAL_USED", "This was decided already; a decision counts once.")
     if request.arguments_sha256 and request.arguments_sha256 != approval.arguments_sha256:
-        raise TerminalError("APPROVAL_STALE", "What you saw is not what would run. Look at it again, then decide.")
+        raise TerminalError(
+            "APPROVAL_STALE", "What you saw is not what would run. Look at it again, then decide."
+        )
     gate = approval.kind == ApprovalKind.APPROVAL_KIND_GATE
     if request.decision == A.APPROVAL_STATE_APPROVED and not request.arguments_sha256:
-        raise TerminalError("INVALID_ARGUMENT", "arguments_sha256: an approval names what was seen.", field="arguments_sha256")
+        raise TerminalError(
+            "INVALID_ARGUMENT", "arguments_sha256: an approval names what was seen.", field="arguments_sha256"
+        )
     allowed = (
         (A.APPROVAL_STATE_APPROVED, A.APPROVAL_STATE_REJECTED)
         if gate
@@ -76,20 +84,28 @@ def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> 
 def _answers(approval: Approval, answers: Value | None) -> dict[str, Plain]:
     data = plain(answers) if answers is not None else {}
     if not isinstance(data, Mapping):
-        raise TerminalError("BAD_ANSWER", "answers must be a map from a question's id to its answer.", field="answers")
+        raise TerminalError(
+            "BAD_ANSWER", "answers must be a map from a question's id to its answer.", field="answers"
+        )
     known = {question.id: question for question in approval.questions}
     for name in data:
         if name not in known:
-            raise TerminalError("BAD_ANSWER", f"There is no question {name!r}; they are: {', '.join(known)}.", field=name)
+            raise TerminalError(
+                "BAD_ANSWER", f"There is no question {name!r}; they are: {', '.join(known)}.", field=name
+            )
     return {name: _answer(question, data.get(name)) for name, question in known.items()}
 
 
 def _answer(question: Question, given: Plain) -> str:
     if given is None or given == "":
-        raise TerminalError("BAD_ANSWER", f"{question.text} has no answer yet (question {question.id!r}).", field=question.id)
+        raise TerminalError(
+            "BAD_ANSWER", f"{question.text} has no answer yet (question {question.id!r}).", field=question.id
+        )
     text = {True: "yes", False: "no"}.get(given, str(given)) if isinstance(given, bool) else str(given)
     if len(text) > MAX_ANSWER_CHARS:
-        raise TerminalError("BAD_ANSWER", f"An answer has at most {MAX_ANSWER_CHARS} characters.", field=question.id)
+        raise TerminalError(
+            "BAD_ANSWER", f"An answer has at most {MAX_ANSWER_CHARS} characters.", field=question.id
+        )
     if text in question.options:
         return text
     matching = [option for option in question.options if option.casefold() == text.strip().casefold()]
@@ -106,7 +122,9 @@ def _answer(question: Question, given: Plain) -> str:
     )
 
 
-def _follow(draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]) -> None:
+def _follow(
+    draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]
+) -> None:
     step = approval.step
     if approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN:
         _follow_unknown(draft, approval, request, given)
@@ -115,11 +133,17 @@ def _follow(draft: Draft, approval: Approval, request: DecideApprovalRequest, gi
         draft.emit(cancel_requested=ev.CancelRequested(why=why))
     elif approval.kind == ApprovalKind.APPROVAL_KIND_GATE:
         output = encode(labeled({"approved": True, "by": request.actor, "note": request.note}, OWNER))
-        draft.emit(step_succeeded=ev.StepSucceeded(step=step, output=output, summary=f"approved by {request.actor}"))
+        draft.emit(
+            step_succeeded=ev.StepSucceeded(step=step, output=output, summary=f"approved by {request.actor}")
+        )
     else:
         answered = _answered(draft, approval, given)
         value: Value = {"answers": labeled(dict(given), OWNER), "answered": answered}
-        draft.emit(step_succeeded=ev.StepSucceeded(step=step, output=encode(value), summary=f"answered by {request.actor}"))
+        draft.emit(
+            step_succeeded=ev.StepSucceeded(
+                step=step, output=encode(value), summary=f"answered by {request.actor}"
+            )
+        )
 
 
 def _answered(draft: Draft, approval: Approval, given: Mapping[str, Plain]) -> Value:
@@ -152,7 +176,10 @@ def _follow_unknown(
             output = encode(labeled({"confirmed_by": request.actor}, OWNER))
             draft.emit(
                 step_succeeded=ev.StepSucceeded(
-                    step=step, output=output, summary="a person saw that it happened", effect_order=draft.run.effects + 1
+                    step=step,
+                    output=output,
+                    summary="a person saw that it happened",
+                    effect_order=draft.run.effects + 1,
                 )
             )
 
@@ -160,7 +187,9 @@ def _follow_unknown(
 def expire(draft: Draft, step: StepRun) -> None:
     """Nobody decided in time: the gate fails closed."""
     draft.emit(
-        approval_decided=ev.ApprovalDecided(step=step.name, approval_id=step.approval_id, state=A.APPROVAL_STATE_EXPIRED)
+        approval_decided=ev.ApprovalDecided(
+            step=step.name, approval_id=step.approval_id, state=A.APPROVAL_STATE_EXPIRED
+        )
     )
     if draft.run.steps[step.name].state == StepState.STEP_STATE_GATED:
         draft.emit(cancel_requested=ev.CancelRequested(why="nobody decided in time"))

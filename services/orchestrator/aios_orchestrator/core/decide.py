@@ -4,7 +4,9 @@ Nothing here waits, writes or looks anything up. An input that changes nothing (
 second decision that says the same) gives a decision without events.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
@@ -99,8 +101,12 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
         _DECIDE[type(what)](draft, what)
     except AiosError as error:
         refusal = error
-    dispatched = tuple(s for s in dict.fromkeys(draft.dispatched) if draft.run.steps[s].state == S.STEP_STATE_DISPATCHED)
-    undoing = tuple(s for s in dict.fromkeys(draft.undoing) if draft.run.steps[s].state == S.STEP_STATE_UNDOING)
+    dispatched = tuple(
+        s for s in dict.fromkeys(draft.dispatched) if draft.run.steps[s].state == S.STEP_STATE_DISPATCHED
+    )
+    undoing = tuple(
+        s for s in dict.fromkeys(draft.undoing) if draft.run.steps[s].state == S.STEP_STATE_UNDOING
+    )
     return Decision(draft.run, tuple(draft.events), dispatched, undoing, refusal)
 
 
@@ -149,7 +155,9 @@ def _cancel(draft: Draft, what: Cancel) -> None:
     if run.state == RunState.RUN_STATE_CANCELLING or run.state == RunState.RUN_STATE_CANCELLED:
         return
     if run.closed or run.state == RunState.RUN_STATE_UNDOING:
-        raise TerminalError("RUN_CLOSED", f"Run {run.run_id} is not under way, so there is nothing to cancel.")
+        raise TerminalError(
+            "RUN_CLOSED", f"Run {run.run_id} is not under way, so there is nothing to cancel."
+        )
     draft.emit(cancel_requested=ev.CancelRequested(why=what.why, superseded_by=what.superseded_by))
     advance(draft)
 
@@ -181,7 +189,7 @@ def _redispatch(draft: Draft, what: Redispatch) -> None:
         (draft.undoing if step.state == S.STEP_STATE_UNDOING else draft.dispatched).append(name)
 
 
-_DECIDE = {
+_DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Start: _start,
     Settle: _settle,
     Decide: _decide,

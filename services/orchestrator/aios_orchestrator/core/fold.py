@@ -8,7 +8,12 @@ from aios_core.hashing import event_hash
 from aios_orchestrator.model import DONE_STEP, Run, StepRun
 
 S = StepState
-_ENDED = DONE_STEP | {S.STEP_STATE_FAILED, S.STEP_STATE_UNDONE, S.STEP_STATE_UNDO_CONFLICT, S.STEP_STATE_CANCELLED}
+_ENDED = DONE_STEP | {
+    S.STEP_STATE_FAILED,
+    S.STEP_STATE_UNDONE,
+    S.STEP_STATE_UNDO_CONFLICT,
+    S.STEP_STATE_CANCELLED,
+}
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -163,7 +168,7 @@ def _run_cancelled(run: Run, event: RunEvent) -> None:
     _close(run, event, RunState.RUN_STATE_CANCELLED)
 
 
-def _close(run: Run, event: RunEvent, state: RunState) -> None:
+def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
     run.state = state
     for step in list(run.steps.values()):
         if step.state not in _ENDED and step.state != S.STEP_STATE_UNKNOWN:
@@ -201,7 +206,7 @@ def _undo_conflicted(run: Run, event: RunEvent) -> None:
     run.steps[body.step].error = body.error
 
 
-def _undo_ended(run: Run, name: str, state: StepState) -> None:
+def _undo_ended(run: Run, name: str, state: StepState.ValueType) -> None:
     step = run.step(name)
     step.state, step.due = state, 0
     run.undo_queue = tuple(other for other in run.undo_queue if other != name)

@@ -46,7 +46,11 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
     try:
         value = decode(outcome.output)
     except TerminalError as error:
-        fail(draft, step.name, TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"))
+        fail(
+            draft,
+            step.name,
+            TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"),
+        )
         return
     draft.run.decoded[step.name] = value
     real = step.effect and draft.run.mode == Mode.MODE_EXECUTE
@@ -105,4 +109,6 @@ def due(draft: Draft, state: StepRun) -> None:
         fail(draft, step.name, error)
 
 
-_NOTHING = b"\x0a\x02\x08\x01\x12\x0c\x0a\x08resource\x10\x28"  # the canonical null of a resource's own constant
+_NOTHING = (
+    b"\x0a\x02\x08\x01\x12\x0c\x0a\x08resource\x10\x28"  # the canonical null of a resource's own constant
+)

@@ -1,4 +1,4 @@
-"""Undo of a whole run: the inverse of each change once, the last change first; what a person changed since is left alone."""
+"""Undo of a whole run: the inverse of each change once, the last first; what a person changed since is left alone."""
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
@@ -30,10 +30,14 @@ def request(draft: Draft, why: str) -> None:
     if run.mode == Mode.MODE_SIMULATE:
         raise TerminalError("RUN_CLOSED", "A simulation changed nothing, so there is nothing to undo.")
     if not run.closed:
-        raise TerminalError("RUN_CLOSED", f"Run {run.run_id} is still under way. Cancel it first, then undo it.")
+        raise TerminalError(
+            "RUN_CLOSED", f"Run {run.run_id} is still under way. Cancel it first, then undo it."
+        )
     steps, impossible = preview(run)
     draft.emit(
-        undo_requested=ev.UndoRequested(why=why, steps=steps, impossible=impossible, undo_group=run.undo_group + 1)
+        undo_requested=ev.UndoRequested(
+            why=why, steps=steps, impossible=impossible, undo_group=run.undo_group + 1
+        )
     )
     go_on(draft)
 
@@ -66,15 +70,22 @@ def settle(draft: Draft, outcome: Outcome) -> None:
     state = draft.run.steps.get(outcome.step)
     if state is None or state.state != S.STEP_STATE_UNDOING:
         return
-    if outcome.task_id.rpartition("/")[0] != effect_key(draft.run.run_id, state.name, 0, 0).rpartition("/")[0]:
+    if (
+        outcome.task_id.rpartition("/")[0]
+        != effect_key(draft.run.run_id, state.name, 0, 0).rpartition("/")[0]
+    ):
         return
     retry = draft.workflow.steps[state.name].retry
     if outcome.status == Status.STATUS_SUCCEEDED:
-        draft.emit(step_undone=ev.StepUndone(step=state.name, summary=outcome.summary, changes=outcome.changes))
+        draft.emit(
+            step_undone=ev.StepUndone(step=state.name, summary=outcome.summary, changes=outcome.changes)
+        )
     elif outcome.status == Status.STATUS_UNKNOWN:
         target = draft.workflow.steps[state.name].target
         approval = unknown_approval(draft, state, f"the undo of {target}", outcome.error.message)
-        draft.emit(step_unknown=ev.StepUnknown(step=state.name, error=outcome.error, approval=approval, undoing=True))
+        draft.emit(
+            step_unknown=ev.StepUnknown(step=state.name, error=outcome.error, approval=approval, undoing=True)
+        )
     elif outcome.status == Status.STATUS_FAILED and outcome.error.retryable and state.attempt < retry.limit:
         wait = backoff_ms(retry, draft.run.run_id, state.name, state.attempt, outcome.error)
         draft.emit(
@@ -83,6 +94,8 @@ def settle(draft: Draft, outcome: Outcome) -> None:
             )
         )
     else:
-        error = outcome.error if outcome.error.code else Error(code="CONFLICT", message="It was changed since.")
+        error = (
+            outcome.error if outcome.error.code else Error(code="CONFLICT", message="It was changed since.")
+        )
         draft.emit(undo_conflicted=ev.UndoConflicted(step=state.name, error=error, changes=outcome.changes))
     go_on(draft)
