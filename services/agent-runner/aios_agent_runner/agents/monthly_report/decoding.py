@@ -11,6 +11,9 @@ SAMPLE_BYTES = 64 * 1024
 MAX_CONTROL_SHARE = 0.01
 """A text may hold a few stray control characters; a larger share of them means it is not text."""
 
+MIN_ZERO_SHARE = 0.3
+"""Of the high bytes of UTF-16 without a mark; digits, delimiters and line ends alone make more of them zero."""
+
 _MAGIC = (
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a spreadsheet or zip archive"),
@@ -97,8 +100,11 @@ def _utf16_byte_order(sample: bytes) -> str | None:
     if pairs < 2:
         return None
     even, odd = sample[: pairs * 2 : 2].count(0), sample[1 : pairs * 2 : 2].count(0)
-    if even == 0 and odd >= pairs * 0.3:
-        return "utf-16-le"
-    if odd == 0 and even >= pairs * 0.3:
-        return "utf-16-be"
-    return None
+    if even == 0 and odd >= pairs * MIN_ZERO_SHARE:
+        codec = "utf-16-le"
+    elif odd == 0 and even >= pairs * MIN_ZERO_SHARE:
+        codec = "utf-16-be"
+    else:
+        return None
+    read = sample[: pairs * 2].decode(codec, "replace")
+    return None if any(char < " " and char not in _TEXT_CONTROLS for char in read) else codec

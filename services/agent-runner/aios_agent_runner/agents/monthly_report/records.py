@@ -108,16 +108,18 @@ def _read_header(
     if len(lines[start]) > MAX_LINE_CHARS:
         return BadHeader(f"it has {len(lines[start])} characters")
     best: tuple[tuple[int, int], list[str], str, int] | None = None
+    broken = False
     for delimiter in delimiters:
         found = _span(lines, start, delimiter)
         if found is None:
+            broken = True
             continue
         fields, after = found
         headers = [" ".join(name.split()) for name in fields]
         rank = (recognised(headers), len(headers))
         if best is None or rank > best[0]:
             best = (rank, headers, delimiter, after)
-    if best is None:
+    if best is None or (broken and best[0][0] == 0):
         return BadHeader("its quotation marks do not match")
     if len(best[1]) > MAX_COLUMNS:
         return BadHeader(f"it has {len(best[1])} columns; at most {MAX_COLUMNS} are read")
