@@ -43,7 +43,9 @@ async def consuming(bus: NatsBus, agent: NatsBus) -> None:
         if not left:
             done.set()
 
-    await bus.publish([Message(subjects.perform("main", subjects.LANE_MEMORY), PAYLOAD) for _ in range(MESSAGES)])
+    await bus.publish(
+        [Message(subjects.perform("main", subjects.LANE_MEMORY), PAYLOAD) for _ in range(MESSAGES)]
+    )
     began = time.perf_counter()
     await agent.consume("memory__perform", handle, batch=64, slots=1024)
     await done.wait()
@@ -109,9 +111,17 @@ async def lane(bus: NatsBus, agent: NatsBus) -> None:
     subject = subjects.perform("main", subjects.LANE_AGENT)
     for target in ("now", "task"):
         for each in (1, 64):
-            fields = {"workspace": "main", "run_id": "run_x", "target": target, "input": PAYLOAD, "timeout_ms": 60_000}
+            fields = {
+                "workspace": "main",
+                "run_id": "run_x",
+                "target": target,
+                "input": PAYLOAD,
+                "timeout_ms": 60_000,
+            }
             tasks = [Task(task_id=f"run_x/{n}/0/0", **fields) for n in range(MESSAGES)]  # type: ignore[arg-type]
-            parts = [PerformTasks(tasks=tasks[n : n + each]).SerializeToString() for n in range(0, MESSAGES, each)]
+            parts = [
+                PerformTasks(tasks=tasks[n : n + each]).SerializeToString() for n in range(0, MESSAGES, each)
+            ]
             waiting = MESSAGES
             done.clear()
             began, cpu = time.perf_counter(), time.process_time()
@@ -120,7 +130,12 @@ async def lane(bus: NatsBus, agent: NatsBus) -> None:
             await done.wait()
             used = (time.process_time() - cpu) / MESSAGES * 1e6
             how = "in the loop's turn" if target == "now" else "as asyncio tasks"
-            report(f"lane, {each} tasks a message, {how}", MESSAGES, began, f"   {used:5.0f} µs CPU a task (Python)")
+            report(
+                f"lane, {each} tasks a message, {how}",
+                MESSAGES,
+                began,
+                f"   {used:5.0f} µs CPU a task (Python)",
+            )
     await worker.stop()
 
 
@@ -137,7 +152,8 @@ async def main() -> None:
         began = time.perf_counter()
         bus = await NatsBus.connect(endpoint.credentials("orchestrator"), service="orchestrator")
         print(f"{'connection and topology':<48} {(time.perf_counter() - began) * 1000:9.1f} ms")
-        others = [await NatsBus.connect(endpoint.credentials(n), service=n) for n in ("agent-runner", "memory", "gateway")]
+        names = ("agent-runner", "memory", "gateway")
+        others = [await NatsBus.connect(endpoint.credentials(name), service=name) for name in names]
         agent, memory, gateway = others
         await publishing(bus)
         await consuming(bus, memory)

@@ -185,7 +185,7 @@ async def test_what_a_handler_can_not_read_is_kept_as_a_dead_letter(
     await orchestrator.publish([*numbered(10), Message(TASKS, b"3", "again", {"X-From": "test"})])
     await agent.consume(PERFORM, handle, batch=10, slots=20)
     await until(lambda: len(good) == 9)
-    js = orchestrator._session.jetstream()  # type: ignore[union-attr]
+    js = orchestrator.keeper.alive().jetstream()
     await until_stored(orchestrator, subjects.STREAM_DLQ, 2)
     letter = DeadLetter.FromString((await js.get_msg(subjects.STREAM_DLQ, 2, direct=False)).data)  # type: ignore[arg-type]
     assert (letter.data, letter.reason.code, letter.subject) == (b"3", "UNDECODABLE", TASKS)
@@ -237,7 +237,7 @@ async def test_no_more_than_the_slots_are_in_hand_and_the_rest_waits_at_the_brok
     await orchestrator.publish(numbered(100))
     await agent.consume(PERFORM, handle, batch=3, slots=7)
     await until(lambda: len(held) == 7)
-    info = await orchestrator._session.jetstream().consumer_info(subjects.STREAM_CMD, PERFORM)  # type: ignore[union-attr]
+    info = await orchestrator.keeper.alive().jetstream().consumer_info(subjects.STREAM_CMD, PERFORM)
     assert (len(held), info.num_ack_pending, info.num_pending) == (7, 7, 93)
     go_on.set()
     await until(lambda: len(held) == 100)
@@ -246,9 +246,9 @@ async def test_no_more_than_the_slots_are_in_hand_and_the_rest_waits_at_the_brok
 async def test_a_waiting_fetch_sends_nothing(orchestrator: NatsBus, agent: NatsBus) -> None:
     await agent.consume(PERFORM, Collector(), batch=3, slots=7)
     await until(lambda: agent._consumers[0]._asked == 7)
-    before = agent._session._client.stats["out_msgs"]  # type: ignore[union-attr]
+    before = agent.keeper.alive()._client.stats["out_msgs"]
     await asyncio.sleep(0.5)
-    assert agent._session._client.stats["out_msgs"] == before  # type: ignore[union-attr]
+    assert agent.keeper.alive()._client.stats["out_msgs"] == before
 
 
 async def test_the_trace_context_goes_with_a_message(orchestrator: NatsBus, agent: NatsBus) -> None:
@@ -274,7 +274,7 @@ async def test_nothing_confirmed_is_lost_when_the_server_is_killed_in_the_middle
     got = Collector()
     await agent.consume(PERFORM, got, batch=50, slots=200)
     confirmed: list[bytes] = []
-    failures = 0
+    failures: list[str] = []
     for number in range(60):
         batch = numbered(50, number * 50)
         if number in (20, 40):
@@ -284,11 +284,11 @@ async def test_nothing_confirmed_is_lost_when_the_server_is_killed_in_the_middle
                 await orchestrator.publish(batch)
                 break
             except RetryableError as error:
-                assert error.code == "BUS_FAILED"
-                failures += 1
+                failures.append(error.code)
                 await asyncio.sleep(0.01)
         confirmed += [message.data for message in batch]
-    assert failures and len(server.crashes) == 2
+    assert set(failures) == {"BUS_FAILED"}
+    assert len(server.crashes) == 2
     await until(lambda: set(confirmed) <= set(got.data), 30)
 
 
@@ -311,12 +311,12 @@ async def test_a_wiped_bus_comes_back_empty_and_says_so(
     before = orchestrator.incarnation
     os.kill(server.pid or 0, signal.SIGKILL)
     await until(lambda: len(told) == 2)
-    assert sorted(told) == [("agent", False), ("orchestrator", False)] and orchestrator.incarnation == before
+    assert sorted(told) == [("agent", False), ("orchestrator", False)]
+    assert orchestrator.incarnation == before
     wipe(server)
     await until(lambda: len(told) == 4)
-    assert (
-        sorted(told[2:]) == [("agent", True), ("orchestrator", True)] and orchestrator.incarnation != before
-    )
+    assert sorted(told[2:]) == [("agent", True), ("orchestrator", True)]
+    assert orchestrator.incarnation != before
     await orchestrator.publish(numbered(10))
     await until(lambda: len(got.data) == 10)
 
@@ -358,7 +358,7 @@ async def test_an_acknowledgement_for_a_broker_that_lost_everything_does_not_rea
     await until(lambda: bool(held))
     before = orchestrator.incarnation
     wipe(server)
-    await until(lambda: orchestrator.incarnation != before and orchestrator._verified.is_set())
+    await until(lambda: orchestrator.incarnation != before and orchestrator.keeper.verified.is_set())
     await orchestrator.publish([Message(TASKS, b"new")])
     await until(lambda: len(second) >= 3)
     go_on.set()
@@ -432,5 +432,5 @@ def wipe(server: Server) -> None:
 
 async def until_stored(bus: NatsBus, stream: str, count: int) -> None:
     async with asyncio.timeout(20):
-        while (await bus._session.jetstream().stream_info(stream)).state.messages < count:  # type: ignore[union-attr]
+        while (await bus.keeper.alive().jetstream().stream_info(stream)).state.messages < count:
             await asyncio.sleep(0.01)

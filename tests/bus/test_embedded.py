@@ -69,7 +69,9 @@ async def test_a_wrong_password_is_refused(server: Server) -> None:
 
 async def test_nobody_there_is_said_in_time() -> None:
     with pytest.raises(RetryableError) as caught:
-        await NatsBus.connect(Credentials("nats://127.0.0.1:1", "gateway", "x"), service="gateway", timeout=0.3)
+        await NatsBus.connect(
+            Credentials("nats://127.0.0.1:1", "gateway", "x"), service="gateway", timeout=0.3
+        )
     assert caught.value.code == "BUS_FAILED"
 
 
@@ -121,7 +123,9 @@ async def test_it_comes_back_when_it_is_killed_and_says_so(server: Server) -> No
     await bus.close()
 
 
-async def test_it_is_given_up_after_too_many_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_given_up_after_too_many_restarts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedded, "MAX_RESTARTS", 3)
     monkeypatch.setattr(embedded, "BACKOFF_SECONDS", (0.0,))
     crashes: list[Crash] = []
@@ -170,7 +174,9 @@ PARENT = """
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path, loop: str) -> None:
     parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path), loop], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", textwrap.dedent(PARENT), str(tmp_path), loop],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert parent.stdout
     pid = int(await asyncio.to_thread(parent.stdout.readline))

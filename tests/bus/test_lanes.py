@@ -39,7 +39,13 @@ Work = Callable[..., Awaitable[LaneWorker]]
 
 def task(number: int, **fields: object) -> Task:
     given: dict[str, object] = {"workspace": "main", "run_id": "run_1", "task_id": f"run_1/s{number}/0/0"}
-    given |= {"step": f"s{number}", "dispatch": 1, "target": "echo", "mode": MODE_EXECUTE, "input": b"%d" % number}
+    given |= {
+        "step": f"s{number}",
+        "dispatch": 1,
+        "target": "echo",
+        "mode": MODE_EXECUTE,
+        "input": b"%d" % number,
+    }
     return Task(**{**given, **fields})  # type: ignore[arg-type]
 
 
@@ -99,8 +105,9 @@ def echo_now(task: Task) -> Outcome | None:
 
 
 async def at_rest(bus: NatsBus) -> bool:
-    info = await bus._session.jetstream().consumer_info(subjects.STREAM_CMD, "agent-runner__perform")  # type: ignore[union-attr]
-    return info.num_ack_pending == 0 and info.num_pending == 0
+    js = bus.keeper.alive().jetstream()
+    info = await js.consumer_info(subjects.STREAM_CMD, "agent-runner__perform")
+    return not info.num_ack_pending and not info.num_pending
 
 
 async def until_at_rest(bus: NatsBus) -> None:
@@ -113,7 +120,10 @@ async def until_at_rest(bus: NatsBus) -> None:
 async def test_every_task_gets_its_own_outcome_and_those_ready_together_travel_together(
     orchestrator: NatsBus, outcomes: Outcomes, work: Work, now: bool
 ) -> None:
-    tasks = [task(number, partition=number % 2, traceparent=f"00-{number:032x}-{1:016x}-01") for number in range(400)]
+    tasks = [
+        task(number, partition=number % 2, traceparent=f"00-{number:032x}-{1:016x}-01")
+        for number in range(400)
+    ]
     await send(orchestrator, *tasks, each=20)
     await work(echo, perform_now=echo_now if now else None)
     await until(lambda: len(outcomes.all) == 400)
@@ -122,7 +132,9 @@ async def test_every_task_gets_its_own_outcome_and_those_ready_together_travel_t
     }
     assert {o.worker for o in outcomes.all} == {"w1"}
     assert len(outcomes.messages) < 100
-    assert {subject for subject, _ in outcomes.messages} == {subjects.report_outcomes("main", n) for n in (0, 1)}
+    assert {subject for subject, _ in outcomes.messages} == {
+        subjects.report_outcomes("main", n) for n in (0, 1)
+    }
     await until_at_rest(orchestrator)
 
 
@@ -190,7 +202,9 @@ async def test_a_worker_that_knows_better_says_what_a_timeout_means(
     assert (outcomes.all[0].status, outcomes.all[0].summary) == (STATUS_FAILED, "nothing was done yet")
 
 
-async def test_a_task_past_its_deadline_is_not_begun(orchestrator: NatsBus, outcomes: Outcomes, work: Work) -> None:
+async def test_a_task_past_its_deadline_is_not_begun(
+    orchestrator: NatsBus, outcomes: Outcomes, work: Work
+) -> None:
     begun: list[str] = []
 
     async def perform(task: Task) -> Outcome:
@@ -243,7 +257,7 @@ async def test_work_that_takes_longer_than_the_broker_waits_is_not_given_to_anot
     orchestrator: NatsBus, outcomes: Outcomes, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker waits 15 s; here the consumer's own wait is shortened to 1 s, and a heartbeat comes each 0.3 s."""
-    js = orchestrator._session.jetstream()  # type: ignore[union-attr]
+    js = orchestrator.keeper.alive().jetstream()
     info = await js.consumer_info(subjects.STREAM_CMD, "agent-runner__perform")
     info.config.ack_wait = 1.0
     await js.add_consumer(subjects.STREAM_CMD, info.config)
@@ -274,7 +288,7 @@ async def test_what_is_no_task_is_a_dead_letter_and_the_lane_goes_on(
     await send(orchestrator, task(1))
     await work(echo)
     await until(lambda: len(outcomes.all) == 1)
-    js = orchestrator._session.jetstream()  # type: ignore[union-attr]
+    js = orchestrator.keeper.alive().jetstream()
     async with asyncio.timeout(5):
         while (await js.stream_info(subjects.STREAM_DLQ)).state.messages < 3:
             await asyncio.sleep(0.01)
@@ -292,7 +306,12 @@ async def test_an_outcome_that_is_too_large_is_reported_as_that(
     await work(perform)
     await until(lambda: len(outcomes.all) == 6)
     large = next(o for o in outcomes.all if o.step == "s1")
-    assert (large.status, large.error.code, large.undo_token, large.cost_micros) == (STATUS_FAILED, "TOO_LARGE", b"u", 5)
+    assert (large.status, large.error.code, large.undo_token, large.cost_micros) == (
+        STATUS_FAILED,
+        "TOO_LARGE",
+        b"u",
+        5,
+    )
     assert sum(o.status == STATUS_SUCCEEDED for o in outcomes.all) == 5
 
 
@@ -339,7 +358,8 @@ WORKER = """
     async def main():
         place = load_endpoint(Path(sys.argv[1]))
         bus = await NatsBus.connect(place.credentials("agent-runner"), service="agent-runner")
-        worker = LaneWorker(bus, service="agent-runner", workspace="main", lane="agent", perform=perform, slots=4, batch=4)
+        lane = {"service": "agent-runner", "workspace": "main", "lane": "agent"}
+        worker = LaneWorker(bus, **lane, perform=perform, slots=4, batch=4)
         await worker.start()
         await asyncio.Event().wait()
 
@@ -353,7 +373,7 @@ WORKER = """
 async def test_a_worker_killed_at_any_point_loses_no_task(
     server: Server, orchestrator: NatsBus, outcomes: Outcomes, tmp_path: Path, point: str
 ) -> None:
-    js = orchestrator._session.jetstream()  # type: ignore[union-attr]
+    js = orchestrator.keeper.alive().jetstream()
     info = await js.consumer_info(subjects.STREAM_CMD, "agent-runner__perform")
     info.config.ack_wait = 1.0  # of 15 s, so that the test need not wait for it
     await js.add_consumer(subjects.STREAM_CMD, info.config)

@@ -4,6 +4,8 @@ import asyncio
 
 import nats
 import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
@@ -24,7 +26,10 @@ FORBIDDEN = [
     *((who, DECIDE) for who in ("agent-runner", "memory", "connector-files")),
     *((who, START) for who in ("agent-runner", "memory", "connector-files")),
     *((who, TASK) for who in ("agent-runner", "memory", "connector-files", "gateway")),
-    *((who, subjects.run_events("main", 0)) for who in ("agent-runner", "memory", "connector-files", "gateway")),
+    *(
+        (who, subjects.run_events("main", 0))
+        for who in ("agent-runner", "memory", "connector-files", "gateway")
+    ),
     ("gateway", REPORT),
     ("agent-runner", subjects.dead_letter("memory", "perform")),
     ("connector-files", subjects.external("main", "mail", "received")),
@@ -89,18 +94,26 @@ async def test_the_outside_may_hand_in_events_and_nothing_else(server: Server, o
     client = await raw(server, "external")
     ack = await client.jetstream().publish(subjects.external("main", "shop", "order.paid"), b"{}")
     assert ack.stream == subjects.STREAM_IN
-    for subject in (START, DECIDE, REPORT, subjects.query("run", "get_run", "main"), "aios.inbox.gateway.x.1"):
+    for subject in (
+        START,
+        DECIDE,
+        REPORT,
+        subjects.query("run", "get_run", "main"),
+        "aios.inbox.gateway.x.1",
+    ):
         with pytest.raises(NatsError):
             await client.request(subject, b"", timeout=0.2)
     await client.close()
 
 
-async def test_nobody_hears_the_answers_for_another(server: Server, orchestrator: NatsBus, connect: Connect) -> None:
+async def test_nobody_hears_the_answers_for_another(
+    server: Server, orchestrator: NatsBus, connect: Connect
+) -> None:
     gateway = await connect("gateway")
     client = await raw(server, "external")
     heard: list[bytes] = []
 
-    async def hear(message: nats.aio.msg.Msg) -> None:
+    async def hear(message: Msg) -> None:
         heard.append(message.data)
 
     for subject in (">", "aios.inbox.>", "aios.inbox.gateway.>", "aios.cmd.>"):
@@ -136,7 +149,9 @@ async def test_a_command_can_not_make_the_orchestrator_speak_elsewhere(
 
     await gateway.listen("aios.evt.>", hear)
     await orchestrator.consume("orchestrator__commands", handle, batch=1, slots=1)
-    await gateway.publish([Message(START, b"", headers={subjects.HEADER_REPLY: subjects.run_events("main", 0)})])
+    await gateway.publish(
+        [Message(START, b"", headers={subjects.HEADER_REPLY: subjects.run_events("main", 0)})]
+    )
     await done.wait()
     await orchestrator.publish([Message(subjects.run_events("main", 1), b"end")])
     async with asyncio.timeout(5):
@@ -163,7 +178,7 @@ async def test_a_denial_does_not_cost_the_connection(orchestrator: NatsBus, conn
     await agent.publish([Message(REPORT, b"")])
 
 
-async def raw(server: Server, who: str) -> nats.aio.client.Client:
+async def raw(server: Server, who: str) -> Client:
     async def ignore(error: Exception) -> None:
         pass
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import nats
 import pytest
+from nats.aio.client import Client
 
 from aios.bus.v1.bus_pb2 import DeadLetter, EventsFiled, FiledEvent, ReadEventsRequest, ReadEventsResponse
 from aios.event.v1.event_pb2 import ExternalEvent
@@ -93,10 +94,14 @@ async def memory(orchestrator: NatsBus, connect: Connect) -> NatsBus:
 
 
 def follow(bus: NatsBus, state: State) -> EventSubscriber:
-    return EventSubscriber(bus, "main", consumer=CONSUMER, load_position=state.load, handle=state.handle, partitions=4)
+    return EventSubscriber(
+        bus, "main", consumer=CONSUMER, load_position=state.load, handle=state.handle, partitions=4
+    )
 
 
-async def test_a_subscriber_gets_what_it_missed_and_what_comes_gapless_and_in_order(log: Log, memory: NatsBus) -> None:
+async def test_a_subscriber_gets_what_it_missed_and_what_comes_gapless_and_in_order(
+    log: Log, memory: NatsBus
+) -> None:
     for partition in range(4):
         log.file(partition, 250)  # never announced
     state = State()
@@ -137,7 +142,9 @@ async def test_an_announcement_that_comes_again_changes_nothing(log: Log, memory
 
 
 @pytest.mark.parametrize("error", [RetryableError("UNAVAILABLE", "Not now."), KeyError("defect")])
-async def test_a_handler_that_fails_gets_the_events_again(log: Log, memory: NatsBus, error: Exception) -> None:
+async def test_a_handler_that_fails_gets_the_events_again(
+    log: Log, memory: NatsBus, error: Exception
+) -> None:
     state = State()
     state.fail = [error]
     await follow(memory, state).start()
@@ -146,7 +153,9 @@ async def test_a_handler_that_fails_gets_the_events_again(log: Log, memory: Nats
     assert state.calls >= 2
 
 
-async def test_a_subscriber_waits_for_a_log_whose_owner_is_not_there_yet(orchestrator: NatsBus, memory: NatsBus) -> None:
+async def test_a_subscriber_waits_for_a_log_whose_owner_is_not_there_yet(
+    orchestrator: NatsBus, memory: NatsBus
+) -> None:
     log = Log(orchestrator)
     state = State()
     await follow(memory, state).start()
@@ -156,7 +165,9 @@ async def test_a_subscriber_waits_for_a_log_whose_owner_is_not_there_yet(orchest
     await until(lambda: state.partitions == log.partitions)
 
 
-async def test_a_subscriber_catches_up_after_the_bus_lost_everything(server: Server, log: Log, memory: NatsBus) -> None:
+async def test_a_subscriber_catches_up_after_the_bus_lost_everything(
+    server: Server, log: Log, memory: NatsBus
+) -> None:
     state = State()
     await follow(memory, state).start()
     await log.bus.publish([log.file(0, 3)])
@@ -213,29 +224,55 @@ class Taken:
         self.events.append(event)
 
 
-async def outside(server: Server) -> nats.aio.client.Client:
+async def outside(server: Server) -> Client:
     credentials = server.endpoint.credentials("external")
     return await nats.connect(credentials.url, user="external", password=credentials.password)
 
 
-STRUCTURED = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "order.paid", "data": {"total": "12.50"}}
+STRUCTURED = {
+    "specversion": "1.0",
+    "id": "e1",
+    "source": "/shop",
+    "type": "order.paid",
+    "data": {"total": "12.50"},
+}
 
 
 @pytest.mark.feature("L3")
-async def test_binary_and_structured_events_from_outside_come_in(server: Server, orchestrator: NatsBus) -> None:
+async def test_binary_and_structured_events_from_outside_come_in(
+    server: Server, orchestrator: NatsBus
+) -> None:
     taken = Taken()
     await IntakeSubscriber(orchestrator, "main", taken).start()
     client = await outside(server)
-    binary = {"ce-specversion": "1.0", "ce-id": "e2", "ce-source": "/shop", "ce-type": "order.paid", "ce-subject": "o7"}
-    binary |= {"ce-time": "2026-10-31T12:00:00Z", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    binary = {
+        "ce-specversion": "1.0",
+        "ce-id": "e2",
+        "ce-source": "/shop",
+        "ce-type": "order.paid",
+        "ce-subject": "o7",
+    }
+    binary |= {
+        "ce-time": "2026-10-31T12:00:00Z",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    }
     js = client.jetstream()
     await js.publish("aios.in.main.shop.order.paid", json.dumps(STRUCTURED).encode())
-    await js.publish("aios.in.main.shop.order.paid", b'{"total": 1}', headers={**binary, "content-type": "application/json"})
+    await js.publish(
+        "aios.in.main.shop.order.paid",
+        b'{"total": 1}',
+        headers={**binary, "content-type": "application/json"},
+    )
     await until(lambda: len(taken.events) == 2)
     first, second = sorted(taken.events, key=lambda event: event.id)
     assert (first.workspace, first.id, first.source, first.type) == ("main", "e1", "/shop", "order.paid")
     assert json.loads(first.data) == {"total": "12.50"}
-    assert (second.id, second.subject, second.time_ms, second.data) == ("e2", "o7", 1793448000000, b'{"total": 1}')
+    assert (second.id, second.subject, second.time_ms, second.data) == (
+        "e2",
+        "o7",
+        1793448000000,
+        b'{"total": 1}',
+    )
     assert (second.received_by, second.traceparent) == ("bus", binary["traceparent"])
     await client.close()
 
@@ -246,9 +283,19 @@ async def test_binary_and_structured_events_from_outside_come_in(server: Server,
         (b"not json", None, "INVALID_ARGUMENT", "JSON"),
         (b"[1]", None, "INVALID_ARGUMENT", "object"),
         (b'{"specversion": "1.0", "source": "s", "type": "t"}', None, "INVALID_ARGUMENT", "id"),
-        (b'{"specversion": "2.0", "id": "1", "source": "s", "type": "t"}', None, "INVALID_ARGUMENT", "specversion"),
+        (
+            b'{"specversion": "2.0", "id": "1", "source": "s", "type": "t"}',
+            None,
+            "INVALID_ARGUMENT",
+            "specversion",
+        ),
         (b"{}", {"ce-id": "1", "ce-specversion": "1.0", "ce-source": "s"}, "INVALID_ARGUMENT", "type"),
-        (b"[" * 5000, {"ce-id": "1", "ce-specversion": "1.0", "ce-source": "s", "ce-type": "t"}, "INVALID_ARGUMENT", "JSON"),
+        (
+            b"[" * 5000,
+            {"ce-id": "1", "ce-specversion": "1.0", "ce-source": "s", "ce-type": "t"},
+            "INVALID_ARGUMENT",
+            "JSON",
+        ),
     ],
 )
 async def test_what_is_no_event_is_a_dead_letter_that_says_why(
@@ -274,7 +321,7 @@ async def test_an_event_is_acknowledged_only_when_it_is_taken(server: Server, or
     await client.jetstream().publish("aios.in.main.shop.order", json.dumps(STRUCTURED).encode())
     await until(lambda: len(taken.events) == 1)
     assert taken.fail == []
-    js = orchestrator._session.jetstream()  # type: ignore[union-attr]
+    js = orchestrator.keeper.alive().jetstream()
     async with asyncio.timeout(5):
         while (await js.consumer_info(subjects.STREAM_IN, "orchestrator__intake")).num_ack_pending:
             await asyncio.sleep(0.01)
@@ -303,7 +350,9 @@ async def test_the_intake_goes_on_after_the_server_was_killed(server: Server, or
     os.kill(first or 0, signal.SIGKILL)
     await until(lambda: server.pid not in (None, first) and orchestrator.connected)
     client = await outside(server)
-    await client.jetstream().publish("aios.in.main.shop.order", json.dumps({**STRUCTURED, "id": "e9"}).encode())
+    await client.jetstream().publish(
+        "aios.in.main.shop.order", json.dumps({**STRUCTURED, "id": "e9"}).encode()
+    )
     await until(lambda: taken.events[-1].id == "e9", 10)
     await client.close()
 
@@ -315,7 +364,7 @@ def test_faststream_is_not_loaded_until_something_subscribes() -> None:
 
 
 async def dead_letters(bus: NatsBus, count: int) -> list[DeadLetter]:
-    js = bus._session.jetstream()  # type: ignore[union-attr]
+    js = bus.keeper.alive().jetstream()
     async with asyncio.timeout(15):
         while (await js.stream_info(subjects.STREAM_DLQ)).state.messages < count:
             await asyncio.sleep(0.01)

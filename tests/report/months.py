@@ -36,7 +36,11 @@ class Folder:
 
     def compute(self) -> dict[str, Any]:
         listed = [
-            {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
+            {
+                "name": path.name,
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "size": path.stat().st_size,
+            }
             for path in self.files.iterdir()
             if not path.name.startswith("history-")
         ]

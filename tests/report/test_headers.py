@@ -7,7 +7,14 @@ from aios_agent_runner.agents.monthly_report.headers import KNOWN_NAMES, Learned
 from tests.report.months import Folder, places
 
 NOTHING = LearnedColumns()
-KNOWN = [(kind, column, name) for kind in Kind for column, tiers in NAMES[kind].items() for tier in tiers for name in tier.split(", ") if name]
+KNOWN = [
+    (kind, column, name)
+    for kind in Kind
+    for column, tiers in NAMES[kind].items()
+    for tier in tiers
+    for name in tier.split(", ")
+    if name
+]
 
 
 @pytest.mark.parametrize(("kind", "column", "name"), KNOWN)
@@ -24,7 +31,9 @@ def test_no_name_stands_for_two_columns() -> None:
                 assert KNOWN_NAMES[kind][header_key(name)][0] == column, name
 
 
-@pytest.mark.parametrize("header", ["Rate (EUR/h)", "Rate [EUR]", "Rate EUR", "Rate €", "RATE in EUR", "Satz EUR/h"])
+@pytest.mark.parametrize(
+    "header", ["Rate (EUR/h)", "Rate [EUR]", "Rate EUR", "Rate €", "RATE in EUR", "Satz EUR/h"]
+)
 def test_a_unit_behind_a_name_is_left_out(header: str) -> None:
     assert recognise([header], Kind.TIMESHEET, NOTHING).columns == {"rate": 0}
 
@@ -55,7 +64,9 @@ def test_equally_good_names_are_ambiguous() -> None:
 
 
 def test_a_file_without_the_needed_columns_is_rejected_whole(folder: Folder) -> None:
-    folder.times("1,2,3", header="a,b,c").invoices("2026-10-01,5,EUR,open", header="date,amount,currency,status")
+    folder.times("1,2,3", header="a,b,c").invoices(
+        "2026-10-01,5,EUR,open", header="date,amount,currency,status"
+    )
     folder.put("timesheet-2.csv", "hello world\n")
     assert places(folder.outputs()) == [
         ("invoices.csv", 0, "MISSING_COLUMNS"),

@@ -12,7 +12,9 @@ from aios_agent_runner.agents.monthly_report.outliers import median
 from tests.report.months import Folder
 
 
-def earlier(tmp_path: Path, folder: Folder, month: str, hours: list[str], project: str = "A", rate: str = "100") -> None:
+def earlier(
+    tmp_path: Path, folder: Folder, month: str, hours: list[str], project: str = "A", rate: str = "100"
+) -> None:
     """Compute a month before and put what it leaves into the folder's history."""
     past = Folder(tmp_path / month, month)
     past.times(*(f"{month}-05,{project},{n},{value},{rate},EUR" for n, value in enumerate(hours)))
@@ -39,7 +41,13 @@ def test_outliers_are_counted_all_the_same(tmp_path: Path, folder: Folder) -> No
 
 
 def test_the_rows_of_all_twelve_months_before_are_put_together(tmp_path: Path, folder: Folder) -> None:
-    for month, hours in (("2025-10", "3"), ("2026-01", "4"), ("2026-03", "5"), ("2026-05", "6"), ("2026-09", "7")):
+    for month, hours in (
+        ("2025-10", "3"),
+        ("2026-01", "4"),
+        ("2026-03", "5"),
+        ("2026-05", "6"),
+        ("2026-09", "7"),
+    ):
         earlier(tmp_path, folder, month, [hours])
     assert outlying(folder, "9") == [(2, "hours")]
 
@@ -75,7 +83,13 @@ def test_a_new_rate_is_told_once(tmp_path: Path, folder: Folder) -> None:
 
 def test_damaged_history_is_a_warning(tmp_path: Path, folder: Folder) -> None:
     earlier(tmp_path, folder, "2026-09", ["3", "4", "5", "6", "7"])
-    for damage in (b"", b"{}", b"[", b'{"format":1,"projects":{"A":{"hours":{"NaN":1},"rates":{}}}}', b'{"format":9}'):
+    for damage in (
+        b"",
+        b"{}",
+        b"[",
+        b'{"format":1,"projects":{"A":{"hours":{"NaN":1},"rates":{}}}}',
+        b'{"format":9}',
+    ):
         (folder.files / "history-2026-09.json").write_bytes(damage)
         result = folder.times("2026-10-05,A,b,24,100,EUR").compute()
         assert [warning["code"] for warning in result["warnings"]] == ["UNREADABLE_HISTORY"]

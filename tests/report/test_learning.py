@@ -60,7 +60,10 @@ def test_none_of_these_is_remembered_too(folder: Folder) -> None:
 
 
 def test_a_later_fact_overrides_an_earlier_one(folder: Folder) -> None:
-    none, hours = (facts_from_answer(ask(folder.times(*ROWS, header=UNKNOWN)), answer) for answer in ("none of these", "Std-Anz"))
+    none, hours = (
+        facts_from_answer(ask(folder.times(*ROWS, header=UNKNOWN)), answer)
+        for answer in ("none of these", "Std-Anz")
+    )
     folder.facts = [{**hours[0], "learned": "2026-09"}, {**none[0], "learned": "2026-08"}]
     assert folder.outputs()["total_hours"] == "15.5"
     folder.facts = [{**hours[0], "learned": "2026-08"}, {**none[0], "learned": "2026-09"}]
@@ -83,13 +86,17 @@ def test_two_unknown_headers_are_asked_one_by_one(folder: Folder) -> None:
 
 
 def test_no_question_where_no_answer_could_help(folder: Folder) -> None:
-    result = folder.times("2026-10-05,A,b,100,EUR,fine", header="date,project,task,rate,currency,comment").compute()
+    result = folder.times(
+        "2026-10-05,A,b,100,EUR,fine", header="date,project,task,rate,currency,comment"
+    ).compute()
     assert result["questions"] == []
     assert places(result["outputs"]) == [("timesheet.csv", 0, "MISSING_COLUMNS")]
 
 
 def test_two_equally_good_headers_are_a_question(folder: Folder) -> None:
-    folder.invoices("R1;1.10.2026;2.10.2026;5;EUR;offen", header="Nr.;Datum;Rechnungsdatum;Betrag;Währung;Status")
+    folder.invoices(
+        "R1;1.10.2026;2.10.2026;5;EUR;offen", header="Nr.;Datum;Rechnungsdatum;Betrag;Währung;Status"
+    )
     question = ask(folder)
     assert question["options"] == ["Datum", "Rechnungsdatum", "none of these"]
     folder.facts = facts_from_answer(question, "Rechnungsdatum")
@@ -114,7 +121,9 @@ def test_an_unknown_currency_rejects_its_rows_and_asks_once(folder: Folder) -> N
 
 def test_any_iso_code_answers_a_question_about_a_currency(folder: Folder) -> None:
     question = ask(folder.times("2026-10-05,A,b,1,100,Kronor"))
-    assert facts_from_answer(question, " sek ") == [{"kind": "currency", "spelling": "Kronor", "means": "SEK"}]
+    assert facts_from_answer(question, " sek ") == [
+        {"kind": "currency", "spelling": "Kronor", "means": "SEK"}
+    ]
     with pytest.raises(TerminalError, match="“Goldstücke” is not an answer") as refused:
         facts_from_answer(question, "Goldstücke")
     assert refused.value.code == "BAD_ANSWER"
@@ -128,7 +137,9 @@ def test_a_currency_that_is_none_stays_rejected_and_is_not_asked_again(folder: F
 
 
 def test_a_row_that_is_wrong_anyway_asks_nothing(folder: Folder) -> None:
-    assert folder.times("2026-09-05,A,b,1,100,Taler", "2026-10-05,A,b,99,100,Taler").compute()["questions"] == []
+    assert (
+        folder.times("2026-09-05,A,b,1,100,Taler", "2026-10-05,A,b,99,100,Taler").compute()["questions"] == []
+    )
 
 
 @pytest.mark.parametrize("spelling", ["12", "5 EUR", "x" * 30])

@@ -24,7 +24,16 @@ def test_a_heading_opens_the_section_and_the_next_of_its_level_ends_it() -> None
 
 @pytest.mark.parametrize(
     "heading",
-    ["# For the client", "## FOR THE CLIENT:", "###### for  the client ##", "For the client\n===", "For the client\n---", "**For the client**", "For the client:", "# **For the client**"],
+    [
+        "# For the client",
+        "## FOR THE CLIENT:",
+        "###### for  the client ##",
+        "For the client\n===",
+        "For the client\n---",
+        "**For the client**",
+        "For the client:",
+        "# **For the client**",
+    ],
 )
 @pytest.mark.parametrize("after", ["# Me\n\n", "Me\n==\n\n", "\n# Me\n"])
 def test_every_way_of_writing_the_heading_is_understood(heading: str, after: str) -> None:
@@ -55,7 +64,9 @@ def test_plain_text_ends_the_section_early_rather_than_late(end: str) -> None:
 
 
 def test_notes_of_several_files_come_in_the_order_of_their_names(folder: Folder) -> None:
-    folder.put("notes-b.txt", "For the client\nTwo.\n").put("Notes-a.MD", f"# For the client\nOne.\n# Me\n{SECRET}")
+    folder.put("notes-b.txt", "For the client\nTwo.\n").put(
+        "Notes-a.MD", f"# For the client\nOne.\n# Me\n{SECRET}"
+    )
     result = folder.put("notes.md", SECRET).compute()
     assert [block["text"] for block in result["client_notes"]] == ["One.", "Two."]
     assert result["owner_notes"] == [

@@ -77,7 +77,10 @@ def test_an_invoice_row_is_judged_by_its_first_fault(folder: Folder, row: str, c
 def test_an_unreadable_due_or_paid_date_is_a_warning_and_the_invoice_counts(folder: Folder) -> None:
     result = folder.invoices("R1,2026-10-05,soon,100,EUR,paid,31.2.2026").compute()
     assert result["outputs"]["invoiced"] == {"EUR": "100.00"}
-    assert [(w["line"], w["code"]) for w in result["warnings"]] == [(2, "UNREADABLE_DUE_DATE"), (2, "UNREADABLE_PAID_DATE")]
+    assert [(w["line"], w["code"]) for w in result["warnings"]] == [
+        (2, "UNREADABLE_DUE_DATE"),
+        (2, "UNREADABLE_PAID_DATE"),
+    ]
 
 
 def test_ambiguous_numbers_are_rejected_where_the_column_holds_both_conventions(folder: Folder) -> None:
@@ -99,7 +102,10 @@ def test_evidence_is_that_of_one_column_of_one_file(folder: Folder) -> None:
 
 def test_equal_rows_over_all_files_count_once_the_first_by_file_name_then_line(folder: Folder) -> None:
     folder.times("2026-10-05,A,b,8.0,100,EUR", "2026-10-05,A,b,8,100.00,€", name="timesheet-b.csv")
-    folder.put("Timesheet-c.csv", "Währung;Stunden;Satz;Datum;Aufgabe;Projekt;Notiz\nEUR;8,00;100;5.10.2026;b;A;other\n")
+    folder.put(
+        "Timesheet-c.csv",
+        "Währung;Stunden;Satz;Datum;Aufgabe;Projekt;Notiz\nEUR;8,00;100;5.10.2026;b;A;other\n",
+    )
     folder.times("2026-10-05,A,b,8,100,EUR", "2026-10-05,A,B,8,100,EUR", name="timesheet-a.csv")
     outputs = folder.outputs()
     assert places(outputs) == [
@@ -112,7 +118,9 @@ def test_equal_rows_over_all_files_count_once_the_first_by_file_name_then_line(f
 
 
 def test_one_invoice_number_with_different_contents_rejects_all_its_rows(folder: Folder) -> None:
-    folder.invoices("R1,2026-10-01,,100,EUR,open,", "R2,2026-10-01,,50,EUR,open,", "R1,2026-10-01,,100,EUR,paid,")
+    folder.invoices(
+        "R1,2026-10-01,,100,EUR,open,", "R2,2026-10-01,,50,EUR,open,", "R1,2026-10-01,,100,EUR,paid,"
+    )
     folder.invoices("R1,1.10.2026,,100.0,EUR,open,", "R2,01.10.2026,,50.00,eur,Offen,", name="invoice-2.csv")
     outputs = folder.outputs()
     assert places(outputs) == [
@@ -125,7 +133,9 @@ def test_one_invoice_number_with_different_contents_rejects_all_its_rows(folder:
 
 
 def test_a_rejected_row_takes_no_part_in_the_rules_of_equal_rows(folder: Folder) -> None:
-    folder.invoices("R1,2026-10-01,,100,EUR,open,", "R1,2026-09-01,,70,EUR,open,", "R1,2026-10-01,,100,EUR,lost,")
+    folder.invoices(
+        "R1,2026-10-01,,100,EUR,open,", "R1,2026-09-01,,70,EUR,open,", "R1,2026-10-01,,100,EUR,lost,"
+    )
     outputs = folder.outputs()
     assert reasons(outputs) == {3: "OTHER_MONTH", 4: "UNKNOWN_STATUS"}
     assert outputs["invoiced"] == {"EUR": "100.00"}

@@ -44,12 +44,17 @@ def test_every_delimiter_and_line_end_is_read(folder: Folder, delimiter: str, en
 
 
 def test_the_delimiter_is_found_outside_of_quotation_marks(folder: Folder) -> None:
-    folder.times('2026-10-05;A;b;"7,5";100;EUR', header='date;"project";task;hours;rate;"currency";"a,b,c,d,e,f,g,h"')
+    folder.times(
+        '2026-10-05;A;b;"7,5";100;EUR', header='date;"project";task;hours;rate;"currency";"a,b,c,d,e,f,g,h"'
+    )
     assert folder.outputs()["total_hours"] == "7.5"
 
 
 def test_a_sep_line_names_the_delimiter_and_lines_stay_physical(folder: Folder) -> None:
-    folder.put("timesheet.csv", "sep=;\r\n" + TIMES.replace(",", ";") + "\r\n05.10.2026;A;b;7,5;100;EUR\r\nx;A;b;1;1;EUR\r\n")
+    folder.put(
+        "timesheet.csv",
+        "sep=;\r\n" + TIMES.replace(",", ";") + "\r\n05.10.2026;A;b;7,5;100;EUR\r\nx;A;b;1;1;EUR\r\n",
+    )
     outputs = folder.outputs()
     assert outputs["total_hours"] == "7.5"
     assert reasons(outputs) == {4: "BAD_DATE"}
@@ -58,7 +63,7 @@ def test_a_sep_line_names_the_delimiter_and_lines_stay_physical(folder: Folder) 
 def test_quoted_cells_keep_delimiters_doubled_marks_and_line_ends(folder: Folder) -> None:
     folder.times(
         '2026-10-05,"Alpha, ""the"" first","one',
-        '',
+        "",
         'three",8,"100",EUR',
         "nonsense,A,b,8,100,EUR",
     )
@@ -179,11 +184,15 @@ def test_a_file_over_the_limit_is_rejected_whole(folder: Folder) -> None:
 
 
 def test_a_line_over_the_limit_is_rejected_alone(folder: Folder) -> None:
-    assert reasons(folder.times("2026-10-05," + "x" * 70_000 + ",b,8,100,EUR", ROW).outputs()) == {2: "LINE_TOO_LONG"}
+    assert reasons(folder.times("2026-10-05," + "x" * 70_000 + ",b,8,100,EUR", ROW).outputs()) == {
+        2: "LINE_TOO_LONG"
+    }
 
 
 def test_an_unclosed_mark_in_the_header_rejects_the_file(folder: Folder) -> None:
-    assert places(folder.times(ROW, header='date,"project,task').outputs()) == [("timesheet.csv", 0, "BAD_HEADER")]
+    assert places(folder.times(ROW, header='date,"project,task').outputs()) == [
+        ("timesheet.csv", 0, "BAD_HEADER")
+    ]
 
 
 @pytest.mark.parametrize("name", ["TIMESHEET.CSV", "Timesheet Oktober.csv", "timesheet-2.CsV"])
@@ -204,4 +213,6 @@ def test_a_name_that_leads_out_of_the_folder_is_not_opened(folder: Folder) -> No
     request = {"client": "a", "month": "2026-10", "files": [{"name": name} for name in names]}
     request["files"][2]["file"] = {"path": "../secret.csv"}  # type: ignore[index]
     outputs = compute.run(request, folder.files, folder.out)["outputs"]
-    assert [(row["file"], row["code"]) for row in outputs["rejected_rows"]] == [("timesheet.csv", "FILE_MISSING")]
+    assert [(row["file"], row["code"]) for row in outputs["rejected_rows"]] == [
+        ("timesheet.csv", "FILE_MISSING")
+    ]

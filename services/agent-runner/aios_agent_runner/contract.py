@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import jsonschema
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aios_agent_runner.sandbox.model import MIB, Limits
 from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
+from aios_runtime.schemas import Schema
 
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
 
@@ -68,21 +68,20 @@ class Spec(BaseModel):
     model: Model | None = None
 
 
-class Agent(BaseModel):
+class Agent:
     """One agent in one version (the hash of its document)."""
 
-    name: str
-    version: str
-    spec: Spec
+    def __init__(self, name: str, version: str, spec: Spec) -> None:
+        self.name, self.version, self.spec = name, version, spec
+        self._input, self._output = Schema(spec.input), Schema(spec.output)
 
-    def check(self, direction: Literal["input", "output"], data: Any) -> None:
-        """Check data against the contract. Raises INVALID_ARGUMENT (input) or AGENT_BAD_OUTPUT, naming the field."""
-        schema = self.spec.input if direction == "input" else self.spec.output
-        first = next(iter(jsonschema.Draft202012Validator(schema).iter_errors(data)), None)
-        if first is not None:
-            where = ".".join([direction, *map(str, first.absolute_path)])
-            code = "INVALID_ARGUMENT" if direction == "input" else "AGENT_BAD_OUTPUT"
-            raise TerminalError(code, f"Agent {self.name}: {where}: {first.message[:300]}.", field=where)
+    def check_input(self, data: Any) -> None:
+        """Raises INVALID_ARGUMENT, naming the field."""
+        self._input.check(data, f"agent {self.name}: input")
+
+    def check_output(self, data: Any) -> None:
+        """Raises AGENT_BAD_OUTPUT, naming the field."""
+        self._output.check(data, f"agent {self.name}: output", "AGENT_BAD_OUTPUT")
 
 
 def load_agents(directory: Path = PLAYBOOKS) -> dict[str, Agent]:
@@ -103,11 +102,13 @@ def _agent(file: str, document: Mapping[str, Any]) -> Agent:
             )
         spec = Spec.model_validate(document["spec"])
         version = content_hash(spec.model_dump_json().encode())[:16]
-        return Agent(name=str(document["metadata"]["name"]), version=version, spec=spec)
+        return Agent(str(document["metadata"]["name"]), version, spec)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(["spec", *map(str, first["loc"])])
         raise TerminalError("BAD_RESOURCE", f"{file}: {where}: {first['msg']}.", field=where) from None
+    except ValueError as error:
+        raise TerminalError("BAD_RESOURCE", f"{file}: a contract is not a JSON Schema: {error}.") from None
     except (KeyError, TypeError, AttributeError):
         raise TerminalError(
             "BAD_RESOURCE", f"{file}: an Agent document has metadata.name and spec."

@@ -58,9 +58,9 @@ class Runner:
             return None
         value = decode(task.input)
         request = to_json(plain(value))
-        agent.check("input", request)
+        agent.check_input(request)
         response = self._trusted[agent.spec.entry](request)
-        agent.check("output", response)
+        agent.check_output(response)
         return _succeeded(task, encode(_labeled(agent, value, response)))
 
     async def perform(self, task: Task) -> Outcome:
@@ -84,7 +84,7 @@ class Runner:
     async def _sandboxed(self, task: Task, agent: Agent) -> Outcome:
         value = decode(task.input)
         request, wanted = request_of(plain(value))
-        agent.check("input", request)
+        agent.check_input(request)
         files = {name: await self._artifacts.get(pointer) for name, pointer in wanted.items()}
         call = SandboxCall(
             agent.spec.entry,
@@ -96,7 +96,7 @@ class Runner:
             result = await self._pool.run(call)
         with result:
             response = loads(result.response)
-            agent.check("output", to_json(response))
+            agent.check_output(to_json(response))
             made: dict[str, Pointer] = {}
             for name, path in sorted(result.artifacts.items()):
                 with path.open("rb") as file:
@@ -118,7 +118,7 @@ class Runner:
         started = time.monotonic()
         value = decode(task.input)
         data = to_json(plain(value))
-        agent.check("input", data)
+        agent.check_input(data)
         request = ModelRequest(
             agent=agent.name,
             system=agent.spec.model.system,
@@ -136,7 +136,7 @@ class Runner:
             )
         reply, cached, note = await self._answer(task, agent, request)
         output = {"text": reply.text, "model": reply.model}
-        agent.check("output", output)
+        agent.check_output(output)
         outcome = _succeeded(task, encode(_labeled(agent, value, output)))
         outcome.cost_micros = 0 if cached else reply.cost
         outcome.usage.CopyFrom(

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import jsonschema
-
 from aios_core.errors import TerminalError
 from aios_core.ids import check_name
 from aios_core.json_values import from_json, to_json
@@ -24,6 +22,7 @@ from aios_orchestrator.mapping import (
     compile_mapping,
     references,
 )
+from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 200
 DEFAULT_CAP: Final = usd("1.00")
@@ -105,6 +104,7 @@ class Workflow:
 
     name: str
     version: str
+    schema: Schema
     inputs: Mapping[str, Any]
     outputs: Mapped
     steps: Mapping[str, Step]
@@ -126,22 +126,12 @@ class Workflow:
             raise TerminalError(
                 "INVALID_ARGUMENT", f"input.{unknown[0]}: there is no such input; {hint}", field=unknown[0]
             )
-        check_schema(data, self.inputs, "input")
+        self.schema.check(data, "input")
         filled: dict[str, Value] = dict(value) if isinstance(value, dict) else {}
         for name, schema in properties.items():
             if name not in filled and "default" in schema:
                 filled[name] = labeled(from_json(schema["default"]), RESOURCE)
         return filled or Leaf({}, RESOURCE)
-
-
-def check_schema(data: Any, schema: Mapping[str, Any], where: str) -> None:
-    """Check JSON data against a JSON Schema; the error names the first wrong field in reading order."""
-    errors = sorted(
-        jsonschema.Draft202012Validator(schema).iter_errors(data), key=lambda e: list(map(str, e.path))
-    )
-    if errors:
-        at = ".".join([where, *map(str, errors[0].absolute_path)])
-        raise TerminalError("INVALID_ARGUMENT", f"{at}: {errors[0].message[:300]}.", field=at)
 
 
 def compile_workflow(document: Document) -> Workflow:
@@ -167,10 +157,12 @@ def compile_workflow(document: Document) -> Workflow:
     concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
     if concurrency.get("policy", "replace") != "replace":
         raise document.error("BAD_RESOURCE", "spec.concurrency.policy", "must be 'replace'.")
+    inputs, schema = _schema(document, spec.get("inputs", {"type": "object", "properties": {}}))
     workflow = Workflow(
         name=document.name,
         version=document.version(),
-        inputs=_schema(document, spec.get("inputs", {"type": "object", "properties": {}})),
+        schema=schema,
+        inputs=inputs,
         outputs=compiler.mapping(spec.get("outputs", {}), "outputs"),
         steps=steps,
         cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
@@ -181,17 +173,14 @@ def compile_workflow(document: Document) -> Workflow:
     return workflow
 
 
-def _schema(document: Document, data: Any) -> Mapping[str, Any]:
+def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
     schema = to_json(from_json(data))
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        raise document.error(
-            "BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error.message[:200]}."
-        ) from None
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise document.error("BAD_RESOURCE", "spec.inputs", "must be a JSON Schema of type object.")
-    return schema
+    try:
+        return schema, Schema(schema)
+    except ValueError as error:
+        raise document.error("BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error}.") from None
 
 
 class _Compiler:

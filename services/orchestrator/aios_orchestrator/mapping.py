@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-import cel
-
 from aios_core.errors import TerminalError
 from aios_core.json_values import from_json, to_json
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Plain, Value, label_of, labeled, plain
+from aios_orchestrator import cel_engine
 
 MAX_EXPRESSION_CHARS: Final = 2000
 ROOTS: Final = ("inputs", "steps", "run", "event")
@@ -168,7 +167,7 @@ def compile_expression(text: str, where: str) -> Path | Expression:
             return Path("steps." + parts[1], tuple(parts[2:]), text)
         return Path(parts[0], tuple(parts[1:]), text)
     try:
-        program = cel.compile(_cel_names(text))
+        program = cel_engine.compile_expression(_cel_names(text))
     except ValueError as error:
         raise TerminalError(
             "BAD_EXPRESSION", f"{where} is not valid CEL: {_first_line(error)}", field=where

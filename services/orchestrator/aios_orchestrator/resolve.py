@@ -14,9 +14,9 @@ from aios_core.ids import derive
 from aios_core.json_values import loads, to_json
 from aios_core.labels import Label, outside
 from aios_core.values import Value, labeled, plain
-from aios_orchestrator.definition import check_schema
 from aios_orchestrator.document import Document
 from aios_orchestrator.mapping import Expression, Mapped, Path, compile_expression, compile_mapping, truth
+from aios_runtime.schemas import Schema
 
 MATCHED: Final = 1000  # thousandths
 TYPE_ONLY: Final = 500
@@ -43,7 +43,7 @@ class Intent:
     version: str
     title: str
     workflow: str
-    parameters: Mapping[str, Any]
+    parameters: Schema
     rules: tuple[Rule, ...]
 
 
@@ -68,13 +68,17 @@ def compile_intent(document: Document) -> Intent:
         except TerminalError as error:
             raise document.error(error.code, path, error.message) from None
         rules.append(Rule(str(fields["name"]), str(fields["event"]), when, parameters))
+    try:
+        parameters_schema = Schema(spec["parameters"])
+    except (TypeError, ValueError) as error:
+        raise document.error("BAD_RESOURCE", "spec.parameters", f"is not a JSON Schema: {error}.") from None
     metadata = document.data["metadata"]
     return Intent(
         document.name,
         document.version(),
         str(metadata.get("title", document.name)),
         str(spec["workflow"]),
-        spec["parameters"],
+        parameters_schema,
         tuple(rules),
     )
 
@@ -167,7 +171,7 @@ def _conclude(resolution: Resolution, matched: Mapping[str, tuple[Intent, Value]
         return
     ((intent, value),) = matched.values()
     try:
-        check_schema(_json(value), intent.parameters, "parameters")
+        intent.parameters.check(_json(value), "parameters")
     except TerminalError as error:
         resolution.outcome = OUTCOME_QUESTION
         resolution.question = f"{intent.title}: {error.message} What should it be?"

@@ -28,8 +28,14 @@ class Answers:
         self._subject, self._handler, self._queue, self._tracing = subject, handler, queue, tracing
         self._places = asyncio.Semaphore(ANSWERS_AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
+        self._session: Session | None = None
 
     async def attach(self, session: Session) -> None:
+        """Serve on this session as well, once."""
+        if session is self._session:
+            return
+        self._session = session
+
         async def asked(message: Msg) -> None:
             await self._places.acquire()
             task = asyncio.create_task(self._answer(session, message), name=f"answer {self._subject}")
@@ -87,8 +93,13 @@ class Listener:
 
     def __init__(self, subject: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
         self._subject, self._handler = subject, handler
+        self._session: Session | None = None
 
     async def attach(self, session: Session) -> None:
+        """Hear on this session as well, once."""
+        if session is self._session:
+            return
+        self._session = session
         await session.subscribe(self._subject, self._heard, limit=HEARD_WAITING)
 
     async def close(self, grace: float) -> None:

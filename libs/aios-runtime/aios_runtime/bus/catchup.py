@@ -66,8 +66,10 @@ class CatchUp:
             partition.wake(read=True)
 
     async def offer(self, filed: EventsFiled) -> None:
-        """A notification. Returns when the subscriber's state contains its events. Raises UNDECODABLE; UNAVAILABLE while
-        the handler or the log's owner fails."""
+        """A notification. Returns when the subscriber's state contains its events.
+
+        Raises UNDECODABLE; UNAVAILABLE while the handler or the log's owner fails.
+        """
         if filed.partition >= len(self._partitions) or filed.first_position < 1:
             raise TerminalError(
                 "UNDECODABLE",

@@ -7,8 +7,6 @@ from contextlib import suppress
 from itertools import count
 from typing import Final
 
-from nats.errors import Error as NatsError
-from nats.js.errors import NotFoundError, ServiceUnavailableError
 from nats.nuid import NUID
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
@@ -16,22 +14,27 @@ from aios_runtime.bus import subjects, topology
 from aios_runtime.bus.answers import Answers, Listener, fitting
 from aios_runtime.bus.consumer import PullConsumer
 from aios_runtime.bus.endpoint import Credentials
+from aios_runtime.bus.keeper import Keeper
 from aios_runtime.bus.port import Answer, Batch, Delivery, Message, Receive
 from aios_runtime.bus.replies import unpack
-from aios_runtime.bus.session import Session, Waiting, check_size, lost
+from aios_runtime.bus.session import Session, Waiting, check_size
 from aios_runtime.bus.subjects import HEADER_REPLY
 from aios_runtime.bus.tracing import PassThrough, Tracing
 
 WINDOW_MESSAGES: Final = 512  # unconfirmed at once in a publish
 WINDOW_BYTES: Final = 4 * 1024 * 1024
 WINDOWS: Final = 4  # publishes that have messages unconfirmed at once; the others wait
-RECONNECT_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+REPEAT_SECONDS: Final = (
+    0.01,
+    0.05,
+    0.1,
+    0.2,
+    0.5,
+)  # before a command is published again; then the last again
 SETTLE_SECONDS: Final = (
-    10.0  # an acknowledgement waits so long for a new connection; then the message comes again
+    10.0  # an acknowledgement waits so long for a connection; then the message comes again
 )
-VERIFY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 FLUSH_SECONDS: Final = 5.0
-TELL_AGAIN_SECONDS: Final = 0.5
 
 log = logging.getLogger("aios.bus")
 
@@ -51,28 +54,24 @@ class NatsBus:
     ) -> None:
         self.tracing: Tracing = tracing or PassThrough()
         self._credentials = credentials
-        self._service = service
         self._connectors = tuple(connectors)
-        self._declares = service == topology.TOPOLOGY_OWNER if declares is None else declares
-        self._replicas = replicas
         self._inbox = f"{subjects.inbox(service)}.{NUID().next().decode()}"
-        self._session: Session | None = None
-        self._incarnation = ""
-        self._verified = asyncio.Event()
-        self._connected = asyncio.Event()
         self._windows = asyncio.Semaphore(WINDOWS)
         self._subscriptions: list[Answers | Listener] = []
         self._consumers: list[PullConsumer] = []
         self._commands: dict[str, _Command] = {}
         self._tokens = count(1)
-        self._callbacks: list[Callable[[bool], Awaitable[None]]] = []
         self._closers: list[Callable[[], Awaitable[None]]] = []
-        self._keeper: asyncio.Task[None] | None = None
-        self._teller: asyncio.Task[None] | None = None
-        self._suspected = asyncio.Event()
-        self._news = asyncio.Event()
-        self._wiped = False
-        self._closing = False
+        self.keeper = Keeper(
+            credentials,
+            service,
+            self._inbox,
+            declares=service == topology.TOPOLOGY_OWNER if declares is None else declares,
+            connectors=self._connectors,
+            replicas=replicas,
+            attach=self._attach,
+            verified=self._serve,
+        )
 
     @classmethod
     async def connect(
@@ -100,34 +99,38 @@ class NatsBus:
             declares=declares,
             replicas=replicas,
         )
-        bus._keeper = asyncio.create_task(bus._keep(), name=f"bus {service}")
-        bus._teller = asyncio.create_task(bus._tell(), name=f"bus news {service}")
-        ready = asyncio.create_task((bus._verified if bus._declares else bus._connected).wait())
-        done, _ = await asyncio.wait(
-            [ready, bus._keeper], timeout=timeout, return_when=asyncio.FIRST_COMPLETED
-        )
-        if ready in done:
-            return bus
-        ready.cancel()
-        failure = bus._keeper.exception() if bus._keeper in done else None
-        await bus.close(0)
-        raise failure or RetryableError("BUS_FAILED", f"No message bus answers at {credentials.url}.")
+        try:
+            await bus.keeper.start(timeout)
+        except BaseException:
+            await bus.close(0)
+            raise
+        return bus
 
     @property
     def incarnation(self) -> str:
         """The broker as this connection knows it; empty until it was asked."""
-        return self._incarnation
+        return self.keeper.incarnation
 
     @property
     def connected(self) -> bool:
         """Whether there is a server now."""
-        return self._session is not None and self._session.alive
+        return self.keeper.session is not None
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no bus to work with, in words; empty when there is."""
+        return self.keeper.trouble
+
+    @property
+    def credentials(self) -> Credentials:
+        """How it connects, for what must hold a connection of its own."""
+        return self._credentials
 
     async def publish(self, messages: Sequence[Message]) -> None:
         prepared = [(message, self._headers(message)) for message in messages]
         for window in _windows(prepared):
             async with self._windows:
-                await self._alive().store(window)
+                await self.keeper.alive().store(window)
 
     async def command(self, message: Message, timeout: float) -> bytes:
         token = f"c{next(self._tokens)}"
@@ -146,51 +149,47 @@ class NatsBus:
             ) from None
         finally:
             self._commands.pop(token, None)
-            if self._session is not None:
-                self._session.forget_reply(token)
+            if self.keeper.session is not None:
+                self.keeper.session.forget_reply(token)
 
     async def ask(
         self, subject: str, data: bytes, timeout: float, headers: Mapping[str, str] | None = None
     ) -> bytes:
         message = Message(subject, data, headers=headers or {})
-        return unpack(await self._alive().request(subject, data, self._headers(message), timeout))
+        return unpack(await self.keeper.alive().request(subject, data, self._headers(message), timeout))
 
     async def reply(self, delivery: Delivery, payload: bytes | AiosError) -> None:
         inbox = delivery.headers.get(HEADER_REPLY, "")
         if not inbox.startswith("aios.inbox."):
             return  # nobody waits, or the sender wants us to speak elsewhere in our name
         try:
-            await self._alive().send(inbox, fitting(inbox, payload))
+            await self.keeper.alive().send(inbox, fitting(inbox, payload))
         except RetryableError:
             log.debug("an answer found no bus; who waits asks again")
 
     async def answer(self, subject: str, handler: Answer, *, queue: str) -> None:
-        answers = Answers(subject, handler, queue, self.tracing)
-        self._subscriptions.append(answers)
-        await self._attach_now(answers)
+        await self._begin(Answers(subject, handler, queue, self.tracing))
 
     async def consume(self, consumer: str, handler: Batch, *, batch: int, slots: int, calls: int = 8) -> None:
         entry = self.consumer(consumer)
         pull = PullConsumer(self, entry, self._inbox, handler, batch=batch, slots=slots, calls=calls)
         self._consumers.append(pull)
-        if self._session is not None and self._verified.is_set():
-            await pull.attach(self._session)
+        if self.keeper.verified.is_set():
+            await pull.attach(self.keeper.alive())
 
     async def subscribe(self, consumer: str, handler: Receive) -> None:
-        from aios_runtime.bus.durable import (
-            DurableSubscriber,
-        )  # only where it is used: its library is slow to load
+        # Only where it is used: its library is slow to load.
+        from aios_runtime.bus.durable import DurableSubscriber
 
         await DurableSubscriber(self, self.consumer(consumer), handler).start()
 
     async def listen(self, subject: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
-        listener = Listener(subject, handler)
-        self._subscriptions.append(listener)
-        await self._attach_now(listener)
+        await self._begin(Listener(subject, handler))
 
-    async def _attach_now(self, subscription: "Answers | Listener") -> None:
-        session = self._session
-        if session is not None and session.alive:
+    async def _begin(self, subscription: Answers | Listener) -> None:
+        self._subscriptions.append(subscription)
+        session = self.keeper.session
+        if session is not None:
             await subscription.attach(session)
             await session.flush(FLUSH_SECONDS)  # whatever is sent from now on arrives
 
@@ -204,66 +203,57 @@ class NatsBus:
             )
         return known[name]
 
-    @property
-    def credentials(self) -> Credentials:
-        """How it connects, for what must hold a connection of its own."""
-        return self._credentials
-
-    async def until_there(self, consumer: topology.Consumer) -> None:
-        """Wait until the broker has the consumer. Raises BUS_FAILED when the connection is lost meanwhile."""
-        await self._verified.wait()
-        js = self._alive().jetstream()
-        for attempt in count():
-            try:
-                await js.consumer_info(consumer.stream, consumer.name)
-                return
-            except (NotFoundError, ServiceUnavailableError):
-                await asyncio.sleep(VERIFY_SECONDS[min(attempt, len(VERIFY_SECONDS) - 1)])
-                self._alive()
-            except (NatsError, OSError) as error:
-                raise lost() from error
-
     def on_close(self, callback: Callable[[], Awaitable[None]]) -> None:
         self._closers.append(callback)
 
     def on_restart(self, callback: Callable[[bool], Awaitable[None]]) -> None:
-        self._callbacks.append(callback)
+        self.keeper.listen(callback)
 
     async def close(self, grace: float = 5.0) -> None:
-        self._closing = True
-        await asyncio.gather(*(callback() for callback in self._closers))
+        for failure in await asyncio.gather(
+            *(callback() for callback in self._closers), return_exceptions=True
+        ):
+            if failure is not None:
+                log.error("closing goes on after a failure", exc_info=failure)
         await asyncio.gather(*(consumer.close(grace) for consumer in self._consumers))
         await asyncio.gather(*(subscription.close(grace) for subscription in self._subscriptions))
-        tasks = [task for task in (self._keeper, self._teller) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._session is not None:
+        if self.keeper.session is not None:
             with suppress(RetryableError):
-                await self._session.flush(max(grace, 0.1))
-            await self._session.close()
+                await self.keeper.session.flush(max(grace, 0.1))
+        await self.keeper.close()
 
     async def acknowledge(self, session: Session, incarnation: str, reply: str, payload: bytes) -> None:
         """Tell the broker what became of a delivery. A broker that has lost everything since is not told: the
         acknowledgement would meet another message under the same number."""
-        if session is not self._session or not session.alive:
+        if session is not self.keeper.session:
             try:
                 async with asyncio.timeout(SETTLE_SECONDS):
-                    await self._verified.wait()
+                    await self.keeper.verified.wait()
             except TimeoutError:
                 return
-        if self._session is not None and self._incarnation == incarnation:
+        if self.keeper.incarnation == incarnation:
             with suppress(RetryableError):  # it comes again; that is what at least once means
-                await self._session.send(reply, payload)
+                await self.keeper.alive().send(reply, payload)
 
     def suspect(self) -> None:
         """Something is missing: look whether the broker has lost its streams."""
-        self._suspected.set()
+        self.keeper.suspect()
 
-    def _alive(self) -> Session:
-        if self._session is None or not self._session.alive:
-            raise lost()
-        return self._session
+    async def _attach(self, session: Session) -> None:
+        """All that listens does so on the new session."""
+        for token, command in self._commands.items():
+            session.expect_reply(token, command.waiting)
+        for subscription in list(self._subscriptions):
+            await subscription.attach(session)
+        await session.flush(FLUSH_SECONDS)
+
+    async def _serve(self, session: Session) -> None:
+        """The broker is known: fetch from it, and repeat the commands whose answers may have been lost."""
+        for consumer in list(self._consumers):
+            await consumer.attach(session)
+        for command in list(self._commands.values()):
+            with suppress(AiosError):  # who waits for it is told by its own time-out
+                await session.store([(command.message, command.headers)])
 
     def _headers(self, message: Message) -> dict[str, str]:
         headers = dict(message.headers)
@@ -276,110 +266,14 @@ class NatsBus:
     async def _deliver(self, token: str, command: "_Command") -> None:
         """Until the broker has it: a command may be repeated, since its request id makes that safe."""
         for attempt in count():
-            await self._connected.wait()
-            session = self._session
+            await self.keeper.connected.wait()
             try:
-                if session is None:
-                    raise lost()
+                session = self.keeper.alive()
                 session.expect_reply(token, command.waiting)
                 await session.store([(command.message, command.headers)])
                 return
             except RetryableError:
-                await asyncio.sleep(RECONNECT_SECONDS[min(attempt, len(RECONNECT_SECONDS) - 1)])
-
-    async def _keep(self) -> None:
-        """Connect, serve until the connection is lost, and again. Ends only when the first one is refused."""
-        failures = 0
-        while True:
-            try:
-                session = await Session.open(self._credentials, self._inbox, self._service)
-            except AiosError as error:
-                if not error.retryable and not self._incarnation:
-                    raise
-                await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
-                failures += 1
-                continue
-            failures = 0
-            await self._serve(session)
-            log.warning("the connection to the bus was lost", extra={"service": self._service})
-
-    async def _serve(self, session: Session) -> None:
-        self._session = session
-        for token, command in self._commands.items():
-            session.expect_reply(token, command.waiting)
-        lost_again = asyncio.ensure_future(session.lost.wait())
-        verifying = asyncio.create_task(self._verify_always(session), name="verify the bus")
-        try:
-            for subscription in self._subscriptions:
-                await subscription.attach(session)
-            await session.flush(FLUSH_SECONDS)
-            self._connected.set()
-            await asyncio.wait([lost_again, verifying], return_when=asyncio.FIRST_COMPLETED)
-            if verifying.done() and not self._incarnation:
-                verifying.result()
-        except RetryableError:
-            pass
-        finally:
-            self._connected.clear()
-            self._verified.clear()
-            lost_again.cancel()
-            verifying.cancel()
-            await asyncio.gather(verifying, return_exceptions=True)
-            if not self._closing:
-                await session.close()
-
-    async def _verify_always(self, session: Session) -> None:
-        """Find out what the broker is, now and whenever something is missing."""
-        fresh = True
-        while True:
-            self._suspected.clear()
-            before, self._incarnation = self._incarnation, await self._identify(session)
-            wiped = bool(before) and before != self._incarnation
-            self._verified.set()
-            if fresh or wiped:
-                for consumer in self._consumers:
-                    await consumer.attach(session)
-            if wiped:
-                log.warning("the bus has lost everything it held", extra={"service": self._service})
-                for command in list(self._commands.values()):
-                    await session.store([(command.message, command.headers)])
-            if before and (fresh or wiped):
-                self._wiped |= wiped
-                self._news.set()
-            fresh = False
-            await self._suspected.wait()
-
-    async def _identify(self, session: Session) -> str:
-        """The broker's incarnation, once its streams are there."""
-        js = session.jetstream()
-        for attempt in count():
-            try:
-                if self._declares:
-                    await topology.declare(js, self._connectors, self._replicas)
-                found = await topology.incarnation(js)
-            except RetryableError:
-                found = ""
-            if found:
-                return found
-            await asyncio.sleep(VERIFY_SECONDS[min(attempt, len(VERIFY_SECONDS) - 1)])
-        raise AssertionError("counting never ends")
-
-    async def _tell(self) -> None:
-        """Call back after each reconnection; never in the middle of a call for an earlier one."""
-        while True:
-            await self._news.wait()
-            self._news.clear()
-            wiped, self._wiped = self._wiped, False
-            for callback in self._callbacks:
-                try:
-                    await callback(wiped)
-                except RetryableError as error:
-                    log.warning("after a reconnection: %s; it is tried again", error)
-                    self._wiped |= wiped
-                    await asyncio.sleep(TELL_AGAIN_SECONDS)
-                    self._news.set()
-                except Exception:
-                    log.exception("what follows a reconnection failed by a defect")
+                await asyncio.sleep(REPEAT_SECONDS[min(attempt, len(REPEAT_SECONDS) - 1)])
 
 
 class _Command:

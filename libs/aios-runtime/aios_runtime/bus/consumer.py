@@ -141,6 +141,7 @@ class PullConsumer:
         self._asked = 0  # fetched and not delivered
         self._fetches = 0
         self._heard = 0.0
+        self._ordered = 0.0
         self._misses = 0
         self._closing = False
         self._pump: asyncio.Task[None] | None = None
@@ -213,6 +214,8 @@ class PullConsumer:
             session = self._session
             try:
                 if session is not None and session.alive:
+                    if loop.time() - self._ordered > FETCH_SECONDS + SILENCE_SECONDS:
+                        self._asked = 0  # every fetch has run out; what it still lacked was lost on its way
                     if self._asked and loop.time() - self._heard > SILENCE_SECONDS:
                         log.warning(
                             "the bus is silent on a fetch; fetching anew",
@@ -245,6 +248,7 @@ class PullConsumer:
         }
         if not self._asked:
             self._heard = asyncio.get_running_loop().time()
+        self._ordered = asyncio.get_running_loop().time()
         self._asked += free
         await session.send(self._next, json.dumps(order).encode(), reply=f"{self._inbox}.{self._fetches}")
 

@@ -75,7 +75,7 @@ class DurableSubscriber:
         faststream = await asyncio.to_thread(importlib.import_module, "faststream.nats")
         while True:
             try:
-                await self._bus.until_there(self._consumer)
+                await self._until_there()
                 self._broker = await _subscribe(faststream, self._bus, self._consumer, self._received)
                 return
             except (
@@ -84,6 +84,12 @@ class DurableSubscriber:
                 log.warning("subscribing waits: %s", error, extra={"consumer": self._consumer.name})
                 await asyncio.sleep(START_AGAIN_SECONDS[min(failures, len(START_AGAIN_SECONDS) - 1)])
                 failures += 1
+
+    async def _until_there(self) -> None:
+        """Until the broker has the consumer: the library would try to make it, which only the orchestrator may."""
+        await self._bus.keeper.verified.wait()
+        js = self._bus.keeper.alive().jetstream()
+        await js.consumer_info(self._consumer.stream, self._consumer.name)
 
     async def _disconnect(self) -> None:
         broker, self._broker = self._broker, None

@@ -12,8 +12,10 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import sysconfig
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,6 +53,7 @@ WATCH_SECONDS: Final = (
     1.0  # how often the store is looked for: a server whose files were deleted doesn't notice
 )
 KEPT_LOG_LINES: Final = 40
+LOGGED_LINES_A_MINUTE: Final = 60
 PORT_ATTEMPTS: Final = 5
 
 _READY: Final = "Server is ready"
@@ -107,6 +110,7 @@ class EmbeddedNats:
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = False
         self._fault = ""
+        self._log_minute = self._logged = 0
 
     @property
     def pid(self) -> int | None:
@@ -176,10 +180,11 @@ class EmbeddedNats:
         process = self._process
         assert process is not None
         ended = asyncio.ensure_future(process.wait())
+        store = _identity(self._layout.store)
         reason = ""
         while not ended.done():
             await asyncio.wait([ended], timeout=WATCH_SECONDS)
-            if not ended.done() and not reason and not self._layout.store.is_dir():
+            if not ended.done() and not reason and _identity(self._layout.store) != store:
                 reason = "The bus's directory was deleted."
                 process.kill()
             elif not ended.done() and not reason and self._fault:
@@ -205,6 +210,7 @@ class EmbeddedNats:
         make_directory(self._directory)
         make_directory(self._layout.store)
         write_private(self._layout.config, render(self._layout, self._passwords, self._settings.connectors))
+        _end_orphan(self._layout)
         self._tail.clear()
         self._fault = ""
         parent = os.getpid()
@@ -243,10 +249,18 @@ class EmbeddedNats:
                 ready.set_result(None)
             elif _DISABLED in text:
                 self._fault = f"The bus has switched its storage off: {text}"
-            if "[ERR]" in text or "[FTL]" in text:
+            if ("[ERR]" in text or "[FTL]" in text) and self._may_log():
                 log.warning("nats-server: %s", text)
         if not ready.done():
             ready.set_exception(self._why_not_started())
+
+    def _may_log(self) -> bool:
+        """A client that is refused again and again must not fill the log."""
+        minute = int(time.monotonic() // 60)
+        if minute != self._log_minute:
+            self._log_minute, self._logged = minute, 0
+        self._logged += 1
+        return self._logged <= LOGGED_LINES_A_MINUTE
 
     def _why_not_started(self) -> AiosError:
         words = self._last_words()
@@ -293,6 +307,28 @@ class EmbeddedNats:
         """The log is read to its end: its last lines say why the server ended."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+
+
+def _identity(store: Path) -> tuple[int, int]:
+    """Which directory the server writes to: one that was deleted and made again is another one."""
+    try:
+        status = (store / "jetstream").stat()  # the server makes it
+    except OSError:
+        return (0, 0)
+    return (status.st_dev, status.st_ino)
+
+
+def _end_orphan(layout: Layout) -> None:
+    """End a server that outlived its parent, where the kernel doesn't see to it: two on one store would spoil it."""
+    try:
+        pid = int(layout.pid_file.read_text())
+        listed = subprocess.run(
+            ["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, timeout=5
+        )
+        if str(layout.config) in listed.stdout:
+            os.kill(pid, signal.SIGKILL)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return
 
 
 def _die_with(parent: int) -> None:

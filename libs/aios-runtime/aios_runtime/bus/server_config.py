@@ -34,6 +34,10 @@ class Layout:
         return self.directory / "server.conf"
 
     @property
+    def pid_file(self) -> Path:
+        return self.directory / "server.pid"
+
+    @property
     def store(self) -> Path:
         return self.directory / "jetstream"
 
@@ -49,6 +53,7 @@ max_connections: {MAX_CONNECTIONS}
 max_pending: {MAX_PENDING_BYTES}
 write_deadline: "{WRITE_DEADLINE_SECONDS}s"
 lame_duck_duration: "30s"
+pid_file: {_text(str(layout.pid_file))}
 jetstream {{
   store_dir: {_text(str(layout.store))}
   sync_interval: "{SYNC_INTERVAL_SECONDS}s"

@@ -162,6 +162,9 @@ class Session:
                     "UNAUTHENTICATED", f"The bus refuses the password of {credentials.user}."
                 ) from None
             raise lost() from error
+        except BaseException:
+            await session.close()
+            raise
         return session
 
     def jetstream(self) -> JetStreamContext:

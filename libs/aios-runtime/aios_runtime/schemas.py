@@ -1,0 +1,39 @@
+"""JSON Schema: compiled once, without ever fetching what a schema refers to."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import jsonschema_rs
+
+from aios_core.errors import TerminalError
+
+
+class Schema:
+    """A compiled JSON Schema (draft 2020-12). Raises ValueError, in words, for what is not one."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        try:
+            self._validator = jsonschema_rs.Draft202012Validator(dict(schema), retriever=_refuse)
+        except (jsonschema_rs.ValidationError, ValueError) as error:
+            raise ValueError(str(getattr(error, "message", error)).splitlines()[0][:200]) from None
+
+    def problem(self, data: Any) -> tuple[str, str] | None:
+        """(path, sentence) of the first thing that is wrong with JSON data, in the order of paths; None if nothing."""
+        if self._validator.is_valid(data):
+            return None
+        errors = sorted(
+            self._validator.iter_errors(data), key=lambda error: [str(part) for part in error.instance_path]
+        )
+        path = ".".join(str(part) for part in errors[0].instance_path)
+        return path, str(errors[0].message)[:300]
+
+    def check(self, data: Any, where: str, code: str = "INVALID_ARGUMENT") -> None:
+        """Raise `code`, naming the field below `where`, if the data is not as the schema says."""
+        found = self.problem(data)
+        if found is not None:
+            at = f"{where}.{found[0]}" if found[0] else where
+            raise TerminalError(code, f"{at}: {found[1]}.", field=at)
+
+
+def _refuse(uri: str) -> NoReturn:
+    raise ValueError(f"a schema may refer to its own parts only, not to {uri[:100]}")
