@@ -24,7 +24,7 @@ def attempt(action: Callable[[], object]) -> Answer:
         got = action()
     except OSError as error:
         return {"refused": type(error).__name__}
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         return {"refused": str(error)}
     return {"got": str(got)}
 

@@ -157,12 +157,12 @@ class Exchange:
         self.kill()
 
     def _hear(self) -> None:
-        while self._socket.fileno() >= 0:
+        while self._socket.fileno() >= 0 and (wanted := self._wanted()):
             try:
                 if self.out is None and not self._frame:
                     self._hear_first()
                     continue
-                data = self._socket.recv(self._wanted())
+                data = self._socket.recv(wanted)
             except BlockingIOError:
                 return
             except OSError:
@@ -176,6 +176,8 @@ class Exchange:
                 self._stop_reading(self._socket.fileno())
                 self.kill()
                 return
+        # The frame is whole. What a hostile child sends after it stays in its socket, until that is full.
+        self._stop_reading(self._socket.fileno())
 
     def _hear_first(self) -> None:
         """The frame that carries `out`: sent before any agent code was loaded, the only one whose descriptor counts."""
@@ -190,11 +192,11 @@ class Exchange:
         self._frame += data
 
     def _wanted(self) -> int:
-        """How many bytes to read: never past the end of the frame, nor of its bound."""
+        """How many bytes to read, never past the end of the frame; 0 if there are no more."""
         if len(self._frame) < wire.FRAME.size:
             return wire.FRAME.size - len(self._frame)
         _, length = wire.FRAME.unpack_from(self._frame)
-        return max(1, min(_CHUNK, wire.FRAME.size + int(length) - len(self._frame)))
+        return min(_CHUNK, wire.FRAME.size + int(length) - len(self._frame))
 
     def _within_bounds(self) -> bool:
         if len(self._frame) < wire.FRAME.size:

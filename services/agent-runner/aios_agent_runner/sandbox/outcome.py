@@ -19,7 +19,7 @@ def response_of(call: SandboxCall, exchange: Exchange, exit_: Exit) -> bytes:
     answer = exchange.answer
     if answer is not None and answer[0] == wire.ERROR:
         _raise_error(call, _decode(answer[1]))
-    if exit_.status != 0 or answer is None:
+    if exit_.status != 0 or answer is None or answer[0] != wire.RESPONSE:
         raise RetryableError(
             "SANDBOX_CRASHED",
             f"The agent {call.agent} {describe_status(exit_.status)} without an answer.",

@@ -1,10 +1,11 @@
-"""Dates as people write them: YYYY-MM-DD (with or without midnight behind it) and D.M.YYYY."""
+"""Dates as people write them: YYYY-MM-DD and D.M.YYYY, each with or without midnight behind it."""
 
 import re
 from datetime import date
 
-_ISO = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(?:[T ]00:00(?::00(?:\.0{1,6})?)?)?")
-_DAY_FIRST = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})")
+_MIDNIGHT = r"(?:[T ]00:00(?::00(?:\.0{1,6})?)?)?"  # programs that only know instants write it behind days
+_ISO = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})" + _MIDNIGHT)
+_DAY_FIRST = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})" + _MIDNIGHT)
 _MONTH = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])")
 
 

@@ -6,7 +6,7 @@ from decimal import Decimal, localcontext
 from typing import Any, Final
 
 from aios_agent_runner.agents.monthly_report.currencies import EXACT, plain, rounded
-from aios_agent_runner.agents.monthly_report.findings import MAX_LISTED
+from aios_agent_runner.agents.monthly_report.reasons import MAX_LISTED
 from aios_agent_runner.agents.monthly_report.rows import InvoiceRow, TimeRow
 
 MAX_TASKS: Final = 12

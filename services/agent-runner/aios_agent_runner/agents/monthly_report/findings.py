@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from aios_agent_runner.agents.monthly_report.currencies import spelling_key
 from aios_agent_runner.agents.monthly_report.facts import (
@@ -22,9 +22,6 @@ from aios_agent_runner.agents.monthly_report.reasons import (
     excerpt,
     reject,
 )
-
-MAX_LISTED: Final = 200
-"""Rejections, warnings, outliers or projects in a result; the whole list of rejections is an artifact."""
 
 
 @dataclass(slots=True)

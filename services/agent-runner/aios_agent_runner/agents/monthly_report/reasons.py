@@ -3,11 +3,19 @@
 A code never changes its meaning. A whole file carries line 0.
 """
 
+import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-EXCERPT_CHARS = 60
+REJECTED_ROWS_ARTIFACT: Final = "rejected-rows.json"
+MAX_LISTED: Final = 200
+"""Rejections, warnings, outliers or projects in a result; the whole list of rejections is an artifact."""
+MAX_ARTIFACT_BYTES: Final = 48 * 1024 * 1024
+EXCERPT_CHARS: Final = 60
 """How much of a cell a sentence quotes, in characters."""
 
 
@@ -16,6 +24,7 @@ class ReasonCode(StrEnum):
 
     FILE_MISSING = "FILE_MISSING"
     FILE_TOO_LARGE = "FILE_TOO_LARGE"
+    TOO_MANY_LINES = "TOO_MANY_LINES"
     BINARY_FILE = "BINARY_FILE"
     UNREADABLE_TEXT = "UNREADABLE_TEXT"
     BAD_HEADER = "BAD_HEADER"
@@ -47,6 +56,7 @@ _C = ReasonCode
 SENTENCES: Final[dict[ReasonCode, str]] = {
     _C.FILE_MISSING: "The file was listed but could not be read; nothing of it was counted.",
     _C.FILE_TOO_LARGE: "The file has {size} bytes; at most {limit} are read. Split it into several files.",
+    _C.TOO_MANY_LINES: "The file has {count} lines; {room} more are read for this month.",
     _C.BINARY_FILE: "This is not a text table ({what}). Export it as CSV.",
     _C.UNREADABLE_TEXT: "The text is damaged: it starts as {encoding} but does not stay so. Export it again.",
     _C.BAD_HEADER: "The header line can't be read ({what}), so the columns are not known.",
@@ -90,6 +100,37 @@ class Rejection:
 def reject(file: str, line: int, code: ReasonCode, /, **fields: object) -> Rejection:
     """The rejection with its sentence; `fields` fill the sentence's places."""
     return Rejection(file, line, code, SENTENCES[code].format(**fields))
+
+
+def list_rejections(rejections: Iterable[Rejection], out: Path) -> dict[str, Any]:
+    """The rejected rows by file and line: the first MAX_LISTED, how many there are, and how many for each reason.
+
+    Past MAX_LISTED all are written to an artifact in `out`, one JSON object a line of a JSON list, up to
+    MAX_ARTIFACT_BYTES.
+    """
+    ordered = sorted(rejections, key=lambda one: (one.file, one.line, one.code))
+    by_code = Counter(str(one.code) for one in ordered)
+    result: dict[str, Any] = {
+        "rejected_rows": [one.to_dict() for one in ordered[:MAX_LISTED]],
+        "rejected_rows_total": len(ordered),
+        "rejected_by_code": dict(sorted(by_code.items(), key=lambda item: (-item[1], item[0]))),
+    }
+    if len(ordered) > MAX_LISTED:
+        _write_rejections(ordered, out / REJECTED_ROWS_ARTIFACT)
+        result["rejected_rows_artifact"] = REJECTED_ROWS_ARTIFACT
+    return result
+
+
+def _write_rejections(rejections: list[Rejection], path: Path) -> None:
+    with path.open("wb") as file:
+        size = file.write(b"[\n")
+        for index, one in enumerate(rejections):
+            text = json.dumps(one.to_dict(), ensure_ascii=False)
+            line = (b",\n" if index else b"") + text.encode("utf-8", "surrogatepass")
+            if size + len(line) > MAX_ARTIFACT_BYTES:
+                break
+            size += file.write(line)
+        file.write(b"\n]\n")
 
 
 def excerpt(text: str) -> str:

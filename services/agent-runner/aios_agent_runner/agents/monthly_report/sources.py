@@ -42,7 +42,7 @@ STATUSES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file whose columns are known; `columns` maps a column to its index."""
+    """A file whose columns are known; `columns` maps a column to its index, `lines` counts line ends."""
 
     name: str
     kind: Kind
@@ -51,6 +51,7 @@ class Source:
     headers: list[str]
     columns: dict[str, int]
     records: list[Record]
+    lines: int
 
     def describe(self) -> dict[str, Any]:
         """How the file was read, as evidence."""
@@ -63,14 +64,23 @@ class Source:
         }
 
 
-def open_source(name: str, kind: Kind, data: bytes, learned: Learned, findings: Findings) -> Source | None:
-    """The file's records; None when it is rejected whole, is empty, or waits for an answer (see `findings`)."""
+def open_source(
+    name: str, kind: Kind, data: bytes, room: int, learned: Learned, findings: Findings
+) -> Source | None:
+    """The file's records; None when it is rejected whole, is empty, or waits for an answer (see `findings`).
+
+    `room` is how many lines it may have.
+    """
     if len(data) > MAX_FILE_BYTES:
         findings.reject(name, 0, ReasonCode.FILE_TOO_LARGE, size=len(data), limit=MAX_FILE_BYTES)
         return None
     text = decode(data)
     if isinstance(text, NotText):
         findings.reject(name, 0, text.code, **text.fields)
+        return None
+    lines = max(text.content.count("\n"), text.content.count("\r"))
+    if lines > room:
+        findings.reject(name, 0, ReasonCode.TOO_MANY_LINES, count=lines, room=room)
         return None
     names = learned.columns(kind)
     table = read_table(text.content, lambda headers: len(recognise(headers, kind, names).columns))
@@ -86,13 +96,14 @@ def open_source(name: str, kind: Kind, data: bytes, learned: Learned, findings: 
         return None
     if not _complete(name, kind, table, found, learned, findings):
         return None
-    return _opened(name, kind, text.encoding, table, found, learned, findings)
+    return _opened(name, kind, text.encoding, lines, table, found, learned, findings)
 
 
 def _opened(
     name: str,
     kind: Kind,
     encoding: str,
+    lines: int,
     table: Table,
     found: Recognition,
     learned: Learned,
@@ -108,7 +119,7 @@ def _opened(
     if table.blank_rows:
         were = "1 row was" if table.blank_rows == 1 else f"{table.blank_rows} rows were"
         findings.note(name, f"{were} blank and passed over.")
-    return Source(name, kind, encoding, table.delimiter, table.headers, found.columns, table.records)
+    return Source(name, kind, encoding, table.delimiter, table.headers, found.columns, table.records, lines)
 
 
 def _complete(
