@@ -135,12 +135,13 @@ async def bench(folder: Path, writes: int, finished: int) -> None:
     reads(store, numbers)
     await store.close()
     print(f"the file: {path.stat().st_size / 1e6:,.0f} MB")
-    CountingDisk()
+    disk = CountingDisk()
     counted = await open_store(folder / "counted.db", service="bench", now_ms=lambda: 0, vfs="counting")
     for concurrency in (1, 20, 200):
         figures = await work(counted, 4000, concurrency, count(10**9 + concurrency * 10**6))
         print(f"{concurrency:>3} at once: {(figures.syncs or 0) / figures.writes:.3f} fsyncs a write")
     await counted.close()
+    disk.unregister()
     print(
         f"storage: {(folder / 'counted.db').stat().st_size / 12_000:,.0f} bytes a write; {rows:,} writes measured"
     )

@@ -10,15 +10,18 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_runtime.bus import embedded
+from aios_runtime.bus import embedded, subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.embedded import Crash, EmbeddedNats, EmbeddedSettings
 from aios_runtime.bus.endpoint import Credentials, load_endpoint
+from aios_runtime.bus.port import Message
+from aios_runtime.bus.server_process import _packaged
 from tests.bus.serving import Server, until
 
 
@@ -187,10 +190,58 @@ async def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path, loop: str) -
     await until(lambda: not alive(pid), 5)
 
 
-async def test_a_server_whose_disk_is_gone_is_restarted_when_it_says_so(server: Server) -> None:
-    """The server switches its storage off for good after an error of the disk; only a restart switches it on."""
-    first = server.pid
-    server._fault = "The bus has switched its storage off: no space left on device"
-    await until(lambda: server.pid not in (None, first))
-    assert "no space left" in server.crashes[0].reason
-    assert server.fault == ""
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True
+    )
+    if mount.returncode:
+        pytest.skip("only root may mount a small disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+async def test_work_goes_on_when_a_full_disk_has_space_again(small_disk: Path) -> None:
+    (small_disk / "other").write_bytes(bytes(1024 * 1024))
+    server = Server(small_disk)
+    bus = await NatsBus.connect((await server.start()).credentials("orchestrator"), service="orchestrator")
+    message = Message(subjects.perform("main", "agent"), bytes(100_000))
+    stored = 0
+    with pytest.raises(RetryableError) as caught:
+        for _ in range(40):
+            await bus.publish([message])
+            stored += 1
+    assert caught.value.code == "BUS_FAILED"
+    await until(lambda: bool(server.crashes))
+    assert "is full" in server.crashes[0].reason
+    (small_disk / "other").unlink()
+    while True:
+        try:
+            await bus.publish([message])
+            break
+        except RetryableError:
+            await asyncio.sleep(0.05)
+    info = await bus.keeper.alive().jetstream().stream_info(subjects.STREAM_CMD)
+    assert info.state.messages >= stored + 1
+    await bus.close(1)
+    await server.stop()
+
+
+async def test_a_server_that_outlived_its_parent_is_ended_before_another_uses_its_store(
+    server: Server,
+) -> None:
+    await server.stop()
+    layout = server._layout
+    with subprocess.Popen(
+        [_packaged(), "--config", str(layout.config)], stderr=subprocess.PIPE, text=True
+    ) as orphan:
+        assert orphan.stderr
+        while "Server is ready" not in orphan.stderr.readline():
+            pass
+        again = EmbeddedNats(server.data_dir)
+        await again.start()
+        assert orphan.wait(5) == -signal.SIGKILL
+        await again.stop()

@@ -52,10 +52,12 @@ class Folder:
             "history": self.history,
         }
         result = compute.run(json.loads(json.dumps(request)), self.files, self.out)
-        return json.loads(json.dumps(result))  # what crosses to the next step is JSON
+        crossed: dict[str, Any] = json.loads(json.dumps(result))  # as it comes to the next step
+        return crossed
 
     def outputs(self) -> dict[str, Any]:
-        return self.compute()["outputs"]
+        outputs: dict[str, Any] = self.compute()["outputs"]
+        return outputs
 
     def render(self, result: dict[str, Any] | None = None, **more: Any) -> dict[str, str]:
         """The documents by name."""

@@ -13,7 +13,8 @@ def taken(text: str) -> list[tuple[str, str]]:
 
 
 def test_a_heading_opens_the_section_and_the_next_of_its_level_ends_it() -> None:
-    text = f"# Notes\n{SECRET}\n## For the client\n\nAll *went* well.\nReally.\n\n### Next\n- one\n  more\n- two\n\n## Me\n{SECRET}"
+    section = "All *went* well.\nReally.\n\n### Next\n- one\n  more\n- two"
+    text = f"# Notes\n{SECRET}\n## For the client\n\n{section}\n\n## Me\n{SECRET}"
     assert taken(text) == [
         ("paragraph", "All *went* well. Really."),
         ("heading", "Next"),

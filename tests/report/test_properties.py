@@ -64,7 +64,9 @@ class Writing:
 
 
 writings = st.builds(
-    lambda coding, delimiter, end, numbers, *rest: Writing(*coding, delimiter, end, *numbers, *rest),
+    lambda coding, delimiter, end, numbers, iso, order, names, extra, quote_all: Writing(
+        coding[0], coding[1], delimiter, end, numbers[0], numbers[1], iso, order, names, extra, quote_all
+    ),
     st.sampled_from(
         [
             ("utf-8", b""),

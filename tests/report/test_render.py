@@ -147,7 +147,7 @@ def test_a_page_needs_nothing_from_elsewhere(hostile: Folder) -> None:
 
 def test_the_clients_report_has_no_rejected_row_no_outlier_and_no_internal_note(folder: Folder) -> None:
     folder.times(
-        "2026-10-05,A,b,8,100,EUR", "2026-09-05,SECRET-PROJECT,b,8,100,EUR", "2026-10-05,A,b,99,1,EUR"
+        "2026-10-05,A,b,8,100,EUR", "2026-09-05,SECRET-PROJECT,b,8,100,EUR", "2026-10-05,A,b,98.7,1,EUR"
     )
     folder.put("notes.md", "SECRET-NOTE\n# For the client\nHello client.\n# Me\nSECRET-NOTE")
     documents = folder.render()

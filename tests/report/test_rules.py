@@ -87,7 +87,8 @@ def test_ambiguous_numbers_are_rejected_where_the_column_holds_both_conventions(
     folder.put(
         "invoices.csv",
         INVOICES.replace(",", ";")
-        + "\nR1;2026-10-01;;1.234;EUR;open;\nR2;2026-10-01;;1,5;EUR;open;\nR3;2026-09-01;;1.5;EUR;open;\nR4;2026-10-01;;7;EUR;open;\n",
+        + "\nR1;2026-10-01;;1.234;EUR;open;\nR2;2026-10-01;;1,5;EUR;open;"
+        + "\nR3;2026-09-01;;1.5;EUR;open;\nR4;2026-10-01;;7;EUR;open;\n",
     )
     outputs = folder.outputs()
     assert reasons(outputs) == {2: "AMBIGUOUS_NUMBER", 4: "OTHER_MONTH"}

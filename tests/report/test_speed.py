@@ -1,10 +1,11 @@
-"""A large month is quick enough: 100,000 rows in at most 10 s on one core, rejections, duplicates and history included."""
+"""A large month is quick enough: 100,000 rows in at most 10 s on one core, with rejected and double ones."""
 
 import time
 
 import pytest
 
-from tests.report.months import TIMES, Folder
+from aios_agent_runner.agents.monthly_report.folder import MAX_LINES
+from tests.report.months import TIMES, Folder, places
 
 ROWS = 100_000
 MAX_CPU_SECONDS = 10.0
@@ -12,7 +13,7 @@ MAX_CPU_SECONDS = 10.0
 
 def rows() -> list[str]:
     """Every tenth row is of another month, every eleventh a double."""
-    lines = []
+    lines: list[str] = []
     for n in range(ROWS):
         if n % 11 == 10:
             lines.append(lines[-1])
@@ -44,3 +45,11 @@ def test_a_file_of_unclosed_marks_is_no_slower(folder: Folder) -> None:
     outputs = folder.outputs()
     assert time.process_time() - begun < MAX_CPU_SECONDS
     assert outputs["rejected_rows_total"] == ROWS
+
+
+def test_more_lines_than_a_month_may_have_reject_the_file_that_passes_the_limit(folder: Folder) -> None:
+    folder.times("2026-10-05,A,b,8,100,EUR", name="timesheet-1.csv")
+    folder.put("timesheet-2.csv", TIMES + "\n" * (MAX_LINES + 1))
+    outputs = folder.outputs()
+    assert places(outputs) == [("timesheet-2.csv", 0, "TOO_MANY_LINES")]
+    assert outputs["total_hours"] == "8"

@@ -100,6 +100,8 @@ async def test_an_agent_writes_to_out_and_its_scratch_directory_alone(sandbox: H
     tmp_path.chmod(0o777)
     with await sandbox.run("write", {"directories": [str(tmp_path), "/tmp", str(Path.home())]}) as result:
         answer = json.loads(result.response)
+        if not sandbox.in_force("landlock"):  # then the call's own directory is writable as a whole
+            answer["elsewhere"] = {k: v for k, v in answer["elsewhere"].items() if not k.startswith("/call")}
         assert refused(answer["elsewhere"])
         assert refused({"own code": answer["own code"]})
         assert "got" in answer["out"]

@@ -30,6 +30,7 @@ async def test_a_recorded_file_of_each_version_holds_what_was_written(tmp_path: 
     assert [item.key for item in store.query("state", "open").items] == ["main/run/two"]
     assert [item.key for item in store.query("client", "acme").items] == ["main/run/one"]
     assert [event.data for event in store.events(3, 0, 10)] == [b"started", b"stepped"]
+    assert [event.data for event in store.events_of("main/run/one", 1, 10)] == [b"stepped"]
     assert [pending.message for pending in store.pending(10)] == [
         OutboxMessage("aios.cmd.test", b"\x00", "id-2", {"a": "ü"})
     ]

@@ -21,6 +21,7 @@ from aios_runtime.store.port import (
     Committed,
     Conflict,
     Duplicate,
+    Filed,
     NewEvent,
     OutboxMessage,
     Page,
@@ -346,6 +347,14 @@ class EventContract(StoreFixtures):
         for partition in partitions:
             assert [event.data for event in store.events(partition, 0, 10)] == [b"%d" % partition]
 
+    async def test_events_of_an_aggregate_are_told_apart_from_those_of_others(self, store: Store) -> None:
+        await create(store, KEY, events=[NewEvent(3, b"a"), NewEvent(3, b"b")])
+        await create(store, "main/run/2", events=[NewEvent(3, b"other")])
+        await commit_one(store, Write(KEY, 1, b"", events=[NewEvent(3, b"c")]))
+        assert store.events_of(KEY, 0, 10) == [Filed(3, 1, b"a"), Filed(3, 2, b"b"), Filed(3, 4, b"c")]
+        assert [event.data for event in store.events_of(KEY, 1, 1)] == [b"b"]
+        assert (store.events_of(KEY, 3, 10), store.events_of("main/run/none", 0, 10)) == ([], [])
+
 
 class OutboxContract(StoreFixtures):
     """What waits to be published, and small values of the store."""
@@ -562,6 +571,19 @@ class ConcurrencyContract(StoreFixtures):
         )
         assert result == Committed(1, (3,))
         assert [item.key for item in store.query("state", "open").items] == ["main/run/0", KEY]
+        await store.close()
+
+    async def test_an_aggregate_made_again_has_none_of_the_events_of_the_deleted_one(
+        self, opened: Opener
+    ) -> None:
+        store = await opened()
+        await create(store, KEY, events=[NewEvent(3, b"a")])
+        await commit_one(store, Write(KEY, 1, None, events=[NewEvent(3, b"deleted")]))
+        await store.close()
+        store = await opened()
+        await create(store, KEY, events=[NewEvent(3, b"again")])
+        assert store.events_of(KEY, 0, 10) == [Filed(3, 3, b"again")]
+        assert [event.data for event in store.events(3, 0, 10)] == [b"a", b"deleted", b"again"]
         await store.close()
 
     async def test_closing_waits_for_commits_on_their_way_and_then_takes_no_more(

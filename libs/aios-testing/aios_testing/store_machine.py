@@ -143,10 +143,12 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.read(key) == self.model.read(key)
             assert list(self.store.records(key).items()) == list(self.model.records(key).items())
             assert self.store.records(key, "e/", after="e/1") == self.model.records(key, "e/", after="e/1")
+            ours, theirs = self.store.events_of(key, 0, 1000), self.model.events_of(key, 0, 1000)
+            assert sorted(ours, key=repr) == sorted(theirs, key=repr)
             assert all(self.store.handled(f"{key}:{n}") == self.model.handled(f"{key}:{n}") for n in range(4))
         for limit in (1, 100):
-            ours, theirs = self.store.pending(limit), self.model.pending(limit)
-            assert [pending.message for pending in ours] == [pending.message for pending in theirs]
+            waiting, modelled = self.store.pending(limit), self.model.pending(limit)
+            assert [pending.message for pending in waiting] == [pending.message for pending in modelled]
         assert self.store.next_due() == self.model.next_due()
         assert self.store.due(3, 10) == self.model.due(3, 10)
         for partition in PARTITIONS:

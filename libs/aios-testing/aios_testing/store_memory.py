@@ -14,6 +14,7 @@ from aios_runtime.store.port import (
     Conflict,
     Duplicate,
     Filed,
+    NewEvent,
     Page,
     Pending,
     Result,
@@ -29,6 +30,7 @@ class _Stored:
     due_ms: int | None = None
     records: dict[str, bytes] = field(default_factory=dict)
     index: dict[str, str] = field(default_factory=dict)
+    events: list[Filed] = field(default_factory=list)
 
 
 class MemoryStore:
@@ -61,11 +63,10 @@ class MemoryStore:
         else:
             self._put(write, write.head, stored)
         self._marks |= dict.fromkeys(write.inbox, self._now_ms())
-        positions = []
-        for event in write.events:
-            filed = self._events.setdefault(event.partition, [])
-            filed.append(event.data)
-            positions.append(len(filed))
+        filed = [self._file(event) for event in write.events]
+        if stored := self._aggregates.get(write.key):
+            stored.events += filed
+        positions = [event.position for event in filed]
         ids = range(self._sent + 1, self._sent + 1 + len(write.outbox))
         self._sent += len(ids)
         self._outbox |= {
@@ -85,6 +86,11 @@ class MemoryStore:
             else:
                 stored.records[name] = data
         stored.index |= write.index
+
+    def _file(self, event: NewEvent) -> Filed:
+        filed = self._events.setdefault(event.partition, [])
+        filed.append(event.data)
+        return Filed(event.partition, len(filed), event.data)
 
     def read(self, key: str) -> Aggregate | None:
         stored = self._aggregates.get(key)
@@ -144,6 +150,10 @@ class MemoryStore:
     def events(self, partition: int, after: int, limit: int) -> list[Filed]:
         filed = self._events.get(partition, [])
         return [Filed(partition, at, filed[at - 1]) for at in range(after + 1, len(filed) + 1)][:limit]
+
+    def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
+        stored = self._aggregates.get(key)
+        return stored.events[skip:][:limit] if stored else []
 
     def event_head(self, partition: int) -> int:
         return len(self._events.get(partition, []))

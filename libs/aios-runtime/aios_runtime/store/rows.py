@@ -69,12 +69,13 @@ def _select(connection: apsw.Connection, many: _Many, values: Sequence[str]) -> 
 
 
 def load_counters(connection: apsw.Connection) -> Counters:
-    """The last keys that are stored."""
+    """The last keys that are stored. Events outlive their aggregate, so its `seq` is not given out again."""
     last = connection.execute(
-        "SELECT (SELECT max(seq) FROM aggregates), (SELECT max(id) FROM outbox), (SELECT max(id) FROM inbox)"
+        "SELECT (SELECT max(seq) FROM aggregates), (SELECT max(seq) FROM events),"
+        " (SELECT max(id) FROM outbox), (SELECT max(id) FROM inbox)"
     ).get
-    seq, outbox, inbox = (value or 0 for value in last)
-    return Counters(seq, outbox, inbox)
+    aggregates, events, outbox, inbox = (value or 0 for value in last)
+    return Counters(max(aggregates, events), outbox, inbox)
 
 
 def load_position(connection: apsw.Connection, partition: int) -> int:

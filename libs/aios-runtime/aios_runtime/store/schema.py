@@ -4,7 +4,7 @@ Rows that grow with the work are keyed by growing integers, so that a commit app
 and costs the same beside a million finished aggregates:
 
 - `aggregates.seq` is the order of creation; records and index entries refer to it instead of repeating the key.
-- `events.id` is partition and position in one integer, so an event needs no second tree.
+- `events.id` is partition and position in one integer; an index by aggregate holds two integers an event.
 - `inbox.id` begins with the time of the mark, so pruning is a range.
 """
 
@@ -32,7 +32,7 @@ VERSION_1: Final = (
         name TEXT NOT NULL, value TEXT NOT NULL, seq INTEGER NOT NULL, PRIMARY KEY (name, value, seq)
     ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE events (id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, data BLOB NOT NULL) STRICT",
-    "CREATE INDEX events_by_aggregate ON events (seq, id)",
+    "CREATE INDEX events_by_aggregate ON events (seq)",
     """CREATE TABLE outbox (
         id INTEGER PRIMARY KEY,
         subject TEXT NOT NULL,

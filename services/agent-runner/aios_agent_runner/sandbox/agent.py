@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +66,7 @@ def _invoke(header: dict[str, Any], request: bytes) -> bytes:
     function = getattr(importlib.import_module(module), name)
     directory = Path(header["directory"])
     result = function(json.loads(request), directory / "in", directory / "out")
+    sys.stdout.flush()  # the process ends without Python's own farewell
     if not isinstance(result, dict):
         raise _BadAnswer(wire.BAD_ANSWER, f"it returned {type(result).__name__}, not a dict")
     try:

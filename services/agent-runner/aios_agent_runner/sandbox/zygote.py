@@ -32,6 +32,7 @@ def main() -> None:
     for standard in (0, 1, 2):
         os.dup2(null, standard)
     os.close(null)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115 - of all children
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(0o077)
     try:

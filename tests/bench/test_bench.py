@@ -1,0 +1,18 @@
+"""The benchmark itself works: a short run of it gives every figure. No figure is judged here."""
+
+import json
+import subprocess
+import sys
+
+KEYS = {"steps_per_second", "at_concurrency", "p50_ms", "p99_ms", "cpu_us_per_step", "bus_bytes_per_step"}
+
+
+def test_a_short_benchmark_gives_every_figure_of_the_floor_and_of_aios() -> None:
+    command = [sys.executable, "-m", "tests.bench", "--runs", "60", "--levels", "30", "--json"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=120)
+    figures = json.loads(done.stdout)
+    for contender in ("floor", "aios", "sandboxed"):
+        assert set(figures[contender]) >= KEYS
+        assert all(figure > 0 for name, figure in figures[contender].items() if name != "cpu_us_per_step")
+    assert figures["start"]["ready_seconds"] > 0
+    assert figures["start"]["memory_mib"] > 0
