@@ -204,17 +204,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+async def fill(bus: NatsBus, message: Message) -> int:
+    """Publish until the bus takes no more; returns how many it took."""
+    for number in range(40):
+        try:
+            await bus.publish([message])
+        except RetryableError:
+            return number
+    return 40
+
+
 async def test_work_goes_on_when_a_full_disk_has_space_again(small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(1024 * 1024))
     server = Server(small_disk)
     bus = await NatsBus.connect((await server.start()).credentials("orchestrator"), service="orchestrator")
     message = Message(subjects.perform("main", "agent"), bytes(100_000))
-    stored = 0
-    with pytest.raises(RetryableError) as caught:
-        for _ in range(40):
-            await bus.publish([message])
-            stored += 1
-    assert caught.value.code == "BUS_FAILED"
+    stored = await fill(bus, message)
+    assert stored < 40
     await until(lambda: bool(server.crashes))
     assert "is full" in server.crashes[0].reason
     (small_disk / "other").unlink()

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.sandbox.conftest import Harness, Make
+from tests.sandbox.conftest import AGENTS, Harness, Make
 
 from aios_agent_runner.sandbox.model import SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
@@ -171,3 +171,21 @@ async def test_the_kernel_refuses_what_leads_out(sandbox: Harness) -> None:
 
 async def test_no_other_process_can_be_signalled(sandbox: Harness) -> None:
     assert refused(await sandbox.ask("signal_others", {"runner": os.getpid()}))
+    assert refused(await sandbox.ask("signal_by_descriptor", {"runner": os.getpid()}))
+
+
+async def test_files_outside_can_not_be_changed_in_any_way(sandbox: Harness, tmp_path: Path) -> None:
+    path = tmp_path / "open to all"
+    path.write_text("as it was")
+    path.chmod(0o666)
+    tmp_path.chmod(0o777)
+    before = path.stat()
+    for target in (path, AGENTS / "hostile.py"):
+        assert refused(await sandbox.ask("change_files", {"path": str(target)}))
+    after = path.stat()
+    assert path.read_text() == "as it was"
+    assert (after.st_mode, after.st_mtime_ns, after.st_nlink) == (before.st_mode, before.st_mtime_ns, 1)
+
+
+async def test_an_agent_works_with_its_own_files_as_usual(sandbox: Harness) -> None:
+    assert await sandbox.ask("own_files") == {"left": ["c"]}

@@ -10,7 +10,7 @@ import apsw
 import pytest
 
 from aios_core.errors import AiosError, RetryableError
-from aios_runtime.store import transactions, writer
+from aios_runtime.store import sqlite, transactions, writer
 from aios_runtime.store.port import Committed, NewEvent, OutboxMessage, Write
 from aios_runtime.store.sqlite import SqliteStore, open_store
 
@@ -206,3 +206,35 @@ async def test_a_request_that_holds_what_no_store_takes_fails_alone(tmp_path: Pa
     assert answers[1].code == "INTERNAL"
     assert_nothing_torn(store, {0: 1, 1: 1})
     await store.close()
+
+
+async def test_callers_beyond_the_bound_of_waiting_writes_wait_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "MAX_WAITING_WRITES", 10)
+    store = await opened(tmp_path / "test.db")
+    results = await asyncio.gather(*(store.commit([step(number, 0)]) for number in range(500)))
+    assert all(isinstance(result, Committed) for (result,) in results)
+    assert_nothing_torn(store, dict.fromkeys(range(500), 1))
+    await store.close()
+
+
+async def test_messages_marked_as_sent_are_forgotten_without_a_commit_after_a_while(
+    tmp_path: Path, disk: FaultyDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "SENT_SECONDS", 0.01)
+    store = await opened(tmp_path / "test.db", disk)
+    await store.commit([step(0, 0), step(1, 0)])
+    await store.mark_sent([1, 2])
+    disk.syncs.clear()
+    async with asyncio.timeout(10):
+        while not disk.syncs:
+            await asyncio.sleep(0.01)
+    await store.set_meta("after", b"it")
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    disk.lose_power(folder, Random(0))
+    await store.close()
+    recovered = await opened(folder / "test.db")
+    assert recovered.pending(10) == []
+    await recovered.close()

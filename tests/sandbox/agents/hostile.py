@@ -59,6 +59,7 @@ def connect(request: Answer, files: Path, out: Path) -> Answer:
         "tcp6": attempt(lambda: socket.socket(socket.AF_INET6, socket.SOCK_STREAM)),
         "udp": attempt(udp),
         "unix": attempt(unix(request["unix"])),
+        "datagram pair": attempt(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)),
         "abstract": attempt(unix("\0" + request["abstract"])),
         "netlink": attempt(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)),
         "packet": attempt(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)),
@@ -314,6 +315,46 @@ def signal_others(request: Answer, files: Path, out: Path) -> Answer:
         name: attempt(lambda p=process: os.kill(p, 9))
         for name, process in targets.items()
         if process != os.getpid()
+    }
+
+
+def change_files(request: Answer, files: Path, out: Path) -> Answer:
+    path = request["path"]
+    return {
+        "mode": attempt(lambda: os.chmod(path, 0o777)),
+        "owner": attempt(lambda: os.chown(path, os.getuid(), os.getgid())),
+        "times": attempt(lambda: os.utime(path, (0, 0))),
+        "attributes": attempt(lambda: os.setxattr(path, "user.a", b"x")),
+        "size": attempt(lambda: os.truncate(path, 0)),
+        "name": attempt(lambda: os.rename(path, out / "mine")),
+        "link": attempt(lambda: os.link(path, out / "mine")),
+        "end": attempt(lambda: os.unlink(path)),
+    }
+
+
+def own_files(request: Answer, files: Path, out: Path) -> Answer:
+    """What ordinary agents do with files of their own."""
+    import shutil
+
+    (out / "a").write_text("a")
+    (out / "d").mkdir()
+    os.replace(out / "a", out / "d" / "b")
+    shutil.copyfile(out / "d" / "b", out / "c")
+    (out / "d" / "b").unlink()
+    (out / "d").rmdir()
+    with (out / "c").open("r+") as file:
+        file.truncate(0)
+    return {"left": sorted(os.listdir(out))}
+
+
+def signal_by_descriptor(request: Answer, files: Path, out: Path) -> Answer:
+    import fcntl
+
+    left, _right = socket.socketpair()
+    return {
+        "owner": attempt(lambda: fcntl.fcntl(left, fcntl.F_SETOWN, request["runner"])),
+        "signal": attempt(lambda: fcntl.fcntl(left, 10, 9)),
+        "ioctl": attempt(lambda: fcntl.ioctl(left, 0x8901, struct.pack("i", request["runner"]))),
     }
 
 

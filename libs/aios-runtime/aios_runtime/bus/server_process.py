@@ -200,7 +200,7 @@ def _end_orphan(layout: Layout) -> None:
     """End a server that outlived its parent, where the kernel doesn't see to it: two on one store would spoil it."""
     with suppress(OSError, ValueError, subprocess.TimeoutExpired):
         pid = int(layout.pid_file.read_text())
-        command = ["ps", "-o", "command=", "-p", str(pid)]
+        command = ["ps", "-ww", "-o", "command=", "-p", str(pid)]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=ORPHAN_SECONDS, check=False)
         if str(layout.config) in listed.stdout:
             os.kill(pid, signal.SIGKILL)

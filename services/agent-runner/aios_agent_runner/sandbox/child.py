@@ -168,10 +168,11 @@ def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:
     _limit(limits)
     if base.filtered:
         own = os.getpid()
-        prepared = alone and own == 1
-        linux.install_filter(
-            base.first_filter if prepared else seccomp.child_filter(linux.MACHINE, own, alone=alone)
-        )
+        if alone and own == 1:
+            linux.install_filter(base.first_filter)
+        else:
+            code = seccomp.child_filter(linux.MACHINE, own, alone=alone, own_root=base.new_root)
+            linux.install_filter(code)
 
 
 def _limit(limits: dict[str, Any]) -> None:

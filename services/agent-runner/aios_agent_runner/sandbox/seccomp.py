@@ -22,14 +22,16 @@ _EPERM: Final = 1
 _ENOSYS: Final = 38
 
 _NAMESPACE_FLAGS: Final = 0x7E020080  # every CLONE_NEW* that clone(2) takes
-_TIOCSTI: Final = 0x5412
-_TIOCLINUX: Final = 0x541C
+_IOCTLS: Final = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX; FIOSETOWN, SIOCSPGRP
+_FCNTLS: Final = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: with O_ASYNC they send any signal to anyone
+_AF_UNIX: Final = 1
+_NOT_STREAM: Final = 0x6  # the bits of SOCK_DGRAM and SOCK_SEQPACKET: such a pair may still send to an address
 _PR_SET_PDEATHSIG: Final = 1
 
 # name: (x86_64, aarch64); None where the machine never had the call.
 _ALWAYS: Final[dict[str, tuple[int | None, int | None]]] = {
     # network and message channels to the outside or to other calls
-    "socket": (41, 198),
+    "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
     "shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195),
     "msgget": (68, 186), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187),
@@ -69,10 +71,21 @@ _ALONE: Final[dict[str, tuple[int | None, int | None]]] = {
     "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240),
     "pidfd_send_signal": (424, 424),
 }  # fmt: skip
+# Landlock leaves these to the file's owner, who may be the very user that the agent runs as.
+_SHARED_FILES: Final[dict[str, tuple[int | None, int | None]]] = {
+    "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452),
+    "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
+    "truncate": (76, 45), "inotify_add_watch": (254, 27),
+}  # fmt: skip
 _CLONE: Final = (56, 220)
 _CLONE3: Final = 435
 _PRCTL: Final = (157, 167)
 _IOCTL: Final = (16, 29)
+_FCNTL: Final = (72, 25)
+_SOCKETPAIR: Final = (53, 199)
 _PRLIMIT: Final = (302, 261)
 _KILLS: Final = ((62, 129), (234, 131))  # kill, tgkill
 
@@ -84,23 +97,27 @@ def zygote_filter(machine: str) -> bytes:
     """What neither the zygote nor any child needs."""
     index = _index(machine)
     body = [_deny(numbers[index]) for numbers in _ALWAYS.values()]
-    body.append(_deny_argument(_IOCTL[index], 1, _EQUAL, _TIOCSTI))
-    body.append(_deny_argument(_IOCTL[index], 1, _EQUAL, _TIOCLINUX))
+    body += [_deny_argument(_IOCTL[index], 1, _EQUAL, request) for request in _IOCTLS]
+    body += [_deny_argument(_FCNTL[index], 1, _EQUAL, command) for command in _FCNTLS]
+    body.append(_deny_argument(_SOCKETPAIR[index], 0, _EQUAL, _AF_UNIX, unless=True))
+    body.append(_deny_argument(_SOCKETPAIR[index], 1, _ANY_BIT, _NOT_STREAM))
     return _program(machine, body)
 
 
-def child_filter(machine: str, process: int, *, alone: bool) -> bytes:
+def child_filter(machine: str, process: int, *, alone: bool, own_root: bool) -> bytes:
     """What the code of an agent may not do besides. `process` is the child's own id, as it sees it.
 
     `alone`: it starts no process or thread and signals none but itself. Else it may clone, though not into namespaces.
+    `own_root`: the files that it can name are read-only or its own.
     """
     index = _index(machine)
     body = [_deny(numbers[index]) for numbers in _CHILD.values()]
     body.append(_deny_argument(_PRCTL[index], 0, _EQUAL, _PR_SET_PDEATHSIG))
     body.append(_deny_argument(_PRLIMIT[index], 0, _EQUAL, 0, unless=True))
-    body.append(
-        _deny(_CLONE3, _ENOSYS)
-    )  # its flags lie in memory, out of a filter's sight; the C library then uses clone
+    # The flags of clone3 lie in memory, out of a filter's sight; the C library then falls back to clone.
+    body.append(_deny(_CLONE3, _ENOSYS))
+    if not own_root:
+        body += [_deny(numbers[index]) for numbers in _SHARED_FILES.values()]
     if alone:
         body += [_deny(numbers[index]) for numbers in _ALONE.values()]
         body += [_deny_argument(numbers[index], 0, _EQUAL, process, unless=True) for numbers in _KILLS]

@@ -88,7 +88,7 @@ def _restrict(world: namespaces.World, roots: Sequence[str]) -> child.Base:
         landlock=version,
         rules=tuple((os.open(p, os.O_PATH | os.O_CLOEXEC), rights) for p, rights in rules) if version else (),
         filtered=filtered,
-        first_filter=seccomp.child_filter(linux.MACHINE, 1, alone=True) if filtered else b"",
+        first_filter=_first_filter(world) if filtered else b"",
     )
     world.report("capabilities-dropped", True, "agents hold none")
     world.report(
@@ -110,6 +110,10 @@ def _filter(world: namespaces.World) -> bool:
         return False
     world.report("seccomp", True, "no sockets, no exec, no dangerous kernel interface")
     return True
+
+
+def _first_filter(world: namespaces.World) -> bytes:
+    return seccomp.child_filter(linux.MACHINE, 1, alone=True, own_root=world.new_root)
 
 
 def _rights(path: str) -> int:
@@ -205,8 +209,9 @@ class _Zygote:
         os.close(worker.watch)
         _, status, usage = os.wait4(worker.process, 0)
         if worker.call is None:
-            self._waiting.remove(worker)
-            worker.work.close()
+            if worker in self._waiting:  # else its death showed when it should have got a call
+                self._waiting.remove(worker)
+                worker.work.close()
             return
         del self._working[worker.call]
         self._control.send(
