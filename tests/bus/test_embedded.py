@@ -207,11 +207,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 async def fill(bus: NatsBus, message: Message) -> int:
     """Publish until the bus takes no more; returns how many it took."""
     for number in range(40):
-        try:
-            await bus.publish([message])
-        except RetryableError:
+        if not await taken(bus, message):
             return number
     return 40
+
+
+async def taken(bus: NatsBus, message: Message) -> bool:
+    try:
+        await bus.publish([message])
+    except RetryableError:
+        return False
+    return True
 
 
 async def test_work_goes_on_when_a_full_disk_has_space_again(small_disk: Path) -> None:
@@ -224,11 +230,8 @@ async def test_work_goes_on_when_a_full_disk_has_space_again(small_disk: Path) -
     await until(lambda: bool(server.crashes))
     assert "is full" in server.crashes[0].reason
     (small_disk / "other").unlink()
-    while True:
-        try:
-            await bus.publish([message])
-            break
-        except RetryableError:
+    async with asyncio.timeout(20):
+        while not await taken(bus, message):
             await asyncio.sleep(0.05)
     info = await bus.keeper.alive().jetstream().stream_info(subjects.STREAM_CMD)
     assert info.state.messages >= stored + 1
@@ -248,6 +251,9 @@ async def test_a_server_that_outlived_its_parent_is_ended_before_another_uses_it
         while "Server is ready" not in orphan.stderr.readline():
             pass
         again = EmbeddedNats(server.data_dir)
-        await again.start()
-        assert orphan.wait(5) == -signal.SIGKILL
-        await again.stop()
+        try:
+            await again.start()
+            assert orphan.wait(5) == -signal.SIGKILL
+        finally:
+            orphan.kill()
+            await again.stop()

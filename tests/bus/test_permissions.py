@@ -119,6 +119,7 @@ async def test_nobody_hears_the_answers_for_another(
     for subject in (">", "aios.inbox.>", "aios.inbox.gateway.>", "aios.cmd.>"):
         await client.subscribe(subject, cb=hear)
     await client.flush()
+    await client.flush()
 
     async def handle(data: bytes, headers: object) -> bytes:
         return b"secret"
@@ -126,6 +127,7 @@ async def test_nobody_hears_the_answers_for_another(
     subject = subjects.query("run", "get_run", "main")
     await orchestrator.answer(subject, handle, queue="orchestrator")
     assert await gateway.ask(subject, b"", 5) == b"secret"
+    await client.flush()
     await client.flush()
     assert heard == []
     await client.close()

@@ -373,8 +373,9 @@ async def dead_letters(bus: NatsBus, count: int) -> list[DeadLetter]:
 
 
 async def publish_again(bus: NatsBus, message: Message) -> None:
-    while True:
-        try:
-            return await bus.publish([message])
-        except RetryableError:
-            await asyncio.sleep(0.01)
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                return await bus.publish([message])
+            except RetryableError:
+                await asyncio.sleep(0.01)

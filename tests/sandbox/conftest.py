@@ -33,7 +33,9 @@ class Harness:
         call = SandboxCall(reference, json.dumps(request or {}).encode(), files or {}, Limits(**limits))
         return await self.pool.run(call)
 
-    async def ask(self, agent: str, request: Mapping[str, object] | None = None, **rest: Any) -> dict[str, Any]:
+    async def ask(
+        self, agent: str, request: Mapping[str, object] | None = None, **rest: Any
+    ) -> dict[str, Any]:
         with await self.run(agent, request, **rest) as result:
             response: dict[str, Any] = json.loads(result.response)
             return response

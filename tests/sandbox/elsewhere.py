@@ -1,6 +1,6 @@
 """Runs tests as on another machine: as another user, or with a kernel that refuses some of its calls.
 
-    python elsewhere.py '{"user": 65534, "deny": ["unshare"], "packages": ["…/site-packages"], "pytest": ["…"]}'
+python elsewhere.py '{"user": 65534, "deny": ["unshare"], "packages": ["…/site-packages"], "pytest": ["…"]}'
 """
 
 import json

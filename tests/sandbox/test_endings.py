@@ -12,7 +12,9 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 pytestmark = pytest.mark.feature("E3")
 
 
-async def failure(sandbox: Harness, agent: str, request: dict[str, object] | None = None, **limits: object) -> AiosError:
+async def failure(
+    sandbox: Harness, agent: str, request: dict[str, object] | None = None, **limits: object
+) -> AiosError:
     with pytest.raises(AiosError) as caught:
         await sandbox.run(agent, request, **limits)
     assert await sandbox.ask(ECHO, {"still": "alive"}) == {"still": "alive"}
@@ -21,7 +23,11 @@ async def failure(sandbox: Harness, agent: str, request: dict[str, object] | Non
 
 async def test_an_error_of_the_agent_names_its_own_line_and_no_traceback(sandbox: Harness) -> None:
     error = await failure(sandbox, "raise_error", {"divisor": 0})
-    assert (type(error), error.code, error.details["type"]) == (TerminalError, "AGENT_FAILED", "ZeroDivisionError")
+    assert (type(error), error.code, error.details["type"]) == (
+        TerminalError,
+        "AGENT_FAILED",
+        "ZeroDivisionError",
+    )
     assert error.details["where"].startswith("hostile, line ")
     assert error.details["where"].endswith(" in _deeper")
     assert "Traceback" not in error.message
@@ -140,6 +146,9 @@ def test_collecting_stops_at_the_bytes_allowed(tmp_path: Path) -> None:
     try:
         with pytest.raises(TerminalError, match="SANDBOX_OUTPUT_TOO_LARGE"):
             collect(descriptor, tmp_path / "target", 1000)
-        assert {k: v.stat().st_size for k, v in collect(descriptor, tmp_path / "second", 1200).items()} == {"a": 600, "b": 600}
+        assert {k: v.stat().st_size for k, v in collect(descriptor, tmp_path / "second", 1200).items()} == {
+            "a": 600,
+            "b": 600,
+        }
     finally:
         os.close(descriptor)

@@ -14,7 +14,9 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 pytestmark = pytest.mark.feature("E3")
 
 
-async def failure(sandbox: Harness, agent: str, request: dict[str, object] | None = None, **limits: object) -> AiosError:
+async def failure(
+    sandbox: Harness, agent: str, request: dict[str, object] | None = None, **limits: object
+) -> AiosError:
     with pytest.raises(AiosError) as caught:
         await sandbox.run(agent, request, **limits)
     assert await sandbox.ask(ECHO, {"still": "alive"}) == {"still": "alive"}
@@ -23,13 +25,21 @@ async def failure(sandbox: Harness, agent: str, request: dict[str, object] | Non
 
 async def test_an_endless_loop_ends_at_its_cpu_seconds(sandbox: Harness) -> None:
     error = await failure(sandbox, "spin", cpu_seconds=1, wall_seconds=30)
-    assert (type(error), error.code, error.details["limit"]) == (TerminalError, "SANDBOX_TIMEOUT", "cpu_seconds")
+    assert (type(error), error.code, error.details["limit"]) == (
+        TerminalError,
+        "SANDBOX_TIMEOUT",
+        "cpu_seconds",
+    )
 
 
 @pytest.mark.parametrize("agent", ["spin", "sleep"])
 async def test_an_endless_call_ends_at_its_wall_seconds(sandbox: Harness, agent: str) -> None:
     error = await failure(sandbox, agent, wall_seconds=0.3)
-    assert (type(error), error.code, error.details["limit"]) == (RetryableError, "SANDBOX_TIMEOUT", "wall_seconds")
+    assert (type(error), error.code, error.details["limit"]) == (
+        RetryableError,
+        "SANDBOX_TIMEOUT",
+        "wall_seconds",
+    )
 
 
 @pytest.mark.parametrize("piece", [1000, 10 * MIB, 2**40])
@@ -132,7 +142,9 @@ async def test_the_request_and_the_input_are_bounded(make_settings: Make, sandbo
             await Harness(pool).run(ECHO, files={"a": b"x" * 6, "b": b"x" * 6})
 
 
-@pytest.mark.parametrize("limit", ["cpu_seconds", "wall_seconds", "memory_bytes", "output_bytes", "file_bytes", "processes"])
+@pytest.mark.parametrize(
+    "limit", ["cpu_seconds", "wall_seconds", "memory_bytes", "output_bytes", "file_bytes", "processes"]
+)
 def test_a_limit_that_is_none_is_refused(limit: str) -> None:
     for value in (0, -1, 2**63):
         with pytest.raises(TerminalError, match=limit):

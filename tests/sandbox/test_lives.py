@@ -157,7 +157,9 @@ async def test_a_cancelled_call_is_killed_and_frees_its_place(make_settings: Mak
             os.close(watch)
 
 
-async def test_closing_ends_the_calls_and_leaves_no_file_and_no_descriptor(make_settings: Make, tmp_path: Path) -> None:
+async def test_closing_ends_the_calls_and_leaves_no_file_and_no_descriptor(
+    make_settings: Make, tmp_path: Path
+) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
     pool = SandboxPool(make_settings(scratch=tmp_path))
     await pool.start()
@@ -177,7 +179,9 @@ async def test_closing_ends_the_calls_and_leaves_no_file_and_no_descriptor(make_
         await Harness(pool).run(ECHO)
 
 
-async def test_what_a_killed_runner_left_in_its_scratch_directory_is_removed(make_settings: Make, tmp_path: Path) -> None:
+async def test_what_a_killed_runner_left_in_its_scratch_directory_is_removed(
+    make_settings: Make, tmp_path: Path
+) -> None:
     (tmp_path / "sandbox-old" / "artifacts-1").mkdir(parents=True)
     (tmp_path / "other").mkdir()
     async with SandboxPool(make_settings(scratch=tmp_path)):
@@ -211,7 +215,13 @@ async def test_a_small_step_costs_milliseconds(sandbox: Harness) -> None:
 
 async def test_the_doctor_says_what_is_in_force() -> None:
     found = {c.name: c for c in await probe()}
-    assert set(found) >= PROMISES | {"seccomp", "landlock", "user-namespace", "mount-namespace", "resource-limits"}
+    assert set(found) >= PROMISES | {
+        "seccomp",
+        "landlock",
+        "user-namespace",
+        "mount-namespace",
+        "resource-limits",
+    }
     assert all(c.why for c in found.values())
     assert all(found[name].in_force for name in PROMISES)
 

@@ -61,7 +61,12 @@ async def test_files_of_the_company_and_the_user_are_unreadable(make_settings: M
     async with SandboxPool(make_settings(private=(data,))) as pool:
         paths = [
             *(str(p) for p in (data, data / "secret", data / "open", tmp_path, ssh, Path.home())),
-            *("/proc/1/environ", f"/proc/{os.getpid()}/environ", f"/proc/{os.getppid()}/cmdline", "/proc/self/environ"),
+            *(
+                "/proc/1/environ",
+                f"/proc/{os.getpid()}/environ",
+                f"/proc/{os.getppid()}/cmdline",
+                "/proc/self/environ",
+            ),
             *("/etc/passwd", "/etc/shadow", "/etc/hostname", "/tmp", "/", "/sys", "/run", "/var", "/dev/shm"),
         ]
         assert refused(await Harness(pool).ask("read", {"paths": paths}))
@@ -96,7 +101,9 @@ async def test_two_calls_order_a_set_alike(make_settings: Make) -> None:
     assert orders[0] == orders[1]
 
 
-async def test_an_agent_writes_to_out_and_its_scratch_directory_alone(sandbox: Harness, tmp_path: Path) -> None:
+async def test_an_agent_writes_to_out_and_its_scratch_directory_alone(
+    sandbox: Harness, tmp_path: Path
+) -> None:
     tmp_path.chmod(0o777)
     with await sandbox.run("write", {"directories": [str(tmp_path), "/tmp", str(Path.home())]}) as result:
         answer = json.loads(result.response)
@@ -134,7 +141,9 @@ async def test_a_request_of_many_bytes_arrives_whole(sandbox: Harness) -> None:
     assert await sandbox.ask("aios_agent_runner.agents.echo:run", request, output_bytes=10_000_000) == request
 
 
-@pytest.mark.parametrize("name", ["../up", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\nb", "a/" * 9 + "b", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["../up", "/etc/passwd", "a/../../b", "", ".", "a//b", "a\nb", "a/" * 9 + "b", "\ud800"]
+)
 async def test_an_input_name_that_leaves_the_directory_is_refused(sandbox: Harness, name: str) -> None:
     with pytest.raises(TerminalError) as caught:
         await sandbox.run("read_files", files={name: b"x"})
@@ -158,7 +167,9 @@ async def test_an_agent_that_is_not_listed_is_not_run(sandbox: Harness) -> None:
         assert caught.value.code == "NOT_FOUND"
 
 
-async def test_a_code_root_that_holds_private_data_stops_the_start(make_settings: Make, tmp_path: Path) -> None:
+async def test_a_code_root_that_holds_private_data_stops_the_start(
+    make_settings: Make, tmp_path: Path
+) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(TerminalError, match="private") as caught:
         await SandboxPool(make_settings(code_roots=(tmp_path,), private=(tmp_path / "data",))).start()
@@ -174,17 +185,24 @@ async def test_no_other_process_can_be_signalled(sandbox: Harness) -> None:
     assert refused(await sandbox.ask("signal_by_descriptor", {"runner": os.getpid()}))
 
 
-async def test_files_outside_can_not_be_changed_in_any_way(sandbox: Harness, tmp_path: Path) -> None:
-    path = tmp_path / "open to all"
-    path.write_text("as it was")
-    path.chmod(0o666)
-    tmp_path.chmod(0o777)
-    before = path.stat()
-    for target in (path, AGENTS / "hostile.py"):
-        assert refused(await sandbox.ask("change_files", {"path": str(target)}))
-    after = path.stat()
-    assert path.read_text() == "as it was"
-    assert (after.st_mode, after.st_mtime_ns, after.st_nlink) == (before.st_mode, before.st_mtime_ns, 1)
+async def test_files_outside_can_not_be_changed_in_any_way(make_settings: Make, tmp_path: Path) -> None:
+    code, other = tmp_path / "code" / "module.py", tmp_path / "other"
+    code.parent.mkdir()
+    for path in (code, other):
+        path.write_text("as it was")
+        path.chmod(0o666)
+        path.parent.chmod(0o777)
+    async with SandboxPool(make_settings(code_roots=(AGENTS, code.parent))) as pool:
+        for path in (code, other):
+            before = path.stat()
+            assert refused(await Harness(pool).ask("change_files", {"path": str(path)}))
+            after = path.stat()
+            assert path.read_text() == "as it was"
+            assert (after.st_mode, after.st_mtime_ns, after.st_nlink) == (
+                before.st_mode,
+                before.st_mtime_ns,
+                1,
+            )
 
 
 async def test_an_agent_works_with_its_own_files_as_usual(sandbox: Harness) -> None:

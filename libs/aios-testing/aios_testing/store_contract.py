@@ -45,9 +45,7 @@ class Clock:
 
 
 def message(number: int) -> OutboxMessage:
-    return OutboxMessage(
-        f"aios.evt.test.{number}", b"%d" % number, f"id-{number}", {"traceparent": f"00-{number}"}
-    )
+    return OutboxMessage(f"subject.{number}", b"%d" % number, f"id-{number}", {"traceparent": f"00-{number}"})
 
 
 async def commit_one(store: Store, write: Write) -> Result:

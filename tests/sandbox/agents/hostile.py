@@ -104,7 +104,14 @@ def write(request: Answer, files: Path, out: Path) -> Answer:
     def put(path: Path) -> Callable[[], object]:
         return lambda: path.write_text("x")
 
-    places = [*map(Path, request["directories"]), files, Path("/"), Path("/dev/shm"), Path(__file__).parent, files.parent]
+    places = [
+        *map(Path, request["directories"]),
+        files,
+        Path("/"),
+        Path("/dev/shm"),
+        Path(__file__).parent,
+        files.parent,
+    ]
     return {
         "elsewhere": {str(place): attempt(put(place / "written-by-agent")) for place in places},
         "own code": attempt(put(Path(__file__))),

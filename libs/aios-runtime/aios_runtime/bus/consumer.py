@@ -226,6 +226,8 @@ class PullConsumer:
                     await self._order(session)
             except RetryableError:
                 pass  # the session is lost; the next one is attached soon
+            except Exception:
+                log.exception("fetching failed by a defect", extra={"consumer": self._consumer.name})
             try:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await self._wake.wait()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from aios_core.errors import AiosError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus.endpoint import (
     URL_FILE,
     USERS_DIRECTORY,
@@ -135,7 +135,10 @@ class EmbeddedNats:
         make_directory(self._directory)
         make_directory(self._layout.store)
         write_private(self._layout.config, render(self._layout, self._passwords, self._settings.connectors))
-        self._server = await ServerProcess.start(self._layout, self._settings.binary)
+        try:
+            self._server = await ServerProcess.start(self._layout, self._settings.binary)
+        except OSError as problem:
+            raise RetryableError("BUS_FAILED", f"nats-server can't be run: {problem.strerror}.") from problem
 
     async def _keep(self) -> None:
         """Restart the server whenever it ends, and end it when it can't store any more."""

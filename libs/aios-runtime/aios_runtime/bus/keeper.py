@@ -146,6 +146,9 @@ class Keeper:
             self._trouble = error.message
             if not self._incarnation:
                 raise
+        except Exception as error:
+            log.exception("serving the bus connection failed by a defect; it is made anew")
+            self._trouble = f"{type(error).__name__}: {error}"
         finally:
             known = self.verified.is_set()
             self.connected.clear()

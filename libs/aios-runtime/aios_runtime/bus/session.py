@@ -155,7 +155,7 @@ class Session:
                 closed_cb=session._on_closed,
             )
             await session.subscribe(f"{inbox}.*", session._on_inbox, limit=INBOX_PENDING_MESSAGES)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except (nats.errors.Error, OSError, TimeoutError, RetryableError) as error:
             await session.close()
             if "authorization violation" in str(error).lower():
                 raise TerminalError(
@@ -174,8 +174,11 @@ class Session:
     async def subscribe(
         self, subject: str, receive: Callable[[Msg], Awaitable[None]], *, queue: str = "", limit: int
     ) -> Subscription:
-        """Have `receive` called for every message; past `limit` waiting ones the server's are dropped."""
-        return await self._client.subscribe(subject, queue=queue, cb=receive, pending_msgs_limit=limit)
+        """Have `receive` called for every message; past `limit` waiting ones they are dropped. Raises BUS_FAILED."""
+        try:
+            return await self._client.subscribe(subject, queue=queue, cb=receive, pending_msgs_limit=limit)
+        except (nats.errors.Error, OSError) as error:
+            raise lost() from error
 
     async def send(
         self, subject: str, data: bytes, reply: str = "", headers: Mapping[str, str] | None = None
@@ -234,7 +237,10 @@ class Session:
     async def flush(self, timeout: float) -> None:
         """Until the server has taken all that was sent."""
         try:
-            await self._client.flush(timeout=timeout)  # type: ignore[arg-type]
+            # The client's ping overtakes what it has buffered, which is on its way by the time of the pong; only a
+            # second one is behind it.
+            for _ in range(2):
+                await self._client.flush(timeout=timeout)  # type: ignore[arg-type]
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise lost() from error
 

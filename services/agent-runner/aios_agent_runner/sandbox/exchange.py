@@ -113,6 +113,7 @@ class Exchange:
         self.close()
         if not self.ended.done():
             self.ended.set_exception(error)
+            self.ended.exception()  # whoever waited may be gone
 
     def kill(self) -> None:
         """End the child; `ended` follows."""

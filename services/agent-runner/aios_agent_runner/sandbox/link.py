@@ -96,13 +96,23 @@ class Link:
             ) from None
 
     def spawn(self, call: int, descriptor: int) -> None:
-        """Give `call` a child of its own, which gets `descriptor` as its call socket."""
-        socket.send_fds(self._control, [wire.COMMAND.pack(wire.SPAWN, call)], [descriptor])
+        """Give `call` a child of its own, which gets `descriptor` as its call socket.
+
+        Raises RetryableError SANDBOX_CRASHED if the zygote is gone.
+        """
+        try:
+            socket.send_fds(self._control, [wire.COMMAND.pack(wire.SPAWN, call)], [descriptor])
+        except OSError:
+            self.abort()
+            raise lost_call() from None
 
     def kill(self, call: int) -> None:
         """Kill the child of `call` and all that it started, if it still runs."""
         if self.alive:
-            self._control.send(wire.COMMAND.pack(wire.KILL, call))
+            try:
+                self._control.send(wire.COMMAND.pack(wire.KILL, call))
+            except OSError:
+                self.abort()
 
     def abort(self) -> None:
         """Kill the zygote and with it every child; `on_lost` is called if that was not known yet."""

@@ -25,7 +25,9 @@ _NAMESPACE_FLAGS: Final = 0x7E020080  # every CLONE_NEW* that clone(2) takes
 _IOCTLS: Final = (0x5412, 0x541C, 0x8901, 0x8902)  # TIOCSTI, TIOCLINUX; FIOSETOWN, SIOCSPGRP
 _FCNTLS: Final = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX: with O_ASYNC they send any signal to anyone
 _AF_UNIX: Final = 1
-_NOT_STREAM: Final = 0x6  # the bits of SOCK_DGRAM and SOCK_SEQPACKET: such a pair may still send to an address
+_NOT_STREAM: Final = (
+    0x6  # the bits of SOCK_DGRAM and SOCK_SEQPACKET: such a pair may still send to an address
+)
 _PR_SET_PDEATHSIG: Final = 1
 
 # name: (x86_64, aarch64); None where the machine never had the call.
