@@ -86,7 +86,7 @@ def test_a_late_failure_of_an_older_dispatch_does_not_count_but_its_success_does
     assert run.give(Settle(old_success)).dispatched == ("b",)
 
 
-@pytest.mark.feature("I4")
+@pytest.mark.feature("I4", "I7")
 def test_a_gate_approves_exactly_what_it_shows() -> None:
     run = Driver(WRITES)
     run.settle("read")
@@ -221,7 +221,7 @@ def test_a_simulation_passes_gates_and_has_nothing_to_undo() -> None:
     assert refused.refusal is not None
 
 
-@pytest.mark.feature("F5")
+@pytest.mark.feature("C4", "F5")
 def test_a_step_over_the_cap_is_never_handed_out() -> None:
     run = Driver(
         workflow(

@@ -29,9 +29,7 @@ def python_for(user: int) -> str:
     """A Python 3.11 or later that `user` may run."""
     if user == os.geteuid():
         return sys.executable
-    check = "import sys; sys.exit(sys.version_info < (3, 11) or sys.version_info[:2] != {})".format(
-        tuple(sys.version_info[:2])
-    )
+    check = f"import sys; sys.exit(sys.version_info[:2] != {tuple(sys.version_info[:2])})"
     for candidate in (sys.executable, shutil.which("python3", path="/usr/local/bin:/usr/bin")):
         if candidate is None:
             continue

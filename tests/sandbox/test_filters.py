@@ -40,51 +40,34 @@ def decide(
                 raise AssertionError(f"unknown instruction {code:#x}")
 
 
+_NAMES = [
+    "read",
+    "write",
+    "openat",
+    "mmap",
+    "socket",
+    "clone",
+    "clone3",
+    "execve",
+    "kill",
+    "tgkill",
+    "prctl",
+    "prlimit64",
+    "mount",
+    "ioctl",
+    "fchmod",
+    "io_uring_setup",
+    "ptrace",
+    "bpf",
+    "unshare",
+    "fcntl",
+    "socketpair",
+]
+_X86_64 = (0, 1, 257, 9, 41, 56, 435, 59, 62, 234, 157, 302, 165, 16, 91, 425, 101, 321, 272, 72, 53)
+_AARCH64 = (63, 64, 56, 222, 198, 220, 435, 221, 129, 131, 167, 261, 40, 29, 52, 425, 117, 280, 97, 25, 199)
 NUMBERS = {
-    "x86_64": {
-        **{
-            "read": 0,
-            "write": 1,
-            "openat": 257,
-            "mmap": 9,
-            "socket": 41,
-            "clone": 56,
-            "clone3": 435,
-            "execve": 59,
-        },
-        **{
-            "kill": 62,
-            "tgkill": 234,
-            "prctl": 157,
-            "prlimit64": 302,
-            "mount": 165,
-            "ioctl": 16,
-            "fchmod": 91,
-        },
-        **{"io_uring_setup": 425, "ptrace": 101, "bpf": 321, "unshare": 272, "fcntl": 72, "socketpair": 53},
-    },
-    "aarch64": {
-        **{
-            "read": 63,
-            "write": 64,
-            "openat": 56,
-            "mmap": 222,
-            "socket": 198,
-            "clone": 220,
-            "clone3": 435,
-            "execve": 221,
-        },
-        **{
-            "kill": 129,
-            "tgkill": 131,
-            "prctl": 167,
-            "prlimit64": 261,
-            "mount": 40,
-            "ioctl": 29,
-            "fchmod": 52,
-        },
-        **{"io_uring_setup": 425, "ptrace": 117, "bpf": 280, "unshare": 97, "fcntl": 25, "socketpair": 199},
-    },
+    "x86_64": dict(zip(_NAMES, _X86_64, strict=True)),
+    "aarch64": dict(zip(_NAMES, _AARCH64, strict=True)),
 }
 
 

@@ -5,11 +5,11 @@ import json
 import os
 
 import pytest
-from tests.sandbox.conftest import ECHO, Harness, Make
 
 from aios_agent_runner.sandbox.model import LOG_BYTES, MIB, Limits, SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
 from aios_core.errors import AiosError, RetryableError, TerminalError
+from tests.sandbox.conftest import ECHO, Harness, Make
 
 pytestmark = pytest.mark.feature("E3")
 
@@ -79,18 +79,15 @@ async def test_an_answer_over_its_bytes_is_refused(sandbox: Harness) -> None:
     assert await sandbox.ask("answer_of", {"size": 5 * MIB}, output_bytes=6 * MIB) == {"text": "x" * 5 * MIB}
 
 
-@pytest.mark.parametrize("agent", ["forge", "forge_and_flood"])
-async def test_a_forged_frame_of_any_size_is_bounded(sandbox: Harness, agent: str) -> None:
+async def test_a_frame_that_claims_to_be_huge_is_not_read(sandbox: Harness) -> None:
+    error = await failure(sandbox, "forge", {"kind": "huge"})
+    assert (type(error), error.code) == (TerminalError, "SANDBOX_OUTPUT_TOO_LARGE")
+
+
+async def test_what_a_hostile_agent_sends_after_its_frame_is_not_read(sandbox: Harness) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(TerminalError, match="SANDBOX_OUTPUT_TOO_LARGE"):
-        if agent == "forge":
-            await sandbox.run("forge", {"kind": "huge"})
-        else:
-            # The frame that counts is complete; what follows it is never read, and the call ends at its time.
-            try:
-                await sandbox.run("forge_and_flood", wall_seconds=0.5)
-            except RetryableError as error:
-                raise TerminalError("SANDBOX_OUTPUT_TOO_LARGE", error.message) from error
+    error = await failure(sandbox, "forge_and_flood", wall_seconds=0.5)
+    assert error.code == "SANDBOX_TIMEOUT"
     assert len(os.listdir("/proc/self/fd")) == before
 
 

@@ -6,11 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.sandbox.conftest import AGENTS, Harness, Make
 
 from aios_agent_runner.sandbox.model import SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
 from aios_core.errors import TerminalError
+from tests.sandbox.conftest import AGENTS, Harness, Make
 
 pytestmark = pytest.mark.feature("E3")
 

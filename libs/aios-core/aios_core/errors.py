@@ -133,7 +133,6 @@ REASONS: Final[dict[str, Reason]] = {
     "BAD_OUTPUT": _r(
         "FAILED_PRECONDITION", "The result breaks the declared schema.", "Correct the agent or connector."
     ),
-    "CANCELLED": _r("ABORTED", "The run was cancelled.", "Nothing."),
     # Approvals
     "APPROVAL_STALE": _r(
         "FAILED_PRECONDITION",

@@ -1,11 +1,12 @@
 """Named crash points: instants at which a drill kills the process. Free when off: one module-level boolean test.
 
 A point's name says between which verbs of the durability rule it stands, such as `orchestrator.committed` or
-`connector.intent`. `AIOS_CRASH_AT=<name>[:<n>]` kills this process with SIGKILL at the n-th passing (default the first).
+`connector.intent`. `AIOS_CRASH_AT=<name>[:<n>]` kills this process with SIGKILL at the n-th passing (or the first).
 """
 
 import os
 import signal
+from pathlib import Path
 from typing import Final
 
 POINTS: Final[dict[str, str]] = {}
@@ -28,6 +29,5 @@ def crash(name: str) -> None:
         if _remaining == 0:
             marker = os.environ.get("AIOS_CRASH_MARKER")
             if marker:
-                with open(marker, "w") as file:
-                    file.write(name)
+                Path(marker).write_text(name)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -431,8 +431,7 @@ def make(request: Answer, files: Path, out: Path) -> Answer:
             file.truncate(request["size"])
     elif kind == "closed":
         target.mkdir()
-        (target / "inside").touch()
-        target.chmod(0)
+        (target / "inside").mkdir(0)
     return {}
 
 

@@ -118,12 +118,24 @@ def _refused(data: bytes, subject: str) -> AiosError:
     )
 
 
+class _Client(Client):
+    """The client, closing all the way on a broken connection.
+
+    Its own closing first sends what is buffered; where that fails it stops there, tells nobody, and leaves tasks behind.
+    """
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        self._pending = []
+        self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
+
 class Session:
     """A live connection with one inbox, to which every acknowledgement and answer comes."""
 
     def __init__(self, inbox: str) -> None:
         self._inbox = inbox
-        self._client = Client()
+        self._client = _Client()
         self._tokens = count(1)
         self._waiting: dict[str, Waiting] = {}
         self._replies: dict[str, Waiting] = {}
@@ -154,6 +166,7 @@ class Session:
                 error_cb=session._on_error,
                 closed_cb=session._on_closed,
             )
+            session._watch_reading()
             await session.subscribe(f"{inbox}.*", session._on_inbox, limit=INBOX_PENDING_MESSAGES)
         except (nats.errors.Error, OSError, TimeoutError, RetryableError) as error:
             await session.close()
@@ -250,7 +263,18 @@ class Session:
             nats.errors.Error, OSError, AssertionError, AttributeError
         ):  # it may never have been open
             await self._client.close()
-        await self._on_closed()
+        self._end()
+
+    def _watch_reading(self) -> None:
+        """A connection that is not read is lost, whether or not the client says so."""
+        reading = self._client._reading_task
+        if reading is not None:
+            reading.add_done_callback(self._reading_ended)
+
+    def _reading_ended(self, reading: "asyncio.Task[None]") -> None:
+        if not reading.cancelled() and reading.exception() is not None:
+            log.debug("reading from the bus failed: %s", reading.exception())
+        self._end()
 
     def _expect(self, waiting: Waiting) -> str:
         token = str(next(self._tokens))
@@ -289,6 +313,9 @@ class Session:
                 )
 
     async def _on_closed(self) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.lost.set()
         for waiting in set(self._waiting.values()):
             waiting.fail(lost())

@@ -54,7 +54,7 @@ class OpenAIModel:
             raise RetryableError(
                 "MODEL_FAILED", f"{self._model} could not answer: {type(error).__name__}."
             ) from None
-        usage = result.usage() if callable(result.usage) else result.usage
+        usage = result.usage
         read, written = usage.input_tokens or 0, usage.output_tokens or 0
         return ModelReply(result.output.strip(), self._model, read, written, self._cost(read, written))
 

@@ -32,10 +32,12 @@ _STACK_BYTES: Final = 8 * 1024 * 1024
 class Base:
     """What a child finds prepared.
 
+    `zygote`: the zygote's process id. `pid_namespace`: a descriptor of the zygote's namespace, if it has its own.
     `rules`: the Landlock rules that are the same for each call. `first_filter`: the seccomp program of a call with
     one process that is the first of its pid namespace.
     """
 
+    zygote: int
     new_root: bool
     pid_namespace: int | None
     landlock: int
@@ -47,7 +49,7 @@ class Base:
 def main(work: socket.socket, base: Base) -> NoReturn:
     """Make ready, wait on `work` for the call socket of one call, run that call and end this process."""
     os.setsid()  # so that a signal to "my process group" stays here
-    linux.die_with_parent()
+    _die_with_zygote(base)
     try:
         if base.new_root:
             _mount_own_directory()
@@ -68,6 +70,14 @@ def main(work: socket.socket, base: Base) -> NoReturn:
     gc.enable()
     agent.run(call, header, request)
     os._exit(0)
+
+
+def _die_with_zygote(base: Base) -> None:
+    linux.die_with_parent()
+    # It may have died before the line above. With a pid namespace that has ended this process too, and the zygote's
+    # id is 0 here, since it is outside.
+    if base.pid_namespace is None and os.getppid() != base.zygote:
+        os._exit(1)
 
 
 def _rehearse() -> None:
@@ -159,7 +169,7 @@ def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:
             linux.CLONE_NEWUSER, "unshare"
         )  # its processes are counted apart from those of other calls
     linux.keep_only()
-    linux.die_with_parent()
+    _die_with_zygote(base)
     if base.landlock:
         kept = (("in", landlock.READ), ("out", landlock.WRITE), (SCRATCH, landlock.WRITE))
         mine = [(os.open(f"{directory}/{name}", os.O_PATH), rights) for name, rights in kept]

@@ -83,6 +83,7 @@ def _restrict(world: namespaces.World, roots: Sequence[str]) -> child.Base:
     readable = ["/"] if world.new_root else [*roots]
     rules = [(p, _rights(p)) for p in (*readable, *root.DEVICES) if os.path.exists(p)]
     base = child.Base(
+        zygote=os.getpid(),
         new_root=world.new_root,
         pid_namespace=world.pid_namespace,
         landlock=version,
