@@ -50,7 +50,9 @@ def base() -> Iterator[Path]:
         yield Path(directory)
 
 
-def run_elsewhere(base: Path, user: int, deny: list[str], tests: list[str]) -> tuple[int, str]:
+def run_elsewhere(
+    base: Path, user: int, deny: list[str], tests: list[str], python: str | None = None
+) -> tuple[int, str]:
     if user != os.geteuid() and os.geteuid() != 0:
         pytest.skip("only root can become another user")
     os.chown(base, user, user)
@@ -69,7 +71,7 @@ def run_elsewhere(base: Path, user: int, deny: list[str], tests: list[str]) -> t
         ],
     }
     done = subprocess.run(
-        [python_for(user), "-B", str(HERE / "elsewhere.py"), json.dumps(config)],
+        [python or python_for(user), "-B", str(HERE / "elsewhere.py"), json.dumps(config)],
         cwd=base,
         env={
             WITHIN: "1",
@@ -100,6 +102,13 @@ def test_every_promise_holds_for(base: Path, user: int, deny: list[str], tests: 
     code, output = run_elsewhere(base, user, deny, [str(HERE / name) for name in tests])
     assert code == 0, output[-6000:]
     assert " passed" in output
+
+
+def test_root_in_a_container_runs_agents_as_nobody_if_all_may_read_its_python(base: Path) -> None:
+    code, output = run_elsewhere(
+        base, os.geteuid(), ["unshare"], [str(HERE / name) for name in ALL], python_for(ORDINARY)
+    )
+    assert code == 0, output[-6000:]
 
 
 @pytest.mark.parametrize("deny", [["unshare", "landlock_create_ruleset"]])

@@ -232,6 +232,14 @@ async def test_a_required_layer_that_is_missing_stops_the_start(make_settings: M
     assert caught.value.details["missing"] == "no-such-layer"
 
 
+async def test_a_preloaded_module_is_there_in_each_call(make_settings: Make) -> None:
+    async with SandboxPool(make_settings(preload=("writes_at_home",))) as pool:
+        for _ in range(2):
+            seen = await Harness(pool).ask("surroundings")
+            assert "writes_at_home" in seen["modules"]
+            assert (await Harness(pool).ask("find"))["files"] == []
+
+
 async def test_a_preload_that_can_not_be_imported_is_named(make_settings: Make) -> None:
     with pytest.raises(TerminalError, match="no_such_module"):
         await SandboxPool(make_settings(preload=("no_such_module",))).start()

@@ -110,7 +110,7 @@ class Runner:
                     max_rss_bytes=result.usage.max_rss_bytes,
                 )
             )
-            outcome.summary = f"{agent.name} in a sandbox, {result.usage.cpu_seconds:.1f} s of CPU"
+            outcome.summary = f"worked in a sandbox, {result.usage.cpu_seconds:.1f} s of CPU"
             return outcome
 
     async def _drafted(self, task: Task, agent: Agent) -> Outcome:

@@ -67,7 +67,10 @@ def shown(document: Document, max_lines: int) -> Iterator[RenderableType]:
         yield Text(f"{document.media_type or 'binary'}: to see it, add --open", style="dim")
         return
     if document.before is None:
-        yield Text("Another file stands there that AIOS did not write. It would be replaced; undo brings it back.", style="yellow")
+        yield Text(
+            "Another file stands there that AIOS did not write. It would be replaced; undo brings it back.",
+            style="yellow",
+        )
     before = _decoded(document.before)
     lines = list(_diff(before, text)) if before else [Text(words.clean(line)) for line in text.splitlines()]
     yield from lines[:max_lines]

@@ -23,11 +23,15 @@ HEARTBEAT_SECONDS: Final = 5.0  # the server says this often that the fetch stil
 SILENCE_SECONDS: Final = 12.5  # without a sign of it the fetch is lost, and another one is sent
 MISSING_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again for a consumer that isn't there yet
 
-_ACK: Final = b"+ACK"
-_NAK: Final = b"-NAK"
-_WORKING: Final = b"+WPI"
+ACK: Final = b"+ACK"
+WORKING: Final = b"+WPI"
 
 log = logging.getLogger("aios.bus")
+
+
+def nak(delay: float) -> bytes:
+    """What tells the broker to deliver a message again after `delay` seconds."""
+    return b'-NAK {"delay": %d}' % int(delay * 1e9) if delay > 0 else b"-NAK"
 
 
 class Owner(Protocol):
@@ -79,20 +83,20 @@ class Delivered:
         return self._incarnation
 
     async def ack(self) -> None:
-        await self._settle(_ACK)
+        await self._settle(ACK)
 
     async def retry(self, delay: float = 0.0) -> None:
-        await self._settle(_NAK + (b' {"delay": %d}' % int(delay * 1e9) if delay > 0 else b""))
+        await self._settle(nak(delay))
 
     async def working(self) -> None:
         if not self.settled:
-            await self._consumer.acknowledge(self._session, self._incarnation, self._message.reply, _WORKING)
+            await self._consumer.acknowledge(self._session, self._incarnation, self._message.reply, WORKING)
 
     async def dead(self, error: AiosError) -> None:
         if self.settled:
             return
         await self._consumer.bury(self, error)
-        await self._settle(_ACK)
+        await self._settle(ACK)
 
     def let_go(self) -> None:
         """Nobody deals with it any more; the broker delivers it again in its own time."""

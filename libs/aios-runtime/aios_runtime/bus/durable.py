@@ -8,10 +8,13 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import AiosError
 from aios_runtime.bus import subjects
+from aios_runtime.bus.consumer import ACK, nak
+from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.failures import dead_letter, verdict
 from aios_runtime.bus.port import Message, Receive
 from aios_runtime.bus.topology import Consumer
@@ -23,7 +26,9 @@ FETCH_SECONDS: Final = 60.0  # how long a fetch waits at the server before it is
 HANDLED_AT_ONCE: Final = 16  # messages
 START_AGAIN_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 STOP_SECONDS: Final = 5.0
-RECONNECT_SECONDS: Final = 0.25
+START_SECONDS: Final = 5.0
+NEVER_SECONDS: Final = 24 * 3600
+BURY_AGAIN_SECONDS: Final = 1.0
 
 log = logging.getLogger("aios.bus.subscriber")
 
@@ -36,72 +41,67 @@ class DurableSubscriber:
         self._bus = bus
         self._consumer = consumer
         self._handle = handle
-        self._broker: Any = None
-        self._starting: asyncio.Task[None] | None = None
+        self._stream: _Stream | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
+        self._incarnation = ""
 
     async def start(self) -> None:
         """Begin. Returns at once; it ends with the bus."""
         self._bus.on_restart(self._restarted)
         self._bus.on_close(self.stop)
         self._again.set()
-        self._starting = asyncio.create_task(self._keep(), name=f"subscribe {self._consumer.name}")
+        self._keeping = asyncio.create_task(self._keep(), name=f"subscribe {self._consumer.name}")
 
     async def stop(self) -> None:
         """Let what is handled finish, and disconnect."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
-            self._starting = None
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+            self._keeping = None
         await self._disconnect()
 
-    @property
-    def running(self) -> bool:
-        """Whether it fetches."""
-        return self._broker is not None
-
     async def _restarted(self, _wiped: bool) -> None:
-        self._again.set()  # a fetch that waited at the server before waits for nothing now
+        if self._incarnation != self._bus.incarnation:
+            self._again.set()  # its consumer is another one
 
     async def _keep(self) -> None:
+        faststream = await asyncio.to_thread(importlib.import_module, "faststream.nats")
+        failures = 0
         while True:
             await self._again.wait()
             self._again.clear()
             await self._disconnect()
-            await self._connect()
-
-    async def _connect(self) -> None:
-        failures = 0
-        faststream = await asyncio.to_thread(importlib.import_module, "faststream.nats")
-        while True:
             try:
-                await self._until_there()
-                self._broker = await _subscribe(faststream, self._bus, self._consumer, self._received)
-                return
-            except (
-                Exception
-            ) as error:  # of a server that comes and goes, in whatever shape the library gives it
+                await self._connect(faststream)
+                failures = 0
+            except Exception as error:  # a server that comes and goes fails in many shapes
                 log.warning("subscribing waits: %s", error, extra={"consumer": self._consumer.name})
+                self._again.set()
                 await asyncio.sleep(START_AGAIN_SECONDS[min(failures, len(START_AGAIN_SECONDS) - 1)])
                 failures += 1
 
-    async def _until_there(self) -> None:
-        """Until the broker has the consumer: the library would try to make it, which only the orchestrator may."""
+    async def _connect(self, faststream: Any) -> None:
         await self._bus.keeper.verified.wait()
-        js = self._bus.keeper.alive().jetstream()
-        await js.consumer_info(self._consumer.stream, self._consumer.name)
+        session, incarnation = self._bus.keeper.alive(), self._bus.incarnation
+        # The library would try to make a consumer that isn't there, which only the orchestrator may.
+        await session.jetstream().consumer_info(self._consumer.stream, self._consumer.name)
+
+        async def received(message: Any) -> None:
+            payload = await self._outcome(message.raw_message)
+            await self._bus.acknowledge(session, incarnation, message.raw_message.reply, payload)
+
+        self._incarnation = incarnation
+        self._stream = _Stream(faststream, self._bus.credentials, self._consumer, received, self._again.set)
+        await self._stream.start()
 
     async def _disconnect(self) -> None:
-        broker, self._broker = self._broker, None
-        if broker is not None:
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await broker.stop()
-            except Exception as error:  # a connection that is going away may fail in any way
-                log.debug("disconnecting: %s", error)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.stop()
 
-    async def _received(self, message: Any) -> None:
-        raw = message.raw_message
+    async def _outcome(self, raw: Any) -> bytes:
+        """Handle a message; what the broker is to be told then."""
         headers: Mapping[str, str] = raw.headers or {}
         deliveries = raw.metadata.num_delivered
         try:
@@ -112,57 +112,93 @@ class DurableSubscriber:
                 log.exception("a handler failed by a defect", extra={"consumer": self._consumer.name})
             decided = verdict(error, deliveries)
             if not isinstance(decided, AiosError):
-                await message.nack(decided)
-                return
-            letter = dead_letter(raw.subject, raw.data, headers, deliveries, decided)
-            await self._bury(letter.SerializeToString(), decided)
-        await message.ack()
+                return nak(decided)
+            return await self._bury(raw, headers, deliveries, decided)
+        return ACK
 
-    async def _bury(self, letter: bytes, why: AiosError) -> None:
+    async def _bury(self, raw: Any, headers: Mapping[str, str], deliveries: int, why: AiosError) -> bytes:
         log.error(
             "a message can't be handled and is kept as a dead letter",
             extra={"consumer": self._consumer.name, "code": why.code, "why": why.message},
         )
+        letter = dead_letter(raw.subject, raw.data, headers, deliveries, why)
         subject = subjects.dead_letter(self._consumer.service, self._consumer.handler)
-        await self._bus.publish([Message(subject, letter)])
+        try:
+            await self._bus.publish([Message(subject, letter.SerializeToString())])
+        except AiosError as error:
+            log.warning("a dead letter can't be stored now: %s", error)
+            return nak(BURY_AGAIN_SECONDS)
+        return ACK
 
 
-async def _subscribe(
-    faststream: Any, bus: "NatsBus", consumer: Consumer, receive: Callable[[Any], Awaitable[None]]
-) -> Any:
-    """A connected broker with its one subscriber."""
-    credentials = bus.credentials
-    security = (
-        faststream.NatsUserPassword(credentials.user, credentials.password) if credentials.user else None
-    )
-    inbox = f"{subjects.inbox(consumer.service)}.events"
-    broker = faststream.NatsBroker(
-        credentials.url,
-        security=security,
-        name=f"{consumer.name} events",
-        inbox_prefix=inbox,
-        error_cb=_complained,
-        reconnect_time_wait=RECONNECT_SECONDS,
-        max_reconnect_attempts=-1,
-        logger=None,
-        apply_types=False,
-        serializer=None,
-        graceful_timeout=STOP_SECONDS,
-    )
-    subscriber = broker.subscriber(
-        consumer.filters[0],
-        stream=faststream.JStream(consumer.stream, declare=False),
-        durable=consumer.name,
-        inbox_prefix=f"{inbox}.".encode(),
-        pull_sub=faststream.PullSub(batch_size=1, timeout=FETCH_SECONDS),
-        ack_policy=importlib.import_module("faststream").AckPolicy.MANUAL,
-        decoder=_whole,
-        no_reply=True,
-        max_workers=HANDLED_AT_ONCE,
-    )
-    subscriber(receive)
-    await broker.start()
-    return broker
+class _Stream:
+    """FastStream's connection with its one subscriber. `lost` is called when the connection is: it is not mended, so that
+    nothing meant for one broker reaches the next."""
+
+    def __init__(
+        self,
+        faststream: Any,
+        credentials: Credentials,
+        consumer: Consumer,
+        receive: Callable[[Any], Awaitable[None]],
+        lost: Callable[[], None],
+    ) -> None:
+        self._lost = lost
+        self._stopping = False
+        user, inbox = credentials.user, f"{subjects.inbox(consumer.service)}.events"
+        self._client: Any = None
+        self._broker = faststream.NatsBroker(
+            credentials.url,
+            security=faststream.NatsUserPassword(user, credentials.password) if user else None,
+            name=f"{consumer.name} events",
+            inbox_prefix=inbox,
+            error_cb=_complained,
+            disconnected_cb=self._disconnected,
+            # Not `allow_reconnect=False`: without a connection the library would fetch in a tight loop.
+            reconnect_time_wait=NEVER_SECONDS,
+            logger=None,
+            apply_types=False,
+            serializer=None,
+            graceful_timeout=STOP_SECONDS,
+        )
+        self._subscriber = self._broker.subscriber(
+            consumer.filters[0],
+            stream=faststream.JStream(consumer.stream, declare=False),
+            durable=consumer.name,
+            inbox_prefix=f"{inbox}.".encode(),
+            # One at a time: the client holds a larger batch back until it is full or the time is up.
+            pull_sub=faststream.PullSub(batch_size=1, timeout=FETCH_SECONDS),
+            ack_policy=importlib.import_module("faststream").AckPolicy.MANUAL,
+            decoder=_whole,
+            no_reply=True,
+            max_workers=HANDLED_AT_ONCE,
+        )
+        self._subscriber(receive)
+
+    async def start(self) -> None:
+        """Connect. Raises TimeoutError, and what the library raises."""
+        async with asyncio.timeout(START_SECONDS):
+            self._client = await self._broker.connect()
+            await self._broker.start()
+
+    async def stop(self) -> None:
+        """Let what is handled finish. A library that is cut off from its server stops half-way; the rest is done
+        here."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._broker.stop()
+        except Exception as error:
+            log.debug("disconnecting: %s", error)
+        for task in self._subscriber.tasks:
+            task.cancel()
+        if self._client is not None:
+            with suppress(Exception):
+                await self._client.close()
+
+    async def _disconnected(self) -> None:
+        if not self._stopping:
+            self._lost()
 
 
 async def _complained(error: Exception) -> None:

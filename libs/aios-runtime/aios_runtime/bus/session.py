@@ -121,7 +121,8 @@ def _refused(data: bytes, subject: str) -> AiosError:
 class _Client(Client):
     """The client, closing all the way on a broken connection.
 
-    Its own closing first sends what is buffered; where that fails it stops there, tells nobody, and leaves tasks behind.
+    Its own closing first sends what is buffered; where that fails it stops there, tells nobody, and leaves tasks
+    behind.
     """
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:

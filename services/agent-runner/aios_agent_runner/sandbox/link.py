@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -82,6 +83,7 @@ class Link:
             "roots": installation.roots,
             "path": installation.path,
             "preload": self._settings.preload,
+            "temporary": tempfile.gettempdir(),
             "warm": self._settings.warm,
         }
         self._control.setblocking(False)

@@ -93,6 +93,11 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
     )
 
 
+def unmount(target: str) -> None:
+    """Take away the mount at `target`, at once or when its last user goes."""
+    _checked(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")
+
+
 def set_mount_attributes(target: str, attributes: int, *, recursive: bool) -> None:
     """Add MOUNT_ATTR_* to the mount at `target`, and to those beneath it. Needs Linux 5.12."""
     request = struct.pack("=QQQQ", attributes, 0, 0, 0)
@@ -104,7 +109,7 @@ def pivot_root(new_root: str) -> None:
     """Make `new_root`, a mount point, the root of this mount namespace and let go of the old one."""
     os.chdir(new_root)
     syscall(_PIVOT_ROOT[MACHINE], "pivot_root", b".", b".")
-    _checked(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
+    unmount(".")
     os.chdir("/")
 
 

@@ -147,8 +147,7 @@ class SandboxPool:
         directory = self._scratch / f"call-{number}"
         if not self._hello.new_root:
             directory.mkdir(mode=0o700)
-            if self._hello.user != os.geteuid():
-                os.chown(directory, self._hello.user, -1)
+            self._hand_over(directory, self._hello.user)
         exchange = Exchange(number, call, link)
         self._running[number] = exchange
         try:
@@ -165,6 +164,20 @@ class SandboxPool:
             exchange.close_out()
             if not self._hello.new_root:
                 _remove(directory)
+
+    def _hand_over(self, directory: Path, user: int) -> None:
+        """Let `user` work in `directory`, which lies in the pool's scratch directory."""
+        if user == os.geteuid():
+            return
+        directory.parent.chmod(0o711)
+        os.chown(directory, user, -1)
+        closed = [p for p in directory.parents if not p.stat().st_mode & 0o001]
+        if closed:
+            raise TerminalError(
+                "SANDBOX_UNAVAILABLE",
+                f"Agents run as user {user}, who can't get to {directory} through {closed[0]}.",
+                field="scratch",
+            )
 
     async def _wait(self, exchange: Exchange) -> Exit:
         try:

@@ -8,8 +8,6 @@ any call. It ends when the runner closes the control socket or dies, and everyth
 # ruff: noqa: PTH110, PTH112
 
 import gc
-import importlib
-import importlib.util
 import json
 import os
 import select
@@ -21,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_agent_runner.sandbox import agent, child, landlock, linux, namespaces, root, seccomp, wire
+from aios_agent_runner.sandbox import child, landlock, linux, namespaces, preload, root, seccomp, wire
 
 
 def main() -> None:
@@ -51,10 +49,7 @@ def _prepare(config: dict[str, Any], control: socket.socket) -> child.Base:
     os.chdir("/")
     sys.path[:] = [p for p in sys.path if p not in config["path"]] + config["path"]
     base = _restrict(world, roots)
-    agent.set_environment(f"{root.CALL}/{child.SCRATCH}")
-    for module in config["preload"]:
-        importlib.import_module(module)
-    importlib.util.find_spec("no_such_module")  # reads each directory of the path once, for all children
+    preload.load(config["preload"], new_root=world.new_root, temporary=config["temporary"])
     hello = {"layers": world.layers, "new_root": world.new_root, "user": os.geteuid()}
     gc.collect()
     gc.disable()

@@ -157,7 +157,7 @@ def _risk(whole: Mapping[str, Any]) -> str:
     outputs = whole["outputs"]
     parts = []
     if outputs["rejected_rows_total"]:
-        reasons = ", ".join(f"{count} × {code}" for code, count in outputs["rejected_by_code"].items())
+        reasons = ", ".join(f"{count} × {code.replace('_', ' ').lower()}" for code, count in outputs["rejected_by_code"].items())
         parts.append(f"{outputs['rejected_rows_total']} rows are not counted ({reasons}); see the review.")
     if whole["outliers_total"]:
         parts.append(f"{whole['outliers_total']} rows look unusual.")
