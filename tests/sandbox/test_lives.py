@@ -37,6 +37,14 @@ asyncio.run(main())
 """
 
 
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A directory that agents of another user may be led through."""
+    for directory in (tmp_path, tmp_path.parent):
+        directory.chmod(0o711)
+    return tmp_path
+
+
 def descendants(process: int) -> set[int]:
     found: set[int] = set()
     for task in Path(f"/proc/{process}/task").glob("*"):
@@ -157,10 +165,10 @@ async def test_a_cancelled_call_is_killed_and_frees_its_place(make_settings: Mak
 
 
 async def test_closing_ends_the_calls_and_leaves_no_file_and_no_descriptor(
-    make_settings: Make, tmp_path: Path
+    make_settings: Make, scratch: Path
 ) -> None:
     before = sorted(os.listdir("/proc/self/fd"))
-    pool = SandboxPool(make_settings(scratch=tmp_path))
+    pool = SandboxPool(make_settings(scratch=scratch))
     await pool.start()
     process = pool.process_id
     assert process is not None
@@ -172,20 +180,20 @@ async def test_closing_ends_the_calls_and_leaves_no_file_and_no_descriptor(
     with pytest.raises((RetryableError, TerminalError)):
         await call
     assert await gone(watches) == set()
-    assert list(tmp_path.iterdir()) == []
+    assert list(scratch.iterdir()) == []
     assert sorted(os.listdir("/proc/self/fd")) == before
     with pytest.raises(TerminalError, match="SANDBOX_UNAVAILABLE"):
         await Harness(pool).run(ECHO)
 
 
 async def test_what_a_killed_runner_left_in_its_scratch_directory_is_removed(
-    make_settings: Make, tmp_path: Path
+    make_settings: Make, scratch: Path
 ) -> None:
-    (tmp_path / "sandbox-old" / "artifacts-1").mkdir(parents=True)
-    (tmp_path / "other").mkdir()
-    async with SandboxPool(make_settings(scratch=tmp_path)):
-        assert not (tmp_path / "sandbox-old").exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["other"]
+    (scratch / "sandbox-old" / "artifacts-1").mkdir(parents=True)
+    (scratch / "other").mkdir()
+    async with SandboxPool(make_settings(scratch=scratch)):
+        assert not (scratch / "sandbox-old").exists()
+    assert [p.name for p in scratch.iterdir()] == ["other"]
 
 
 async def test_a_thousand_calls_leak_no_descriptor_and_no_process(sandbox: Harness) -> None:

@@ -1,6 +1,6 @@
 """The demo: a client's monthly report on a server of its own, from the folder to the undone change.
 
-On a terminal the person decides; without one it approves, takes everything back, and makes the report again, and says so.
+On a terminal the person decides; without one it approves, takes everything back, makes the report again, and says so.
 """
 
 import json

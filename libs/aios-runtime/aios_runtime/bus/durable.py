@@ -132,8 +132,8 @@ class DurableSubscriber:
 
 
 class _Stream:
-    """FastStream's connection with its one subscriber. `lost` is called when the connection is: it is not mended, so that
-    nothing meant for one broker reaches the next."""
+    """FastStream's connection with its one subscriber. `lost` is called when the connection is: it is not mended, so
+    that nothing meant for one broker reaches the next."""
 
     def __init__(
         self,

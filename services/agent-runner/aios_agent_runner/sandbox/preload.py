@@ -37,7 +37,11 @@ def _home_in_root() -> Iterator[str]:
 @contextmanager
 def _home_in(temporary: str) -> Iterator[str]:
     home = f"{temporary}/aios-preload-{os.urandom(8).hex()}"
-    os.mkdir(home, 0o700)
+    try:
+        os.mkdir(home, 0o700)
+    except OSError:
+        yield home  # most libraries can do without; one that can't says so
+        return
     try:
         yield home
     finally:
