@@ -109,6 +109,7 @@ async def test_files_end_at_their_bytes_together(sandbox: Harness) -> None:
         assert (await failure(sandbox, "fill_disk", {"piece": piece}, file_bytes=MIB)).code == expected
 
 
+@pytest.mark.feature("E4")
 async def test_calls_beyond_the_concurrency_wait_their_turn(make_settings: Make) -> None:
     async with SandboxPool(make_settings(concurrency=3)) as pool:
         spans = await asyncio.gather(*(Harness(pool).ask("interval") for _ in range(20)))
@@ -148,6 +149,7 @@ def test_a_limit_that_is_none_is_refused(limit: str) -> None:
             Limits(**{limit: value})
 
 
+@pytest.mark.feature("E4")
 async def test_usage_says_what_a_call_took(sandbox: Harness) -> None:
     with await sandbox.run("sleep", {"seconds": 0.2}) as result:
         assert 0.2 <= result.usage.wall_seconds < 5

@@ -118,6 +118,7 @@ async def test_an_agent_writes_to_out_and_its_scratch_directory_alone(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.feature("E2")
 async def test_nothing_of_a_call_is_left_for_the_next(sandbox: Harness) -> None:
     left = await sandbox.ask("leave", {"secret": "s3cret"})
     found = await sandbox.ask("find")

@@ -17,6 +17,7 @@ from aios_runtime.bus.consumer import ACK, nak
 from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.failures import dead_letter, verdict
 from aios_runtime.bus.port import Message, Receive
+from aios_runtime.bus.session import lost
 from aios_runtime.bus.topology import Consumer
 
 if TYPE_CHECKING:
@@ -93,7 +94,17 @@ class DurableSubscriber:
 
         self._incarnation = incarnation
         self._stream = _Stream(faststream, self._bus.credentials, self._consumer, received, self._again.set)
-        await self._stream.start()
+        starting = asyncio.ensure_future(self._stream.start())
+        gone = asyncio.ensure_future(session.lost.wait())
+        try:
+            await asyncio.wait([starting, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                raise lost()  # the library would try on for as long as it may
+            starting.result()
+        finally:
+            gone.cancel()
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
 
     async def _disconnect(self) -> None:
         stream, self._stream = self._stream, None
@@ -132,7 +143,7 @@ class DurableSubscriber:
 
 
 class _Stream:
-    """FastStream's connection with its one subscriber. `lost` is called when the connection is: it is not mended, so
+    """FastStream's connection with its one subscriber. `on_lost` is called when it is: it is not mended, so
     that nothing meant for one broker reaches the next."""
 
     def __init__(
@@ -141,9 +152,9 @@ class _Stream:
         credentials: Credentials,
         consumer: Consumer,
         receive: Callable[[Any], Awaitable[None]],
-        lost: Callable[[], None],
+        on_lost: Callable[[], None],
     ) -> None:
-        self._lost = lost
+        self._on_lost = on_lost
         self._stopping = False
         user, inbox = credentials.user, f"{subjects.inbox(consumer.service)}.events"
         self._client: Any = None
@@ -198,7 +209,7 @@ class _Stream:
 
     async def _disconnected(self) -> None:
         if not self._stopping:
-            self._lost()
+            self._on_lost()
 
 
 async def _complained(error: Exception) -> None:

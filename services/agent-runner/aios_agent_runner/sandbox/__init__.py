@@ -9,7 +9,8 @@ Import from the modules (`.model`, `.pool`, `.doctor`): this one stays empty, be
 sandbox imports the package too, and must not load asyncio for it.
 
 **Three processes.** The runner (`pool`, `link`, `exchange`) holds one *zygote*: a small single-threaded Python that
-enters the sandbox once, imports the modules that every agent needs, and then only forks (`zygote`). Each call is a
+enters the sandbox once, imports the modules that every agent needs (`preload`), and then only forks (`zygote`); a
+few forks wait ready for a call (`SandboxSettings.warm`). Each call is a
 fresh fork of it (`child`) that confines itself further, reads its request, runs one function and exits. Nothing of a
 call ever enters the zygote's memory: the request travels over a socket that only the runner and that child hold. So
 a call costs a fork, not a Python start, and finds nothing of the calls before it.
@@ -40,5 +41,7 @@ is read, descriptors that come with it are dropped, and artifacts are copied wit
 **Limits of the limits.** CPU seconds and memory count per process of a call, and an agent has one process unless its
 `Limits.processes` says more. Memory is address space, since that is what an ordinary user can limit; a runner in a
 container has its cgroup as the second wall. A module that is named in `SandboxSettings.preload` runs in the zygote,
-so it can influence later calls of other agents: name only what you trust as much as the runner itself.
+so it can influence later calls of other agents: name only what you trust as much as the runner itself. Where a call
+has no file system of its own (`file-quota`), `file_bytes` bounds each file while it is written and their sum only
+when they are collected.
 """

@@ -208,7 +208,7 @@ class FileSwap:
             found = version_of(self._directory, self._name)
             return Swap.NOT_DONE if found == self._old else Changed(found)
         came_out = version_of(self._directory, self._out)
-        if False:
+        if came_out != self._old:
             self._forget(self._new)
             return self._flushed(Changed(came_out, self._put_back()))
         if self._exists(self._new):
