@@ -243,6 +243,28 @@ async def test_no_more_than_the_slots_are_in_hand_and_the_rest_waits_at_the_brok
     await until(lambda: len(held) == 100)
 
 
+async def test_a_slow_handler_gets_everything_and_costs_nobody_else(
+    orchestrator: NatsBus, agent: NatsBus, connect: Connect
+) -> None:
+    memory = await connect("memory")
+    slow, quick = Collector(), Collector()
+
+    async def handle(deliveries: Sequence[Delivery]) -> None:
+        await asyncio.sleep(0.05)
+        await slow(deliveries)
+
+    body = bytes(100_000)
+    other = subjects.perform("main", subjects.LANE_MEMORY)
+    await orchestrator.publish([Message(TASKS, body) for _ in range(100)])
+    await orchestrator.publish([Message(other, b"%d" % number) for number in range(1000)])
+    await agent.consume(PERFORM, handle, batch=4, slots=8, calls=1)
+    await memory.consume("memory__perform", quick, batch=64, slots=256)
+    await until(lambda: len(quick.data) == 1000)
+    assert len(slow.data) < 100
+    await until(lambda: len(slow.data) == 100)
+    assert agent.connected
+
+
 async def test_a_waiting_fetch_sends_nothing(orchestrator: NatsBus, agent: NatsBus) -> None:
     await agent.consume(PERFORM, Collector(), batch=3, slots=7)
     await until(lambda: agent._consumers[0]._asked == 7)

@@ -162,7 +162,9 @@ def test_dead_at_any_step_it_is_done_or_not_done_and_recovery_says_which(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("after", [False, True], ids=["the edit comes before it dies", "and another one after"])
+@pytest.mark.parametrize(
+    "after", [False, True], ids=["the edit comes before it dies", "and another one after"]
+)
 @pytest.mark.feature("D6")
 def test_an_edit_at_any_step_of_a_swap_that_dies_is_never_lost(
     tmp_path: Path, folder: int, file_system: str, shape: str, after: bool
@@ -214,7 +216,9 @@ def test_an_edit_at_any_step_of_a_swap_that_lives_is_never_lost(
             assert NEW not in found.values(), "what could not take its place is not left lying about"
 
 
-def test_an_edit_that_lost_its_place_is_kept_under_a_name_that_a_person_sees(tmp_path: Path, folder: int) -> None:
+def test_an_edit_that_lost_its_place_is_kept_under_a_name_that_a_person_sees(
+    tmp_path: Path, folder: int
+) -> None:
     put(tmp_path, OLD)
     assert dies_in_a_child(folder, (OLD, NEW), 4, None), "after the exchange"
     (left,) = [name for name in contents(tmp_path) if name.startswith(".aios-")]

@@ -18,7 +18,11 @@ FULL: dict[str, Any] = {"input": toy.Send, "output": toy.Sent, "captured": toy.B
         ({"effect": Effect.IRREVERSIBLE, "captured": None}, toy.SendBase, "declare the model `captured`"),
         ({"effect": Effect.REVERSIBLE}, toy.WithLookup, "declare its inverse"),
         ({"effect": Effect.COMPENSABLE, "inverse": Inverse("x", True)}, toy.SendBase, "must define undo"),
-        ({"effect": Effect.IRREVERSIBLE, "inverse": Inverse("x", True)}, toy.SendBase, "can't have an inverse"),
+        (
+            {"effect": Effect.IRREVERSIBLE, "inverse": Inverse("x", True)},
+            toy.SendBase,
+            "can't have an inverse",
+        ),
         ({"effect": Effect.IRREVERSIBLE, "idempotency": Lookup()}, toy.SendBase, "must define lookup"),
         ({"effect": Effect.IRREVERSIBLE, "idempotency": Key(0)}, toy.SendBase, "remembers_ms"),
         ({"effect": Effect.IRREVERSIBLE, "steering": ("too",)}, toy.SendBase, "no such input field: too"),

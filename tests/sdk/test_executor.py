@@ -71,7 +71,9 @@ class Rig:
 
     def task(self, dispatch: int = 1, key: str = KEY, expires_in: int = 60_000) -> Task:
         approval = ApprovalBinding(
-            approval_id="a", arguments_sha256=arguments_sha256(INPUT), expire_time_ms=self.clock() + expires_in
+            approval_id="a",
+            arguments_sha256=arguments_sha256(INPUT),
+            expire_time_ms=self.clock() + expires_in,
         )
         return Task(
             workspace="main",
@@ -166,7 +168,11 @@ async def test_mode_b_waits_until_the_effect_would_be_visible(rig: Rig) -> None:
     rig.clock.now += 2000
     async with rig.hosting(mode_b(rig, Lookup(lag_ms=5000))) as executor:
         outcome = await executor.perform(rig.task(2))
-        assert (outcome.status, outcome.error.retryable, outcome.error.retry_after) == (STATUS_FAILED, True, 3.0)
+        assert (outcome.status, outcome.error.retryable, outcome.error.retry_after) == (
+            STATUS_FAILED,
+            True,
+            3.0,
+        )
         rig.clock.now += 3000
         assert (await executor.perform(rig.task(3))).status == STATUS_SUCCEEDED
     assert rig.world.happened() == [KEY]

@@ -86,9 +86,7 @@ class WithLookup(SendBase):
             return Done(Sent(number=1), (_change(input),), f"sent to {input.to}")
         return NotDone()
 
-    async def undo(
-        self, input: Send, captured: Before, result: Sent | None, call: Call
-    ) -> Undone | Conflict:
+    async def undo(self, input: Send, captured: Before, result: Sent | None, call: Call) -> Undone | Conflict:
         self.world.before_perform()
         self.world.happen(f"undo of {call.effect_key}")
         self.world.after_perform()

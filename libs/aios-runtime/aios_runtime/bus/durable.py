@@ -17,7 +17,7 @@ from aios_runtime.bus.consumer import ACK, nak
 from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.failures import dead_letter, verdict
 from aios_runtime.bus.port import Message, Receive
-from aios_runtime.bus.session import lost
+from aios_runtime.bus.session import Session, lost
 from aios_runtime.bus.topology import Consumer
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class DurableSubscriber:
         while True:
             await self._again.wait()
             self._again.clear()
+            if self._stream is not None and self._stream.alive and self._incarnation == self._bus.incarnation:
+                continue  # to make it anew would only drop what it has just fetched
             await self._disconnect()
             try:
                 await self._connect(faststream)
@@ -84,7 +86,21 @@ class DurableSubscriber:
 
     async def _connect(self, faststream: Any) -> None:
         await self._bus.keeper.verified.wait()
-        session, incarnation = self._bus.keeper.alive(), self._bus.incarnation
+        session = self._bus.keeper.alive()
+        beginning = asyncio.ensure_future(self._begin(faststream, session))
+        gone = asyncio.ensure_future(session.lost.wait())
+        try:
+            await asyncio.wait([beginning, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not beginning.done():
+                raise lost()  # the library would try on for as long as it may
+            beginning.result()
+        finally:
+            gone.cancel()
+            beginning.cancel()
+            await asyncio.gather(beginning, return_exceptions=True)
+
+    async def _begin(self, faststream: Any, session: Session) -> None:
+        incarnation = self._incarnation = self._bus.incarnation
         # The library would try to make a consumer that isn't there, which only the orchestrator may.
         await session.jetstream().consumer_info(self._consumer.stream, self._consumer.name)
 
@@ -92,19 +108,8 @@ class DurableSubscriber:
             payload = await self._outcome(message.raw_message)
             await self._bus.acknowledge(session, incarnation, message.raw_message.reply, payload)
 
-        self._incarnation = incarnation
         self._stream = _Stream(faststream, self._bus.credentials, self._consumer, received, self._again.set)
-        starting = asyncio.ensure_future(self._stream.start())
-        gone = asyncio.ensure_future(session.lost.wait())
-        try:
-            await asyncio.wait([starting, gone], return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                raise lost()  # the library would try on for as long as it may
-            starting.result()
-        finally:
-            gone.cancel()
-            starting.cancel()
-            await asyncio.gather(starting, return_exceptions=True)
+        await self._stream.start()
 
     async def _disconnect(self) -> None:
         stream, self._stream = self._stream, None
@@ -185,6 +190,11 @@ class _Stream:
             max_workers=HANDLED_AT_ONCE,
         )
         self._subscriber(receive)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its connection stands."""
+        return self._client is not None and bool(self._client.is_connected)
 
     async def start(self) -> None:
         """Connect. Raises TimeoutError, and what the library raises."""

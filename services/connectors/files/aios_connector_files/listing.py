@@ -12,6 +12,7 @@ from aios_core.errors import TerminalError
 
 MAX_FILES: Final = 600  # files of one folder: what a value of 192 KiB holds of names, hashes and pointers
 MAX_ENTRIES: Final = 10_000  # names looked at in one folder
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024  # of one file; a larger one is told, not read
 MAX_IGNORED: Final = 50  # ignored names that are told
 
 
@@ -70,6 +71,8 @@ def list_folder(directory: int, path: str) -> Listing:
             except FileNotFoundError:
                 continue  # gone between the listing and the look: the next look finds it so
             why = _why_ignored(entry.name, status.st_mode)
+            if not why and status.st_size > MAX_FILE_BYTES:
+                why = f"larger than {MAX_FILE_BYTES // 2**20} MiB"
             if why:
                 ignored.append(Ignored(shown(entry.name), why))
             else:

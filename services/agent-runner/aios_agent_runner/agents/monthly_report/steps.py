@@ -12,6 +12,7 @@ from aios_agent_runner.agents.monthly_report import compute as computation
 from aios_agent_runner.agents.monthly_report import facts
 from aios_agent_runner.agents.monthly_report import render as rendering
 from aios_agent_runner.agents.monthly_report.currencies import PLACES
+from aios_agent_runner.agents.monthly_report.folder import kind_of
 
 COMPUTED: Final = "computed.json"
 MAX_PROJECTS: Final = 20  # that the drafting agent hears of
@@ -21,7 +22,8 @@ MAX_USED_FACTS: Final = 50
 def compute(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
     """Compute the month.
 
-    request: {"client", "month", "files": of files.read_folder, "facts" and "history": records of memory.read}
+    request: {"client", "month", "files" and "ignored": of files.read_folder, "facts" and "history": records of
+    memory.read}
     result: {"questions", "outputs", "used_facts": sentences, "by_project", "month_over_month", "figures"}; the whole
     computation lies in the artifact `computed.json`.
     """
@@ -29,25 +31,35 @@ def compute(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
         {
             "client": request["client"],
             "month": request["month"],
-            "files": request["files"],
+            "files": [*request["files"], *_unread(request.get("ignored") or [])],
             "facts": [fact for record in request["facts"] for fact in _facts(record)],
             "history": [_past(record) for record in request["history"]],
         },
         files,
         out,
     )
-    (out / COMPUTED).write_text(json.dumps(whole, ensure_ascii=False), encoding="utf-8", errors="surrogatepass")
+    (out / COMPUTED).write_text(
+        json.dumps(whole, ensure_ascii=False), encoding="utf-8", errors="surrogatepass"
+    )
     return {
         "questions": [_asked(question) for question in whole["questions"]],
-        "outputs": {name: value for name, value in whole["outputs"].items() if name != "rejected_rows_artifact"},
+        "outputs": {
+            name: value for name, value in whole["outputs"].items() if name != "rejected_rows_artifact"
+        },
         "used_facts": [used["sentence"] for used in whole["used_facts"][:MAX_USED_FACTS]],
         "by_project": [
-            {"project": item["project"], "hours": item["hours"]} for item in whole["by_project"][:MAX_PROJECTS]
+            {"project": item["project"], "hours": item["hours"]}
+            for item in whole["by_project"][:MAX_PROJECTS]
         ],
         "month_over_month": whole["month_over_month"],
         "outliers": whole["outliers_total"],
         "warnings": whole["warnings_total"],
     }
+
+
+def _unread(ignored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tables that lie in the folder and were not read (a link, too large): each is rejected whole, not passed over."""
+    return [{"name": item["name"]} for item in ignored if kind_of(str(item["name"])) is not None]
 
 
 def _facts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -102,7 +114,9 @@ def render(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
     result: {"index_entry", "why", "risk", "history": what later months need, "rejected_rows_all": pointer or None}
     """
     artifacts = request["computed"]["artifacts"]
-    whole = json.loads((files / artifacts[COMPUTED]["path"]).read_text(encoding="utf-8", errors="surrogatepass"))
+    whole = json.loads(
+        (files / artifacts[COMPUTED]["path"]).read_text(encoding="utf-8", errors="surrogatepass")
+    )
     month = request["month"]
     done = rendering.run(
         {
@@ -133,7 +147,9 @@ def render(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
 
 def _evidence(request: Mapping[str, Any]) -> list[dict[str, Any]]:
     sources: Sequence[Mapping[str, Any]] = request["sources"]
-    read = [{"file": source["name"], "sha256": source["sha256"], "bytes": source["size"]} for source in sources]
+    read = [
+        {"file": source["name"], "sha256": source["sha256"], "bytes": source["size"]} for source in sources
+    ]
     return [*read, {"words": f"drafted by {request['written_by']}"}]
 
 
@@ -157,7 +173,8 @@ def _risk(whole: Mapping[str, Any]) -> str:
     outputs = whole["outputs"]
     parts = []
     if outputs["rejected_rows_total"]:
-        reasons = ", ".join(f"{count} × {code.replace('_', ' ').lower()}" for code, count in outputs["rejected_by_code"].items())
+        codes = outputs["rejected_by_code"].items()
+        reasons = ", ".join(f"{count} × {code.replace('_', ' ').lower()}" for code, count in codes)
         parts.append(f"{outputs['rejected_rows_total']} rows are not counted ({reasons}); see the review.")
     if whole["outliers_total"]:
         parts.append(f"{whole['outliers_total']} rows look unusual.")

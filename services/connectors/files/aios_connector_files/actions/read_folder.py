@@ -9,14 +9,13 @@ from typing import Final
 from pydantic import BaseModel, model_validator
 
 from aios_connector_files import failures
-from aios_connector_files.listing import Entry, Listing, fingerprint, list_folder
+from aios_connector_files.listing import MAX_FILE_BYTES, Entry, Listing, fingerprint, list_folder
 from aios_connector_files.paths import REPORT, check_client, check_month, check_path, is_client, is_month
 from aios_connector_files.root import Root, open_file
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.values import Pointer
 from aios_sdk.connector import Action, Arguments, Call, Done, Effect, Result, action
 
-MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 CHANGED_RETRY: Final = 5.0  # seconds: as long as a folder takes to settle
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -1,0 +1,91 @@
+"""The ledger's state machine, for every entry that there can be."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, STATE_UNKNOWN, LedgerEntry
+from aios.error.v1.error_pb2 import Error
+from aios.task.v1.task_pb2 import (
+    MODE_EXECUTE,
+    MODE_UNDO,
+    STATUS_CONFLICT,
+    STATUS_FAILED,
+    STATUS_SUCCEEDED,
+    STATUS_UNKNOWN,
+    Outcome,
+)
+from aios_core.errors import RetryableError, TerminalError
+from aios_sdk.connector import Idempotency, Key, Lookup, Nothing
+from aios_sdk.host import core
+
+HASH = b"h" * 32
+TIMES = st.integers(0, 10_000)
+MODES: st.SearchStrategy[Idempotency] = st.one_of(
+    st.builds(Key, st.integers(1, 5000)),
+    st.builds(Lookup, st.integers(0, 5000), st.booleans()),
+    st.just(Nothing()),
+)
+ENTRIES = st.builds(
+    LedgerEntry,
+    effect_key=st.just("run_1/send/0/0"),
+    mode=st.just(MODE_EXECUTE),
+    state=st.sampled_from([STATE_INTENT, STATE_OUTCOME, STATE_UNKNOWN]),
+    arguments_sha256=st.just(HASH),
+    intent_time_ms=TIMES,
+    outcome=st.builds(
+        Outcome,
+        status=st.sampled_from([STATUS_SUCCEEDED, STATUS_FAILED, STATUS_UNKNOWN]),
+        dispatch=st.integers(0, 5),
+        error=st.builds(Error, retryable=st.booleans()),
+    ),
+)
+
+
+@given(entry=ENTRIES, dispatch=st.integers(0, 9), mode=MODES, now=TIMES, looks=st.booleans())
+def test_an_effect_begins_again_only_when_it_surely_did_not_happen(
+    entry: LedgerEntry, dispatch: int, mode: Idempotency, now: int, looks: bool
+) -> None:
+    try:
+        move = core.next_move(entry, HASH, dispatch, mode, now, can_look_up=looks)
+    except RetryableError:
+        move = None
+    if move is None:  # it may not be visible yet
+        assert entry.state == STATE_INTENT
+        assert isinstance(mode, Lookup)
+    if isinstance(move, core.Begin):
+        assert entry.state != STATE_INTENT
+        assert entry.outcome.status == STATUS_FAILED
+        assert entry.outcome.error.retryable
+        assert dispatch > entry.outcome.dispatch
+    if isinstance(move, core.Resume):  # without a look, only a provider that still knows the key
+        assert isinstance(mode, Key)
+        assert 0 <= now - entry.intent_time_ms < mode.remembers_ms
+    if isinstance(move, core.Replay):
+        assert entry.state != STATE_INTENT
+    if entry.state == STATE_INTENT and isinstance(mode, Nothing):
+        assert isinstance(move, core.Park)
+
+
+@given(entry=ENTRIES, mode=MODES, now=TIMES)
+def test_a_key_never_serves_other_arguments(entry: LedgerEntry, mode: Idempotency, now: int) -> None:
+    with pytest.raises(TerminalError, match="other arguments"):
+        core.next_move(entry, b"x" * 32, 9, mode, now, can_look_up=True)
+
+
+@given(
+    status=st.sampled_from([STATUS_SUCCEEDED, STATUS_FAILED, STATUS_CONFLICT, STATUS_UNKNOWN]),
+    dispatch=st.integers(1, 3),
+    key=st.sampled_from(["run_1/send/0/0/undo/1", "run_1/send/0/0/undo/2"]),
+)
+def test_an_undo_that_succeeded_is_never_begun_again(status: int, dispatch: int, key: str) -> None:
+    done = LedgerEntry(
+        effect_key="run_1/send/0/0", state=STATE_OUTCOME, outcome=Outcome(status=STATUS_SUCCEEDED)
+    )
+    undo = LedgerEntry(effect_key="run_1/send/0/0/undo/1", mode=MODE_UNDO, state=STATE_OUTCOME)
+    undo.outcome.CopyFrom(Outcome(status=status, dispatch=1))  # type: ignore[arg-type]
+    move = core.next_undo(done, [undo], key, dispatch, repeatable=True)
+    if status == STATUS_SUCCEEDED:
+        assert isinstance(move, core.Replay | core.NothingToUndo)
+    if status == STATUS_CONFLICT and dispatch > 1:
+        assert isinstance(move, core.Begin), "the person may have made room since"
