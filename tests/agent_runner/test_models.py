@@ -75,9 +75,7 @@ async def test_the_offline_provider_fills_the_agents_own_words_for_nothing() -> 
     assert (reply.text, reply.model, reply.cost) == ("Hello Ada.", "template", 0)
 
 
-@pytest.mark.parametrize(
-    "template", ["{{ missing }}", "{{ ''.__class__.__mro__ }}", "{% for %}"]
-)
+@pytest.mark.parametrize("template", ["{{ missing }}", "{{ ''.__class__.__mro__ }}", "{% for %}"])
 def test_a_template_that_reaches_too_far_is_refused(template: str) -> None:
     with pytest.raises(TerminalError) as caught:
         render(template, {"name": "x"})

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import pytest
@@ -102,7 +103,8 @@ async def crash(server: Server, chance: random.Random) -> None:
         pid = server.pid
         if pid is None:
             continue
-        os.kill(pid, chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        with suppress(ProcessLookupError):  # it may just have ended
+            os.kill(pid, chance.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
         if chance.random() < 0.35:
             shutil.rmtree(server.data_dir / "nats", ignore_errors=True)
 

@@ -50,12 +50,20 @@ spec:
   inputs: {type: object, properties: {name: {type: string}}, required: [name]}
   steps:
     - name: approve
-      gate: {title: "Remember ${inputs.name}", why: "it was asked for", risk: "it may be the wrong name", approves: [keep]}
+      gate:
+        title: "Remember ${inputs.name}"
+        why: "it was asked for"
+        risk: "it may be the wrong name"
+        approves: [keep]
     - name: keep
       memory: write
       input:
         writes:
-          - {kind: fact, key: "person/${inputs.name}", expect: any, authority: authoritative, value: {name: "${inputs.name}"}}
+          - kind: fact
+            key: "person/${inputs.name}"
+            expect: any
+            authority: authoritative
+            value: {name: "${inputs.name}"}
   outputs: {name: "${inputs.name}"}
 ---
 apiVersion: aios/v1
@@ -177,7 +185,9 @@ def value(data: Plain) -> Value:
 
 def reason(error: grpc.aio.AioRpcError) -> tuple[str, dict[str, str], list[str]]:
     """(reason code, metadata, fields that are wrong) of a refused call, as google.rpc says them."""
-    metadata = {key: data for key, data in error.trailing_metadata() or () if key == "grpc-status-details-bin"}
+    metadata = {
+        key: data for key, data in error.trailing_metadata() or () if key == "grpc-status-details-bin"
+    }
     status = status_pb2.Status.FromString(metadata["grpc-status-details-bin"])
     info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:

@@ -79,9 +79,17 @@ async def test_a_clients_labels_are_not_taken_over(api: Api) -> None:
 @pytest.mark.feature("I4")
 async def test_an_approval_counts_for_what_was_shown_and_only_once(api: Api) -> None:
     started = await api.start("ask-first", name="Ada")
-    (waiting,) = (await api.call(api.runs.GetRun, api_pb2.GetRunRequest(run_id=started.run.run_id))).run.pending_approvals
-    shown = (await api.call(api.approvals.GetApproval, api_pb2.GetApprovalRequest(approval_id=waiting))).approval
-    assert (shown.title, shown.why, shown.risk) == ("Remember Ada", "it was asked for", "it may be the wrong name")
+    (waiting,) = (
+        await api.call(api.runs.GetRun, api_pb2.GetRunRequest(run_id=started.run.run_id))
+    ).run.pending_approvals
+    shown = (
+        await api.call(api.approvals.GetApproval, api_pb2.GetApprovalRequest(approval_id=waiting))
+    ).approval
+    assert (shown.title, shown.why, shown.risk) == (
+        "Remember Ada",
+        "it was asked for",
+        "it may be the wrong name",
+    )
     tampered = bytes([shown.arguments_sha256[0] ^ 1]) + shown.arguments_sha256[1:]
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await api.call(
@@ -227,7 +235,9 @@ async def test_the_status_says_what_needs_a_person_and_who_is_well(api: Api) -> 
 
 
 async def approve(api: Api, approval_id: str, note: str = "") -> None:
-    shown = (await api.call(api.approvals.GetApproval, api_pb2.GetApprovalRequest(approval_id=approval_id))).approval
+    shown = (
+        await api.call(api.approvals.GetApproval, api_pb2.GetApprovalRequest(approval_id=approval_id))
+    ).approval
     request = api_pb2.DecideApprovalRequest(
         request_id=f"d-{approval_id}",
         approval_id=approval_id,

@@ -416,7 +416,9 @@ async def test_the_longest_key_can_be_written_from_the_longest_source_and_found_
     assert (await memory.undo(outcome)).status == task_pb2.STATUS_CONFLICT
 
 
-async def test_a_write_that_runs_out_of_time_while_it_is_committed_still_tells_what_stands(memory: Memory) -> None:
+async def test_a_write_that_runs_out_of_time_while_it_is_committed_still_tells_what_stands(
+    memory: Memory,
+) -> None:
     async with asyncio.timeout(0) as clock:
         outcome = await memory.write(fact("a", 1))
     assert clock.expired()

@@ -65,9 +65,13 @@ def test_a_secret_in_a_message_is_redacted(file: Path, text: str) -> None:
     assert SECRET not in file.read_text()
 
 
-@pytest.mark.parametrize("name", ["token", "nats_password", "Authorization", "api_key", "client_secret", "approval_nonce"])
+@pytest.mark.parametrize(
+    "name", ["token", "nats_password", "Authorization", "api_key", "client_secret", "approval_nonce"]
+)
 def test_a_field_with_a_secret_name_is_redacted_however_deep(file: Path, name: str) -> None:
-    logging.getLogger("aios.test").error("it failed", extra={name: SECRET, "request": {"headers": [{name: SECRET}]}})
+    logging.getLogger("aios.test").error(
+        "it failed", extra={name: SECRET, "request": {"headers": [{name: SECRET}]}}
+    )
     assert SECRET not in file.read_text()
     assert logs.REDACTED in file.read_text()
 

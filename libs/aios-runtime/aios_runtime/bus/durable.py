@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aios_core.errors import AiosError
 from aios_runtime.bus import subjects
-from aios_runtime.bus.consumer import ACK, nak
+from aios_runtime.bus.delivery import ACK, nak
 from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.failures import dead_letter, verdict
 from aios_runtime.bus.port import Message, Receive

@@ -44,8 +44,8 @@ def resource_command(name: str, workspace: str) -> str:
     return f"aios.cmd.resource.v1.{name}.{workspace}.0"
 
 
-def run_events(workspace: str, partition: int) -> str:
-    """What a commit filed (aios.bus.v1.EventsFiled)."""
+def run_events(workspace: str, partition: int | str) -> str:
+    """What a commit filed (aios.bus.v1.EventsFiled). To hear all: `run_events("*", "*")`."""
     return f"aios.evt.run.v1.filed.{workspace}.{partition}"
 
 

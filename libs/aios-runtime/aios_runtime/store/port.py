@@ -142,7 +142,9 @@ class Store(Protocol):
         """Records of an aggregate by name, in name order, those after the name `after`."""
         ...
 
-    def query(self, index: str, value: str, *, token: str = "", limit: int = 100, newest_first: bool = True) -> Page:
+    def query(
+        self, index: str, value: str, *, token: str = "", limit: int = 100, newest_first: bool = True
+    ) -> Page:
         """Aggregates whose entry in `index` equals `value`, by the time of their creation."""
         ...
 
