@@ -1,8 +1,6 @@
 # Everything there is to do here. `make help` lists it.
 
 PYTHON  := .venv/bin/python
-BASE    ?= python:3.11-slim-bookworm
-IMAGE   ?= aios:dev
 PYTEST  := $(PYTHON) -m pytest
 
 PACKAGES := $(sort $(dir $(wildcard libs/*/pyproject.toml services/*/pyproject.toml services/connectors/*/pyproject.toml)))
@@ -11,7 +9,7 @@ CODE     := $(wildcard libs/*/aios_* services/*/aios_* services/connectors/*/aio
 READY    := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench drill servers proto features image chart cluster-test lock clean
+.PHONY: help setup demo up test lint format bench drill servers proto features lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,15 +54,6 @@ proto-accept: $(READY)
 
 features: $(READY) ## docs/features.md from the marks on the tests
 	@$(PYTHON) -m aios_testing.features docs/features.md
-
-image: ## the container image, as IMAGE, on the base image BASE
-	docker build --build-arg BASE_IMAGE=$(BASE) --file docker/Dockerfile --tag $(IMAGE) .
-
-chart: $(READY) ## check the chart: lint, templates, schemas
-	@$(PYTEST) tests/chart $(ARGS)
-
-cluster-test: $(READY) ## install the chart on a real Kubernetes and run the report there
-	@tests/cluster/run.sh
 
 lock: ## choose versions anew; needs uv
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \

@@ -6,6 +6,7 @@ from pathlib import Path
 from aios_connector_files.blobs import Blobs
 from aios_connector_files.connector import files_connector
 from aios_connector_files.root import Root
+from aios_core.values import Plain
 from aios_sdk.conformance import ConnectorConformance, Example, FolderArtifacts, pointer_to
 from aios_sdk.connector import Connector
 
@@ -28,7 +29,7 @@ class TestFilesConnector(ConnectorConformance):
 
     def examples(self) -> Sequence[Example]:
         content = pointer_to(REPORT, "text/markdown", "report.md")
-        wrong = (
+        wrong: tuple[Plain, ...] = (
             {"path": "../out.md", "content": content},
             {"path": "acme/x.md"},
             {"path": 7, "content": content},

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED
-from aios_core.values import Pointer
+from aios_sdk.conformance import pointer_to
 from tests.connector_files.acting import UNPRIVILEGED, Desk, run_as_nobody
 
 REPORT = b"# October\n"
+POINTER = pointer_to(REPORT)
 
 
 @pytest.fixture
@@ -32,16 +33,10 @@ def nobodys(desk: Desk) -> Iterator[Desk]:
             path.chmod(0o755)
 
 
-def pointer() -> Pointer:
-    from aios_sdk.conformance import pointer_to
-
-    return pointer_to(REPORT)
-
-
 def test_a_folder_that_may_not_be_written_is_named(nobodys: Desk) -> None:
     (nobodys.root / "acme").chmod(0o555)
     before = nobodys.tree()
-    outcome = run_as_nobody(nobodys, "write_file", {"path": "acme/notes.md", "content": pointer()})
+    outcome = run_as_nobody(nobodys, "write_file", {"path": "acme/notes.md", "content": POINTER})
     assert (outcome.status, outcome.error.code) == (STATUS_FAILED, "READ_ONLY")
     assert outcome.error.message == "acme/notes.md can't be written: permission denied; nothing was changed."
     assert nobodys.tree() == before
@@ -49,7 +44,7 @@ def test_a_folder_that_may_not_be_written_is_named(nobodys: Desk) -> None:
 
 def test_a_folder_that_can_not_be_made_is_named(nobodys: Desk) -> None:
     (nobodys.root / "acme" / "2026-10").chmod(0o555)
-    outcome = run_as_nobody(nobodys, "write_file", {"path": "acme/2026-10/report/x.md", "content": pointer()})
+    outcome = run_as_nobody(nobodys, "write_file", {"path": "acme/2026-10/report/x.md", "content": POINTER})
     assert (outcome.status, outcome.error.code) == (STATUS_FAILED, "READ_ONLY")
     assert nobodys.tree() == {"acme/2026-10/": b""}
 

@@ -3,19 +3,23 @@
 import json
 import os
 import stat
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aios.task.v1.task_pb2 import STATUS_CONFLICT, STATUS_FAILED, STATUS_SUCCEEDED
-from aios_connector_files.actions import write_file
+from aios_connector_files.swap import FileSwap
 from aios_core.hashing import content_hash
+from aios_core.values import Plain
+from aios_sdk.conformance import pointer_to
 from tests.connector_files.acting import Desk
 
 INDEX = "acme/2026-10/report/index.jsonl"
 
 
-def lines(desk: Desk) -> list[dict[str, str]]:
+def lines(desk: Desk) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (desk.root / INDEX).read_text().splitlines()]
 
 
@@ -137,13 +141,13 @@ async def test_an_edit_between_capture_and_write_is_a_conflict_and_stays(
 ) -> None:
     notes = desk.root / "acme" / "notes.md"
     notes.write_bytes(b"earlier")
-    stage = write_file.FileSwap.stage
+    stage = FileSwap.stage
 
     def edited_meanwhile(*arguments: object, **named: object) -> None:
         stage(*arguments, **named)  # type: ignore[arg-type]
         notes.write_bytes(b"a person's edit")
 
-    monkeypatch.setattr(write_file.FileSwap, "stage", edited_meanwhile)
+    monkeypatch.setattr(FileSwap, "stage", edited_meanwhile)
     outcome = await desk.write("acme/notes.md", b"ours")
     assert (outcome.status, outcome.error.code) == (STATUS_FAILED, "CONFLICT")
     assert desk.tree() == {"acme/2026-10/": b"", "acme/notes.md": b"a person's edit"}
@@ -156,8 +160,6 @@ async def test_a_file_of_many_pieces_arrives_whole(desk: Desk) -> None:
 
 
 async def test_an_artifact_that_is_not_there_is_told_before_anything_is_touched(desk: Desk) -> None:
-    from aios_sdk.conformance import pointer_to
-
     outcome = await desk.do(
         "write_file", {"path": "acme/2026-10/report/x.md", "content": pointer_to(b"nowhere")}
     )
@@ -204,9 +206,7 @@ async def test_an_entry_can_not_pose_as_another_effect(desk: Desk) -> None:
 
 
 async def test_an_entry_of_many_kinds_is_one_line_of_json(desk: Desk) -> None:
-    from decimal import Decimal
-
-    entry = {"total": Decimal("12.50"), "note": "two\nlines", "list": [1, {"a": None}]}
+    entry: Plain = {"total": Decimal("12.50"), "note": "two\nlines", "list": [1, {"a": None}]}
     assert (await desk.do("append_line", {"path": INDEX, "entry": entry})).status == STATUS_SUCCEEDED
     (line,) = lines(desk)
     assert (line["total"], line["note"]) == ("12.5", "two\nlines")

@@ -11,13 +11,13 @@ from starlette.routing import Route
 
 from aios.event.v1.event_pb2 import AcceptEventResponse, ExternalEvent
 from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_gateway import cloudevents
 from aios_gateway.api import events
 from aios_gateway.door import Door
 from aios_gateway.peers import Call
 from aios_gateway.settings import Options
 from aios_gateway.status import http_body, http_status
 from aios_gateway.tokens import Scope
+from aios_runtime import cloudevents
 from aios_runtime.service.port import Health
 from aios_runtime.telemetry import tracing
 

@@ -160,7 +160,7 @@ class NatsBus:
 
     async def reply(self, delivery: Delivery, payload: bytes | AiosError) -> None:
         inbox = delivery.headers.get(HEADER_REPLY, "")
-        if not inbox.startswith("aios.inbox."):
+        if not inbox.startswith(subjects.INBOXES):
             return  # nobody waits, or the sender wants us to speak elsewhere in our name
         try:
             await self.keeper.alive().send(inbox, fitting(inbox, payload))

@@ -310,4 +310,4 @@ async def _end(subscription: Subscription) -> None:
     try:
         await subscription.unsubscribe()
     except Exception as error:  # its connection may be in any state of going away; nothing hangs on it
-        log.debug("unsubscribing failed: %s", error)
+        log.debug("unsubscribing failed: %s", error, exc_info=True)

@@ -79,7 +79,9 @@ class DurableSubscriber:
                 await self._connect(faststream)
                 failures = 0
             except Exception as error:  # a server that comes and goes fails in many shapes
-                log.warning("subscribing waits: %s", error, extra={"consumer": self._consumer.name})
+                log.warning(
+                    "subscribing waits: %s", error, extra={"consumer": self._consumer.name}, exc_info=True
+                )
                 self._again.set()
                 await asyncio.sleep(START_AGAIN_SECONDS[min(failures, len(START_AGAIN_SECONDS) - 1)])
                 failures += 1
@@ -210,7 +212,7 @@ class _Stream:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._broker.stop()
         except Exception as error:
-            log.debug("disconnecting: %s", error)
+            log.debug("disconnecting: %s", error, exc_info=True)
         for task in self._subscriber.tasks:
             task.cancel()
         if self._client is not None:

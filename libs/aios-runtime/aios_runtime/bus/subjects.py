@@ -9,6 +9,7 @@ STREAM_CMD: Final = "AIOS_CMD"  # work queue
 STREAM_EVT: Final = "AIOS_EVT"  # limits
 STREAM_IN: Final = "AIOS_IN"  # limits
 STREAM_DLQ: Final = "AIOS_DLQ"  # limits
+INBOXES: Final = "aios.inbox."
 HEADER_REPLY: Final = "Aios-Reply-To"
 HEADER_CORRELATION: Final = "Aios-Correlation-Id"
 HEADER_CAUSATION: Final = "Aios-Causation-Id"
@@ -76,7 +77,7 @@ def consumer(service: str, handler: str) -> str:
 
 def inbox(service: str) -> str:
     """The prefix under which a service, and nobody else, may listen for answers."""
-    return f"aios.inbox.{service}"
+    return INBOXES + service
 
 
 def template(subject: str) -> str:

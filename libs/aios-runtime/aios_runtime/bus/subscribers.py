@@ -69,7 +69,7 @@ class IntakeSubscriber:
     async def _arrived(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
         tokens = subject.split(".")
         if len(tokens) < 5:
-            raise TerminalError("INVALID_ARGUMENT", f"{subject} is not aios.in.<workspace>.<source>.<type>.")
+            raise TerminalError("INVALID_ARGUMENT", f"{subject} names no workspace, source and type.")
         event = cloudevents.from_message(headers, data)
         event.workspace = tokens[2]
         event.received_by = "bus"

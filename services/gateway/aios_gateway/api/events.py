@@ -4,8 +4,8 @@ from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent
 from aios.run.v1 import queries_pb2
 from aios_core.errors import TerminalError
-from aios_gateway.cloudevents import checked
 from aios_gateway.peers import Call
+from aios_runtime.cloudevents import checked
 
 
 async def accept(call: Call, event: ExternalEvent, now_ms: int) -> AcceptEventResponse:
