@@ -43,7 +43,7 @@ bench: $(READY) ## steps a second, latency, CPU, bytes and fsyncs a step, beside
 drill: $(READY) ## kill every service and the bus at every named instant, and count what is left
 	@AIOS_DRILL=all $(PYTEST) tests/drill -m drill $(ARGS)
 
-servers: $(READY) ## what tests use besides, into a cache outside the checkout
+servers: $(READY) ## the real servers that tests use, and where each comes from
 	@$(PYTHON) -m aios_testing.servers
 
 proto: $(READY) ## generate the Python code of the contracts

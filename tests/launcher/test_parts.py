@@ -85,8 +85,14 @@ def test_a_given_port_in_use_is_refused_and_a_default_one_moves_on() -> None:
     assert port < chosen.port < port + ports.TRIES
 
 
-def test_any_free_port_is_a_real_one() -> None:
-    assert ports.choose("127.0.0.1", 0, 1, "grpc").port > 1023
+def test_two_doors_never_move_to_one_port() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        first = ports.choose("127.0.0.1", None, port, "grpc")
+        second = ports.choose("127.0.0.1", None, port, "http", besides=first.port)
+    assert len({port, first.port, second.port}) == 3
 
 
 def test_the_table_names_each_service_once_and_every_target(tmp_path: Path) -> None:

@@ -18,13 +18,21 @@ class Chosen:
     moved: bool = False
 
 
-def choose(host: str, wanted: int | None, default: int, name: str) -> Chosen:
-    """The port for `name` on `host`: see `ServeSettings` for what None and 0 mean. Raises PORT_TAKEN."""
+def choose(host: str, wanted: int | None, default: int, name: str, *, besides: int = 0) -> Chosen:
+    """The port for `name` on `host`: see `ServeSettings` for what None and 0 mean; 0 stays 0, for who binds it.
+
+    A default port never moves to `besides`, which another door has. Raises PORT_TAKEN.
+    """
     if wanted is not None:
-        return Chosen(_bind(host, wanted, name))
+        if wanted:
+            _try(host, wanted, name)
+        return Chosen(wanted)
     for port in range(default, min(default + TRIES, 65_536)):
+        if port == besides:
+            continue
         try:
-            return Chosen(_bind(host, port, name), moved=port != default)
+            _try(host, port, name)
+            return Chosen(port, moved=port != default)
         except TerminalError as problem:
             if problem.code != "PORT_TAKEN":
                 raise
@@ -34,7 +42,7 @@ def choose(host: str, wanted: int | None, default: int, name: str) -> Chosen:
     )
 
 
-def _bind(host: str, port: int, name: str) -> int:
+def _try(host: str, port: int, name: str) -> None:
     """Bind and let go, without SO_REUSEPORT, with which two servers could share a port and split its clients."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -54,4 +62,3 @@ def _bind(host: str, port: int, name: str) -> int:
                 f"Can't listen on {host} port {port} ({name}): {problem.strerror or problem}.",
                 field="host",
             ) from None
-        return int(probe.getsockname()[1])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from importlib import import_module
-from typing import Final
+from typing import Final, Protocol, cast
 
 from aios_cli.launcher import address, buses, modules, places, ports, report
 from aios_cli.launcher.settings import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, ServeSettings
@@ -41,9 +41,8 @@ def run(settings: ServeSettings) -> int:
 async def serve(settings: ServeSettings) -> int:
     """Serve until SIGTERM or SIGINT. Returns 0, or the exit code of what went wrong, which it has said by then."""
     say = report.Report(settings.json)
-    logging.getLogger().addHandler(
-        logging.NullHandler()
-    )  # until the log is open, `say` has all there is to read
+    # until the log is open, `say` has all there is to read
+    logging.getLogger().addHandler(logging.NullHandler())
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -65,6 +64,16 @@ async def serve(settings: ServeSettings) -> int:
     return report.EXIT_OK
 
 
+class Door(Service, Protocol):
+    """The service that clients talk to; its ports are known once it has started."""
+
+    @property
+    def grpc_port(self) -> int: ...
+
+    @property
+    def http_port(self) -> int: ...
+
+
 class Launcher:
     """One process of AIOS: the services of a target with what they stand on."""
 
@@ -73,6 +82,7 @@ class Launcher:
         self._say = say
         self._modules = {module.name: module for module in modules.select(settings.target)}
         self._grpc = self._http = ports.Chosen(0)
+        self._door: Door | None = None
         self._bus: Endpoint | None = None
         self._late: list[str] = []
         self._fault = ""
@@ -126,7 +136,9 @@ class Launcher:
         self._file = places.read_options(settings)
         if any(module.door for module in self._modules.values()):
             self._grpc = ports.choose(settings.host, settings.grpc_port, DEFAULT_GRPC_PORT, "grpc")
-            self._http = ports.choose(settings.host, settings.http_port, DEFAULT_HTTP_PORT, "http")
+            self._http = ports.choose(
+                settings.host, settings.http_port, DEFAULT_HTTP_PORT, "http", besides=self._grpc.port
+            )
         if "connector-files" in self._modules:
             places.files_root(settings)
 
@@ -153,6 +165,8 @@ class Launcher:
         except BaseException:
             await bus.close(0)
             raise
+        if module.door:
+            self._door = cast(Door, service)
         return _Connected(service, bus, module.door)
 
     async def _open_store(self, service: str, name: str) -> Store:
@@ -183,12 +197,13 @@ class Launcher:
 
     def _announce(self, stack: AsyncExitStack) -> None:
         settings = self._settings
-        door = any(module.door for module in self._modules.values())
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        door = self._door
+        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        host = f"[{local}]" if ":" in local else local
         place = address.Address(
             pid=os.getpid(),
-            grpc=f"{host}:{self._grpc.port}" if door else "",
-            http=f"{host}:{self._http.port}" if door else "",
+            grpc=f"{host}:{door.grpc_port}" if door else "",
+            http=f"{host}:{door.http_port}" if door else "",
             nats=self._bus.url if self._bus else "",
             data_dir=str(settings.data_dir.resolve()),
             token_file=str(settings.tokens.resolve()),
