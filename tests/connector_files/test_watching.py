@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -21,6 +22,7 @@ from aios_core.hashing import content_hash
 from aios_core.minting import now_ms
 from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
+from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.store.sqlite import open_store
 from tests.bus.serving import Server, until
 
@@ -28,17 +30,21 @@ SETTLE = 0.3  # seconds
 
 
 class Intake:
-    """The orchestrator's side: what was accepted, in order."""
+    """The orchestrator's side: what was accepted, in order; the same event again is the same event."""
 
     def __init__(self) -> None:
         self.events: list[ExternalEvent] = []
+        self.duplicates = 0
         self.fail: Callable[[], None] = lambda: None
 
     async def answer(self, data: bytes, headers: Mapping[str, str]) -> bytes:
         self.fail()
         event = AcceptEventRequest.FromString(data).event
-        self.events.append(event)
-        return AcceptEventResponse(event_id=event.id).SerializeToString()
+        duplicate = any(known.id == event.id for known in self.events)
+        self.duplicates += duplicate
+        if not duplicate:
+            self.events.append(event)
+        return AcceptEventResponse(event_id=event.id, duplicate=duplicate).SerializeToString()
 
     def states(self) -> list[tuple[str, list[str]]]:
         return [(event.subject, json.loads(event.data)["files"]) for event in self.events]
@@ -47,8 +53,9 @@ class Intake:
 class Office:
     """A root with a watcher that is started and stopped like the service."""
 
-    def __init__(self, path: Path, bus: NatsBus, intake: Intake) -> None:
+    def __init__(self, path: Path, bus: NatsBus, intake: Intake, credentials: Credentials) -> None:
         self.path, self.root, self.bus, self.intake = path, path / "root", bus, intake
+        self.credentials = credentials
         self.root.mkdir()
         self.rescan, self.all = 60.0, False
 
@@ -104,7 +111,8 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         await buses["orchestrator"].answer(
             subjects.accept("main"), intake.answer, queue="orchestrator__accept"
         )
-        yield Office(tmp_path, buses["connector-files"], intake)
+        credentials = server.endpoint.credentials("connector-files")
+        yield Office(tmp_path, buses["connector-files"], intake, credentials)
 
 
 @pytest.mark.feature("A2")
@@ -322,3 +330,29 @@ async def test_links_and_pipes_in_a_month_neither_count_nor_hang(office: Office)
         os.mkfifo(office.root / "acme/2026-10/pipe.csv")
         office.put("acme/2026-10", "b.csv")
         assert await office.events(1) == [("acme/2026-10", ["b.csv"])]
+
+
+@pytest.mark.feature("B1")
+@pytest.mark.parametrize(
+    ("crash_at", "twice"), [("files.event_noted", False), ("files.event_accepted", True)]
+)
+async def test_killed_around_the_hand_over_it_is_still_one_event(
+    office: Office, crash_at: str, twice: bool
+) -> None:
+    url, password = office.credentials.url, office.credentials.password
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(Path(__file__).with_name("watching_child.py")),
+        *(str(office.path), url, password),
+        env={**os.environ, "AIOS_CRASH_AT": crash_at},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    assert await child.stdout.readline() == b"watching\n"
+    office.put("acme/2026-10", "a.csv")
+    assert await asyncio.wait_for(child.wait(), 30) == -9
+    assert len(office.intake.events) == int(twice)
+    async with office.watching():
+        assert await office.events(1) == [("acme/2026-10", ["a.csv"])]
+        await until(lambda: office.intake.duplicates == int(twice))
+        assert len(await office.quiet()) == 1

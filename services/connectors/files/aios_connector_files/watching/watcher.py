@@ -25,6 +25,7 @@ ACCEPTED: Final = point("files.event_accepted", "the event was accepted, and tha
 
 WITHOUT_INOTIFY_SECONDS: Final = 2.0  # between two looks where the system reports no changes
 STRUCTURE_SECONDS: Final = 0.1  # new folders that come together are looked at together
+COMPARED_AT_ONCE: Final = 250  # months, before others have their turn
 ACCEPT_SECONDS: Final = 10.0
 BACKOFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # before the n-th try again; then the last
 
@@ -67,7 +68,7 @@ class Watcher:
             self._without(error)
         seen = await self._look()
         unfilled = await self._first_look(seen)
-        self._compare(seen)
+        await self._compare(seen)
         self._tasks = [
             asyncio.create_task(self._watch(), name="watch folders"),
             asyncio.create_task(self._deliver(), name="hand over folder events"),
@@ -131,7 +132,7 @@ class Watcher:
     async def _watch(self) -> None:
         while True:
             if time.monotonic() >= self._look_at:
-                self._compare(await self._look())
+                await self._compare(await self._look())
             await self._settle()
             due = self._settling.next_due_ms()
             wait = min(self._look_at, due / 1000 if due is not None else self._look_at) - time.monotonic()
@@ -178,11 +179,13 @@ class Watcher:
             self._why_not = (error.strerror or str(error)).lower()
             log.warning("folders are looked at every %g s, since %s", WITHOUT_INOTIFY_SECONDS, self._why_not)
 
-    def _compare(self, seen: Seen) -> None:
-        for month, state in seen.months.items():
+    async def _compare(self, seen: Seen) -> None:
+        for number, (month, state) in enumerate(seen.months.items(), 1):
             known = self._folders.known(month)
             if known is None or known.signature != state:
                 self._settling.seen("/".join(month), state, _monotonic_ms())
+            if number % COMPARED_AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     async def _settle(self) -> None:
         for folder in self._settling.due(_monotonic_ms()):
