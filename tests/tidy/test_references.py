@@ -133,9 +133,6 @@ def test_the_lock_has_every_library_that_a_package_names() -> None:
         "drill",
         "servers",
         "proto",
-        "image",
-        "chart",
-        "cluster-test",
         "clean",
     ],
 )
