@@ -198,7 +198,8 @@ class Launcher:
     def _announce(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         door = self._door
-        local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - clients of this machine use loopback then
+        local = everywhere.get(settings.host, settings.host)
         host = f"[{local}]" if ":" in local else local
         place = address.Address(
             pid=os.getpid(),
