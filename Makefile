@@ -5,8 +5,9 @@ PYTEST  := $(PYTHON) -m pytest
 
 PACKAGES := $(sort $(dir $(wildcard libs/*/pyproject.toml services/*/pyproject.toml services/connectors/*/pyproject.toml)))
 CODE     := $(wildcard libs/*/aios_* services/*/aios_* services/connectors/*/aios_*)
-# the lock is newer than the environment: pip brings it up to date in place
+# the environment to run AIOS, and with it what working on it takes; a newer lock brings either up to date in place
 READY    := .venv/.ready
+TOOLS    := .venv/.tools
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up test lint format bench drill servers proto features lock clean
@@ -14,7 +15,7 @@ READY    := .venv/.ready
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## the environment in .venv (every other target makes it by itself)
+setup: $(TOOLS) ## the environment in .venv (the other targets make what they need of it by themselves)
 
 demo: $(READY) ## the monthly report of a sample client: watch it, approve it, undo it
 	@./aios demo
@@ -22,10 +23,10 @@ demo: $(READY) ## the monthly report of a sample client: watch it, approve it, u
 up: $(READY) ## serve on this machine until Ctrl-C
 	@./aios serve
 
-test: $(READY) ## all tests, each crash point once among them
+test: $(TOOLS) ## all tests, each crash point once among them
 	@$(PYTEST) $(ARGS)
 
-lint: $(READY) ## format, style, types, import contracts, protos
+lint: $(TOOLS) ## format, style, types, import contracts, protos
 	@$(PYTHON) -m ruff format --check --quiet . || { echo "Not formatted; 'make format' does it." >&2; exit 1; }
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy --no-error-summary $(CODE)
@@ -34,25 +35,25 @@ lint: $(READY) ## format, style, types, import contracts, protos
 	@.venv/bin/buf breaking proto --against proto/image.binpb
 	@echo "lint: clean"
 
-format: $(READY) ## write every Python file in the one format
+format: $(TOOLS) ## write every Python file in the one format
 	@$(PYTHON) -m ruff check --quiet --select I --fix . ; $(PYTHON) -m ruff format --quiet .
 
-bench: $(READY) ## steps a second, latency, CPU, bytes and fsyncs a step, beside the floor
+bench: $(TOOLS) ## steps a second, latency, CPU, bytes and fsyncs a step, beside the floor
 	@$(PYTHON) -m tests.bench $(ARGS)
 
-drill: $(READY) ## kill every service and the bus at every named instant, and count what is left
+drill: $(TOOLS) ## kill every service and the bus at every named instant, and count what is left
 	@AIOS_DRILL=all $(PYTEST) tests/drill -m drill $(ARGS)
 
-servers: $(READY) ## the real servers that tests use, and where each comes from
+servers: $(TOOLS) ## the real servers that tests use, and where each comes from
 	@$(PYTHON) -m aios_testing.servers
 
-proto: $(READY) ## generate the Python code of the contracts
+proto: $(TOOLS) ## generate the Python code of the contracts
 	@$(PYTHON) -m aios_testing.generate libs/aios-proto
 
-proto-accept: $(READY)
+proto-accept: $(TOOLS)
 	@.venv/bin/buf build proto --exclude-source-info -o proto/image.binpb
 
-features: $(READY) ## docs/features.md from the marks on the tests
+features: $(TOOLS) ## docs/features.md from the marks on the tests
 	@$(PYTHON) -m aios_testing.features docs/features.md
 
 lock: ## choose versions anew; needs uv
@@ -65,6 +66,10 @@ clean: ## remove the environment and what tools left behind; data directories st
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(READY): requirements-dev.lock $(addsuffix pyproject.toml,$(PACKAGES)) .ci/setup
-	@.ci/setup $(PACKAGES)
+$(READY): requirements.lock $(addsuffix pyproject.toml,$(PACKAGES)) .ci/setup
+	@.ci/setup requirements.lock $(PACKAGES)
+	@touch $@
+
+$(TOOLS): $(READY) requirements-dev.lock
+	@.ci/setup requirements-dev.lock
 	@touch $@

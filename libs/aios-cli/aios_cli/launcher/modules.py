@@ -31,8 +31,8 @@ class Module:
 MODULES: Final[dict[str, Module]] = {
     module.name: module
     for module in (
-        Module("memory", "aios_memory.module", stores=True),
         Module("agent-runner", "aios_agent_runner.module", stores=False),
+        Module("memory", "aios_memory.module", stores=True),
         Module("connector-files", "aios_connector_files.module", stores=True, options={"root": "files_root"}),
         Module(
             "orchestrator",

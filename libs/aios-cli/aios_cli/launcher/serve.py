@@ -1,6 +1,7 @@
 """`aios serve`: builds the services of a target on their bus and stores, tells when they are ready, stops them."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ def run(settings: ServeSettings) -> int:
     """Serve on uvloop until SIGTERM or SIGINT; returns the exit code."""
     import uvloop
 
+    gc.disable()  # until all is loaded: what is imported stays, so looking through it again and again is lost time
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 
@@ -217,6 +219,8 @@ class Launcher:
             stack.callback(address.remove, settings.data_dir)
         moved = [name for name, chosen in (("gRPC", self._grpc), ("HTTP", self._http)) if chosen.moved]
         files = settings.files if "connector-files" in self._modules else None
+        gc.freeze()
+        gc.enable()
         took = report.process_age_ms()
         _log.info("ready", extra={"target": settings.target, "took_ms": took})
         self._say.ready(place, list(self._modules), files, moved, took)

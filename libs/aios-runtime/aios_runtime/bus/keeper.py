@@ -13,6 +13,7 @@ from aios_runtime.bus import topology
 from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.session import Session, lost
 
+CANCEL_AGAIN_SECONDS: Final = 0.1
 RECONNECT_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # between attempts; then the last again
 VERIFY_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # between looks for a topology that isn't there yet
 TELL_AGAIN_SECONDS: Final = 0.5
@@ -104,9 +105,7 @@ class Keeper:
 
     async def close(self) -> None:
         """Let go of the connection for good."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(_end(task) for task in self._tasks))
         if self._session is not None:
             await self._session.close()
 
@@ -155,8 +154,7 @@ class Keeper:
             self.verified.clear()
             gone.cancel()
             if watching is not None:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                await _end(watching)
         await session.close()
         return known
 
@@ -214,3 +212,11 @@ class Keeper:
                     log.exception("what follows a reconnection failed by a defect")
             if self._news.is_set():
                 await asyncio.sleep(TELL_AGAIN_SECONDS)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task until it has ended. Once is not enough: before Python 3.12 `asyncio.wait_for`, with which nats-py
+    waits for answers, loses a cancellation that comes together with the answer."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=CANCEL_AGAIN_SECONDS)

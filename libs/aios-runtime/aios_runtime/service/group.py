@@ -1,10 +1,7 @@
-"""Start and stop of the services of one process: each when what it stands on is ready, stopped in the reverse order.
-
-All are made before the first starts, so that what making sets up (such as the bus's topology) is there for every start.
-"""
+"""Start and stop of the services of one process: each when what it stands on is ready, stopped in the reverse order."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from typing import Final
 
@@ -34,12 +31,20 @@ class Group:
         self._ready = {name: asyncio.Event() for name in after}
 
     async def start(self) -> None:
-        """Make all, start all; returns when every one is ready. If one fails, the others are stopped and its error is
+        """Make and start all; returns when every one is ready. If one fails, the others are stopped and its error is
         raised."""
+        tasks = [
+            asyncio.create_task(self._start_one(name), name=f"start {name}", context=self._variables[name])
+            for name in self._after
+        ]
         try:
-            await self._each(self._make_one)
-            await self._each(self._start_one)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                await task
         except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=STOP_SECONDS)
             await self.stop()
             raise
 
@@ -70,24 +75,8 @@ class Group:
             for name in self._after
         }
 
-    async def _each(self, step: Callable[[str], Coroutine[None, None, None]]) -> None:
-        tasks = [
-            asyncio.create_task(step(name), name=f"{step.__name__} {name}", context=self._variables[name])
-            for name in self._after
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            await task
-
-    async def _make_one(self, name: str) -> None:
-        self._services[name] = await self._make(name)
-
     async def _start_one(self, name: str) -> None:
+        self._services[name] = await self._make(name)
         for needed in self._after[name]:
             await self._ready[needed].wait()
         self._order.append(name)
