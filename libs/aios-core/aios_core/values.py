@@ -101,6 +101,18 @@ def relabeled(value: Value, label: Label) -> Value:
     return [relabeled(item, label) for item in value]
 
 
+def follow(value: "Value | None", path: Sequence[str]) -> "Value | None":
+    """The value under map keys; below a null everything is null (None: there is no value). Raises KeyError with the key
+    that isn't there."""
+    for key in path:
+        if value is None or (isinstance(value, Leaf) and value.data is None):
+            return value
+        if not isinstance(value, dict) or key not in value:
+            raise KeyError(key)
+        value = value[key]
+    return value
+
+
 def pointers(value: Value) -> Iterator[Pointer]:
     """Every pointer in the value."""
     for leaf in leaves(value):

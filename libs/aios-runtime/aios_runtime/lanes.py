@@ -17,6 +17,7 @@ from aios.error.v1.error_pb2 import Error
 from aios.task.v1.task_pb2 import (
     MODE_SIMULATE,
     STATUS_FAILED,
+    STATUS_SUCCEEDED,
     STATUS_UNKNOWN,
     Outcome,
     PerformTasks,
@@ -25,6 +26,7 @@ from aios.task.v1.task_pb2 import (
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.minting import now_ms
 from aios_runtime import crashpoints, tracecontext
+from aios_runtime.ahead import PerformNow, steps_ahead
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Delivery
 from aios_runtime.bus.replies import error_to_proto
@@ -33,7 +35,6 @@ from aios_runtime.outcomes import Reporter
 MAX_TASKS: Final = 1024  # in one message
 
 Perform = Callable[[Task], Awaitable[Outcome]]
-PerformNow = Callable[[Task], Outcome | None]
 
 log = logging.getLogger("aios.lane")
 
@@ -66,7 +67,8 @@ class LaneWorker:
     """Works on the tasks of one lane. `start` begins; the bus's `close` ends it, letting what runs finish.
 
     `perform` returns the outcome of a task; what it raises is reported for it. `perform_now` is tried first, in the
-    loop's own turn, for what takes microseconds; None means: use `perform`. At most `slots` tasks are worked on at
+    loop's own turn, for what takes microseconds; None means: use `perform`. What a task names as the steps after it is
+    done with it as long as `perform_now` does it. At most `slots` tasks are worked on at
     once. `batch` is how many messages are taken at once.
 
     `timeout_is_unknown`: a task that would change the world and runs out of time may have changed it, so that it is
@@ -155,11 +157,19 @@ class LaneWorker:
             outcome = self._at_once(task)
             if outcome is not None:
                 self._finish(parcel, task, outcome)
+                if task.ahead and outcome.status == STATUS_SUCCEEDED:
+                    self._go_on(parcel, task, outcome)
                 continue
             self._running += 1
             work = asyncio.create_task(self._work(parcel, task), name=f"{self._lane} task")
             parcel.running.add(work)
             work.add_done_callback(parcel.running.discard)
+
+    def _go_on(self, parcel: _Parcel, first: Task, outcome: Outcome) -> None:
+        """The steps that follow without asking; the delivery is not acknowledged before all are reported."""
+        for task, done in steps_ahead(first, outcome, self._at_once):
+            parcel.left += 1
+            self._finish(parcel, task, done)
 
     def _at_once(self, task: Task) -> Outcome | None:
         if self._perform_now is None or (task.deadline_ms and now_ms() >= task.deadline_ms):

@@ -4,7 +4,7 @@ import difflib
 import graphlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
@@ -112,6 +112,8 @@ class Workflow:
     concurrency: Mapped | None = None
     approved_by: Mapping[str, str] = field(default_factory=dict)
     """The gate that approves a step, by the step's name."""
+    before: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """All steps that have ended when a step starts, by the step's name."""
 
     def check_input(self, value: Value) -> Value:
         """The run's input, checked against the schema, defaults filled in. Raises INVALID_ARGUMENT naming the field."""
@@ -169,8 +171,7 @@ def compile_workflow(document: Document) -> Workflow:
         concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
         approved_by={name: gate.name for gate in steps.values() if gate.gate for name in gate.gate.approves},
     )
-    _check_graph(document, workflow)
-    return workflow
+    return replace(workflow, before=_check_graph(document, workflow))
 
 
 def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
@@ -318,7 +319,8 @@ class _Compiler:
         return self.document.error("BAD_RESOURCE", f"{self.path}.{name}", message)
 
 
-def _check_graph(document: Document, workflow: Workflow) -> None:
+def _check_graph(document: Document, workflow: Workflow) -> dict[str, frozenset[str]]:
+    """Returns the ancestors of each step."""
     for at, step in enumerate(workflow.steps.values()):
         for need in step.needs:
             if need not in workflow.steps:
@@ -339,6 +341,7 @@ def _check_graph(document: Document, workflow: Workflow) -> None:
     for name in _steps_read(references(workflow.outputs)):
         if name not in workflow.steps:
             raise _no_step(document, "spec.outputs", name, workflow.steps)
+    return {name: frozenset(ancestors) for name, ancestors in before.items()}
 
 
 def _check_references(

@@ -14,7 +14,7 @@ from typing import Any, Final
 from aios_core.errors import TerminalError
 from aios_core.json_values import from_json, to_json
 from aios_core.labels import RESOURCE, Label, meet
-from aios_core.values import Leaf, Plain, Value, label_of, labeled, plain
+from aios_core.values import Leaf, Plain, Value, follow, label_of, labeled, plain
 from aios_orchestrator import cel_engine
 
 MAX_EXPRESSION_CHARS: Final = 2000
@@ -50,16 +50,12 @@ class Path:
     text: str
 
     def evaluate(self, look: Lookup) -> Value:
-        value = look(self.root)
-        for part in self.parts:
-            if value is None or (isinstance(value, Leaf) and value.data is None):
-                return Leaf(None, RESOURCE if value is None else value.label)
-            if isinstance(value, dict) and part in value:
-                value = value[part]
-            else:
-                raise TerminalError(
-                    "EXPRESSION_FAILED", f"${{{self.text}}} has no field {part!r}.", expression=self.text
-                )
+        try:
+            value = follow(look(self.root), self.parts)
+        except KeyError as missing:
+            raise TerminalError(
+                "EXPRESSION_FAILED", f"${{{self.text}}} has no field {missing}.", expression=self.text
+            ) from None
         return Leaf(None, RESOURCE) if value is None else value
 
 

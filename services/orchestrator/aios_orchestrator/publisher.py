@@ -9,7 +9,9 @@ from aios.bus.v1.bus_pb2 import EventsFiled
 from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
 from aios.task.v1.task_pb2 import PerformTasks, Task
 from aios_core.errors import RetryableError
+from aios_orchestrator.ahead import Planner
 from aios_orchestrator.codec import task_of
+from aios_orchestrator.core.draft import look
 from aios_orchestrator.definition import Workflow
 from aios_orchestrator.delivery import Delivery
 from aios_orchestrator.model import OPEN_STEP, Run
@@ -35,6 +37,7 @@ class Publisher:
         self._bus = bus
         self._workspace = workspace
         self._now_ms = now_ms
+        self._planner = Planner()
         self.delivery = Delivery()
 
     async def publish(self, changed: Sequence[Changed], filed: Sequence[tuple[int, int, bytes]]) -> None:
@@ -53,6 +56,8 @@ class Publisher:
                     if lane is not None:
                         lanes.setdefault(lane, [])
             for name in steps:
+                if run.steps[name].state not in OPEN_STEP:
+                    continue  # done ahead
                 lanes.setdefault(workflow.steps[name].lane, []).append(self._task(run, workflow, name))
         messages: list[Message] = []
         for lane, tasks in lanes.items():
@@ -64,7 +69,13 @@ class Publisher:
         approval = run.approvals.get(run.steps[gate].approval_id) if gate else None
         if approval is not None and approval.state != ApprovalState.APPROVAL_STATE_APPROVED:
             approval = None
-        return task_of(run, workflow, name, approval, step_trace(run, name))
+        task = task_of(run, workflow, name, approval, step_trace(run, name))
+        if workflow.steps[name].kind == "agent" and not run.undo_queue:
+            task.ahead.extend(self._planner.ahead(workflow, name, lambda root: look(run, root)))
+            if run.traceparent:
+                for after in task.ahead:
+                    after.traceparent = step_trace(run, after.step)
+        return task
 
     def _lane_messages(self, lane: str, tasks: Iterable[Task]) -> list[Message]:
         by_priority: dict[int, list[Task]] = {}

@@ -48,23 +48,28 @@ class Draft:
         self.events.append(stored)
 
     def look(self, root: str) -> Value | None:
-        """What an expression sees under a root; a step that was skipped, or failed, is None."""
-        if root == "inputs":
-            return self._decoded("", self.run.input)
-        if root == "run":
-            run = self.run
-            return labeled({"id": run.run_id, "workflow": run.workflow, "trigger": run.trigger}, RESOURCE)
-        if root.startswith("steps."):
-            step = self.run.steps[root.removeprefix("steps.")]
-            done = step.state in DONE_STEP or step.state in _AFTER_DONE
-            return self._decoded(step.name, step.output) if done and step.output else None
-        return None
+        """What an expression sees under a root."""
+        return look(self.run, root)
 
-    def _decoded(self, key: str, data: bytes) -> Value:
-        value = self.run.decoded.get(key)
-        if value is None:
-            value = self.run.decoded[key] = decode_trusted(data)
-        return value
+
+def look(run: Run, root: str) -> Value | None:
+    """What an expression sees of a run under a root; a step that was skipped, or failed, is None."""
+    if root == "inputs":
+        return _decoded(run, "", run.input)
+    if root == "run":
+        return labeled({"id": run.run_id, "workflow": run.workflow, "trigger": run.trigger}, RESOURCE)
+    if root.startswith("steps."):
+        step = run.steps[root.removeprefix("steps.")]
+        done = step.state in DONE_STEP or step.state in _AFTER_DONE
+        return _decoded(run, step.name, step.output) if done and step.output else None
+    return None
+
+
+def _decoded(run: Run, key: str, data: bytes) -> Value:
+    value = run.decoded.get(key)
+    if value is None:
+        value = run.decoded[key] = decode_trusted(data)
+    return value
 
 
 _AFTER_DONE = frozenset(

@@ -8,6 +8,7 @@ from aios.run.v1.state_pb2 import StepState
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.encoding import decode
 from aios_core.errors import TerminalError
+from aios_core.hashing import sha256
 from aios_core.ids import effect_key
 from aios_orchestrator.core.advance import fail, schedule, unknown_approval
 from aios_orchestrator.core.draft import Draft
@@ -33,8 +34,13 @@ def settle(draft: Draft, outcome: Outcome) -> None:
 
 
 def _awaited(draft: Draft, state: StepRun, outcome: Outcome) -> bool:
-    """A success or an UNKNOWN of any dispatch of this attempt group counts; a failure only of the latest dispatch."""
+    """A success or an UNKNOWN of any dispatch of this attempt group counts; a failure only of the latest dispatch.
+
+    What a worker did ahead counts if it did it on the very input that is decided here.
+    """
     if outcome.task_id != effect_key(draft.run.run_id, state.name, 0, state.attempt_group):
+        return False
+    if outcome.ahead_sha256 and outcome.ahead_sha256 != sha256(state.input):
         return False
     if state.state == S.STEP_STATE_DISPATCHED:
         return outcome.status != Status.STATUS_FAILED or outcome.dispatch == state.dispatch

@@ -114,6 +114,7 @@ class Task(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     PARTITION_FIELD_NUMBER: builtins.int
     TIMEOUT_MS_FIELD_NUMBER: builtins.int
+    AHEAD_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     task_id: builtins.str
@@ -146,6 +147,12 @@ class Task(google.protobuf.message.Message):
     def approval(self) -> Global___ApprovalBinding:
         """What a person approved for exactly this task, if a gate precedes it."""
 
+    @property
+    def ahead(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Ahead]:
+        """Steps that follow in this order whatever this one gives. A worker that does such work in no time goes on with them
+        and reports their outcomes together; nobody has to.
+        """
+
     def __init__(
         self,
         *,
@@ -167,13 +174,75 @@ class Task(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         partition: builtins.int = ...,
         timeout_ms: builtins.int = ...,
+        ahead: collections.abc.Iterable[Global___Ahead] | None = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "attempt", b"attempt", "deadline_ms", b"deadline_ms", "dispatch", b"dispatch", "hold_micros", b"hold_micros", "input", b"input", "mode", b"mode", "partition", b"partition", "priority", b"priority", "run_id", b"run_id", "step", b"step", "target", b"target", "target_version", b"target_version", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "undo_token", b"undo_token", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead", b"ahead", "approval", b"approval", "attempt", b"attempt", "deadline_ms", b"deadline_ms", "dispatch", b"dispatch", "hold_micros", b"hold_micros", "input", b"input", "mode", b"mode", "partition", b"partition", "priority", b"priority", "run_id", b"run_id", "step", b"step", "target", b"target", "target_version", b"target_version", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "undo_token", b"undo_token", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Task: typing_extensions.TypeAlias = Task
+
+@typing.final
+class Ahead(google.protobuf.message.Message):
+    """A step after a task, on the same lane. Its input is complete but for what the steps before it give."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    HOLES_FIELD_NUMBER: builtins.int
+    TRACEPARENT_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    target: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value; null where a hole is."""
+    traceparent: builtins.str
+    @property
+    def holes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Hole]: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        target: builtins.str = ...,
+        input: builtins.bytes = ...,
+        holes: collections.abc.Iterable[Global___Hole] | None = ...,
+        traceparent: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["holes", b"holes", "input", b"input", "step", b"step", "target", b"target", "traceparent", b"traceparent"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Ahead: typing_extensions.TypeAlias = Ahead
+
+@typing.final
+class Hole(google.protobuf.message.Message):
+    """A place in an input that an output fills."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """The step whose output fills it, and map keys from the root of that output to what goes there."""
+    @property
+    def at(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Map keys and list indexes from the root of the input to the place; none: the whole input."""
+
+    @property
+    def path(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        at: collections.abc.Iterable[builtins.str] | None = ...,
+        step: builtins.str = ...,
+        path: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["at", b"at", "path", b"path", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Hole: typing_extensions.TypeAlias = Hole
 
 @typing.final
 class ApprovalBinding(google.protobuf.message.Message):
@@ -246,6 +315,7 @@ class Outcome(google.protobuf.message.Message):
     WORKER_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
+    AHEAD_SHA256_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     task_id: builtins.str
     dispatch: builtins.int
@@ -262,6 +332,10 @@ class Outcome(google.protobuf.message.Message):
     worker: builtins.str
     traceparent: builtins.str
     mode: Global___Mode.ValueType
+    ahead_sha256: builtins.bytes
+    """Set on the outcome of a step that was done ahead: the SHA-256 of the input that the worker made for it. The outcome
+    counts only if the orchestrator makes the same one.
+    """
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     @property
@@ -288,10 +362,11 @@ class Outcome(google.protobuf.message.Message):
         worker: builtins.str = ...,
         traceparent: builtins.str = ...,
         mode: Global___Mode.ValueType = ...,
+        ahead_sha256: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "usage", b"usage"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "error", b"error", "mode", b"mode", "output", b"output", "run_id", b"run_id", "status", b"status", "step", b"step", "summary", b"summary", "task_id", b"task_id", "traceparent", b"traceparent", "undo_token", b"undo_token", "usage", b"usage", "worker", b"worker"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead_sha256", b"ahead_sha256", "changes", b"changes", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "error", b"error", "mode", b"mode", "output", b"output", "run_id", b"run_id", "status", b"status", "step", b"step", "summary", b"summary", "task_id", b"task_id", "traceparent", b"traceparent", "undo_token", b"undo_token", "usage", b"usage", "worker", b"worker"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Outcome: typing_extensions.TypeAlias = Outcome
