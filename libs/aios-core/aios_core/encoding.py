@@ -8,6 +8,7 @@ first use, a decimal has no exponent and no superfluous zero, a default is left 
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 from aios_core.errors import TerminalError
@@ -19,6 +20,8 @@ _VALUE_ROOT, _VALUE_LABELS = 1, 2
 _NULL, _BOOL, _INT, _DECIMAL, _TEXT, _BLOB, _TIME, _LIST, _MAP, _POINTER, _LABEL = range(1, 12)
 _LABEL_ORIGINS, _LABEL_TRUST, _LABEL_RESTRICTED, _LABEL_READERS = 1, 2, 3, 4
 _MAX_DECIMAL_CHARS: Final = 400
+LABELS_REMEMBERED: Final = 4096  # labels whose encoding is kept: few stand for nearly all values
+_BYTE: Final = tuple(bytes((number,)) for number in range(128))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -26,17 +29,15 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def encode(value: Value) -> bytes:
     """The canonical bytes. Raises TOO_LARGE past `MAX_VALUE_BYTES` or `MAX_NODES`, TOO_DEEP past `MAX_DEPTH`."""
     writer = _Writer()
-    root = writer.node(value, 0)
-    out = bytearray()
-    _put_bytes(out, _VALUE_ROOT, root)
-    for label in writer.labels:
-        _put_bytes(out, _VALUE_LABELS, _encode_label(label))
+    parts = [_bytes(_VALUE_ROOT, writer.node(value, 0))]
+    parts += [_bytes(_VALUE_LABELS, _encode_label(label)) for label in writer.labels]
+    out = b"".join(parts)
     if len(out) > MAX_VALUE_BYTES:
         raise TerminalError(
             "TOO_LARGE",
             f"The value takes {len(out)} bytes; at most {MAX_VALUE_BYTES} cross steps. Store it as an artifact.",
         )
-    return bytes(out)
+    return out
 
 
 def decode(data: bytes) -> Value:
@@ -68,6 +69,8 @@ def decode_trusted(data: bytes) -> Value:
 
 
 class _Writer:
+    __slots__ = ("labels", "nodes")
+
     def __init__(self) -> None:
         self.labels: dict[Label, int] = {}
         self.nodes = 0
@@ -80,60 +83,46 @@ class _Writer:
             )
         if depth > MAX_DEPTH:
             raise TerminalError("TOO_DEEP", f"The value is nested deeper than {MAX_DEPTH} levels.")
-        out = bytearray()
         if isinstance(value, Leaf):
-            _put_scalar(out, value.data)
             index = self.labels.setdefault(value.label, len(self.labels))
-            if index:
-                _put_int(out, _LABEL, index)
-        elif isinstance(value, dict):
-            if not value:
-                raise TerminalError(
-                    "INVALID_ARGUMENT", "An empty map must be a leaf, so that it has a label."
-                )
-            entries = bytearray()
-            for key in sorted(value, key=str.encode):
-                entry = bytearray()
-                if key:
-                    _put_bytes(entry, 1, key.encode())
-                _put_bytes(entry, 2, self.node(value[key], depth + 1))
-                _put_bytes(entries, 1, entry)
-            _put_bytes(out, _MAP, entries)
-        else:
-            if not value:
-                raise TerminalError(
-                    "INVALID_ARGUMENT", "An empty list must be a leaf, so that it has a label."
-                )
-            items = bytearray()
-            for item in value:
-                _put_bytes(items, 1, self.node(item, depth + 1))
-            _put_bytes(out, _LIST, items)
-        return bytes(out)
+            scalar = _scalar(value.data)
+            return scalar + _int(_LABEL, index) if index else scalar
+        if not value:
+            kind = "map" if isinstance(value, dict) else "list"
+            raise TerminalError(
+                "INVALID_ARGUMENT", f"An empty {kind} must be a leaf, so that it has a label."
+            )
+        if isinstance(value, dict):
+            entries = []
+            for key in sorted(value, key=str.encode) if len(value) > 1 else value:
+                item = _bytes(2, self.node(value[key], depth + 1))
+                entries.append(_bytes(1, _bytes(1, key.encode()) + item if key else item))
+            return _bytes(_MAP, b"".join(entries))
+        return _bytes(_LIST, b"".join([_bytes(1, self.node(item, depth + 1)) for item in value]))
 
 
-def _put_scalar(out: bytearray, data: Plain) -> None:
+def _scalar(data: Plain) -> bytes:
+    if isinstance(data, str):
+        return _bytes(_TEXT, data.encode())
     if data is None:
-        _put_int(out, _NULL, 1)
-    elif isinstance(data, bool):
-        _put_int(out, _BOOL, int(data))
-    elif isinstance(data, int):
-        _put_int(out, _INT, _zigzag(data))
-    elif isinstance(data, str):
-        _put_bytes(out, _TEXT, data.encode())
-    elif isinstance(data, Decimal):
-        _put_bytes(out, _DECIMAL, decimal_text(data).encode())
-    elif isinstance(data, bytes):
-        _put_bytes(out, _BLOB, data)
-    elif isinstance(data, datetime):
-        _put_int(out, _TIME, _zigzag((data - _EPOCH) // _MICROSECOND))
-    elif isinstance(data, Pointer):
-        _put_bytes(out, _POINTER, _encode_pointer(data))
-    elif data == {}:
-        _put_bytes(out, _MAP, b"")
-    elif data == []:
-        _put_bytes(out, _LIST, b"")
-    else:
-        raise TerminalError("INVALID_ARGUMENT", f"A leaf can't hold a {type(data).__name__}.")
+        return _int(_NULL, 1)
+    if isinstance(data, bool):
+        return _int(_BOOL, int(data))
+    if isinstance(data, int):
+        return _int(_INT, _zigzag(data))
+    if isinstance(data, Decimal):
+        return _bytes(_DECIMAL, decimal_text(data).encode())
+    if isinstance(data, bytes):
+        return _bytes(_BLOB, data)
+    if isinstance(data, datetime):
+        return _int(_TIME, _zigzag((data - _EPOCH) // _MICROSECOND))
+    if isinstance(data, Pointer):
+        return _bytes(_POINTER, _encode_pointer(data))
+    if data == {}:
+        return _bytes(_MAP, b"")
+    if data == []:
+        return _bytes(_LIST, b"")
+    raise TerminalError("INVALID_ARGUMENT", f"A leaf can't hold a {type(data).__name__}.")
 
 
 def decimal_text(number: Decimal) -> str:
@@ -147,49 +136,46 @@ def decimal_text(number: Decimal) -> str:
 
 
 def _encode_pointer(pointer: Pointer) -> bytes:
-    out = bytearray()
-    _put_bytes(out, 1, bytes.fromhex(pointer.sha256))
+    parts = [_bytes(1, bytes.fromhex(pointer.sha256))]
     if pointer.size:
-        _put_int(out, 2, pointer.size)
+        parts.append(_int(2, pointer.size))
     if pointer.media_type:
-        _put_bytes(out, 3, pointer.media_type.encode())
+        parts.append(_bytes(3, pointer.media_type.encode()))
     if pointer.name:
-        _put_bytes(out, 4, pointer.name.encode())
-    return bytes(out)
+        parts.append(_bytes(4, pointer.name.encode()))
+    return b"".join(parts)
 
 
+@lru_cache(LABELS_REMEMBERED)
 def _encode_label(label: Label) -> bytes:
-    out = bytearray()
-    for origin in label.origins:
-        _put_bytes(out, _LABEL_ORIGINS, origin.encode())
-    _put_int(out, _LABEL_TRUST, int(label.trust))
+    parts = [_bytes(_LABEL_ORIGINS, origin.encode()) for origin in label.origins]
+    parts.append(_int(_LABEL_TRUST, int(label.trust)))
     if label.readers is not None:
-        _put_int(out, _LABEL_RESTRICTED, 1)
-        for reader in label.readers:
-            _put_bytes(out, _LABEL_READERS, reader.encode())
-    return bytes(out)
+        parts.append(_int(_LABEL_RESTRICTED, 1))
+        parts += [_bytes(_LABEL_READERS, reader.encode()) for reader in label.readers]
+    return b"".join(parts)
 
 
 def _zigzag(number: int) -> int:
     return (number << 1) ^ (number >> 63)
 
 
-def _put_varint(out: bytearray, number: int) -> None:
+def _int(field: int, number: int) -> bytes:
+    return _BYTE[field << 3] + (_BYTE[number] if number < 0x80 else _long(number))
+
+
+def _bytes(field: int, data: bytes) -> bytes:
+    size = len(data)
+    return _BYTE[field << 3 | 2] + (_BYTE[size] if size < 0x80 else _long(size)) + data
+
+
+def _long(number: int) -> bytes:
+    out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
-
-
-def _put_int(out: bytearray, field: int, number: int) -> None:
-    _put_varint(out, field << 3)
-    _put_varint(out, number)
-
-
-def _put_bytes(out: bytearray, field: int, data: bytes | bytearray) -> None:
-    _put_varint(out, field << 3 | 2)
-    _put_varint(out, len(data))
-    out += data
+    return bytes(out)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -205,6 +191,17 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a number is longer than 64 bits")
 
 
+def _size(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """(where the bytes of a field begin, where they end), from the place of their length."""
+    size = data[at]
+    at += 1
+    if size >= 0x80:
+        size, at = _varint(data, at - 1)
+    if at + size > end:
+        raise ValueError("a field is cut off")
+    return at, at + size
+
+
 def _fields(data: bytes) -> list[tuple[int, int, bytes]]:
     """(field number, integer, bytes) of each field; only the two wire types that the encoding uses."""
     at, fields = 0, []
@@ -214,44 +211,62 @@ def _fields(data: bytes) -> list[tuple[int, int, bytes]]:
             number, at = _varint(data, at)
             fields.append((tag >> 3, number, b""))
         elif tag & 7 == 2:
-            size, at = _varint(data, at)
-            if at + size > len(data):
-                raise ValueError("a field is cut off")
-            fields.append((tag >> 3, 0, data[at : at + size]))
-            at += size
+            at, end = _size(data, at, len(data))
+            fields.append((tag >> 3, 0, data[at:end]))
+            at = end
         else:
             raise ValueError("a wire type that values don't use")
     return fields
 
 
 def _decode(data: bytes) -> Value:
-    root, labels = None, []
-    for field, _, body in _fields(data):
-        if field == _VALUE_ROOT:
-            root = body
-        elif field == _VALUE_LABELS:
-            labels.append(_decode_label(body))
+    root, labels, at = None, [], 0
+    while at < len(data):
+        tag = data[at]
+        start, at = _size(data, at + 1, len(data))
+        if tag == _VALUE_LABELS << 3 | 2:
+            labels.append(_decode_label(data[start:at]))
+        elif tag == _VALUE_ROOT << 3 | 2:
+            root = (start, at)
         else:
-            raise ValueError(f"unknown field {field}")
+            raise ValueError(f"unknown field {tag >> 3}")
     if root is None:
         raise ValueError("there is no root")
-    return _decode_node(root, labels, 0)
+    return _decode_node(data, *root, labels, 0)
 
 
-def _decode_node(data: bytes, labels: list[Label], depth: int) -> Value:
+def _decode_node(data: bytes, at: int, end: int, labels: list[Label], depth: int) -> Value:
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-    fields = _fields(data)
-    kind, number, body = fields[0]
-    if kind == _MAP and body:
-        entries: dict[str, Value] = {}
-        for _, _, entry in _fields(body):
-            *key, (_, _, item) = _fields(entry)
-            entries[key[0][2].decode() if key else ""] = _decode_node(item, labels, depth + 1)
-        return entries
-    if kind == _LIST and body:
-        return [_decode_node(item, labels, depth + 1) for _, _, item in _fields(body)]
-    return Leaf(_decode_scalar(kind, number, body), labels[fields[1][1] if len(fields) > 1 else 0])
+    tag = data[at]
+    kind, number, start = tag >> 3, 0, at
+    if tag & 7 == 0:
+        number, at = _varint(data, at + 1)
+    else:
+        start, at = _size(data, at + 1, end)
+        if kind == _MAP and start < at:
+            return _decode_map(data, start, at, labels, depth)
+        if kind == _LIST and start < at:
+            items: list[Value] = []
+            while start < at:
+                begin, start = _size(data, start + 1, at)
+                items.append(_decode_node(data, begin, start, labels, depth + 1))
+            return items
+    index = _varint(data, at + 1)[0] if at < end else 0
+    return Leaf(_decode_scalar(kind, number, data[start:at]), labels[index])
+
+
+def _decode_map(data: bytes, at: int, end: int, labels: list[Label], depth: int) -> Value:
+    entries: dict[str, Value] = {}
+    while at < end:
+        start, at = _size(data, at + 1, end)
+        key = ""
+        if data[start] == 1 << 3 | 2:
+            begin, start = _size(data, start + 1, at)
+            key = data[begin:start].decode()
+        begin, stop = _size(data, start + 1, at)
+        entries[key] = _decode_node(data, begin, stop, labels, depth + 1)
+    return entries
 
 
 def _decode_scalar(kind: int, number: int, body: bytes) -> Plain:
@@ -296,6 +311,7 @@ def _decode_pointer(data: bytes) -> Pointer:
     return Pointer(sha256, size, media_type, name)
 
 
+@lru_cache(LABELS_REMEMBERED)
 def _decode_label(data: bytes) -> Label:
     origins: list[str] = []
     readers: list[str] = []
