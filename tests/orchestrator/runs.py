@@ -51,7 +51,7 @@ class Driver:
 
     def outcome(self, step: str, **fields: Any) -> Outcome:
         """An outcome of the step's present task; it succeeds with the step's input unless `fields` say otherwise."""
-        state = self.run.steps[step]
+        state = self.run.at(step)
         undoing = bool(self.run.undo_queue)
         outcome = Outcome(
             run_id=self.run.run_id,

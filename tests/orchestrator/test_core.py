@@ -56,12 +56,12 @@ def test_an_outcome_that_comes_again_changes_nothing() -> None:
 def test_a_transient_failure_is_tried_again_later_and_a_permanent_one_ends_the_run() -> None:
     run = Driver(TWO)
     run.fail("a", retryable=True)
-    step = run.run.steps["a"]
+    step = run.run.at("a")
     assert step.state == S.STEP_STATE_WAITING and step.due > run.now
     assert run.give(Tick()).dispatched == ()
     run.now = step.due
     assert run.give(Tick()).dispatched == ("a",)
-    assert run.run.steps["a"].attempt == 2
+    assert run.run.at("a").attempt == 2
     run.fail("a")
     assert run.run.state == R.RUN_STATE_FAILED and run.run.error.code == "ACTION_FAILED"
 
@@ -94,7 +94,7 @@ def test_a_gate_approves_exactly_what_it_shows() -> None:
     assert [item.step for item in approval.proposed] == ["one", "two"]
     assert approval.title == "Write 1" and approval.why == "because" and approval.risk == "little"
     assert run.decide(A.APPROVAL_STATE_APPROVED).dispatched == ("one",)
-    assert run.run.steps["one"].input == approval.proposed[0].arguments
+    assert run.run.at("one").input == approval.proposed[0].arguments
 
 
 @pytest.mark.feature("I4")
@@ -111,7 +111,7 @@ def test_an_approval_of_anything_else_is_refused(fields: dict[str, object], code
     run.settle("read")
     refused = run.decide(A.APPROVAL_STATE_APPROVED, **fields)
     assert refused.refusal is not None and refused.refusal.code == code
-    assert refused.dispatched == () and run.run.steps["ok"].state == S.STEP_STATE_GATED
+    assert refused.dispatched == () and run.run.at("ok").state == S.STEP_STATE_GATED
 
 
 @pytest.mark.feature("I4")
@@ -139,7 +139,7 @@ def test_a_rejection_ends_the_run_without_a_change() -> None:
     run.settle("read")
     run.decide(A.APPROVAL_STATE_REJECTED, note="not yet")
     assert run.run.state == R.RUN_STATE_CANCELLED
-    assert run.run.steps["one"].state == S.STEP_STATE_CANCELLED
+    assert run.run.at("one").state == S.STEP_STATE_CANCELLED
 
 
 @pytest.mark.feature("D6")
@@ -167,8 +167,8 @@ def test_what_a_person_changed_since_is_left_and_the_rest_is_undone() -> None:
     run.settle("two", status=Status.STATUS_CONFLICT)
     run.settle("one")
     assert run.run.state == R.RUN_STATE_UNDO_INCOMPLETE
-    assert run.run.steps["two"].state == S.STEP_STATE_UNDO_CONFLICT
-    assert run.run.steps["one"].state == S.STEP_STATE_UNDONE
+    assert run.run.at("two").state == S.STEP_STATE_UNDO_CONFLICT
+    assert run.run.at("one").state == S.STEP_STATE_UNDONE
 
 
 def test_a_run_that_is_under_way_is_not_undone() -> None:
@@ -194,9 +194,9 @@ def test_only_a_person_starts_a_new_attempt_of_what_may_have_happened() -> None:
     run.decide(A.APPROVAL_STATE_APPROVED)
     run.unknown("one")
     run.give(Tick())
-    assert run.run.steps["one"].state == S.STEP_STATE_UNKNOWN
+    assert run.run.at("one").state == S.STEP_STATE_UNKNOWN
     assert run.decide(A.APPROVAL_STATE_ANSWERED, {"happened": False}).dispatched == ("one",)
-    assert run.run.steps["one"].attempt_group == 2
+    assert run.run.at("one").attempt_group == 2
 
 
 def test_cancel_waits_for_what_is_under_way_and_never_undoes() -> None:
@@ -207,7 +207,7 @@ def test_cancel_waits_for_what_is_under_way_and_never_undoes() -> None:
     assert run.run.state == R.RUN_STATE_CANCELLING
     run.settle("one")
     assert run.run.state == R.RUN_STATE_CANCELLED
-    assert run.run.steps["one"].state == S.STEP_STATE_SUCCEEDED
+    assert run.run.at("one").state == S.STEP_STATE_SUCCEEDED
     assert run.give(Undo("")).undoing == ("one",)
 
 
@@ -257,7 +257,7 @@ def test_parallel_steps_start_together_and_a_branch_chooses() -> None:
     assert run.last.dispatched == ("a", "b")
     run.settle("a")
     run.settle("b")
-    assert run.run.steps["d"].state == S.STEP_STATE_SKIPPED
+    assert run.run.at("d").state == S.STEP_STATE_SKIPPED
     assert run.run.next_due() == run.now + 5_000
     run.now += 5_000
     run.give(Tick())
@@ -298,11 +298,11 @@ def test_labels_go_with_the_data_and_through_conditions() -> None:
         )
     )
     run.settle("read", output=encode(labeled({"path": "x"}, outside("connector:files"))))
-    mix = decode(run.run.steps["mix"].output)
+    mix = decode(run.run.at("mix").output)
     assert isinstance(mix, dict)
     assert label_of(mix["path"]).trust == Trust.UNTRUSTED and label_of(mix["own"]) == OWNER
     assert label_of(mix["both"]).trust == Trust.UNTRUSTED
-    assert label_of(decode(run.run.steps["chosen"].output)).trust == Trust.UNTRUSTED
+    assert label_of(decode(run.run.at("chosen").output)).trust == Trust.UNTRUSTED
 
 
 @pytest.mark.feature("D4")

@@ -18,7 +18,7 @@ WRITES = """
 
 def stored(run: Run, before: Run | None, records: dict[str, bytes]) -> Run:
     """The run as another process reads it after this change."""
-    for name, data in records_of(run, before).items():
+    for name, data in records_of(run, before, run.own).items():
         assert data is not None
         records[name] = data
     return run_of(head_of(run), records)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aios_agent_runner.sandbox.model import MIB, Limits
 from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
+from aios_core.labels import Label, Trust
 from aios_runtime.schemas import Schema
 
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
@@ -73,6 +74,7 @@ class Agent:
 
     def __init__(self, name: str, version: str, spec: Spec) -> None:
         self.name, self.version, self.spec = name, version, spec
+        self.label = Label((f"agent:{name}",), Trust.OWNER)  # of what it adds to what it was told
         self._input, self._output = Schema(spec.input), Schema(spec.output)
 
     def check_input(self, data: Any) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aios.memory.v1.memory_pb2 import GetCachedRequest, GetCachedResponse, PutCachedRequest
-from aios.task.v1.task_pb2 import Outcome, Status, Task, Usage
+from aios.task.v1.task_pb2 import STATUS_SUCCEEDED, Outcome, Task, Usage
 from aios_agent_runner.contract import Agent
 from aios_agent_runner.materialize import media_type_of, output_of, request_of
 from aios_agent_runner.models.port import ModelPort, ModelReply, ModelRequest
 from aios_agent_runner.models.template import TemplateModel, render
 from aios_agent_runner.sandbox.model import SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
-from aios_core.encoding import decode, encode
+from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.json_values import dumps, from_json, loads, to_json
@@ -56,12 +56,12 @@ class Runner:
         agent = self._agents.get(task.target)
         if agent is None or agent.spec.runtime != "trusted":
             return None
-        value = decode(task.input)
+        value = decode_trusted(task.input)
         request = to_json(plain(value))
         agent.check_input(request)
         response = self._trusted[agent.spec.entry](request)
         agent.check_output(response)
-        return _succeeded(task, encode(_labeled(agent, value, response)))
+        return _succeeded(encode(_labeled(agent, value, response)))
 
     async def perform(self, task: Task) -> Outcome:
         """One task to its outcome. Raises what made it fail."""
@@ -82,7 +82,7 @@ class Runner:
             return await self._drafted(task, agent)
 
     async def _sandboxed(self, task: Task, agent: Agent) -> Outcome:
-        value = decode(task.input)
+        value = decode_trusted(task.input)
         request, wanted = request_of(plain(value))
         agent.check_input(request)
         files = {name: await self._artifacts.get(pointer) for name, pointer in wanted.items()}
@@ -102,7 +102,7 @@ class Runner:
                 with path.open("rb") as file:
                     made[name] = await self._artifacts.put(file, media_type_of(name), name)
             output = output_of(to_json(response), made)
-            outcome = _succeeded(task, encode(_labeled(agent, value, output)))
+            outcome = _succeeded(encode(_labeled(agent, value, output)))
             outcome.usage.CopyFrom(
                 Usage(
                     cpu_us=int(result.usage.cpu_seconds * 1e6),
@@ -116,7 +116,7 @@ class Runner:
     async def _drafted(self, task: Task, agent: Agent) -> Outcome:
         assert agent.spec.model is not None
         started = time.monotonic()
-        value = decode(task.input)
+        value = decode_trusted(task.input)
         data = to_json(plain(value))
         agent.check_input(data)
         request = ModelRequest(
@@ -137,7 +137,7 @@ class Runner:
         reply, cached, note = await self._answer(task, agent, request)
         output = {"text": reply.text, "model": reply.model}
         agent.check_output(output)
-        outcome = _succeeded(task, encode(_labeled(agent, value, output)))
+        outcome = _succeeded(encode(_labeled(agent, value, output)))
         outcome.cost_micros = 0 if cached else reply.cost
         outcome.usage.CopyFrom(
             Usage(
@@ -211,23 +211,14 @@ class Runner:
         )
 
 
-def _succeeded(task: Task, output: bytes) -> Outcome:
-    return Outcome(
-        run_id=task.run_id,
-        task_id=task.task_id,
-        dispatch=task.dispatch,
-        step=task.step,
-        status=Status.STATUS_SUCCEEDED,
-        output=output,
-        worker="agent-runner",
-        traceparent=task.traceparent,
-        mode=task.mode,
-    )
+def _succeeded(output: bytes) -> Outcome:
+    """What is specific to it; the lane adds whose it is."""
+    return Outcome(status=STATUS_SUCCEEDED, output=output)
 
 
 def _labeled(agent: Agent, value: Value, output: Any) -> Value:
     """What an agent says is no more trusted than what it was told; a model's words never steer."""
-    label = meet((label_of(value), Label((f"agent:{agent.name}",), Trust.OWNER)))
+    label = meet((label_of(value), agent.label))
     if agent.spec.runtime == "model":
         label = Label(label.origins, Trust.UNTRUSTED, label.readers)
     return labeled(output if agent.spec.runtime == "sandbox" else from_json(output), label)

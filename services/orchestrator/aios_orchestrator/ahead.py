@@ -18,6 +18,7 @@ from aios_orchestrator.definition import Step, Workflow
 from aios_orchestrator.mapping import Items, Lookup, Mapped, Path, Record, references
 
 MAX_STEPS: Final = 64  # steps ahead of one task
+MAX_LOOKED: Final = 128  # steps of the document after one that are looked at
 MAX_BYTES: Final = 16 * 1024  # of their inputs together
 MAX_WORKFLOWS: Final = 256  # versions whose chains are remembered
 
@@ -65,17 +66,16 @@ def followers(workflow: Workflow) -> dict[str, tuple[Step, ...]]:
     A follower is an agent step that nothing stands before: no condition, no gate, no money, no other branch of the
     graph.
     """
-    steps = list(workflow.steps.values())
     chains = {}
-    for at, step in enumerate(steps):
+    for at, step in enumerate(workflow.ordered):
         if step.kind != "agent":
             continue
-        done = {step.name, *workflow.before[step.name]}
+        done = workflow.before[step.name] | 1 << at
         chain: list[Step] = []
-        for other in steps[at + 1 :]:
-            if _free(workflow, other) and done.issuperset(other.needs):
+        for other in workflow.ordered[at + 1 : at + 1 + MAX_LOOKED]:
+            if _free(workflow, other) and all(done >> workflow.place[need] & 1 for need in other.needs):
                 chain.append(other)
-                done.add(other.name)
+                done |= 1 << workflow.place[other.name]
                 if len(chain) == MAX_STEPS:
                     break
         if chain:

@@ -1,18 +1,20 @@
 """A run to and from its stored form: a bounded head and records: `input`, `outputs`, `step/…`, `approval/…`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from immutables import Map
 
 from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord
-from aios.task.v1.task_pb2 import ApprovalBinding, Mode, Task
+from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
 from aios_core.ids import effect_key, partition_of
 from aios_orchestrator.definition import Workflow
-from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun
 
 PRIORITY = 5
 
 
-def head_of(run: Run) -> RunHead:
-    """The bounded head."""
+def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
+    """The bounded head, with the steps that are live; or with those that `names` names, pending ones as well."""
     return RunHead(
         workspace=run.workspace,
         run_id=run.run_id,
@@ -25,7 +27,7 @@ def head_of(run: Run) -> RunHead:
         update_time_ms=run.update_time,
         sequence=run.sequence,
         last_hash=run.last_hash,
-        steps=[_step_head(step) for step in run.steps.values()],
+        steps=[_step_head(step) for step in (map(run.at, names) if names else run.lively())],
         cap_micros=run.cap,
         held_micros=run.held,
         settled_micros=run.settled,
@@ -41,6 +43,7 @@ def head_of(run: Run) -> RunHead:
         superseded_by=run.superseded_by,
         request_sha256=run.request_sha256,
         undo_group=run.undo_group,
+        failed_step=run.failed,
     )
 
 
@@ -63,16 +66,18 @@ def _step_head(step: StepRun) -> StepHead:
     )
 
 
-def records_of(run: Run, before: Run | None) -> dict[str, bytes | None]:
-    """The records in which `run` differs from what is stored as `before`; folding replaces what it changes."""
+def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str, bytes | None]:
+    """The records in which `run` differs from what is stored as `before`; `changed` names the steps that changed."""
     records: dict[str, bytes | None] = {}
     if before is None:
         records["input"] = run.input
     if run.outputs and (before is None or before.outputs != run.outputs):
         records["outputs"] = run.outputs
-    for name, step in run.steps.items():
-        if (before is None or before.steps[name] is not step) and (step.input or step.output or step.summary):
-            records[f"step/{name}"] = step_record(step).SerializeToString()
+    for name in changed:
+        step = run.steps[name]
+        record = step_record(step)
+        record.head.CopyFrom(_step_head(step))
+        records[f"step/{name}"] = record.SerializeToString()
     for approval in changed_approvals(run, before):
         records[f"approval/{approval.approval_id}"] = approval.SerializeToString()
     return records
@@ -113,7 +118,7 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         cap=head.cap_micros,
         held=head.held_micros,
         settled=head.settled_micros,
-        effects=max((step.effect_order for step in head.steps), default=0),
+        failed=head.failed_step,
         concurrency_key=head.concurrency_key,
         trigger=head.trigger,
         request=head.request,
@@ -128,16 +133,22 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         input=records.get("input", b""),
         outputs=records.get("outputs", b""),
     )
-    for item in head.steps:
-        run.steps[item.step] = _step_of(item, records.get(f"step/{item.step}"))
+    steps = {}
     for name, data in records.items():
-        if name.startswith("approval/"):
+        if name.startswith("step/"):
+            step = _step_of(StepRecord.FromString(data))
+            steps[step.name] = step
+        elif name.startswith("approval/"):
             run.approvals[name.removeprefix("approval/")] = Approval.FromString(data)
+    run.steps = Map(steps)
+    run.live = Map({name: None for name, step in steps.items() if step.state in LIVE_STEP})
+    run.done = sum(step.state in DONE_STEP for step in steps.values())
+    run.effects = max((step.effect_order for step in steps.values()), default=0)
     return run
 
 
-def _step_of(head: StepHead, stored: bytes | None) -> StepRun:
-    record = StepRecord.FromString(stored) if stored else StepRecord()
+def _step_of(record: StepRecord) -> StepRun:
+    head = record.head
     return StepRun(
         head.step,
         state=head.state,
@@ -164,7 +175,7 @@ def _step_of(head: StepHead, stored: bytes | None) -> StepRun:
 
 def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, traceparent: str) -> Task:
     """The task of a step that is handed out, derived from committed state alone."""
-    step, definition = run.steps[name], workflow.steps[name]
+    step, definition = run.at(name), workflow.steps[name]
     undoing = bool(run.undo_queue)
     task = Task(
         workspace=run.workspace,
@@ -174,7 +185,7 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         attempt=step.attempt,
         step=name,
         target=definition.target,
-        mode=Mode.MODE_UNDO if undoing else run.mode,
+        mode=MODE_UNDO if undoing else run.mode,
         input=step.input,
         hold_micros=step.hold,
         undo_token=step.undo_token if undoing else b"",

@@ -3,7 +3,7 @@
 import difflib
 import graphlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -112,8 +112,14 @@ class Workflow:
     concurrency: Mapped | None = None
     approved_by: Mapping[str, str] = field(default_factory=dict)
     """The gate that approves a step, by the step's name."""
-    before: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """All steps that have ended when a step starts, by the step's name."""
+    before: Mapping[str, int] = field(default_factory=dict)
+    """All steps that have ended when a step starts, by its name: a set of places, a bit each."""
+    ordered: tuple[Step, ...] = ()
+    place: Mapping[str, int] = field(default_factory=dict)
+    """Where a step stands in `ordered`, the document's order."""
+    roots: tuple[str, ...] = ()
+    dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The steps that need a step, by its name."""
 
     def check_input(self, value: Value) -> Value:
         """The run's input, checked against the schema, defaults filled in. Raises INVALID_ARGUMENT naming the field."""
@@ -171,7 +177,23 @@ def compile_workflow(document: Document) -> Workflow:
         concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
         approved_by={name: gate.name for gate in steps.values() if gate.gate for name in gate.gate.approves},
     )
-    return replace(workflow, before=_check_graph(document, workflow))
+    return _connected(workflow, _check_graph(document, workflow))
+
+
+def _connected(workflow: Workflow, before: Mapping[str, int]) -> Workflow:
+    """With what the graph says, ready to be looked up."""
+    dependents: dict[str, list[str]] = {}
+    for step in workflow.steps.values():
+        for need in step.needs:
+            dependents.setdefault(need, []).append(step.name)
+    return replace(
+        workflow,
+        before=before,
+        ordered=tuple(workflow.steps.values()),
+        place={name: at for at, name in enumerate(workflow.steps)},
+        roots=tuple(step.name for step in workflow.steps.values() if not step.needs),
+        dependents={name: tuple(steps) for name, steps in dependents.items()},
+    )
 
 
 def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
@@ -319,8 +341,8 @@ class _Compiler:
         return self.document.error("BAD_RESOURCE", f"{self.path}.{name}", message)
 
 
-def _check_graph(document: Document, workflow: Workflow) -> dict[str, frozenset[str]]:
-    """Returns the ancestors of each step."""
+def _check_graph(document: Document, workflow: Workflow) -> dict[str, int]:
+    """Returns what comes before each step, as `Workflow.before`."""
     for at, step in enumerate(workflow.steps.values()):
         for need in step.needs:
             if need not in workflow.steps:
@@ -332,20 +354,24 @@ def _check_graph(document: Document, workflow: Workflow) -> dict[str, frozenset[
     except graphlib.CycleError as error:
         circle = " → ".join(map(str, error.args[1]))
         raise document.error("CYCLE", "spec.steps", f"steps need each other in a circle: {circle}.") from None
-    before: dict[str, set[str]] = {}
+    place = {name: at for at, name in enumerate(workflow.steps)}
+    before: dict[str, int] = {}
     for name in order:
-        needs = workflow.steps[name].needs
-        before[name] = set(needs).union(*(before[need] for need in needs)) if needs else set()
+        before[name] = 0
+        for need in workflow.steps[name].needs:
+            before[name] |= before[need] | 1 << place[need]
     for at, step in enumerate(workflow.steps.values()):
-        _check_references(document, workflow, f"spec.steps[{at}]", step, before)
+        _check_references(
+            document, workflow, f"spec.steps[{at}]", step, lambda a, b: bool(before[b] >> place[a] & 1)
+        )
     for name in _steps_read(references(workflow.outputs)):
         if name not in workflow.steps:
             raise _no_step(document, "spec.outputs", name, workflow.steps)
-    return {name: frozenset(ancestors) for name, ancestors in before.items()}
+    return before
 
 
 def _check_references(
-    document: Document, workflow: Workflow, path: str, step: Step, before: Mapping[str, set[str]]
+    document: Document, workflow: Workflow, path: str, step: Step, before: Callable[[str, str], bool]
 ) -> None:
     trees: list[Mapped] = [tree for tree in (step.input, step.output, step.when) if tree is not None]
     trees += [condition for _, condition in step.cases]
@@ -355,7 +381,7 @@ def _check_references(
             if name not in workflow.steps:
                 raise _no_step(document, f"{path}.gate.approves", name, workflow.steps)
             approved = workflow.steps[name]
-            if step.name not in before[name]:
+            if not before(step.name, name):
                 raise document.error(
                     "BAD_RESOURCE",
                     f"{path}.gate.approves",
@@ -369,7 +395,7 @@ def _check_references(
         for name in _steps_read(references(tree)):
             if name not in workflow.steps:
                 raise _no_step(document, path, name, workflow.steps)
-            if name not in before[step.name]:
+            if not before(name, step.name):
                 raise document.error(
                     "BAD_EXPRESSION",
                     path,

@@ -75,6 +75,8 @@ class _Entry:
     run: Run
     workflow: Workflow
     events: list[bytes] = field(default_factory=list)
+    changed: dict[str, None] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
     dispatched: dict[str, None] = field(default_factory=dict)
     undoing: dict[str, None] = field(default_factory=dict)
     extra: dict[str, bytes | None] = field(default_factory=dict)
@@ -148,7 +150,9 @@ class Engine:
         owners: list[str] = []
         for key, entry in entries.items():
             if entry.events or entry.extra:
-                own = self._repository.writes(entry.before, entry.run, entry.events, entry.extra)
+                own = self._repository.writes(
+                    entry.before, entry.run, entry.changed, entry.events, entry.extra
+                )
                 writes += own
                 owners += [key] * len(own)
         further = [write for waiting in batch for write in waiting.writes]
@@ -285,6 +289,8 @@ class Engine:
         decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
         entry.run = decision.run
         entry.events += decision.events
+        entry.changed.update(dict.fromkeys(entry.run.own))
+        entry.ended += decision.ended
         entry.dispatched.update(dict.fromkeys(decision.dispatched))
         entry.undoing.update(dict.fromkeys(decision.undoing))
         return decision.refusal
@@ -294,7 +300,14 @@ class Engine:
     ) -> tuple[list[Changed], list[tuple[int, int, bytes]]]:
         """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
         changed: list[Changed] = [
-            (entry.run, entry.workflow, [*entry.dispatched, *entry.undoing], entry.before)
+            Changed(
+                entry.run,
+                entry.workflow,
+                entry.changed,
+                [*entry.dispatched, *entry.undoing],
+                entry.ended,
+                _closed(entry),
+            )
             for entry in entries.values()
             if entry.events
         ]
@@ -330,6 +343,11 @@ class Engine:
             )
         finally:
             self._publishing.release()
+
+
+def _closed(entry: _Entry) -> bool:
+    before = entry.before.run if entry.before is not None else None
+    return entry.run.closed and (before is None or not before.closed) and not entry.run.undo_group
 
 
 def _fail(batch: Sequence[_Waiting], error: AiosError) -> None:

@@ -1,35 +1,54 @@
 """What the orchestrator knows of a run while it decides. The stored form is in `codec`, the events are the contract.
 
+A run has thousands of steps and takes thousands of decisions, so that nothing here goes through all of them: `Map` is a
+persistent map, a copy of which costs nothing, and what a decision asks of all steps is counted as they change.
+
 Times are milliseconds since 1970 in UTC, money is micro-dollars.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import state_pb2 as S
 from aios.run.v1.state_pb2 import Approval, RunState, StepState
 from aios.task.v1.task_pb2 import Change, Mode, Usage
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
 
-TERMINAL_RUN = frozenset(
+TERMINAL_RUN: Final = frozenset(
     {
-        RunState.RUN_STATE_SUCCEEDED,
-        RunState.RUN_STATE_FAILED,
-        RunState.RUN_STATE_CANCELLED,
-        RunState.RUN_STATE_UNDONE,
-        RunState.RUN_STATE_UNDO_INCOMPLETE,
+        S.RUN_STATE_SUCCEEDED,
+        S.RUN_STATE_FAILED,
+        S.RUN_STATE_CANCELLED,
+        S.RUN_STATE_UNDONE,
+        S.RUN_STATE_UNDO_INCOMPLETE,
     }
 )
-DONE_STEP = frozenset({StepState.STEP_STATE_SUCCEEDED, StepState.STEP_STATE_SKIPPED})
-OPEN_STEP = frozenset({StepState.STEP_STATE_DISPATCHED, StepState.STEP_STATE_UNDOING})
+DONE_STEP: Final = frozenset({S.STEP_STATE_SUCCEEDED, S.STEP_STATE_SKIPPED})
+OPEN_STEP: Final = frozenset({S.STEP_STATE_DISPATCHED, S.STEP_STATE_UNDOING})
+LIVE_STEP: Final = OPEN_STEP | {S.STEP_STATE_WAITING, S.STEP_STATE_GATED, S.STEP_STATE_UNKNOWN}
+MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
 
-@dataclass(slots=True)
-class StepRun:
-    """One step of one run. `first_dispatch` is the first dispatch of the present attempt."""
+class _Copied:
+    """A shallow copy in one go; `dataclasses.replace` takes every field through the constructor."""
+
+    def copy(self) -> Self:
+        """An object of its own that can be changed without changing this one."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+
+@dataclass
+class StepRun(_Copied):
+    """One step of one run."""
 
     name: str
-    state: StepState.ValueType = StepState.STEP_STATE_PENDING
+    state: StepState.ValueType = S.STEP_STATE_PENDING
     attempt: int = 0
     attempt_group: int = 1
     dispatch: int = 0
@@ -50,9 +69,13 @@ class StepRun:
     usage: Usage | None = None
 
 
-@dataclass(slots=True)
-class Run:
-    """A run: its bounded head, and the values and approvals that `decide` reads."""
+@dataclass
+class Run(_Copied):
+    """A run: its bounded head, and the values and approvals that `decide` reads.
+
+    `steps` has the steps that have begun, `live` the names of those that have not ended; `done` counts those that
+    succeeded or were skipped, `failed` is the first that failed.
+    """
 
     workspace: str
     run_id: str
@@ -60,7 +83,7 @@ class Run:
     workflow: str
     workflow_version: str
     mode: Mode.ValueType
-    state: RunState.ValueType = RunState.RUN_STATE_RUNNING
+    state: RunState.ValueType = S.RUN_STATE_RUNNING
     create_time: int = 0
     update_time: int = 0
     sequence: int = 0
@@ -82,23 +105,55 @@ class Run:
     error: Error | None = None
     input: bytes = b""
     outputs: bytes = b""
-    steps: dict[str, StepRun] = field(default_factory=dict)
+    steps: "Map[str, StepRun]" = field(default_factory=Map)
+    live: "Map[str, None]" = field(default_factory=Map)
+    done: int = 0
+    failed: str = ""
     approvals: dict[str, Approval] = field(default_factory=dict)
-    decoded: dict[str, Value] = field(default_factory=dict)
-    """Values decoded so far, by step name ('' is the run's input): a cache of this object alone."""
+    own: dict[str, StepRun] = field(default_factory=dict, compare=False)
+    """The steps that changed since this object was copied from another."""
+    decoded: dict[str, Value] = field(default_factory=dict, compare=False)
+    """Values decoded so far, by step name ('' is the run's input): a cache."""
 
-    def copy(self) -> "Run":
+    def copy(self) -> Self:
         """A run that can be changed without changing this one; steps are copied when they change."""
-        other = replace(self)
-        other.steps = dict(self.steps)
+        other = super().copy()
+        other.own = {}
         other.approvals = dict(self.approvals)
         return other
 
+    def at(self, name: str) -> StepRun:
+        """A step, to be read; one that has not begun is pending, or never comes any more."""
+        step = self.steps.get(name)
+        if step is None:
+            step = StepRun(name)
+            step.state = S.STEP_STATE_CANCELLED if self.closed else S.STEP_STATE_PENDING
+        return step
+
     def step(self, name: str) -> StepRun:
-        """A private copy of a step, already in its place."""
-        own = replace(self.steps[name])
-        self.steps[name] = own
+        """A step, to be changed: a private copy, already in its place. Change its state with `move`."""
+        own = self.own.get(name)
+        if own is None:
+            known = self.steps.get(name)
+            own = self.own[name] = StepRun(name) if known is None else known.copy()
+            self.steps = self.steps.set(name, own)
         return own
+
+    def move(self, step: StepRun, state: StepState.ValueType) -> None:
+        """Change the state of a step that `step` returned, and what is counted."""
+        before, step.state = step.state, state
+        self.done += (state in DONE_STEP) - (before in DONE_STEP)
+        if state in LIVE_STEP:
+            if before not in LIVE_STEP:
+                self.live = self.live.set(step.name, None)
+        elif before in LIVE_STEP:
+            self.live = self.live.delete(step.name)
+
+    def remember(self, name: str, value: Value) -> None:
+        """Keep a decoded value of a step's output, or of the input under ''."""
+        if len(self.decoded) >= MAX_DECODED:
+            self.decoded.clear()
+        self.decoded[name] = value
 
     @property
     def closed(self) -> bool:
@@ -108,13 +163,21 @@ class Run:
     @property
     def stopping(self) -> bool:
         """Whether no further step may start: it failed or is being cancelled, and open outcomes are awaited."""
-        return self.error is not None or self.state == RunState.RUN_STATE_CANCELLING
+        return self.error is not None or self.state == S.RUN_STATE_CANCELLING
+
+    def lively(self) -> list[StepRun]:
+        """The steps that have begun and not ended, by name."""
+        return [self.steps[name] for name in sorted(self.live)]
+
+    def changed_things(self) -> list[StepRun]:
+        """The steps that changed something, in the order in which they did."""
+        return sorted((s for s in self.steps.values() if s.effect_order), key=lambda s: s.effect_order)
 
     def open_approvals(self) -> list[Approval]:
         """What waits for a person."""
-        return [approval for approval in self.approvals.values() if approval.state == 1]
+        return [a for a in self.approvals.values() if a.state == S.APPROVAL_STATE_OPEN]
 
     def next_due(self) -> int | None:
         """The earliest time at which something is due by itself."""
-        dues = [step.due for step in self.steps.values() if step.due]
+        dues = [self.steps[name].due for name in self.live if self.steps[name].due]
         return min(dues) if dues else None

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from aios.bus.v1.bus_pb2 import EventsFiled
-from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
+from aios.run.v1 import state_pb2 as S
+from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import PerformTasks, Task
 from aios_core.errors import RetryableError
 from aios_orchestrator.ahead import Planner
@@ -15,7 +17,6 @@ from aios_orchestrator.core.draft import look
 from aios_orchestrator.definition import Workflow
 from aios_orchestrator.delivery import Delivery
 from aios_orchestrator.model import OPEN_STEP, Run
-from aios_orchestrator.repository import Stored
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
 from aios_runtime.telemetry import tracing
@@ -27,7 +28,20 @@ RETRY_S: Final = 0.5
 _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
-Changed = tuple[Run, Workflow, Sequence[str], "Stored | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A run whose change is committed: the steps that changed, those to hand out (as far as they are not done since),
+    and those that ended."""
+
+    run: Run
+    workflow: Workflow
+    steps: Collection[str]
+    out: Sequence[str]
+    ended: Sequence[str]
+    closed: bool
+    """Whether the run itself ended with it, for the first time."""
 
 
 class Publisher:
@@ -43,22 +57,24 @@ class Publisher:
     async def publish(self, changed: Sequence[Changed], filed: Sequence[tuple[int, int, bytes]]) -> None:
         """Publish what follows from committed changes. Tries until the bus takes it: it is committed."""
         await self._send([*self._tasks(changed), *self._events(filed)])
-        for run, workflow, _, before in changed:
-            trace_ended(run, workflow, before.run if before is not None else None)
+        if tracing.enabled():
+            for change in changed:
+                trace_ended(change)
 
     def _tasks(self, changed: Sequence[Changed]) -> list[Message]:
         now, lanes = self._now_ms(), dict[str, list[Task]]()
-        for run, workflow, steps, before in changed:
-            for name, step in run.steps.items():
-                settled = step.state not in OPEN_STEP or step.due
-                if settled and (before is None or before.run.steps[name] is not step):
+        for change in changed:
+            run = change.run
+            for name in change.steps:
+                step = run.at(name)
+                if step.state not in OPEN_STEP or step.due:
                     lane = self.delivery.settled(run.run_id, name)
                     if lane is not None:
                         lanes.setdefault(lane, [])
-            for name in steps:
-                if run.steps[name].state not in OPEN_STEP:
-                    continue  # done ahead
-                lanes.setdefault(workflow.steps[name].lane, []).append(self._task(run, workflow, name))
+            for name in change.out:
+                if run.at(name).state in OPEN_STEP:
+                    lane = change.workflow.steps[name].lane
+                    lanes.setdefault(lane, []).append(self._task(run, change.workflow, name))
         messages: list[Message] = []
         for lane, tasks in lanes.items():
             messages += self._lane_messages(lane, self.delivery.hand_out(lane, tasks, now))
@@ -66,8 +82,8 @@ class Publisher:
 
     def _task(self, run: Run, workflow: Workflow, name: str) -> Task:
         gate = workflow.approved_by.get(name)
-        approval = run.approvals.get(run.steps[gate].approval_id) if gate else None
-        if approval is not None and approval.state != ApprovalState.APPROVAL_STATE_APPROVED:
+        approval = run.approvals.get(run.at(gate).approval_id) if gate else None
+        if approval is not None and approval.state != S.APPROVAL_STATE_APPROVED:
             approval = None
         task = task_of(run, workflow, name, approval, step_trace(run, name))
         if workflow.steps[name].kind == "agent" and not run.undo_queue:
@@ -151,13 +167,14 @@ def step_trace(run: Run, step: str) -> str:
     return tracing.child(run.traceparent, f"{run.run_id}/{step}/{run.undo_group}") if run.traceparent else ""
 
 
-def trace_ended(run: Run, workflow: Workflow, before: Run | None) -> None:
-    """Record the spans of what ended with this change: a step, or the run itself."""
-    if not tracing.enabled() or not run.traceparent:
+def trace_ended(change: Changed) -> None:
+    """Record the spans of what ended with a change: steps, and the run itself."""
+    run, workflow = change.run, change.workflow
+    if not run.traceparent:
         return
-    for name, step in run.steps.items():
-        ended = step.end and (before is None or not before.steps[name].end)
-        if ended and step.state in (StepState.STEP_STATE_SUCCEEDED, StepState.STEP_STATE_FAILED):
+    for name in change.ended:
+        step = run.at(name)
+        if step.state in (S.STEP_STATE_SUCCEEDED, S.STEP_STATE_FAILED):
             tracing.record(
                 f"step {workflow.steps[name].kind}",
                 step_trace(run, name),
@@ -171,7 +188,7 @@ def trace_ended(run: Run, workflow: Workflow, before: Run | None) -> None:
                 },
                 error=step.error.code if step.error else "",
             )
-    if run.closed and (before is None or not before.closed) and run.state != RunState.RUN_STATE_UNDONE:
+    if run.closed and change.closed:
         tracing.record(
             "run {workflow}",
             run.traceparent,

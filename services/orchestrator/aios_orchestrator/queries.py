@@ -11,6 +11,7 @@ from aios.run.v1.state_pb2 import Approval, RunHead
 from aios_core.errors import TerminalError
 from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.handlers import parse
+from aios_orchestrator.model import Run
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.bus import subjects
@@ -41,7 +42,10 @@ class Queries:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         run = stored.run
         view = pb.RunView(
-            head=head_of(run), input=run.input, outputs=run.outputs, approvals=run.approvals.values()
+            head=head_of(run, self._names(run)),
+            input=run.input,
+            outputs=run.outputs,
+            approvals=run.approvals.values(),
         )
         if request.full:
             size = len(run.input) + len(run.outputs)
@@ -50,6 +54,10 @@ class Queries:
                 if size < MAX_ANSWER:
                     view.records[name].CopyFrom(step_record(step))
         return pb.GetRunResponse(run=view)
+
+    def _names(self, run: Run) -> tuple[str, ...]:
+        """All steps of a run, in the order of its document."""
+        return tuple(self._resources.workflow(run.workspace, run.workflow, run.workflow_version).steps)
 
     def list_runs(self, data: bytes) -> pb.ListRunsResponse:
         request = parse(pb.ListRunsRequest, data)

@@ -1,6 +1,7 @@
 """Where runs are kept: the write that makes a decision durable, and the active runs that are in memory."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +12,7 @@ from aios_orchestrator.model import Run
 from aios_runtime.store.port import Aggregate, NewEvent, Store, Write
 
 RESIDENT_RUNS: Final = 20_000  # active runs kept in memory between two inputs; the rest are read again
-MAX_RUN_RECORDS: Final = 2_000  # records of one run: two a step, approvals and request ids
+PAGE: Final = 2_000  # records that are read at once
 
 
 @dataclass(slots=True)
@@ -50,13 +51,28 @@ class Repository:
         return self._stored(aggregate) if aggregate is not None else None
 
     def _stored(self, aggregate: Aggregate) -> Stored:
-        records = self.store.records(aggregate.key, limit=MAX_RUN_RECORDS)
+        records: dict[str, bytes] = {}
+        after = ""
+        while True:
+            page = self.store.records(aggregate.key, after=after, limit=PAGE)
+            records.update(page)
+            if len(page) < PAGE:
+                break
+            after = max(page)
         return Stored(run_of(RunHead.FromString(aggregate.head), records), aggregate.revision)
 
     def writes(
-        self, before: Stored | None, run: Run, events: list[bytes], extra: dict[str, bytes | None]
+        self,
+        before: Stored | None,
+        run: Run,
+        changed: Iterable[str],
+        events: list[bytes],
+        extra: dict[str, bytes | None],
     ) -> list[Write]:
-        """What makes `run` durable in the place of `before`: the run itself first, then its approvals' listing."""
+        """What makes `run` durable in the place of `before`: the run itself first, then its approvals' listing.
+
+        `changed` names the steps that changed.
+        """
         old = before.run if before is not None else None
         active = not run.closed
         shared = f"{run.workspace}/{run.workflow}/{run.concurrency_key}"
@@ -72,7 +88,7 @@ class Repository:
             key=run_key(run.workspace, run.run_id),
             expect=before.revision if before is not None else 0,
             head=head_of(run).SerializeToString(),
-            records={**records_of(run, old), **extra},
+            records={**records_of(run, old, changed), **extra},
             events=[NewEvent(partition, event) for event in events],
             due_ms=run.next_due(),
             index=index,

@@ -1,9 +1,12 @@
 """What may go on now: steps whose needs are done start, pure ones finish at once, and a run with nothing left ends."""
 
+from heapq import heappop
+
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, ProposedStep, Question, StepState
-from aios.task.v1.task_pb2 import Mode
+from aios.run.v1 import state_pb2 as S
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ProposedStep, Question
+from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
@@ -15,7 +18,6 @@ from aios_orchestrator.definition import Step
 from aios_orchestrator.mapping import Mapped, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
 
-S = StepState
 MAX_QUESTIONS = 50
 MAX_OPTIONS = 200
 MAX_WORDS = 20_000  # characters of a gate's title, why or risk
@@ -23,21 +25,24 @@ MAX_WORDS = 20_000  # characters of a gate's title, why or risk
 
 def advance(draft: Draft) -> None:
     """Start what can start, until nothing more can; then end the run if it has nothing left to wait for."""
-    progress = not draft.run.closed
-    while progress:
-        progress = False
-        for step in draft.workflow.steps.values():
-            if not draft.run.stopping and _ready(draft, step):
-                start(draft, step)
-                progress = True
+    steps, run = draft.workflow.ordered, draft.run
+    while draft.next and not run.closed:
+        step = steps[heappop(draft.next)]
+        if not run.stopping and _ready(draft, step):
+            start(draft, step)
     _end(draft)
 
 
 def _ready(draft: Draft, step: Step) -> bool:
-    steps = draft.run.steps
-    return steps[step.name].state == S.STEP_STATE_PENDING and all(
-        steps[need].state in DONE_STEP for need in step.needs
-    )
+    known = draft.run.steps
+    own = known.get(step.name)
+    if own is not None and own.state != S.STEP_STATE_PENDING:
+        return False
+    for need in step.needs:
+        before = known.get(need)
+        if before is None or before.state not in DONE_STEP:
+            return False
+    return True
 
 
 def start(draft: Draft, step: Step) -> None:
@@ -69,7 +74,7 @@ def start(draft: Draft, step: Step) -> None:
 def fail(draft: Draft, step: str, error: TerminalError) -> None:
     """The step fails for good."""
     reason = Error(code=error.code, message=error.message, details=error.details)
-    draft.emit(step_failed=ev.StepFailed(step=step, error=reason, attempt=draft.run.steps[step].attempt))
+    draft.emit(step_failed=ev.StepFailed(step=step, error=reason, attempt=draft.run.at(step).attempt))
 
 
 def _succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> None:
@@ -97,7 +102,7 @@ def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
 
 
 def _wait(draft: Draft, step: Step) -> None:
-    if draft.run.mode == Mode.MODE_SIMULATE:
+    if draft.run.mode == MODE_SIMULATE:
         draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="a simulation does not wait"))
     else:
         draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.now + step.wait_ms))
@@ -105,7 +110,7 @@ def _wait(draft: Draft, step: Step) -> None:
 
 def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
     """Hold the step's money and hand its task out. Raises what makes it impossible."""
-    run, state = draft.run, draft.run.steps[step.name]
+    run, state = draft.run, draft.run.at(step.name)
     if run.settled + run.held + step.hold > run.cap:
         raise TerminalError(
             "BUDGET_EXCEEDED",
@@ -113,7 +118,7 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
         )
     data = state.input if state.attempt else encode(_input(draft, step, guard))
     gate = draft.workflow.approved_by.get(step.name)
-    if gate and run.mode != Mode.MODE_SIMULATE and not state.attempt:
+    if gate and run.mode != MODE_SIMULATE and not state.attempt:
         _check_approved(draft, step, gate, data)
     draft.emit(
         step_scheduled=ev.StepScheduled(
@@ -137,15 +142,13 @@ def _input(draft: Draft, step: Step, guard: Label | None) -> Value:
 def approval_of(draft: Draft, step: str) -> Approval | None:
     """The approval that covers a step, if its gate was approved."""
     gate = draft.workflow.approved_by.get(step)
-    approval = draft.run.approvals.get(draft.run.steps[gate].approval_id) if gate else None
-    return (
-        approval if approval is not None and approval.state == ApprovalState.APPROVAL_STATE_APPROVED else None
-    )
+    approval = draft.run.approvals.get(draft.run.at(gate).approval_id) if gate else None
+    return approval if approval is not None and approval.state == S.APPROVAL_STATE_APPROVED else None
 
 
 def _check_approved(draft: Draft, step: Step, gate: str, data: bytes) -> None:
     """An approval counts for exactly what was shown, and only until it expires."""
-    if draft.run.steps[gate].state == S.STEP_STATE_SKIPPED:
+    if draft.run.at(gate).state == S.STEP_STATE_SKIPPED:
         raise TerminalError(
             "APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}, which was skipped."
         )
@@ -161,7 +164,7 @@ def _check_approved(draft: Draft, step: Step, gate: str, data: bytes) -> None:
 
 def _gate(draft: Draft, step: Step) -> None:
     assert step.gate is not None
-    if draft.run.mode == Mode.MODE_SIMULATE:
+    if draft.run.mode == MODE_SIMULATE:
         draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="here a person would be asked to approve"))
         return
     proposed = []
@@ -175,7 +178,7 @@ def _gate(draft: Draft, step: Step) -> None:
                 arguments_sha256=sha256(arguments),
             )
         )
-    approval = _approval(draft, step, ApprovalKind.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
+    approval = _approval(draft, step, S.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
     approval.why, approval.risk = _words(draft, step.gate.why), _words(draft, step.gate.risk)
     approval.proposed.extend(proposed)
     approval.arguments_sha256 = sha256(
@@ -192,7 +195,7 @@ def _guard(draft: Draft, name: str) -> Label | None:
 def _ask(draft: Draft, step: Step) -> None:
     assert step.ask is not None
     asked = plain(step.ask.questions.evaluate(draft.look))
-    if draft.run.mode == Mode.MODE_SIMULATE:
+    if draft.run.mode == MODE_SIMULATE:
         value = labeled({"answers": {}, "answered": []}, RESOURCE)
         draft.emit(
             step_succeeded=ev.StepSucceeded(
@@ -200,9 +203,7 @@ def _ask(draft: Draft, step: Step) -> None:
             )
         )
         return
-    approval = _approval(
-        draft, step, ApprovalKind.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms
-    )
+    approval = _approval(draft, step, S.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms)
     if not isinstance(asked, list) or not 0 < len(asked) <= MAX_QUESTIONS:
         raise TerminalError(
             "BAD_OUTPUT", f"The questions of step {step.name!r} must be a list of 1 to {MAX_QUESTIONS}."
@@ -238,7 +239,7 @@ def _approval(
         workflow=run.workflow,
         step=step.name,
         kind=kind,
-        state=ApprovalState.APPROVAL_STATE_OPEN,
+        state=S.APPROVAL_STATE_OPEN,
         title=_words(draft, title),
         policy_version=run.workflow_version,
         create_time_ms=draft.now,
@@ -257,8 +258,8 @@ def unknown_approval(draft: Draft, state: StepRun, target: str, message: str) ->
         run_id=run.run_id,
         workflow=run.workflow,
         step=state.name,
-        kind=ApprovalKind.APPROVAL_KIND_UNKNOWN,
-        state=ApprovalState.APPROVAL_STATE_OPEN,
+        kind=S.APPROVAL_KIND_UNKNOWN,
+        state=S.APPROVAL_STATE_OPEN,
         title=f"Could not confirm {target} ({state.name}): please check",
         why=message,
         questions=[
@@ -281,16 +282,14 @@ def _end(draft: Draft) -> None:
     run = draft.run
     if run.closed:
         return
-    states = {step.state for step in run.steps.values()}
     if run.stopping:
-        if states & OPEN_STEP:
+        if any(run.steps[name].state in OPEN_STEP for name in run.live):
             return
         if run.error is not None:
-            failed = next((s.name for s in run.steps.values() if s.state == S.STEP_STATE_FAILED), "")
-            draft.emit(run_failed=ev.RunFailed(error=run.error, step=failed))
+            draft.emit(run_failed=ev.RunFailed(error=run.error, step=run.failed))
         else:
             draft.emit(run_cancelled=ev.RunCancelled())
-    elif states <= DONE_STEP:
+    elif run.done == len(draft.workflow.steps):
         try:
             outputs = encode(draft.workflow.outputs.evaluate(draft.look))
         except TerminalError as error:

@@ -1,9 +1,11 @@
 """A decision in the making: events are stamped into the chain and applied to a private copy of the run as they come."""
 
+from collections.abc import Iterable
+from heapq import heappush
 from typing import Any, Final
 
+from aios.run.v1 import state_pb2 as S
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import StepState
 from aios_core.encoding import decode_trusted
 from aios_core.hashing import event_hash
 from aios_core.labels import RESOURCE
@@ -18,7 +20,8 @@ SEMANTICS: Final = 1  # of what its fields mean
 
 class Draft:
     """Collects what one decision does: `events` (stored bytes, in order), `dispatched` and `undoing` (step names whose
-    tasks are to be put on the bus), `cancelled_runs` (runs whose place this one takes)."""
+    tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `next` (places of the steps
+    that may be ready now: a heap)."""
 
     def __init__(self, run: Run, workflow: Workflow, now: int, actor: str) -> None:
         self.run = run.copy()
@@ -28,6 +31,8 @@ class Draft:
         self.events: list[bytes] = []
         self.dispatched: list[str] = []
         self.undoing: list[str] = []
+        self.ended: list[str] = []
+        self.next: list[int] = []
 
     def emit(self, **body: Any) -> None:
         """Add one event; the keyword names its body, such as `step_skipped=StepSkipped(…)`."""
@@ -46,6 +51,16 @@ class Draft:
         stored = event.SerializeToString()
         apply(run, event, event_hash(stored))
         self.events.append(stored)
+        for name, ended in body.items():
+            if name in _ENDS:
+                self.ended.append(ended.step)
+                if name != "step_failed":
+                    self.may_start(self.workflow.dependents.get(ended.step, ()))
+
+    def may_start(self, steps: Iterable[str]) -> None:
+        """Have `advance` look at these steps."""
+        for name in steps:
+            heappush(self.next, self.workflow.place[name])
 
     def look(self, root: str) -> Value | None:
         """What an expression sees under a root."""
@@ -59,7 +74,7 @@ def look(run: Run, root: str) -> Value | None:
     if root == "run":
         return labeled({"id": run.run_id, "workflow": run.workflow, "trigger": run.trigger}, RESOURCE)
     if root.startswith("steps."):
-        step = run.steps[root.removeprefix("steps.")]
+        step = run.at(root.removeprefix("steps."))
         done = step.state in DONE_STEP or step.state in _AFTER_DONE
         return _decoded(run, step.name, step.output) if done and step.output else None
     return None
@@ -68,10 +83,10 @@ def look(run: Run, root: str) -> Value | None:
 def _decoded(run: Run, key: str, data: bytes) -> Value:
     value = run.decoded.get(key)
     if value is None:
-        value = run.decoded[key] = decode_trusted(data)
+        value = decode_trusted(data)
+        run.remember(key, value)
     return value
 
 
-_AFTER_DONE = frozenset(
-    {StepState.STEP_STATE_UNDOING, StepState.STEP_STATE_UNDONE, StepState.STEP_STATE_UNDO_CONFLICT}
-)
+_ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed"})
+_AFTER_DONE: Final = frozenset({S.STEP_STATE_UNDOING, S.STEP_STATE_UNDONE, S.STEP_STATE_UNDO_CONFLICT})

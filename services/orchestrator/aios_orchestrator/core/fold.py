@@ -2,18 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+from aios.run.v1 import state_pb2 as S
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
+from aios.run.v1.state_pb2 import RunState, StepState
 from aios_core.hashing import event_hash
-from aios_orchestrator.model import DONE_STEP, Run, StepRun
-
-S = StepState
-_ENDED = DONE_STEP | {
-    S.STEP_STATE_FAILED,
-    S.STEP_STATE_UNDONE,
-    S.STEP_STATE_UNDO_CONFLICT,
-    S.STEP_STATE_CANCELLED,
-}
+from aios_orchestrator.model import Run, StepRun
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -50,13 +43,12 @@ def _run_started(run: Run, event: RunEvent) -> None:
     run.trigger, run.request, run.request_sha256 = body.trigger, body.request, body.request_sha256
     run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
     run.parent_traceparent = body.parent_traceparent
-    run.steps = {name: StepRun(name) for name in body.steps}
 
 
 def _step_scheduled(run: Run, event: RunEvent) -> None:
     body = event.step_scheduled
     step = run.step(body.step)
-    step.state = S.STEP_STATE_DISPATCHED
+    run.move(step, S.STEP_STATE_DISPATCHED)
     step.attempt, step.attempt_group, step.dispatch = body.attempt, body.attempt_group, body.dispatch
     step.input, step.hold, step.due, step.error = body.input, body.hold_micros, 0, None
     step.start = step.start or event.time_ms
@@ -79,7 +71,8 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
     body = event.step_succeeded
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
-    step.state, step.output, step.error = S.STEP_STATE_SUCCEEDED, body.output, None
+    run.move(step, S.STEP_STATE_SUCCEEDED)
+    step.output, step.error = body.output, None
     step.undo_token, step.undoable = body.undo_token, bool(body.undo_token)
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
@@ -93,8 +86,9 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     body = event.step_failed
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
-    step.state, step.error, step.end = S.STEP_STATE_FAILED, body.error, event.time_ms
-    run.error = body.error
+    run.move(step, S.STEP_STATE_FAILED)
+    step.error, step.end = body.error, event.time_ms
+    run.error, run.failed = body.error, run.failed or body.step
 
 
 def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
@@ -102,13 +96,14 @@ def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     undoing = step.state == S.STEP_STATE_UNDOING
     _settle(run, step, body.cost_micros)
-    step.state = S.STEP_STATE_UNDOING if undoing else S.STEP_STATE_WAITING
+    run.move(step, S.STEP_STATE_UNDOING if undoing else S.STEP_STATE_WAITING)
     step.error, step.due, step.attempt = body.error, body.due_ms, body.attempt
 
 
 def _step_skipped(run: Run, event: RunEvent) -> None:
     step = run.step(event.step_skipped.step)
-    step.state, step.summary, step.end = S.STEP_STATE_SKIPPED, event.step_skipped.why, event.time_ms
+    run.move(step, S.STEP_STATE_SKIPPED)
+    step.summary, step.end = event.step_skipped.why, event.time_ms
 
 
 def _step_unknown(run: Run, event: RunEvent) -> None:
@@ -116,7 +111,8 @@ def _step_unknown(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     if not body.undoing:
         _settle(run, step, step.hold)
-    step.state, step.error, step.due = S.STEP_STATE_UNKNOWN, body.error, 0
+    run.move(step, S.STEP_STATE_UNKNOWN)
+    step.error, step.due = body.error, 0
     step.approval_id = body.approval.approval_id
     run.approvals[body.approval.approval_id] = body.approval
 
@@ -124,7 +120,8 @@ def _step_unknown(run: Run, event: RunEvent) -> None:
 def _approval_requested(run: Run, event: RunEvent) -> None:
     body = event.approval_requested
     step = run.step(body.step)
-    step.state, step.approval_id = S.STEP_STATE_GATED, body.approval.approval_id
+    run.move(step, S.STEP_STATE_GATED)
+    step.approval_id = body.approval.approval_id
     step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
     run.approvals[body.approval.approval_id] = body.approval
 
@@ -140,81 +137,86 @@ def _approval_decided(run: Run, event: RunEvent) -> None:
     step.due = 0
     if step.state == S.STEP_STATE_UNKNOWN:
         # What follows is decided by the next event: it succeeded, or a new attempt group starts.
-        step.state, step.attempt = S.STEP_STATE_PENDING, 0
+        run.move(step, S.STEP_STATE_PENDING)
+        step.attempt = 0
         step.attempt_group += 1
 
 
 def _wait_started(run: Run, event: RunEvent) -> None:
     step = run.step(event.wait_started.step)
-    step.state, step.due, step.start = S.STEP_STATE_WAITING, event.wait_started.due_ms, event.time_ms
+    run.move(step, S.STEP_STATE_WAITING)
+    step.due, step.start = event.wait_started.due_ms, event.time_ms
 
 
 def _run_succeeded(run: Run, event: RunEvent) -> None:
     run.outputs = event.run_succeeded.outputs
-    _close(run, event, RunState.RUN_STATE_SUCCEEDED)
+    _close(run, event, S.RUN_STATE_SUCCEEDED)
 
 
 def _run_failed(run: Run, event: RunEvent) -> None:
     run.error = event.run_failed.error
-    _close(run, event, RunState.RUN_STATE_FAILED)
+    _close(run, event, S.RUN_STATE_FAILED)
 
 
 def _cancel_requested(run: Run, event: RunEvent) -> None:
-    run.state = RunState.RUN_STATE_CANCELLING
+    run.state = S.RUN_STATE_CANCELLING
     run.superseded_by = event.cancel_requested.superseded_by
 
 
 def _run_cancelled(run: Run, event: RunEvent) -> None:
-    _close(run, event, RunState.RUN_STATE_CANCELLED)
+    _close(run, event, S.RUN_STATE_CANCELLED)
 
 
 def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
     run.state = state
-    for step in list(run.steps.values()):
-        if step.state not in _ENDED and step.state != S.STEP_STATE_UNKNOWN:
+    for step in run.lively():
+        if step.state != S.STEP_STATE_UNKNOWN:
             own = run.step(step.name)
-            own.state, own.due, own.end = S.STEP_STATE_CANCELLED, 0, event.time_ms
+            run.move(own, S.STEP_STATE_CANCELLED)
+            own.due, own.end = 0, event.time_ms
     for approval in run.open_approvals():
         if run.steps[approval.step].state != S.STEP_STATE_UNKNOWN:
             replaced = type(approval)()
             replaced.CopyFrom(approval)
-            replaced.state, replaced.decide_time_ms = ApprovalState.APPROVAL_STATE_REPLACED, event.time_ms
+            replaced.state, replaced.decide_time_ms = S.APPROVAL_STATE_REPLACED, event.time_ms
             run.approvals[approval.approval_id] = replaced
 
 
 def _undo_requested(run: Run, event: RunEvent) -> None:
     body = event.undo_requested
-    run.state, run.undo_queue, run.undo_group = RunState.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
+    run.state, run.undo_queue, run.undo_group = S.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
     run.error = None
 
 
 def _undo_scheduled(run: Run, event: RunEvent) -> None:
     body = event.undo_scheduled
     step = run.step(body.step)
-    step.state, step.dispatch, step.attempt = S.STEP_STATE_UNDOING, body.dispatch, body.attempt
+    run.move(step, S.STEP_STATE_UNDOING)
+    step.dispatch, step.attempt = body.dispatch, body.attempt
     step.due, step.error = 0, None
 
 
 def _step_undone(run: Run, event: RunEvent) -> None:
     _undo_ended(run, event.step_undone.step, S.STEP_STATE_UNDONE)
-    run.steps[event.step_undone.step].summary = event.step_undone.summary
+    run.step(event.step_undone.step).summary = event.step_undone.summary
 
 
 def _undo_conflicted(run: Run, event: RunEvent) -> None:
     body = event.undo_conflicted
     _undo_ended(run, body.step, S.STEP_STATE_UNDO_CONFLICT)
-    run.steps[body.step].error = body.error
+    run.step(body.step).error = body.error
 
 
 def _undo_ended(run: Run, name: str, state: StepState.ValueType) -> None:
     step = run.step(name)
-    step.state, step.due = state, 0
+    run.move(step, state)
+    step.due = 0
     run.undo_queue = tuple(other for other in run.undo_queue if other != name)
 
 
 def _run_undone(run: Run, event: RunEvent) -> None:
     left = bool(event.run_undone.left)
-    run.state = RunState.RUN_STATE_UNDO_INCOMPLETE if left else RunState.RUN_STATE_UNDONE
+    run.state = S.RUN_STATE_UNDO_INCOMPLETE if left else S.RUN_STATE_UNDONE
 
 
 def _decision_refused(run: Run, event: RunEvent) -> None:

@@ -4,8 +4,14 @@ import hashlib
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1.state_pb2 import StepState
-from aios.task.v1.task_pb2 import Mode, Outcome, Status
+from aios.run.v1 import state_pb2 as S
+from aios.task.v1.task_pb2 import (
+    MODE_EXECUTE,
+    STATUS_FAILED,
+    STATUS_SUCCEEDED,
+    STATUS_UNKNOWN,
+    Outcome,
+)
 from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
@@ -15,8 +21,6 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.definition import Retry, Step
 from aios_orchestrator.model import StepRun
 
-S = StepState
-
 
 def settle(draft: Draft, outcome: Outcome) -> None:
     """Apply an outcome, unless the step was settled by another: what comes again changes nothing."""
@@ -24,9 +28,9 @@ def settle(draft: Draft, outcome: Outcome) -> None:
     if state is None or draft.run.closed or not _awaited(draft, state, outcome):
         return
     step = draft.workflow.steps[state.name]
-    if outcome.status == Status.STATUS_SUCCEEDED:
+    if outcome.status == STATUS_SUCCEEDED:
         _succeeded(draft, step, state, outcome)
-    elif outcome.status == Status.STATUS_UNKNOWN:
+    elif outcome.status == STATUS_UNKNOWN:
         approval = unknown_approval(draft, state, step.target, outcome.error.message)
         draft.emit(step_unknown=ev.StepUnknown(step=step.name, error=outcome.error, approval=approval))
     else:
@@ -43,9 +47,9 @@ def _awaited(draft: Draft, state: StepRun, outcome: Outcome) -> bool:
     if outcome.ahead_sha256 and outcome.ahead_sha256 != sha256(state.input):
         return False
     if state.state == S.STEP_STATE_DISPATCHED:
-        return outcome.status != Status.STATUS_FAILED or outcome.dispatch == state.dispatch
+        return outcome.status != STATUS_FAILED or outcome.dispatch == state.dispatch
     waits_for_retry = state.state == S.STEP_STATE_WAITING and state.attempt > 0
-    return waits_for_retry and outcome.status == Status.STATUS_SUCCEEDED
+    return waits_for_retry and outcome.status == STATUS_SUCCEEDED
 
 
 def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
@@ -58,8 +62,8 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
             TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"),
         )
         return
-    draft.run.decoded[step.name] = value
-    real = step.effect and draft.run.mode == Mode.MODE_EXECUTE
+    draft.run.remember(step.name, value)
+    real = step.effect and draft.run.mode == MODE_EXECUTE
     draft.emit(
         step_succeeded=ev.StepSucceeded(
             step=step.name,

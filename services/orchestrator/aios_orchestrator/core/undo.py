@@ -2,7 +2,7 @@
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1.state_pb2 import RunState, StepState
+from aios.run.v1 import state_pb2 as S
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
@@ -11,14 +11,16 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.settle import backoff_ms
 from aios_orchestrator.model import Run, StepRun
 
-S = StepState
-_AGAIN = (RunState.RUN_STATE_UNDONE, RunState.RUN_STATE_UNDOING)
+_AGAIN = (S.RUN_STATE_UNDONE, S.RUN_STATE_UNDOING)
 
 
 def preview(run: Run) -> tuple[list[str], list[str]]:
     """(steps in the order in which they would be taken back, steps whose changes can't be)."""
-    done = sorted((s for s in run.steps.values() if s.effect_order), key=lambda s: -s.effect_order)
-    done = [s for s in done if s.state in (S.STEP_STATE_SUCCEEDED, S.STEP_STATE_UNDO_CONFLICT)]
+    done = [
+        s
+        for s in reversed(run.changed_things())
+        if s.state in (S.STEP_STATE_SUCCEEDED, S.STEP_STATE_UNDO_CONFLICT)
+    ]
     return [s.name for s in done if s.undoable], [s.name for s in done if not s.undoable]
 
 
@@ -51,7 +53,7 @@ def go_on(draft: Draft) -> None:
             return
         _schedule(draft, step, 1)
         return
-    left = [s.name for s in run.steps.values() if s.effect_order and s.state not in (S.STEP_STATE_UNDONE,)]
+    left = [s.name for s in run.changed_things() if s.state != S.STEP_STATE_UNDONE]
     draft.emit(run_undone=ev.RunUndone(left=left))
 
 

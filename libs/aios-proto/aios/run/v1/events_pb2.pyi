@@ -168,7 +168,6 @@ class RunStarted(google.protobuf.message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     SLOT_FIELD_NUMBER: builtins.int
-    STEPS_FIELD_NUMBER: builtins.int
     REQUEST_SHA256_FIELD_NUMBER: builtins.int
     PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
     workflow: builtins.str
@@ -186,8 +185,6 @@ class RunStarted(google.protobuf.message.Message):
     slot: builtins.int
     request_sha256: builtins.bytes
     parent_traceparent: builtins.str
-    @property
-    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
         self,
         *,
@@ -202,11 +199,10 @@ class RunStarted(google.protobuf.message.Message):
         concurrency_key: builtins.str = ...,
         traceparent: builtins.str = ...,
         slot: builtins.int = ...,
-        steps: collections.abc.Iterable[builtins.str] | None = ...,
         request_sha256: builtins.bytes = ...,
         parent_traceparent: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "input", b"input", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "steps", b"steps", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "input", b"input", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunStarted: typing_extensions.TypeAlias = RunStarted

@@ -182,6 +182,7 @@ class RunHead(google.protobuf.message.Message):
     REQUEST_SHA256_FIELD_NUMBER: builtins.int
     UNDO_GROUP_FIELD_NUMBER: builtins.int
     PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
+    FAILED_STEP_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -207,8 +208,12 @@ class RunHead(google.protobuf.message.Message):
     undo_group: builtins.int
     parent_traceparent: builtins.str
     """Context of what asked for the run; `traceparent` is the run's own."""
+    failed_step: builtins.str
+    """The first step that failed."""
     @property
-    def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]: ...
+    def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
+        """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
+
     @property
     def open_approvals(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The approval or question that is open, if any."""
@@ -249,10 +254,11 @@ class RunHead(google.protobuf.message.Message):
         request_sha256: builtins.bytes = ...,
         undo_group: builtins.int = ...,
         parent_traceparent: builtins.str = ...,
+        failed_step: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "failed_step", b"failed_step", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead
@@ -329,6 +335,7 @@ class StepRecord(google.protobuf.message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     CHANGES_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
+    HEAD_FIELD_NUMBER: builtins.int
     input: builtins.bytes
     output: builtins.bytes
     undo_token: builtins.bytes
@@ -337,6 +344,8 @@ class StepRecord(google.protobuf.message.Message):
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     @property
     def usage(self) -> aios.task.v1.task_pb2.Usage: ...
+    @property
+    def head(self) -> Global___StepHead: ...
     def __init__(
         self,
         *,
@@ -346,10 +355,11 @@ class StepRecord(google.protobuf.message.Message):
         summary: builtins.str = ...,
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         usage: aios.task.v1.task_pb2.Usage | None = ...,
+        head: Global___StepHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["usage", b"usage"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["head", b"head", "usage", b"usage"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "input", b"input", "output", b"output", "summary", b"summary", "undo_token", b"undo_token", "usage", b"usage"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "head", b"head", "input", b"input", "output", b"output", "summary", b"summary", "undo_token", b"undo_token", "usage", b"usage"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepRecord: typing_extensions.TypeAlias = StepRecord
