@@ -17,6 +17,7 @@ from aios_runtime.service.port import Context, Health
 from aios_runtime.store.port import Store
 
 SERVICE = "memory"
+GATHER_S = 0.02  # episodes are for people: nobody misses them sooner
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -82,6 +83,7 @@ class MemoryService:
             consumer=subjects.consumer(SERVICE, "run_events"),
             load_position=episodes.load_position,
             handle=episodes.append,
+            gather_s=GATHER_S,
         ).start()
 
     async def stop(self) -> None:

@@ -15,14 +15,15 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.ids import run_id, slot_of
 from aios_core.values import plain
+from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, Start, decide
 from aios_orchestrator.definition import Workflow
-from aios_orchestrator.model import Run
+from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, Stored, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.crashpoints import crash, point
-from aios_runtime.store.port import Committed, Result, Write
+from aios_runtime.store.port import Committed, Filed, Result, Write
 from aios_runtime.telemetry import tracing
 
 MAX_QUEUE: Final = 20_000  # items that wait to be decided; whoever submits more waits
@@ -94,18 +95,24 @@ class Engine:
     """Decides for all runs of this service's store."""
 
     def __init__(
-        self, repository: Repository, resources: ResourceBook, publisher: Publisher, now_ms: Callable[[], int]
+        self,
+        repository: Repository,
+        resources: ResourceBook,
+        publisher: Publisher,
+        announcer: Announcer,
+        now_ms: Callable[[], int],
     ) -> None:
         self._repository = repository
         self._resources = resources
         self._publisher = publisher
+        self._announcer = announcer
         self._now_ms = now_ms
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_QUEUE)
         self._publishing = asyncio.Semaphore(PUBLISHING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
-        self.committed: Callable[[], None] = lambda: None
-        """Called after each commit: something may be due earlier than before."""
+        self.due: Callable[[int], None] = lambda due_ms: None
+        """Called after a commit with the earliest time at which something in it is due by itself."""
 
     def start(self) -> None:
         """Begin to decide."""
@@ -159,17 +166,20 @@ class Engine:
         crash(DECIDED)
         results = await self._repository.store.commit([*writes, *further]) if writes or further else []
         crash(COMMITTED)
-        self.committed()
+        dues = [write.due_ms for write in writes if write.due_ms is not None]
+        if dues:
+            self.due(min(dues))
         lost = self._keep(entries, writes, owners, results)
         await self._publishing.acquire()
         for key in lost:
             del entries[key]
-        follows = self._follows(entries, writes, results)
+        changed, filed = self._follows(entries, writes, results)
+        self._announcer.announce(filed, urgent=any(not change.out for change in changed))
         if lost:
-            await self._publish([], [], *follows)
+            await self._publish([], [], changed)
             await self._again(batch)
             return
-        task = asyncio.create_task(self._publish(batch, answers, *follows))
+        task = asyncio.create_task(self._publish(batch, answers, changed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -297,22 +307,11 @@ class Engine:
 
     def _follows(
         self, entries: dict[str, _Entry], writes: list[Write], results: Sequence[Result]
-    ) -> tuple[list[Changed], list[tuple[int, int, bytes]]]:
+    ) -> tuple[list[Changed], list[Filed]]:
         """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
-        changed: list[Changed] = [
-            Changed(
-                entry.run,
-                entry.workflow,
-                entry.changed,
-                [*entry.dispatched, *entry.undoing],
-                entry.ended,
-                _closed(entry),
-            )
-            for entry in entries.values()
-            if entry.events
-        ]
+        changed = [_changed(entry) for entry in entries.values() if entry.events]
         filed = [
-            (event.partition, position, event.data)
+            Filed(event.partition, position, event.data)
             for write, result in zip(writes, results, strict=False)
             if isinstance(result, Committed)
             for event, position in zip(write.events, result.positions, strict=True)
@@ -324,11 +323,10 @@ class Engine:
         batch: list[_Waiting],
         answers: list[list[Answer]],
         changed: list[Changed],
-        filed: list[tuple[int, int, bytes]],
     ) -> None:
         """Publish, then let those who submitted answer and acknowledge. Frees a place in `_publishing`."""
         try:
-            await self._publisher.publish(changed, filed)
+            await self._publisher.publish(changed)
             crash(PUBLISHED)
             for waiting, answer in zip(batch, answers, strict=True):
                 if not waiting.future.done():
@@ -345,9 +343,13 @@ class Engine:
             self._publishing.release()
 
 
-def _closed(entry: _Entry) -> bool:
-    before = entry.before.run if entry.before is not None else None
-    return entry.run.closed and (before is None or not before.closed) and not entry.run.undo_group
+def _changed(entry: _Entry) -> Changed:
+    """A step that was done ahead is not handed out any more."""
+    run = entry.run
+    out = [name for name in (*entry.dispatched, *entry.undoing) if run.at(name).state in OPEN_STEP]
+    was_closed = entry.before is not None and entry.before.run.closed
+    closed = run.closed and not was_closed and not run.undo_group
+    return Changed(run, entry.workflow, entry.changed, out, entry.ended, closed)
 
 
 def _fail(batch: Sequence[_Waiting], error: AiosError) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from aios.event.v1.event_pb2 import ExternalEvent
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios_core.errors import TerminalError
+from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
@@ -44,6 +45,7 @@ class Orchestrator:
         self._engine: Engine | None = None
         self._timers: Timers | None = None
         self._publisher: Publisher | None = None
+        self._announcer: Announcer | None = None
         self._clock: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -53,15 +55,17 @@ class Orchestrator:
         await self._apply(resources)
         repository = Repository(store)
         publisher = self._publisher = Publisher(context.bus, context.workspace, context.now_ms)
-        engine = self._engine = Engine(repository, resources, publisher, context.now_ms)
+        announcer = self._announcer = Announcer(context.bus, context.workspace)
+        engine = self._engine = Engine(repository, resources, publisher, announcer, context.now_ms)
         timers = self._timers = Timers(store, engine, publisher, context.workspace, context.now_ms)
-        engine.committed = timers.wake
+        engine.due = timers.wake
         engine.start()
         await self._recover("the orchestrator was started again")
         context.bus.on_restart(self._restarted)
         await Queries(repository, resources).serve(context.bus, context.workspace)
         await self._serve(Handlers(context.bus, engine, resources))
         await self._serve_intake(Intake(store, resources, engine, context.workspace, context.now_ms))
+        announcer.announce_heads(store)
         timers.start()
 
     async def _apply(self, resources: ResourceBook) -> None:
@@ -123,6 +127,8 @@ class Orchestrator:
             await self._timers.stop()
         if self._engine is not None:
             await self._engine.stop()
+        if self._announcer is not None:
+            await self._announcer.stop()
         if self._store is not None:
             await self._store.close()
 

@@ -1,12 +1,11 @@
-"""Puts on the bus what a commit led to: tasks on their lanes, as far as there is room, and the filed events."""
+"""Puts on the bus the tasks that a commit led to, as far as there is room on their lanes."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
-from aios.bus.v1.bus_pb2 import EventsFiled
 from aios.run.v1 import state_pb2 as S
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import PerformTasks, Task
@@ -21,19 +20,16 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
 from aios_runtime.telemetry import tracing
 
-MAX_MESSAGE: Final = 200 * 1024  # bytes of tasks or events in one message, below the bus's own limit
+MAX_MESSAGE: Final = 200 * 1024  # bytes of tasks in one message, below the bus's own limit
 MAX_TASKS: Final = 64  # tasks in one message: a worker that dies gives back no more than these
 RETRY_S: Final = 0.5
-
-_T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """A run whose change is committed: the steps that changed, those to hand out (as far as they are not done since),
-    and those that ended."""
+    """A run whose change is committed: the steps that changed, those to hand out, and those that ended."""
 
     run: Run
     workflow: Workflow
@@ -54,9 +50,9 @@ class Publisher:
         self._planner = Planner()
         self.delivery = Delivery()
 
-    async def publish(self, changed: Sequence[Changed], filed: Sequence[tuple[int, int, bytes]]) -> None:
+    async def publish(self, changed: Sequence[Changed]) -> None:
         """Publish what follows from committed changes. Tries until the bus takes it: it is committed."""
-        await self._send([*self._tasks(changed), *self._events(filed)])
+        await self._send(self._tasks(changed))
         if tracing.enabled():
             for change in changed:
                 trace_ended(change)
@@ -72,9 +68,8 @@ class Publisher:
                     if lane is not None:
                         lanes.setdefault(lane, [])
             for name in change.out:
-                if run.at(name).state in OPEN_STEP:
-                    lane = change.workflow.steps[name].lane
-                    lanes.setdefault(lane, []).append(self._task(run, change.workflow, name))
+                lane = change.workflow.steps[name].lane
+                lanes.setdefault(lane, []).append(self._task(run, change.workflow, name))
         messages: list[Message] = []
         for lane, tasks in lanes.items():
             messages += self._lane_messages(lane, self.delivery.hand_out(lane, tasks, now))
@@ -100,7 +95,7 @@ class Publisher:
         messages = []
         for priority, group in by_priority.items():
             subject = subjects.perform(self._workspace, lane, priority)
-            for part in _parts(group, lambda task: task.ByteSize()):
+            for part in _parts(group):
                 first = part[0]
                 messages.append(
                     Message(
@@ -108,25 +103,6 @@ class Publisher:
                         PerformTasks(tasks=part).SerializeToString(),
                         f"{first.task_id}#{first.mode}.{first.dispatch}x{len(part)}",
                         {subjects.HEADER_TRACE: first.traceparent} if first.traceparent else {},
-                    )
-                )
-        return messages
-
-    def _events(self, filed: Sequence[tuple[int, int, bytes]]) -> list[Message]:
-        partitions: dict[int, list[tuple[int, bytes]]] = {}
-        for partition, position, data in filed:
-            partitions.setdefault(partition, []).append((position, data))
-        messages = []
-        for partition, events in partitions.items():
-            for part in _parts(sorted(events), lambda event: len(event[1]) + 8):
-                body = EventsFiled(
-                    partition=partition, first_position=part[0][0], events=[data for _, data in part]
-                )
-                messages.append(
-                    Message(
-                        subjects.run_events(self._workspace, partition),
-                        body.SerializeToString(),
-                        f"{partition}@{part[0][0]}",
                     )
                 )
         return messages
@@ -148,15 +124,15 @@ class Publisher:
                 await asyncio.sleep(RETRY_S)
 
 
-def _parts(items: Sequence[_T], size: Callable[[_T], int]) -> Iterable[list[_T]]:
-    part: list[_T] = []
+def _parts(tasks: Iterable[Task]) -> Iterable[list[Task]]:
+    part: list[Task] = []
     total = 0
-    for item in items:
-        cost = size(item) + 8
+    for task in tasks:
+        cost = task.ByteSize() + 8
         if part and (total + cost > MAX_MESSAGE or len(part) >= MAX_TASKS):
             yield part
             part, total = [], 0
-        part.append(item)
+        part.append(task)
         total += cost
     if part:
         yield part

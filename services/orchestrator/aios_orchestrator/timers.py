@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from aios.run.v1.state_pb2 import RunHead
@@ -15,9 +16,11 @@ from aios_orchestrator.publisher import Publisher
 from aios_runtime.store.port import Store
 
 BATCH: Final = 200  # runs that are ticked in one go
-LONGEST_S: Final = 30.0  # between two looks, so that a stepped clock is noticed
+LONGEST_MS: Final = 30_000  # between two looks, so that a stepped clock is noticed
 PAUSE_S: Final = 1.0  # after the store could not commit
 ACTOR: Final = "service:orchestrator"
+
+_ALWAYS: Final = 1 << 62  # later than anything
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class Timers:
         self._workspace = workspace
         self._now_ms = now_ms
         self._wake = asyncio.Event()
+        self._until = 0  # when it looks again by itself, ms
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -46,13 +50,15 @@ class Timers:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def wake(self) -> None:
-        """Look at the store again."""
-        self._wake.set()
+    def wake(self, due_ms: int) -> None:
+        """Something is due at that time; look at the store again if that is earlier than the next look."""
+        if due_ms < self._until:
+            self._wake.set()
 
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            self._until = _ALWAYS
             try:
                 busy = await self._due()
             except RetryableError as error:
@@ -61,18 +67,15 @@ class Timers:
                 continue
             if busy:
                 continue
-            try:
-                await asyncio.wait_for(self._wake.wait(), self._wait_s())
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._wait_s()):
+                    await self._wake.wait()
 
     def _wait_s(self) -> float:
-        dues = [
-            due
-            for due in (self._store.next_due(), self._publisher.delivery.next_lease_end())
-            if due is not None
-        ]
-        return min(LONGEST_S, max(0.0, (min(dues) - self._now_ms()) / 1000)) if dues else LONGEST_S
+        now = self._now_ms()
+        dues = (self._store.next_due(), self._publisher.delivery.next_lease_end(), now + LONGEST_MS)
+        self._until = min(due for due in dues if due is not None)
+        return max(0.0, (self._until - now) / 1000)
 
     async def _due(self) -> bool:
         now = self._now_ms()

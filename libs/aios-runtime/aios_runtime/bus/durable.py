@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aios_runtime.bus.connection import NatsBus
 
 FETCH_SECONDS: Final = 60.0  # how long a fetch waits at the server before it is renewed
-HANDLED_AT_ONCE: Final = 16  # messages
+HANDLED_AT_ONCE: Final = 64  # messages
 START_AGAIN_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 STOP_SECONDS: Final = 5.0
 START_SECONDS: Final = 5.0

@@ -18,7 +18,7 @@ class EventSubscriber:
     """Follows the run events of a workspace: gapless, in order, from the position that the subscriber's state holds.
 
     A notification is acknowledged when the state contains its events. `consumer` is the durable consumer that brings
-    notifications, such as `memory__run_events`.
+    notifications, such as `memory__run_events`. `gather_s`: as `CatchUp` has it.
     """
 
     def __init__(
@@ -30,9 +30,12 @@ class EventSubscriber:
         load_position: LoadPosition,
         handle: Handle,
         partitions: int = PARTITIONS,
+        gather_s: float = 0.0,
     ) -> None:
         self._workspace = workspace
-        self._catch_up = CatchUp(bus, workspace, partitions, load_position=load_position, handle=handle)
+        self._catch_up = CatchUp(
+            bus, workspace, partitions, load_position=load_position, handle=handle, gather_s=gather_s
+        )
         self._bus, self._consumer = bus, consumer
 
     async def start(self) -> None:

@@ -1,0 +1,111 @@
+"""Tells subscribers of the events that were filed. The store has them, under gapless positions: an announcement that is
+lost with this process is made up for at its next start, and one that comes late is noticed as a gap."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from aios.bus.v1.bus_pb2 import EventsFiled
+from aios_core.errors import RetryableError
+from aios_core.ids import PARTITIONS
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Bus, Message
+from aios_runtime.store.port import Filed, Store
+
+LINGER_S: Final = (
+    0.005  # that events wait for further ones, unless their runs wait for somebody or have ended
+)
+MAX_MESSAGE: Final = 200 * 1024  # bytes of events in one message, below the bus's own limit
+MAX_EVENTS: Final = 512  # in one message
+MAX_WAITING: Final = 20_000  # events; past these only the last of each partition is announced
+RETRY_S: Final = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Announcer:
+    """Gathers what was filed while an announcement is under way, and sends it with the next one."""
+
+    def __init__(self, bus: Bus, workspace: str) -> None:
+        self._bus = bus
+        self._workspace = workspace
+        self._waiting: dict[int, list[Filed]] = {}
+        self._count = 0
+        self._urgent = asyncio.Event()
+        self._sending: asyncio.Task[None] | None = None
+
+    def announce(self, filed: Iterable[Filed], *, urgent: bool) -> None:
+        """Announce soon; at once if it is `urgent`. Call it in the order of the commits."""
+        for event in filed:
+            self._waiting.setdefault(event.partition, []).append(event)
+            self._count += 1
+        if self._count > MAX_WAITING:
+            self._waiting = {partition: events[-1:] for partition, events in self._waiting.items()}
+            self._count = len(self._waiting)
+        if not self._count:
+            return
+        if urgent:
+            self._urgent.set()
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send_all(), name="announce events")
+
+    def announce_heads(self, store: Store) -> None:
+        """Announce the last event of each partition: whoever missed some then asks for them."""
+        for partition in range(PARTITIONS):
+            head = store.event_head(partition)
+            if head:
+                self.announce(store.events(partition, head - 1, 1), urgent=True)
+
+    async def stop(self) -> None:
+        """Announce what waits, if the bus takes it at once."""
+        if self._sending is not None:
+            self._urgent.set()
+            await asyncio.wait([self._sending], timeout=RETRY_S)
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                try:
+                    async with asyncio.timeout(LINGER_S):
+                        await self._urgent.wait()
+                except TimeoutError:
+                    pass
+                self._urgent.clear()
+                waiting, self._waiting, self._count = self._waiting, {}, 0
+                await self._send([m for partition in waiting.values() for m in self._messages(partition)])
+        finally:
+            self._sending = None
+
+    async def _send(self, messages: Sequence[Message]) -> None:
+        while True:
+            try:
+                return await self._bus.publish(messages)
+            except RetryableError as error:
+                log.warning("the bus did not take %d announcements: %s", len(messages), error.message)
+                await asyncio.sleep(RETRY_S)
+
+    def _messages(self, events: Sequence[Filed]) -> Iterable[Message]:
+        """Announcements of one partition's events, those of one message following each other without a gap."""
+        part: list[Filed] = []
+        size = 0
+        for event in events:
+            cost = len(event.data) + 8
+            gap = part and event.position != part[-1].position + 1
+            if part and (gap or size + cost > MAX_MESSAGE or len(part) == MAX_EVENTS):
+                yield self._message(part)
+                part, size = [], 0
+            part.append(event)
+            size += cost
+        if part:
+            yield self._message(part)
+
+    def _message(self, part: Sequence[Filed]) -> Message:
+        first = part[0]
+        body = EventsFiled(
+            partition=first.partition, first_position=first.position, events=[event.data for event in part]
+        )
+        subject = subjects.run_events(self._workspace, first.partition)
+        return Message(subject, body.SerializeToString(), f"{first.partition}@{first.position}+{len(part)}")
