@@ -13,9 +13,10 @@ from aios_core.labels import OWNER
 from aios_core.values import Plain, labeled, plain
 from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
 from aios_orchestrator.core.fold import fold
-from aios_orchestrator.definition import Workflow, compile_workflow
+from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.model import Run
+from aios_orchestrator.workflow import Workflow
 
 
 def workflow(steps: str, head: str = "") -> Workflow:

@@ -14,8 +14,8 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE
 from aios_core.values import Leaf, Value
-from aios_orchestrator.definition import Step, Workflow
 from aios_orchestrator.mapping import Items, Lookup, Mapped, Path, Record, references
+from aios_orchestrator.workflow import Step, Workflow
 
 MAX_STEPS: Final = 64  # steps ahead of one task
 MAX_LOOKED: Final = 128  # steps of the document after one that are looked at

@@ -7,8 +7,8 @@ from immutables import Map
 from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord
 from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
 from aios_core.ids import effect_key, partition_of
-from aios_orchestrator.definition import Workflow
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun
+from aios_orchestrator.workflow import Workflow
 
 PRIORITY = 5
 

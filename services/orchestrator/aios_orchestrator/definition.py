@@ -1,33 +1,26 @@
-"""A workflow as the core runs it: compiled from its document, checked so far as it can be before any run."""
+"""From a Workflow document to the workflow that the core runs, checked so far as it can be before any run."""
 
-import difflib
-import graphlib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
 from aios_core.ids import check_name
 from aios_core.json_values import from_json, to_json
-from aios_core.labels import RESOURCE
 from aios_core.money import Micros, usd
-from aios_core.values import Leaf, Value, labeled, plain
 from aios_orchestrator.document import Document
+from aios_orchestrator.graph import connect
 from aios_orchestrator.mapping import (
     Expression,
     Mapped,
     Path,
     compile_expression,
     compile_mapping,
-    references,
 )
+from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Gate, Retry, Step, Workflow
 from aios_runtime.schemas import Schema
 
-MAX_STEPS: Final = 200
-DEFAULT_CAP: Final = usd("1.00")
-NOTHING: Final = Micros(0)
-DEFAULT_TIMEOUT_MS: Final = 300_000
+MAX_STEPS: Final = 10_000
 KINDS: Final = ("agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait")
 _WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
 _STEP_FIELDS: Final = (
@@ -44,102 +37,6 @@ _STEP_FIELDS: Final = (
 )
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Attempts in all, and the wait before the second one in ms; it doubles up to `cap_ms`."""
-
-    limit: int = 5
-    backoff_ms: int = 1000
-    cap_ms: int = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """What a gate shows: expressions for its words, and the steps that it approves."""
-
-    title: Mapped
-    why: Mapped
-    risk: Mapped
-    approves: tuple[str, ...]
-    expires_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """Questions to a person: an expression that gives a list of {id, text, why, options, pattern}."""
-
-    title: Mapped
-    questions: Mapped
-    expires_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step. `target` is an agent's name, `connector.action` or `memory.operation`; `lane` where its tasks go."""
-
-    name: str
-    kind: str
-    needs: tuple[str, ...]
-    when: Path | Expression | None = None
-    target: str = ""
-    lane: str = ""
-    input: Mapped | None = None
-    retry: Retry = Retry()
-    timeout_ms: int = DEFAULT_TIMEOUT_MS
-    hold: Micros = NOTHING
-    effect: bool = False
-    gate: Gate | None = None
-    ask: Ask | None = None
-    cases: tuple[tuple[str, Path | Expression], ...] = ()
-    otherwise: str = ""
-    output: Mapped | None = None
-    wait_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Workflow:
-    """A compiled version of a workflow."""
-
-    name: str
-    version: str
-    schema: Schema
-    inputs: Mapping[str, Any]
-    outputs: Mapped
-    steps: Mapping[str, Step]
-    cap: Micros = DEFAULT_CAP
-    concurrency: Mapped | None = None
-    approved_by: Mapping[str, str] = field(default_factory=dict)
-    """The gate that approves a step, by the step's name."""
-    before: Mapping[str, int] = field(default_factory=dict)
-    """All steps that have ended when a step starts, by its name: a set of places, a bit each."""
-    ordered: tuple[Step, ...] = ()
-    place: Mapping[str, int] = field(default_factory=dict)
-    """Where a step stands in `ordered`, the document's order."""
-    roots: tuple[str, ...] = ()
-    dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The steps that need a step, by its name."""
-
-    def check_input(self, value: Value) -> Value:
-        """The run's input, checked against the schema, defaults filled in. Raises INVALID_ARGUMENT naming the field."""
-        data = to_json(plain(value))
-        properties = self.inputs.get("properties", {})
-        unknown = [name for name in data if name not in properties] if isinstance(data, dict) else []
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], properties, n=1)
-            hint = (
-                f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(properties) or 'nothing'}."
-            )
-            raise TerminalError(
-                "INVALID_ARGUMENT", f"input.{unknown[0]}: there is no such input; {hint}", field=unknown[0]
-            )
-        self.schema.check(data, "input")
-        filled: dict[str, Value] = dict(value) if isinstance(value, dict) else {}
-        for name, schema in properties.items():
-            if name not in filled and "default" in schema:
-                filled[name] = labeled(from_json(schema["default"]), RESOURCE)
-        return filled or Leaf({}, RESOURCE)
 
 
 def compile_workflow(document: Document) -> Workflow:
@@ -177,23 +74,7 @@ def compile_workflow(document: Document) -> Workflow:
         concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
         approved_by={name: gate.name for gate in steps.values() if gate.gate for name in gate.gate.approves},
     )
-    return _connected(workflow, _check_graph(document, workflow))
-
-
-def _connected(workflow: Workflow, before: Mapping[str, int]) -> Workflow:
-    """With what the graph says, ready to be looked up."""
-    dependents: dict[str, list[str]] = {}
-    for step in workflow.steps.values():
-        for need in step.needs:
-            dependents.setdefault(need, []).append(step.name)
-    return replace(
-        workflow,
-        before=before,
-        ordered=tuple(workflow.steps.values()),
-        place={name: at for at, name in enumerate(workflow.steps)},
-        roots=tuple(step.name for step in workflow.steps.values() if not step.needs),
-        dependents={name: tuple(steps) for name, steps in dependents.items()},
-    )
+    return connect(document, workflow)
 
 
 def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
@@ -339,77 +220,3 @@ class _Compiler:
 
     def _error(self, name: str, message: str) -> TerminalError:
         return self.document.error("BAD_RESOURCE", f"{self.path}.{name}", message)
-
-
-def _check_graph(document: Document, workflow: Workflow) -> dict[str, int]:
-    """Returns what comes before each step, as `Workflow.before`."""
-    for at, step in enumerate(workflow.steps.values()):
-        for need in step.needs:
-            if need not in workflow.steps:
-                raise _no_step(document, f"spec.steps[{at}].needs", need, workflow.steps)
-    try:
-        order = list(
-            graphlib.TopologicalSorter({s.name: s.needs for s in workflow.steps.values()}).static_order()
-        )
-    except graphlib.CycleError as error:
-        circle = " → ".join(map(str, error.args[1]))
-        raise document.error("CYCLE", "spec.steps", f"steps need each other in a circle: {circle}.") from None
-    place = {name: at for at, name in enumerate(workflow.steps)}
-    before: dict[str, int] = {}
-    for name in order:
-        before[name] = 0
-        for need in workflow.steps[name].needs:
-            before[name] |= before[need] | 1 << place[need]
-    for at, step in enumerate(workflow.steps.values()):
-        _check_references(
-            document, workflow, f"spec.steps[{at}]", step, lambda a, b: bool(before[b] >> place[a] & 1)
-        )
-    for name in _steps_read(references(workflow.outputs)):
-        if name not in workflow.steps:
-            raise _no_step(document, "spec.outputs", name, workflow.steps)
-    return before
-
-
-def _check_references(
-    document: Document, workflow: Workflow, path: str, step: Step, before: Callable[[str, str], bool]
-) -> None:
-    trees: list[Mapped] = [tree for tree in (step.input, step.output, step.when) if tree is not None]
-    trees += [condition for _, condition in step.cases]
-    if step.gate:
-        trees += [step.gate.title, step.gate.why, step.gate.risk]
-        for name in step.gate.approves:
-            if name not in workflow.steps:
-                raise _no_step(document, f"{path}.gate.approves", name, workflow.steps)
-            approved = workflow.steps[name]
-            if not before(step.name, name):
-                raise document.error(
-                    "BAD_RESOURCE",
-                    f"{path}.gate.approves",
-                    f"{name!r} does not come after this gate (it must need it).",
-                )
-            if approved.input is not None:
-                trees.append(approved.input)
-    if step.ask:
-        trees += [step.ask.title, step.ask.questions]
-    for tree in trees:
-        for name in _steps_read(references(tree)):
-            if name not in workflow.steps:
-                raise _no_step(document, path, name, workflow.steps)
-            if not before(name, step.name):
-                raise document.error(
-                    "BAD_EXPRESSION",
-                    path,
-                    f"step {step.name!r} reads steps.{name}, which does not come before it; add it to needs.",
-                )
-
-
-def _steps_read(roots: Iterable[str]) -> Iterable[str]:
-    for root in roots:
-        if root.startswith("steps."):
-            yield root.removeprefix("steps.")
-
-
-def _no_step(document: Document, path: str, name: str, steps: Iterable[str]) -> TerminalError:
-    near = difflib.get_close_matches(name, list(steps), n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return document.error("BAD_EXPRESSION", path, f"there is no step {name!r}.{hint}")

@@ -17,11 +17,11 @@ from aios_core.ids import run_id, slot_of
 from aios_core.values import plain
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, Start, decide
-from aios_orchestrator.definition import Workflow
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, Stored, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.workflow import Workflow
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Filed, Result, Write
 from aios_runtime.telemetry import tracing

@@ -12,7 +12,7 @@ from typing import Final, Self
 from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import Approval, RunState, StepState
 from aios.task.v1.task_pb2 import Change, Mode, Usage
 from aios_core.hashing import GENESIS
@@ -20,16 +20,16 @@ from aios_core.values import Value
 
 TERMINAL_RUN: Final = frozenset(
     {
-        S.RUN_STATE_SUCCEEDED,
-        S.RUN_STATE_FAILED,
-        S.RUN_STATE_CANCELLED,
-        S.RUN_STATE_UNDONE,
-        S.RUN_STATE_UNDO_INCOMPLETE,
+        st.RUN_STATE_SUCCEEDED,
+        st.RUN_STATE_FAILED,
+        st.RUN_STATE_CANCELLED,
+        st.RUN_STATE_UNDONE,
+        st.RUN_STATE_UNDO_INCOMPLETE,
     }
 )
-DONE_STEP: Final = frozenset({S.STEP_STATE_SUCCEEDED, S.STEP_STATE_SKIPPED})
-OPEN_STEP: Final = frozenset({S.STEP_STATE_DISPATCHED, S.STEP_STATE_UNDOING})
-LIVE_STEP: Final = OPEN_STEP | {S.STEP_STATE_WAITING, S.STEP_STATE_GATED, S.STEP_STATE_UNKNOWN}
+DONE_STEP: Final = frozenset({st.STEP_STATE_SUCCEEDED, st.STEP_STATE_SKIPPED})
+OPEN_STEP: Final = frozenset({st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING})
+LIVE_STEP: Final = OPEN_STEP | {st.STEP_STATE_WAITING, st.STEP_STATE_GATED, st.STEP_STATE_UNKNOWN}
 MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
 
@@ -48,7 +48,7 @@ class StepRun(_Copied):
     """One step of one run."""
 
     name: str
-    state: StepState.ValueType = S.STEP_STATE_PENDING
+    state: StepState.ValueType = st.STEP_STATE_PENDING
     attempt: int = 0
     attempt_group: int = 1
     dispatch: int = 0
@@ -83,7 +83,7 @@ class Run(_Copied):
     workflow: str
     workflow_version: str
     mode: Mode.ValueType
-    state: RunState.ValueType = S.RUN_STATE_RUNNING
+    state: RunState.ValueType = st.RUN_STATE_RUNNING
     create_time: int = 0
     update_time: int = 0
     sequence: int = 0
@@ -127,7 +127,7 @@ class Run(_Copied):
         step = self.steps.get(name)
         if step is None:
             step = StepRun(name)
-            step.state = S.STEP_STATE_CANCELLED if self.closed else S.STEP_STATE_PENDING
+            step.state = st.STEP_STATE_CANCELLED if self.closed else st.STEP_STATE_PENDING
         return step
 
     def step(self, name: str) -> StepRun:
@@ -163,7 +163,7 @@ class Run(_Copied):
     @property
     def stopping(self) -> bool:
         """Whether no further step may start: it failed or is being cancelled, and open outcomes are awaited."""
-        return self.error is not None or self.state == S.RUN_STATE_CANCELLING
+        return self.error is not None or self.state == st.RUN_STATE_CANCELLING
 
     def lively(self) -> list[StepRun]:
         """The steps that have begun and not ended, by name."""
@@ -175,7 +175,7 @@ class Run(_Copied):
 
     def open_approvals(self) -> list[Approval]:
         """What waits for a person."""
-        return [a for a in self.approvals.values() if a.state == S.APPROVAL_STATE_OPEN]
+        return [a for a in self.approvals.values() if a.state == st.APPROVAL_STATE_OPEN]
 
     def next_due(self) -> int | None:
         """The earliest time at which something is due by itself."""

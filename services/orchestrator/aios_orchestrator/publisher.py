@@ -6,16 +6,16 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import PerformTasks, Task
 from aios_core.errors import RetryableError
 from aios_orchestrator.ahead import Planner
 from aios_orchestrator.codec import task_of
 from aios_orchestrator.core.draft import look
-from aios_orchestrator.definition import Workflow
 from aios_orchestrator.delivery import Delivery
 from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
 from aios_runtime.telemetry import tracing
@@ -78,7 +78,7 @@ class Publisher:
     def _task(self, run: Run, workflow: Workflow, name: str) -> Task:
         gate = workflow.approved_by.get(name)
         approval = run.approvals.get(run.at(gate).approval_id) if gate else None
-        if approval is not None and approval.state != S.APPROVAL_STATE_APPROVED:
+        if approval is not None and approval.state != st.APPROVAL_STATE_APPROVED:
             approval = None
         task = task_of(run, workflow, name, approval, step_trace(run, name))
         if workflow.steps[name].kind == "agent" and not run.undo_queue:
@@ -150,7 +150,7 @@ def trace_ended(change: Changed) -> None:
         return
     for name in change.ended:
         step = run.at(name)
-        if step.state in (S.STEP_STATE_SUCCEEDED, S.STEP_STATE_FAILED):
+        if step.state in (st.STEP_STATE_SUCCEEDED, st.STEP_STATE_FAILED):
             tracing.record(
                 f"step {workflow.steps[name].kind}",
                 step_trace(run, name),

@@ -7,9 +7,10 @@ from typing import Final
 
 from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
-from aios_orchestrator.definition import Workflow, compile_workflow
+from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.resolve import Intent, compile_intent
+from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
 
 COMPILED: Final = 256  # workflow versions kept compiled

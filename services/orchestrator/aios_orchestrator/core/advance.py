@@ -4,7 +4,7 @@ from heapq import heappop
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ProposedStep, Question
 from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import encode
@@ -14,9 +14,9 @@ from aios_core.ids import derive
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.definition import Step
 from aios_orchestrator.mapping import Mapped, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
+from aios_orchestrator.workflow import Step
 
 MAX_QUESTIONS = 50
 MAX_OPTIONS = 200
@@ -36,7 +36,7 @@ def advance(draft: Draft) -> None:
 def _ready(draft: Draft, step: Step) -> bool:
     known = draft.run.steps
     own = known.get(step.name)
-    if own is not None and own.state != S.STEP_STATE_PENDING:
+    if own is not None and own.state != st.STEP_STATE_PENDING:
         return False
     for need in step.needs:
         before = known.get(need)
@@ -143,12 +143,12 @@ def approval_of(draft: Draft, step: str) -> Approval | None:
     """The approval that covers a step, if its gate was approved."""
     gate = draft.workflow.approved_by.get(step)
     approval = draft.run.approvals.get(draft.run.at(gate).approval_id) if gate else None
-    return approval if approval is not None and approval.state == S.APPROVAL_STATE_APPROVED else None
+    return approval if approval is not None and approval.state == st.APPROVAL_STATE_APPROVED else None
 
 
 def _check_approved(draft: Draft, step: Step, gate: str, data: bytes) -> None:
     """An approval counts for exactly what was shown, and only until it expires."""
-    if draft.run.at(gate).state == S.STEP_STATE_SKIPPED:
+    if draft.run.at(gate).state == st.STEP_STATE_SKIPPED:
         raise TerminalError(
             "APPROVAL_REQUIRED", f"Step {step.name!r} needs the approval of {gate!r}, which was skipped."
         )
@@ -178,7 +178,7 @@ def _gate(draft: Draft, step: Step) -> None:
                 arguments_sha256=sha256(arguments),
             )
         )
-    approval = _approval(draft, step, S.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
+    approval = _approval(draft, step, st.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
     approval.why, approval.risk = _words(draft, step.gate.why), _words(draft, step.gate.risk)
     approval.proposed.extend(proposed)
     approval.arguments_sha256 = sha256(
@@ -203,7 +203,7 @@ def _ask(draft: Draft, step: Step) -> None:
             )
         )
         return
-    approval = _approval(draft, step, S.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms)
+    approval = _approval(draft, step, st.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms)
     if not isinstance(asked, list) or not 0 < len(asked) <= MAX_QUESTIONS:
         raise TerminalError(
             "BAD_OUTPUT", f"The questions of step {step.name!r} must be a list of 1 to {MAX_QUESTIONS}."
@@ -239,7 +239,7 @@ def _approval(
         workflow=run.workflow,
         step=step.name,
         kind=kind,
-        state=S.APPROVAL_STATE_OPEN,
+        state=st.APPROVAL_STATE_OPEN,
         title=_words(draft, title),
         policy_version=run.workflow_version,
         create_time_ms=draft.now,
@@ -258,8 +258,8 @@ def unknown_approval(draft: Draft, state: StepRun, target: str, message: str) ->
         run_id=run.run_id,
         workflow=run.workflow,
         step=state.name,
-        kind=S.APPROVAL_KIND_UNKNOWN,
-        state=S.APPROVAL_STATE_OPEN,
+        kind=st.APPROVAL_KIND_UNKNOWN,
+        state=st.APPROVAL_STATE_OPEN,
         title=f"Could not confirm {target} ({state.name}): please check",
         why=message,
         questions=[

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.run.v1.state_pb2 import Approval, Question
 from aios_core.encoding import encode
@@ -27,7 +27,7 @@ def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) 
         if _decided_so(approval, request):
             return
         _check(draft, approval, request)
-        given = _answers(approval, answers) if request.decision == S.APPROVAL_STATE_ANSWERED else {}
+        given = _answers(approval, answers) if request.decision == st.APPROVAL_STATE_ANSWERED else {}
     except TerminalError as error:
         reason = Error(code=error.code, message=error.message)
         draft.emit(decision_refused=ev.DecisionRefused(approval_id=approval.approval_id, error=reason))
@@ -48,33 +48,33 @@ def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) 
 def _decided_so(approval: Approval, request: DecideApprovalRequest) -> bool:
     """Whether the same person already decided the same: a repeated click."""
     same = approval.state == request.decision and approval.decided_by == request.actor
-    return same and request.decision != S.APPROVAL_STATE_ANSWERED
+    return same and request.decision != st.APPROVAL_STATE_ANSWERED
 
 
 def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> None:
-    if approval.state == S.APPROVAL_STATE_EXPIRED or (
+    if approval.state == st.APPROVAL_STATE_EXPIRED or (
         approval.expire_time_ms and draft.now > approval.expire_time_ms
     ):
         raise TerminalError("APPROVAL_EXPIRED", "The time to decide is over. Start the run again.")
-    if approval.state == S.APPROVAL_STATE_REPLACED:
+    if approval.state == st.APPROVAL_STATE_REPLACED:
         raise TerminalError(
             "APPROVAL_STALE", "Something newer took the place of this proposal. Look at the new one."
         )
-    if approval.state != S.APPROVAL_STATE_OPEN:
+    if approval.state != st.APPROVAL_STATE_OPEN:
         raise TerminalError("APPROVAL_USED", "This was decided already; a decision counts once.")
     if request.arguments_sha256 and request.arguments_sha256 != approval.arguments_sha256:
         raise TerminalError(
             "APPROVAL_STALE", "What you saw is not what would run. Look at it again, then decide."
         )
-    gate = approval.kind == S.APPROVAL_KIND_GATE
-    if request.decision == S.APPROVAL_STATE_APPROVED and not request.arguments_sha256:
+    gate = approval.kind == st.APPROVAL_KIND_GATE
+    if request.decision == st.APPROVAL_STATE_APPROVED and not request.arguments_sha256:
         raise TerminalError(
             "INVALID_ARGUMENT", "arguments_sha256: an approval names what was seen.", field="arguments_sha256"
         )
     allowed = (
-        (S.APPROVAL_STATE_APPROVED, S.APPROVAL_STATE_REJECTED)
+        (st.APPROVAL_STATE_APPROVED, st.APPROVAL_STATE_REJECTED)
         if gate
-        else (S.APPROVAL_STATE_ANSWERED, S.APPROVAL_STATE_REJECTED)
+        else (st.APPROVAL_STATE_ANSWERED, st.APPROVAL_STATE_REJECTED)
     )
     if request.decision not in allowed:
         what = "approved or rejected" if gate else "answered or rejected"
@@ -126,12 +126,12 @@ def _follow(
     draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]
 ) -> None:
     step = approval.step
-    if approval.kind == S.APPROVAL_KIND_UNKNOWN:
+    if approval.kind == st.APPROVAL_KIND_UNKNOWN:
         _follow_unknown(draft, approval, request, given)
-    elif request.decision == S.APPROVAL_STATE_REJECTED:
+    elif request.decision == st.APPROVAL_STATE_REJECTED:
         why = f"rejected: {request.note}" if request.note else "rejected by a person"
         draft.emit(cancel_requested=ev.CancelRequested(why=why))
-    elif approval.kind == S.APPROVAL_KIND_GATE:
+    elif approval.kind == st.APPROVAL_KIND_GATE:
         output = encode(labeled({"approved": True, "by": request.actor, "note": request.note}, OWNER))
         draft.emit(
             step_succeeded=ev.StepSucceeded(step=step, output=output, summary=f"approved by {request.actor}")
@@ -163,7 +163,7 @@ def _follow_unknown(
 ) -> None:
     """It happened: go on as after a success. It did not: a new attempt group, which only a person may start."""
     step, undoing = approval.step, bool(draft.run.undo_queue)
-    if request.decision == S.APPROVAL_STATE_REJECTED:
+    if request.decision == st.APPROVAL_STATE_REJECTED:
         error = Error(code="OUTCOME_UNKNOWN", message=request.note or "Left as it is by a person.")
         if undoing:
             draft.emit(undo_conflicted=ev.UndoConflicted(step=step, error=error))
@@ -190,8 +190,8 @@ def expire(draft: Draft, step: StepRun) -> None:
     """Nobody decided in time: the gate fails closed."""
     draft.emit(
         approval_decided=ev.ApprovalDecided(
-            step=step.name, approval_id=step.approval_id, state=S.APPROVAL_STATE_EXPIRED
+            step=step.name, approval_id=step.approval_id, state=st.APPROVAL_STATE_EXPIRED
         )
     )
-    if draft.run.at(step.name).state == S.STEP_STATE_GATED:
+    if draft.run.at(step.name).state == st.STEP_STATE_GATED:
         draft.emit(cancel_requested=ev.CancelRequested(why="nobody decided in time"))

@@ -10,7 +10,7 @@ from typing import Any
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.task.v1.task_pb2 import MODE_UNDO, Outcome
 from aios_core.errors import AiosError, TerminalError
@@ -18,8 +18,8 @@ from aios_core.values import Value
 from aios_orchestrator.core import approve, settle, undo
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.definition import Workflow
 from aios_orchestrator.model import Run
+from aios_orchestrator.workflow import Workflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ Input = Start | Settle | Decide | Cancel | Undo | Tick | Redispatch
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The run afterwards, the stored bytes of its new events, the steps whose tasks are to be handed out, and those that
-    ended.
+    """The run afterwards, the stored bytes of its new events, the steps whose tasks are to be handed out, and those
+    that ended.
 
     `refusal` is the error that the sender of the input is told; events may still record that it was refused.
     """
@@ -101,12 +101,12 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
         _DECIDE[type(what)](draft, what)
     except AiosError as error:
         refusal = error
-    dispatched = _still(draft, draft.dispatched, S.STEP_STATE_DISPATCHED)
-    undoing = _still(draft, draft.undoing, S.STEP_STATE_UNDOING)
+    dispatched = _still(draft, draft.dispatched, st.STEP_STATE_DISPATCHED)
+    undoing = _still(draft, draft.undoing, st.STEP_STATE_UNDOING)
     return Decision(draft.run, tuple(draft.events), dispatched, undoing, tuple(draft.ended), refusal)
 
 
-def _still(draft: Draft, names: list[str], state: S.StepState.ValueType) -> tuple[str, ...]:
+def _still(draft: Draft, names: list[str], state: st.StepState.ValueType) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if draft.run.at(name).state == state)
 
 
@@ -144,7 +144,7 @@ def _settle(draft: Draft, what: Settle) -> None:
 
 def _decide(draft: Draft, what: Decide) -> None:
     approve.decide(draft, what.request, what.answers)
-    if draft.run.state == S.RUN_STATE_UNDOING:
+    if draft.run.state == st.RUN_STATE_UNDOING:
         undo.go_on(draft)
     else:
         advance(draft)
@@ -152,9 +152,9 @@ def _decide(draft: Draft, what: Decide) -> None:
 
 def _cancel(draft: Draft, what: Cancel) -> None:
     run = draft.run
-    if run.state == S.RUN_STATE_CANCELLING or run.state == S.RUN_STATE_CANCELLED:
+    if run.state == st.RUN_STATE_CANCELLING or run.state == st.RUN_STATE_CANCELLED:
         return
-    if run.closed or run.state == S.RUN_STATE_UNDOING:
+    if run.closed or run.state == st.RUN_STATE_UNDOING:
         raise TerminalError(
             "RUN_CLOSED", f"Run {run.run_id} is not under way, so there is nothing to cancel."
         )
@@ -170,23 +170,23 @@ def _tick(draft: Draft, what: Tick) -> None:
     for step in draft.run.lively():
         if not step.due or step.due > draft.now:
             continue
-        if step.state == S.STEP_STATE_GATED:
+        if step.state == st.STEP_STATE_GATED:
             approve.expire(draft, step)
-        elif step.state == S.STEP_STATE_WAITING:
+        elif step.state == st.STEP_STATE_WAITING:
             settle.due(draft, step)
-        elif step.state == S.STEP_STATE_UNDOING:
+        elif step.state == st.STEP_STATE_UNDOING:
             undo.again(draft, step)
-    if draft.run.state != S.RUN_STATE_UNDOING and not draft.run.closed:
+    if draft.run.state != st.RUN_STATE_UNDOING and not draft.run.closed:
         advance(draft)
 
 
 def _redispatch(draft: Draft, what: Redispatch) -> None:
     for name in what.steps:
         step = draft.run.at(name)
-        if step.state not in (S.STEP_STATE_DISPATCHED, S.STEP_STATE_UNDOING) or step.due:
+        if step.state not in (st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING) or step.due:
             continue
         draft.emit(step_redispatched=ev.StepRedispatched(step=name, dispatch=step.dispatch + 1, why=what.why))
-        (draft.undoing if step.state == S.STEP_STATE_UNDOING else draft.dispatched).append(name)
+        (draft.undoing if step.state == st.STEP_STATE_UNDOING else draft.dispatched).append(name)
 
 
 _DECIDE: dict[type, Callable[[Draft, Any], None]] = {

@@ -4,15 +4,15 @@ from collections.abc import Iterable
 from heapq import heappush
 from typing import Any, Final
 
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.encoding import decode_trusted
 from aios_core.hashing import event_hash
 from aios_core.labels import RESOURCE
 from aios_core.values import Value, labeled
 from aios_orchestrator.core.fold import apply
-from aios_orchestrator.definition import Workflow
 from aios_orchestrator.model import DONE_STEP, Run
+from aios_orchestrator.workflow import Workflow
 
 SCHEMA: Final = 1  # of RunEvent
 SEMANTICS: Final = 1  # of what its fields mean
@@ -89,4 +89,4 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
 
 
 _ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed"})
-_AFTER_DONE: Final = frozenset({S.STEP_STATE_UNDOING, S.STEP_STATE_UNDONE, S.STEP_STATE_UNDO_CONFLICT})
+_AFTER_DONE: Final = frozenset({st.STEP_STATE_UNDOING, st.STEP_STATE_UNDONE, st.STEP_STATE_UNDO_CONFLICT})

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import RunState, StepState
 from aios_core.hashing import event_hash
@@ -48,7 +48,7 @@ def _run_started(run: Run, event: RunEvent) -> None:
 def _step_scheduled(run: Run, event: RunEvent) -> None:
     body = event.step_scheduled
     step = run.step(body.step)
-    run.move(step, S.STEP_STATE_DISPATCHED)
+    run.move(step, st.STEP_STATE_DISPATCHED)
     step.attempt, step.attempt_group, step.dispatch = body.attempt, body.attempt_group, body.dispatch
     step.input, step.hold, step.due, step.error = body.input, body.hold_micros, 0, None
     step.start = step.start or event.time_ms
@@ -71,7 +71,7 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
     body = event.step_succeeded
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
-    run.move(step, S.STEP_STATE_SUCCEEDED)
+    run.move(step, st.STEP_STATE_SUCCEEDED)
     step.output, step.error = body.output, None
     step.undo_token, step.undoable = body.undo_token, bool(body.undo_token)
     step.summary, step.changes = body.summary, tuple(body.changes)
@@ -86,7 +86,7 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     body = event.step_failed
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
-    run.move(step, S.STEP_STATE_FAILED)
+    run.move(step, st.STEP_STATE_FAILED)
     step.error, step.end = body.error, event.time_ms
     run.error, run.failed = body.error, run.failed or body.step
 
@@ -94,15 +94,15 @@ def _step_failed(run: Run, event: RunEvent) -> None:
 def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
     body = event.step_retry_scheduled
     step = run.step(body.step)
-    undoing = step.state == S.STEP_STATE_UNDOING
+    undoing = step.state == st.STEP_STATE_UNDOING
     _settle(run, step, body.cost_micros)
-    run.move(step, S.STEP_STATE_UNDOING if undoing else S.STEP_STATE_WAITING)
+    run.move(step, st.STEP_STATE_UNDOING if undoing else st.STEP_STATE_WAITING)
     step.error, step.due, step.attempt = body.error, body.due_ms, body.attempt
 
 
 def _step_skipped(run: Run, event: RunEvent) -> None:
     step = run.step(event.step_skipped.step)
-    run.move(step, S.STEP_STATE_SKIPPED)
+    run.move(step, st.STEP_STATE_SKIPPED)
     step.summary, step.end = event.step_skipped.why, event.time_ms
 
 
@@ -111,7 +111,7 @@ def _step_unknown(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     if not body.undoing:
         _settle(run, step, step.hold)
-    run.move(step, S.STEP_STATE_UNKNOWN)
+    run.move(step, st.STEP_STATE_UNKNOWN)
     step.error, step.due = body.error, 0
     step.approval_id = body.approval.approval_id
     run.approvals[body.approval.approval_id] = body.approval
@@ -120,7 +120,7 @@ def _step_unknown(run: Run, event: RunEvent) -> None:
 def _approval_requested(run: Run, event: RunEvent) -> None:
     body = event.approval_requested
     step = run.step(body.step)
-    run.move(step, S.STEP_STATE_GATED)
+    run.move(step, st.STEP_STATE_GATED)
     step.approval_id = body.approval.approval_id
     step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
     run.approvals[body.approval.approval_id] = body.approval
@@ -135,75 +135,75 @@ def _approval_decided(run: Run, event: RunEvent) -> None:
     run.approvals[body.approval_id] = approval
     step = run.step(body.step)
     step.due = 0
-    if step.state == S.STEP_STATE_UNKNOWN:
+    if step.state == st.STEP_STATE_UNKNOWN:
         # What follows is decided by the next event: it succeeded, or a new attempt group starts.
-        run.move(step, S.STEP_STATE_PENDING)
+        run.move(step, st.STEP_STATE_PENDING)
         step.attempt = 0
         step.attempt_group += 1
 
 
 def _wait_started(run: Run, event: RunEvent) -> None:
     step = run.step(event.wait_started.step)
-    run.move(step, S.STEP_STATE_WAITING)
+    run.move(step, st.STEP_STATE_WAITING)
     step.due, step.start = event.wait_started.due_ms, event.time_ms
 
 
 def _run_succeeded(run: Run, event: RunEvent) -> None:
     run.outputs = event.run_succeeded.outputs
-    _close(run, event, S.RUN_STATE_SUCCEEDED)
+    _close(run, event, st.RUN_STATE_SUCCEEDED)
 
 
 def _run_failed(run: Run, event: RunEvent) -> None:
     run.error = event.run_failed.error
-    _close(run, event, S.RUN_STATE_FAILED)
+    _close(run, event, st.RUN_STATE_FAILED)
 
 
 def _cancel_requested(run: Run, event: RunEvent) -> None:
-    run.state = S.RUN_STATE_CANCELLING
+    run.state = st.RUN_STATE_CANCELLING
     run.superseded_by = event.cancel_requested.superseded_by
 
 
 def _run_cancelled(run: Run, event: RunEvent) -> None:
-    _close(run, event, S.RUN_STATE_CANCELLED)
+    _close(run, event, st.RUN_STATE_CANCELLED)
 
 
 def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
     run.state = state
     for step in run.lively():
-        if step.state != S.STEP_STATE_UNKNOWN:
+        if step.state != st.STEP_STATE_UNKNOWN:
             own = run.step(step.name)
-            run.move(own, S.STEP_STATE_CANCELLED)
+            run.move(own, st.STEP_STATE_CANCELLED)
             own.due, own.end = 0, event.time_ms
     for approval in run.open_approvals():
-        if run.steps[approval.step].state != S.STEP_STATE_UNKNOWN:
+        if run.steps[approval.step].state != st.STEP_STATE_UNKNOWN:
             replaced = type(approval)()
             replaced.CopyFrom(approval)
-            replaced.state, replaced.decide_time_ms = S.APPROVAL_STATE_REPLACED, event.time_ms
+            replaced.state, replaced.decide_time_ms = st.APPROVAL_STATE_REPLACED, event.time_ms
             run.approvals[approval.approval_id] = replaced
 
 
 def _undo_requested(run: Run, event: RunEvent) -> None:
     body = event.undo_requested
-    run.state, run.undo_queue, run.undo_group = S.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
+    run.state, run.undo_queue, run.undo_group = st.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
     run.error = None
 
 
 def _undo_scheduled(run: Run, event: RunEvent) -> None:
     body = event.undo_scheduled
     step = run.step(body.step)
-    run.move(step, S.STEP_STATE_UNDOING)
+    run.move(step, st.STEP_STATE_UNDOING)
     step.dispatch, step.attempt = body.dispatch, body.attempt
     step.due, step.error = 0, None
 
 
 def _step_undone(run: Run, event: RunEvent) -> None:
-    _undo_ended(run, event.step_undone.step, S.STEP_STATE_UNDONE)
+    _undo_ended(run, event.step_undone.step, st.STEP_STATE_UNDONE)
     run.step(event.step_undone.step).summary = event.step_undone.summary
 
 
 def _undo_conflicted(run: Run, event: RunEvent) -> None:
     body = event.undo_conflicted
-    _undo_ended(run, body.step, S.STEP_STATE_UNDO_CONFLICT)
+    _undo_ended(run, body.step, st.STEP_STATE_UNDO_CONFLICT)
     run.step(body.step).error = body.error
 
 
@@ -216,7 +216,7 @@ def _undo_ended(run: Run, name: str, state: StepState.ValueType) -> None:
 
 def _run_undone(run: Run, event: RunEvent) -> None:
     left = bool(event.run_undone.left)
-    run.state = S.RUN_STATE_UNDO_INCOMPLETE if left else S.RUN_STATE_UNDONE
+    run.state = st.RUN_STATE_UNDO_INCOMPLETE if left else st.RUN_STATE_UNDONE
 
 
 def _decision_refused(run: Run, event: RunEvent) -> None:

@@ -4,7 +4,7 @@ import hashlib
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.task.v1.task_pb2 import (
     MODE_EXECUTE,
     STATUS_FAILED,
@@ -18,8 +18,8 @@ from aios_core.hashing import sha256
 from aios_core.ids import effect_key
 from aios_orchestrator.core.advance import fail, schedule, unknown_approval
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.definition import Retry, Step
 from aios_orchestrator.model import StepRun
+from aios_orchestrator.workflow import Retry, Step
 
 
 def settle(draft: Draft, outcome: Outcome) -> None:
@@ -46,9 +46,9 @@ def _awaited(draft: Draft, state: StepRun, outcome: Outcome) -> bool:
         return False
     if outcome.ahead_sha256 and outcome.ahead_sha256 != sha256(state.input):
         return False
-    if state.state == S.STEP_STATE_DISPATCHED:
+    if state.state == st.STEP_STATE_DISPATCHED:
         return outcome.status != STATUS_FAILED or outcome.dispatch == state.dispatch
-    waits_for_retry = state.state == S.STEP_STATE_WAITING and state.attempt > 0
+    waits_for_retry = state.state == st.STEP_STATE_WAITING and state.attempt > 0
     return waits_for_retry and outcome.status == STATUS_SUCCEEDED
 
 

@@ -2,7 +2,7 @@
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
-from aios.run.v1 import state_pb2 as S
+from aios.run.v1 import state_pb2 as st
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
@@ -11,7 +11,7 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.settle import backoff_ms
 from aios_orchestrator.model import Run, StepRun
 
-_AGAIN = (S.RUN_STATE_UNDONE, S.RUN_STATE_UNDOING)
+_AGAIN = (st.RUN_STATE_UNDONE, st.RUN_STATE_UNDOING)
 
 
 def preview(run: Run) -> tuple[list[str], list[str]]:
@@ -19,7 +19,7 @@ def preview(run: Run) -> tuple[list[str], list[str]]:
     done = [
         s
         for s in reversed(run.changed_things())
-        if s.state in (S.STEP_STATE_SUCCEEDED, S.STEP_STATE_UNDO_CONFLICT)
+        if s.state in (st.STEP_STATE_SUCCEEDED, st.STEP_STATE_UNDO_CONFLICT)
     ]
     return [s.name for s in done if s.undoable], [s.name for s in done if not s.undoable]
 
@@ -49,11 +49,11 @@ def go_on(draft: Draft) -> None:
     run = draft.run
     if run.undo_queue:
         step = run.steps[run.undo_queue[0]]
-        if step.state in (S.STEP_STATE_UNDOING, S.STEP_STATE_UNKNOWN):
+        if step.state in (st.STEP_STATE_UNDOING, st.STEP_STATE_UNKNOWN):
             return
         _schedule(draft, step, 1)
         return
-    left = [s.name for s in run.changed_things() if s.state != S.STEP_STATE_UNDONE]
+    left = [s.name for s in run.changed_things() if s.state != st.STEP_STATE_UNDONE]
     draft.emit(run_undone=ev.RunUndone(left=left))
 
 
@@ -70,7 +70,7 @@ def again(draft: Draft, step: StepRun) -> None:
 def settle(draft: Draft, outcome: Outcome) -> None:
     """Apply the outcome of an undo task."""
     state = draft.run.steps.get(outcome.step)
-    if state is None or state.state != S.STEP_STATE_UNDOING:
+    if state is None or state.state != st.STEP_STATE_UNDOING:
         return
     if (
         outcome.task_id.rpartition("/")[0]
