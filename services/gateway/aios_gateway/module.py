@@ -8,6 +8,7 @@ from aios_gateway import ingress, settings
 from aios_gateway.api.methods import Surroundings, methods
 from aios_gateway.door import Door
 from aios_gateway.servers import GrpcServer, HttpServer
+from aios_gateway.starter import Starter
 from aios_gateway.tokens import Tokens
 from aios_gateway.watch import Watches
 from aios_runtime.bus import subjects
@@ -49,6 +50,7 @@ class Gateway:
         around = Surroundings(
             tokens=tokens,
             watches=self._watches,
+            starter=Starter(),
             services=tuple(name.strip() for name in options.services.split(",") if name.strip()),
             version=settings.VERSION,
             now_ms=context.now_ms,

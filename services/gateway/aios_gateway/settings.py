@@ -13,7 +13,7 @@ MAX_REQUEST_BYTES: Final = 240 * 1024  # of a request; a bus message is at most 
 MAX_WIRE_BYTES: Final = (
     1024 * 1024
 )  # that gRPC reads at all; above MAX_REQUEST_BYTES we answer with the reason
-MAX_CALLS: Final = 512  # gRPC calls at once, watches included
+MAX_CALLS: Final = 4096  # gRPC calls at once, watches included
 ARTIFACT_CHUNK_BYTES: Final = 128 * 1024
 STORY_PAGE_EVENTS: Final = 200  # events that one question asks for
 STORY_MAX_EVENTS: Final = 20_000  # events that one timeline tells
@@ -36,7 +36,7 @@ class Options(BaseModel):
     default_timeout_s: float = Field(default=10.0, gt=0, le=300)
     """For calls whose client set no deadline."""
     max_timeout_s: float = Field(default=60.0, gt=0, le=300)
-    max_watches: int = Field(default=256, ge=1, le=10_000)
+    max_watches: int = Field(default=2048, ge=1, le=10_000)
     watch_queue_events: int = Field(default=256, ge=1, le=65_536)
     """Events that wait for one watcher; one that falls behind reads the rest from the log."""
     max_body_bytes: int = Field(default=1024 * 1024, ge=1024, le=16 * 1024 * 1024)

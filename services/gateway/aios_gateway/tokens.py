@@ -9,10 +9,11 @@ import secrets
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from aios_core.errors import TerminalError
 from aios_core.ids import check_request_id, derive
@@ -60,6 +61,8 @@ class Identity:
 
 class TokenRecord(BaseModel):
     """What is stored of a token: never its secret."""
+
+    model_config = ConfigDict(frozen=True)
 
     token_id: str
     name: str
@@ -156,7 +159,7 @@ class Tokens:
     def list(self) -> list[TokenRecord]:
         """All tokens, revoked ones too."""
         page = self._store.scan(f"{self._workspace}/token/", limit=MAX_TOKENS)
-        return [TokenRecord.model_validate_json(item.head) for item in page.items]
+        return [_record(item.head) for item in page.items]
 
     async def ensure_owner(self, path: Path) -> None:
         """Have the owner's token in `path`, readable for its owner alone, and its hash here.
@@ -220,12 +223,17 @@ class Tokens:
 
     def _read(self, token_id: str) -> tuple[int, TokenRecord | None]:
         found = self._store.read(f"{self._workspace}/token/{token_id}")
-        return (found.revision, TokenRecord.model_validate_json(found.head)) if found else (0, None)
+        return (found.revision, _record(found.head)) if found else (0, None)
 
     async def _write(self, record: TokenRecord, expect: int) -> bool:
         key = f"{self._workspace}/token/{record.token_id}"
         (result,) = await self._store.commit([Write(key, expect, record.model_dump_json().encode())])
         return isinstance(result, Committed)
+
+
+@lru_cache(MAX_TOKENS)
+def _record(stored: bytes) -> TokenRecord:
+    return TokenRecord.model_validate_json(stored)
 
 
 def secret_hash(secret: str) -> str:

@@ -9,19 +9,24 @@ from google.protobuf.message import Message as Proto
 
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
-from aios.task.v1.task_pb2 import Mode, Outcome, ReportOutcomes
+from aios.run.v1.queries_pb2 import RunView
+from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome, ReportOutcomes
 from aios_core.encoding import decode
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import check_request_id
+from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import Cancel, Decide, Settle, Undo
 from aios_orchestrator.engine import Answer, Engine, Item, StartItem
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.bus.port import Bus, Delivery
+from aios_runtime.bus.replies import error_to_proto
 
 M = TypeVar("M", bound=Proto)
 RETRY_S = 1.0
+MAX_STARTS = 100  # runs in one command
+MAX_VIEWS = 100 * 1024  # bytes of inputs in one answer
 Handle = Callable[[bytes], Any]
 
 
@@ -88,16 +93,34 @@ class Handlers:
         await delivery.ack()
 
     async def start_run(self, data: bytes) -> Proto:
-        request = parse(pb.StartRunRequest, data)
-        check_request_id(request.request_id)
-        decode(request.input)
-        request.mode = request.mode or Mode.MODE_EXECUTE
-        content = sha256(
-            request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode])
-        )
-        (answer,) = await self._engine.submit([StartItem(request, content)])
-        run = _run(answer)
-        return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate)
+        (answer,) = await self._engine.submit([_start(parse(pb.StartRunRequest, data))])
+        return _started(answer, MAX_VIEWS)
+
+    async def start_runs(self, data: bytes) -> Proto:
+        """Many in one commit; what is wrong with one is its own answer."""
+        requests = parse(pb.StartRunsRequest, data).starts
+        if not 0 < len(requests) <= MAX_STARTS:
+            raise TerminalError(
+                "INVALID_ARGUMENT", f"starts: 1 to {MAX_STARTS} at once, not {len(requests)}."
+            )
+        items: list[StartItem] = []
+        refused: dict[int, AiosError] = {}
+        for at, request in enumerate(requests):
+            try:
+                items.append(_start(request))
+            except TerminalError as error:
+                refused[at] = error
+        answers = iter(await self._engine.submit(items) if items else ())
+        response = pb.StartRunsResponse()
+        for at in range(len(requests)):
+            result = response.results.add()
+            try:
+                if at in refused:
+                    raise refused[at]
+                result.started.CopyFrom(_started(next(answers), MAX_VIEWS // len(requests)))
+            except AiosError as error:
+                result.error.CopyFrom(error_to_proto(error))
+        return response
 
     async def cancel_run(self, data: bytes) -> Proto:
         request = parse(pb.CancelRunRequest, data)
@@ -130,6 +153,7 @@ class Handlers:
 
     _HANDLE: ClassVar = {
         "start_run": start_run,
+        "start_runs": start_runs,
         "cancel_run": cancel_run,
         "undo_run": undo_run,
         "decide_approval": decide_approval,
@@ -139,6 +163,22 @@ class Handlers:
 
 def _settle(workspace: str, outcome: Outcome) -> Item:
     return Item(workspace, outcome.run_id, Settle(outcome), f"service:{outcome.worker or 'worker'}")
+
+
+def _start(request: pb.StartRunRequest) -> StartItem:
+    check_request_id(request.request_id)
+    decode(request.input)
+    request.mode = request.mode or MODE_EXECUTE
+    content = sha256(
+        request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode])
+    )
+    return StartItem(request, content)
+
+
+def _started(answer: Answer, room: int) -> pb.StartRunResponse:
+    run = _run(answer)
+    view = RunView(head=head_of(run), input=run.input if len(run.input) < room else b"")
+    return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate, run=view)
 
 
 def _run(answer: Answer) -> Any:

@@ -70,6 +70,7 @@ _OWN: Final = {
     "gateway": Permissions(
         publish=(
             "aios.cmd.run.v1.start_run.>",
+            "aios.cmd.run.v1.start_runs.>",
             "aios.cmd.run.v1.cancel_run.>",
             "aios.cmd.run.v1.undo_run.>",
             "aios.cmd.run.v1.decide_approval.>",

@@ -101,6 +101,7 @@ def consumers(connectors: Sequence[str] = DEFAULT_CONNECTORS) -> tuple[Consumer,
             STREAM_CMD,
             (
                 "aios.cmd.run.v1.start_run.>",
+                "aios.cmd.run.v1.start_runs.>",
                 "aios.cmd.run.v1.cancel_run.>",
                 "aios.cmd.run.v1.undo_run.>",
                 "aios.cmd.run.v1.decide_approval.>",

@@ -6,6 +6,7 @@ from typing import Any
 
 from aios_gateway.api import approvals, events, memory, resources, runs, system, tokens
 from aios_gateway.peers import Call
+from aios_gateway.starter import Starter
 from aios_gateway.tokens import Scope, Tokens
 from aios_gateway.watch import Watches
 
@@ -35,6 +36,7 @@ class Surroundings:
 
     tokens: Tokens
     watches: Watches
+    starter: Starter
     services: Sequence[str]
     version: str
     now_ms: Callable[[], int]
@@ -43,7 +45,12 @@ class Surroundings:
 def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
     """By `Service.Method`, as aios.api.v1 names them."""
     return {
-        "RunService.StartRun": Unary(Scope.RUN, runs.start_run),
+        "RunService.StartRun": Unary(
+            Scope.RUN, lambda call, request: runs.start_run(call, request, around.starter)
+        ),
+        "RunService.StartRuns": Unary(
+            Scope.RUN, lambda call, request: runs.start_runs(call, request, around.starter)
+        ),
         "RunService.GetRun": Unary(Scope.READ, runs.get_run),
         "RunService.ListRuns": Unary(Scope.READ, runs.list_runs),
         "RunService.WatchRun": Streaming(
@@ -51,7 +58,9 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
         ),
         "RunService.CancelRun": Unary(Scope.RUN, runs.cancel_run),
         "RunService.UndoRun": Unary(Scope.RUN, runs.undo_run),
-        "RunService.SimulateRun": Unary(Scope.RUN, runs.simulate_run),
+        "RunService.SimulateRun": Unary(
+            Scope.RUN, lambda call, request: runs.simulate_run(call, request, around.starter)
+        ),
         "RunService.GetTimeline": Unary(Scope.READ, runs.get_timeline),
         "ApprovalService.ListApprovals": Unary(Scope.READ, approvals.list_approvals),
         "ApprovalService.GetApproval": Unary(Scope.READ, approvals.get_approval),

@@ -1,29 +1,62 @@
 """RunService: start, watch, stop, take back, and the story of runs."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from aios.api.v1 import api_pb2
 from aios.run.v1 import commands_pb2, queries_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.task.v1.task_pb2 import Mode
-from aios_core.errors import TerminalError
-from aios_core.ids import check_name, check_request_id, run_id
+from aios_core.errors import AiosError, TerminalError
+from aios_core.ids import check_name, check_request_id, partition_of, run_id, slot_of
 from aios_gateway import story, values, views
 from aios_gateway.peers import Call
 from aios_gateway.settings import STORY_MAX_EVENTS, STORY_PAGE_EVENTS
+from aios_gateway.starter import Starter
 from aios_gateway.watch import Watches
+from aios_runtime.bus.replies import error_to_proto
 
 MANUAL = "manual"
 MAX_WHY_CHARS = 2000
+MAX_STARTS = 1000  # in one StartRuns
 
 
-async def start_run(call: Call, request: api_pb2.StartRunRequest) -> api_pb2.StartRunResponse:
-    answer = await _start(call, request, Mode.MODE_EXECUTE)
-    return api_pb2.StartRunResponse(run=await read_run(call, answer.run_id), duplicate=answer.duplicate)
+async def start_run(
+    call: Call, request: api_pb2.StartRunRequest, starter: Starter
+) -> api_pb2.StartRunResponse:
+    answer = await _start(call, request, Mode.MODE_EXECUTE, starter)
+    if answer.duplicate or not answer.run.input:
+        run = await read_run(call, answer.run_id)
+    else:
+        run = views.run_in_full(answer.run)
+    return api_pb2.StartRunResponse(run=run, duplicate=answer.duplicate)
 
 
-async def simulate_run(call: Call, request: api_pb2.SimulateRunRequest) -> api_pb2.SimulateRunResponse:
-    answer = await _start(call, request, Mode.MODE_SIMULATE)
+async def start_runs(
+    call: Call, request: api_pb2.StartRunsRequest, starter: Starter
+) -> api_pb2.StartRunsResponse:
+    """Each start is answered by itself; together they travel in few commands."""
+    if not 0 < len(request.requests) <= MAX_STARTS:
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            f"requests: 1 to {MAX_STARTS} at once, not {len(request.requests)}.",
+            field="requests",
+        )
+    results = await asyncio.gather(*(_result(call, start, starter) for start in request.requests))
+    return api_pb2.StartRunsResponse(results=results)
+
+
+async def _result(call: Call, start: api_pb2.StartRunRequest, starter: Starter) -> api_pb2.StartRunResult:
+    try:
+        return api_pb2.StartRunResult(started=await start_run(call, start, starter))
+    except AiosError as error:
+        return api_pb2.StartRunResult(error=error_to_proto(error))
+
+
+async def simulate_run(
+    call: Call, request: api_pb2.SimulateRunRequest, starter: Starter
+) -> api_pb2.SimulateRunResponse:
+    answer = await _start(call, request, Mode.MODE_SIMULATE, starter)
     return api_pb2.SimulateRunResponse(run=await read_run(call, answer.run_id))
 
 
@@ -123,7 +156,10 @@ def _in_full(view: queries_pb2.RunView, events: list[RunEvent]) -> api_pb2.Run:
 
 
 async def _start(
-    call: Call, request: api_pb2.StartRunRequest | api_pb2.SimulateRunRequest, mode: Mode.ValueType
+    call: Call,
+    request: api_pb2.StartRunRequest | api_pb2.SimulateRunRequest,
+    mode: Mode.ValueType,
+    starter: Starter,
 ) -> commands_pb2.StartRunResponse:
     request_id = check_request_id(request.request_id)
     command = commands_pb2.StartRunRequest(
@@ -138,7 +174,7 @@ async def _start(
         traceparent=call.traceparent,
     )
     run = run_id(call.workspace, MANUAL, request_id)
-    return await call.command_run("start_run", run, command, commands_pb2.StartRunResponse)
+    return await starter.start(call, run, partition_of(slot_of(run)), command)
 
 
 async def _view(call: Call, run: str) -> queries_pb2.RunView:

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+import aios.error.v1.error_pb2
 import aios.event.v1.event_pb2
 import aios.memory.v1.memory_pb2
 import aios.resource.v1.resource_pb2
@@ -140,6 +141,8 @@ Global___StartRunRequest: typing_extensions.TypeAlias = StartRunRequest
 
 @typing.final
 class StartRunResponse(google.protobuf.message.Message):
+    """The run is durable. Of its steps it has those that are under way."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RUN_FIELD_NUMBER: builtins.int
@@ -159,6 +162,70 @@ class StartRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StartRunResponse: typing_extensions.TypeAlias = StartRunResponse
+
+@typing.final
+class StartRunsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    @property
+    def requests(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StartRunRequest]:
+        """1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        requests: collections.abc.Iterable[Global___StartRunRequest] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["requests", b"requests"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StartRunsRequest: typing_extensions.TypeAlias = StartRunsRequest
+
+@typing.final
+class StartRunsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StartRunResult]:
+        """In the order of the requests."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___StartRunResult] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["results", b"results"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StartRunsResponse: typing_extensions.TypeAlias = StartRunsResponse
+
+@typing.final
+class StartRunResult(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    @property
+    def started(self) -> Global___StartRunResponse: ...
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        started: Global___StartRunResponse | None = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "result", b"result", "started", b"started"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "result", b"result", "started", b"started"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: typing_extensions.TypeAlias = typing.Literal["started", "error"]
+    _WhichOneofArgType_result: typing_extensions.TypeAlias = typing.Literal["result", b"result"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StartRunResult: typing_extensions.TypeAlias = StartRunResult
 
 @typing.final
 class SimulateRunRequest(google.protobuf.message.Message):

@@ -42,6 +42,11 @@ class RunServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunResponse.FromString,
                 _registered_method=True)
+        self.StartRuns = channel.unary_unary(
+                '/aios.api.v1.RunService/StartRuns',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunsRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunsResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/aios.api.v1.RunService/GetRun',
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetRunRequest.SerializeToString,
@@ -87,6 +92,13 @@ class RunServiceServicer(object):
 
     def StartRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRuns(self, request, context):
+        """Many at once. Each is answered by itself: some may start and others be refused.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -142,6 +154,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.StartRun,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunResponse.SerializeToString,
+            ),
+            'StartRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRuns,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunsRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.StartRunsResponse.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
@@ -209,6 +226,33 @@ class RunService(object):
             '/aios.api.v1.RunService/StartRun',
             aios_dot_api_dot_v1_dot_api__pb2.StartRunRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.StartRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/StartRuns',
+            aios_dot_api_dot_v1_dot_api__pb2.StartRunsRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.StartRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

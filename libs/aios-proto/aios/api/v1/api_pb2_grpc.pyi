@@ -30,6 +30,8 @@ class RunServiceStub:
     @typing.overload
     def __new__(cls, channel: grpc.aio.Channel) -> RunServiceAsyncStub: ...
     StartRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.StartRunRequest, aios.api.v1.api_pb2.StartRunResponse]
+    StartRuns: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.StartRunsRequest, aios.api.v1.api_pb2.StartRunsResponse]
+    """Many at once. Each is answered by itself: some may start and others be refused."""
     GetRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetRunRequest, aios.api.v1.api_pb2.GetRunResponse]
     ListRuns: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListRunsRequest, aios.api.v1.api_pb2.ListRunsResponse]
     WatchRun: grpc.UnaryStreamMultiCallable[aios.api.v1.api_pb2.WatchRunRequest, aios.api.v1.api_pb2.WatchRunResponse]
@@ -48,6 +50,8 @@ class RunServiceAsyncStub(RunServiceStub):
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     StartRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.StartRunRequest, aios.api.v1.api_pb2.StartRunResponse]  # type: ignore[assignment]
+    StartRuns: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.StartRunsRequest, aios.api.v1.api_pb2.StartRunsResponse]  # type: ignore[assignment]
+    """Many at once. Each is answered by itself: some may start and others be refused."""
     GetRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetRunRequest, aios.api.v1.api_pb2.GetRunResponse]  # type: ignore[assignment]
     ListRuns: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListRunsRequest, aios.api.v1.api_pb2.ListRunsResponse]  # type: ignore[assignment]
     WatchRun: grpc.aio.UnaryStreamMultiCallable[aios.api.v1.api_pb2.WatchRunRequest, aios.api.v1.api_pb2.WatchRunResponse]  # type: ignore[assignment]
@@ -69,6 +73,14 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: aios.api.v1.api_pb2.StartRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.StartRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.StartRunResponse]]: ...
+
+    @abc.abstractmethod
+    def StartRuns(
+        self,
+        request: aios.api.v1.api_pb2.StartRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.StartRunsResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.StartRunsResponse]]:
+        """Many at once. Each is answered by itself: some may start and others be refused."""
 
     @abc.abstractmethod
     def GetRun(

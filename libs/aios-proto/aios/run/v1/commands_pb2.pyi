@@ -3,6 +3,8 @@
 isort:skip_file
 """
 
+import aios.error.v1.error_pb2
+import aios.run.v1.queries_pb2
 import aios.run.v1.state_pb2
 import aios.task.v1.task_pb2
 import builtins
@@ -77,19 +79,91 @@ class StartRunResponse(google.protobuf.message.Message):
 
     RUN_ID_FIELD_NUMBER: builtins.int
     DUPLICATE_FIELD_NUMBER: builtins.int
+    RUN_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     duplicate: builtins.bool
     """The request id was met before: this is the run that it started."""
+    @property
+    def run(self) -> aios.run.v1.queries_pb2.RunView:
+        """The run as it was started, with the steps that are under way; its input is left out where it would not fit."""
+
     def __init__(
         self,
         *,
         run_id: builtins.str = ...,
         duplicate: builtins.bool = ...,
+        run: aios.run.v1.queries_pb2.RunView | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["duplicate", b"duplicate", "run_id", b"run_id"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["duplicate", b"duplicate", "run", b"run", "run_id", b"run_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StartRunResponse: typing_extensions.TypeAlias = StartRunResponse
+
+@typing.final
+class StartRunsRequest(google.protobuf.message.Message):
+    """Runs of one partition to start, each answered by itself: aios.cmd.run.v1.start_runs.<workspace>.<partition>."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: builtins.int
+    @property
+    def starts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StartRunRequest]: ...
+    def __init__(
+        self,
+        *,
+        starts: collections.abc.Iterable[Global___StartRunRequest] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["starts", b"starts"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StartRunsRequest: typing_extensions.TypeAlias = StartRunsRequest
+
+@typing.final
+class StartRunsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StartRunResult]:
+        """In the order of the requests."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[Global___StartRunResult] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["results", b"results"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StartRunsResponse: typing_extensions.TypeAlias = StartRunsResponse
+
+@typing.final
+class StartRunResult(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    @property
+    def started(self) -> Global___StartRunResponse: ...
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        started: Global___StartRunResponse | None = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "result", b"result", "started", b"started"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "result", b"result", "started", b"started"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: typing_extensions.TypeAlias = typing.Literal["started", "error"]
+    _WhichOneofArgType_result: typing_extensions.TypeAlias = typing.Literal["result", b"result"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StartRunResult: typing_extensions.TypeAlias = StartRunResult
 
 @typing.final
 class CancelRunRequest(google.protobuf.message.Message):

@@ -1,0 +1,100 @@
+"""Starts of runs that are asked for at the same time travel together, and are committed together.
+
+While one command about a partition is under way, further starts gather for the next. So nothing waits when there is
+little to do, and much is done at once when there is much.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+from aios.run.v1.commands_pb2 import StartRunRequest, StartRunResponse, StartRunsRequest, StartRunsResponse
+from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_gateway.peers import Call
+from aios_gateway.settings import MAX_REQUEST_BYTES
+from aios_runtime.bus.replies import error_from_proto
+
+MAX_STARTS: Final = 100  # in one command
+MAX_BYTES: Final = 200 * 1024  # of one command; a larger start is refused as every request is
+
+
+@dataclass(slots=True)
+class _Start:
+    call: Call
+    run_id: str
+    request: StartRunRequest
+    size: int
+    done: "asyncio.Future[StartRunResponse]"
+
+
+@dataclass(slots=True)
+class _Lane:
+    waiting: deque[_Start] = field(default_factory=deque)  # at most as many as there may be calls
+    sending: "asyncio.Task[None] | None" = None
+
+
+class Starter:
+    """Sends the starts of all calls of this gateway."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[tuple[str, int], _Lane] = {}
+
+    async def start(
+        self, call: Call, run_id: str, partition: int, request: StartRunRequest
+    ) -> StartRunResponse:
+        """Start one run; answered once it is durable. Raises what the orchestrator answers, or DEADLINE_EXCEEDED."""
+        size = request.ByteSize() + 8
+        if size > MAX_REQUEST_BYTES:
+            raise TerminalError(
+                "TOO_LARGE", f"The request takes {size} bytes; at most {MAX_REQUEST_BYTES} are carried."
+            )
+        lane = self._lanes.setdefault((call.workspace, partition), _Lane())
+        start = _Start(call, run_id, request, size, asyncio.get_running_loop().create_future())
+        lane.waiting.append(start)
+        if lane.sending is None:
+            lane.sending = asyncio.create_task(self._send_all(lane), name=f"starts of partition {partition}")
+        try:
+            async with asyncio.timeout(call.timeout):
+                return await start.done
+        except TimeoutError:
+            raise RetryableError("DEADLINE_EXCEEDED", "The run was not started in time; ask again.") from None
+
+    async def _send_all(self, lane: _Lane) -> None:
+        try:
+            while lane.waiting:
+                await self._send(_take(lane.waiting))
+        finally:
+            lane.sending = None
+
+    async def _send(self, starts: list[_Start]) -> None:
+        last = max(starts, key=lambda start: start.call.deadline)
+        command = StartRunsRequest(starts=[start.request for start in starts])
+        try:
+            answer = await last.call.command_run("start_runs", last.run_id, command, StartRunsResponse)
+            if len(answer.results) != len(starts):
+                raise TerminalError("INTERNAL", "The orchestrator's answer leaves out some of the starts.")
+        except AiosError as error:
+            for start in starts:
+                if not start.done.done():
+                    start.done.set_exception(error)
+            return
+        for start, result in zip(starts, answer.results, strict=True):
+            if start.done.done():
+                continue  # its caller has gone
+            if result.WhichOneof("result") == "error":
+                start.done.set_exception(error_from_proto(result.error))
+            else:
+                start.done.set_result(result.started)
+
+
+def _take(waiting: deque[_Start]) -> list[_Start]:
+    """The starts of the next command, whose callers still wait; at least one."""
+    starts = [waiting.popleft()]
+    size = starts[0].size
+    while waiting and len(starts) < MAX_STARTS and size + waiting[0].size <= MAX_BYTES:
+        start = waiting.popleft()
+        if not start.done.done():
+            starts.append(start)
+            size += start.size
+    return starts
