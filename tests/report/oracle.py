@@ -131,6 +131,8 @@ def read_file(
     delimiter = max(",;\t", key=lambda mark: len(columns_of(one_record(lines[first], mark) or [], known)))
     header = one_record(lines[first], delimiter) or []
     columns = columns_of(header, known)
+    if not any(line.strip(BLANKS) for line in lines[first + 1 :]):
+        return  # a header alone is a note, whatever it says
     if set(known) - OPTIONAL - set(columns):
         rejected[name, 0] = {"file"}
         return
@@ -140,13 +142,16 @@ def read_file(
             rejected[name, line] = {cells}
         elif any(cell.strip(BLANKS) for cell in cells):
             records.append((line, cells))
+    whole = []
     for line, cells in records:
         surplus = [cell for cell in cells[len(header) :] if cell.strip(BLANKS)]
         missing = any(at >= len(cells) for column, at in columns.items() if column not in OPTIONAL)
         if surplus or missing:
             rejected[name, line] = {"ragged"}
-            continue
-        row, faults = read_row(cells, columns, kind, month, delimiter, records)
+        else:
+            whole.append((line, cells))
+    for line, cells in whole:  # where a row's cells don't fit their columns, they say nothing of them
+        row, faults = read_row(cells, columns, kind, month, delimiter, whole)
         if faults:
             rejected[name, line] = faults
         else:

@@ -128,7 +128,7 @@ def flawed(random: Random, delimiter: str, cells: list[str]) -> str:
         plain = [cell.strip('"').replace('""', "") for cell in cells]
         plain = [cell.replace(delimiter, " ") for cell in plain]
         at = random.choice([0, len(plain) - 1, random.randrange(len(plain))])
-        plain[at] = '"' + plain[at]
+        plain[at] = '"' + (plain[at].strip() or "x")
         return delimiter.join(plain)
     if kind < 0.07:
         return delimiter.join(cells) + delimiter * random.randint(1, 3)

@@ -31,6 +31,7 @@ CLASSES = {
     "BINARY_FILE": "file",
     "MISSING_COLUMNS": "file",
     "NO_HEADER": "file",
+    "UNANSWERED_COLUMN": "file",
 }
 
 
