@@ -263,7 +263,9 @@ def _check_files(
         )
     if len(opened) > MAX_OPEN_FILES:
         raise TerminalError(
-            "TOO_LARGE", f"The call has {len(opened)} open files; {MAX_OPEN_FILES} are allowed.", field="files"
+            "TOO_LARGE",
+            f"The call has {len(opened)} open files; {MAX_OPEN_FILES} are allowed.",
+            field="files",
         )
     if sum(map(len, shared.values())) > limit:
         raise _too_many_bytes(limit)
