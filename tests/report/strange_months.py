@@ -37,6 +37,10 @@ NUMBERS = [
 ]
 NUMBERS += ["0,5", "7.5", "7,5", "90", "100", "12.345", "33.335", "0.005", "1.2345", "1,005", "80.10", "012"]
 HOURS = ["8", "7.5", "7,5", "0.25", "0,25", "24", "1.234", "1,234", "2.345", "0.333", "12,125", "1.00", "0.1"]
+POINT, COMMA = set(NUMBERS + HOURS), set(NUMBERS + HOURS)  # what a column of one convention may hold
+POINT -= {"1.234,56", "1 234,5", "1\u00a0234,5", "2.345.678", "0,5", "7,5", "0,25"}
+COMMA -= {"1,234.56", "1'234.50", "0.125", "7.5", "0.005", "1.2345", "80.10", "0.25", "0.333", "1.00", "0.1"}
+UNDECIDED = {"1.234", "1,234", "12.345", "33.335", "1,005", "90", "100", "8", "24", "012", "2.345"}
 BAD_HOURS = [
     "0",
     "0.00",
@@ -73,7 +77,8 @@ def folder(seed: int) -> dict[str, bytes]:
     random = Random(seed)
     files: dict[str, bytes] = {}
     for kind in ("timesheet", "invoice"):
-        rows = [row(random, kind) for _ in range(random.randint(0, 14))]
+        writing = random.choice([POINT, COMMA, UNDECIDED, POINT | COMMA])
+        rows = [row(random, kind, writing) for _ in range(random.randint(0, 14))]
         for index in range(random.choice([0, 1, 1, 1, 2, 3])):
             name = f"{kind}{random.choice(['', '-', 's ', '_ü'])}{index}{random.choice(['.csv', '.csv', '.CSV'])}"
             part = [respelled(random, r) for r in rows if random.random() < 0.75]
@@ -94,7 +99,7 @@ def odd(random: Random) -> bytes:
     )
 
 
-def row(random: Random, kind: str) -> dict[str, str]:
+def row(random: Random, kind: str, writing: set[str]) -> dict[str, str]:
     def mostly(good: list[str], bad: list[str]) -> str:
         return random.choice(bad if random.random() < 0.06 else good)
 
@@ -105,11 +110,11 @@ def row(random: Random, kind: str) -> dict[str, str]:
             "date": date,
             "project": mostly(["Alpha", "Bäta", "C; d", "E, f", 'Say "hi"'], ["", " ", "two\nlines"]),
             "task": mostly(["build", "Prüfung", "x"], ["", "one\ntwo\nthree"]),
-            "hours": mostly(HOURS, BAD_HOURS),
-            "rate": mostly(NUMBERS, [*BAD_NUMBERS, "-1", "-0.01", "0"]),
+            "hours": mostly([cell for cell in HOURS if cell in writing], BAD_HOURS),
+            "rate": mostly([cell for cell in NUMBERS if cell in writing], [*BAD_NUMBERS, "-1", "-0.01", "0"]),
             "currency": currency,
         }
-    amount = mostly(NUMBERS, BAD_NUMBERS)
+    amount = mostly([cell for cell in NUMBERS if cell in writing], BAD_NUMBERS)
     return {
         "number": mostly([f"R{random.randint(1, 12)}", f"2026/{random.randint(1, 40)}"], [""]),
         "date": date,
@@ -130,8 +135,8 @@ def respelled(random: Random, cells: dict[str, str]) -> dict[str, str]:
     if random.random() < 0.15:
         written["currency"] = {"EUR": "€", "eur": "EUR"}.get(cells["currency"], cells["currency"])
     for column in ("hours", "rate", "amount"):
-        if column in cells and cells[column].isdigit() and random.random() < 0.2:
-            written[column] += random.choice([".0", ",0", ".00", ",50"])
+        if column in cells and cells[column].isdigit() and random.random() < 0.05:
+            written[column] += random.choice(["", ".0", ",0", ".00"])
     if random.random() < 0.1:
         column = random.choice(sorted(written))
         written[column] = f" {written[column]}{random.choice([' ', chr(0xA0)])}"
