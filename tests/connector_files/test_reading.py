@@ -137,3 +137,20 @@ async def test_too_many_files_are_refused(desk: Desk, monkeypatch: pytest.Monkey
     outcome = await desk.do("read_folder", MONTH)
     assert outcome.error.code == "TOO_LARGE"
     assert "has 4 files; at most 3 are read" in outcome.error.message
+
+
+async def test_two_names_that_would_be_shown_the_same_are_told_apart(desk: Desk) -> None:
+    folder = os.fsencode(desk.root / "acme" / "2026-10")
+    for name in (b"/\xfc.csv", "/ü.csv".encode()):
+        with open(folder + name, "wb") as file:
+            file.write(name)
+    result = output(await desk.do("read_folder", MONTH))
+    assert {file["name"]: file["size"] for file in result["files"]} == {"\\xfc.csv": 6, "ü.csv": 7}
+
+
+async def test_names_that_are_too_long_together_are_refused(desk: Desk) -> None:
+    for number in range(300):
+        (desk.root / "acme" / "2026-10" / f"{number}{'x' * 200}.csv").write_text("")
+    outcome = await desk.do("read_folder", MONTH)
+    assert outcome.error.code == "TOO_LARGE"
+    assert "The names of the 300 files in acme/2026-10 are too long together" in outcome.error.message

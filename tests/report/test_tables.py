@@ -195,7 +195,9 @@ def test_an_unclosed_mark_in_the_header_rejects_the_file(folder: Folder) -> None
     ]
 
 
-@pytest.mark.parametrize("name", ["TIMESHEET.CSV", "Timesheet Oktober.csv", "timesheet-2.CsV"])
+@pytest.mark.parametrize(
+    "name", ["TIMESHEET.CSV", "Timesheet Oktober.csv", "timesheet-2.CsV", "timesheet\\2.csv"]
+)
 def test_file_names_match_in_any_case(folder: Folder, name: str) -> None:
     assert folder.times(ROW, name=name).outputs()["total_hours"] == "8"
 

@@ -134,7 +134,7 @@ async def test_the_request_and_the_input_are_bounded(make_settings: Make, sandbo
     with pytest.raises(TerminalError, match="TOO_LARGE"):
         await sandbox.pool.run(SandboxCall(ECHO, b" " * (17 * MIB)))
     with pytest.raises(TerminalError, match="TOO_LARGE"):
-        await sandbox.run(ECHO, files={str(n): b"" for n in range(200)})
+        await sandbox.run(ECHO, files={str(n): b"" for n in range(1001)})
     async with SandboxPool(make_settings(input_bytes=10)) as pool:
         with pytest.raises(TerminalError, match="TOO_LARGE"):
             await Harness(pool).run(ECHO, files={"a": b"x" * 6, "b": b"x" * 6})

@@ -137,6 +137,17 @@ async def test_input_files_arrive_under_their_names(sandbox: Harness, tmp_path: 
     assert got == {"2026-10/table.csv": "a,b\n" * 100_000, "notes.md": "# Notes", "empty": ""}
 
 
+async def test_a_folder_of_many_files_with_long_names_arrives_whole(sandbox: Harness) -> None:
+    files: dict[str, Path | bytes] = {f"{n:03}-{'ü' * 120}.csv": b"x" * (n % 3) for n in range(620)}
+    got = await sandbox.ask("read_files", files=files, output_bytes=10_000_000)
+    assert got == {name: "x" * len(bytes(content)) for name, content in files.items()}  # type: ignore[arg-type]
+
+
+async def test_too_many_files_are_refused(sandbox: Harness) -> None:
+    with pytest.raises(TerminalError, match="1001 files; 1000 are allowed"):
+        await sandbox.run("read_files", files={f"{n}.csv": b"" for n in range(1001)})
+
+
 async def test_a_request_of_many_bytes_arrives_whole(sandbox: Harness) -> None:
     request = {"text": "ä" * 1_000_000}
     assert await sandbox.ask("aios_agent_runner.agents.echo:run", request, output_bytes=10_000_000) == request

@@ -4,11 +4,11 @@ import mimetypes
 from collections.abc import Mapping
 from typing import Any, Final
 
+from aios_agent_runner.sandbox.model import MAX_FILES
 from aios_core.errors import TerminalError
 from aios_core.json_values import POINTER_KEY, from_json, to_json
 from aios_core.values import Plain, Pointer
 
-MAX_FILES: Final = 128  # input files of one call
 MAX_INPUT_BYTES: Final = 256 * 1024 * 1024
 ARTIFACTS: Final = "artifacts"
 

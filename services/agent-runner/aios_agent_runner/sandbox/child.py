@@ -27,6 +27,8 @@ _TMPFS_FLAGS: Final = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
 _CALL: Final = 3  # of the call socket; in the zygote the control socket has it, which a child has no use for
 _STACK_BYTES: Final = 8 * 1024 * 1024
 
+Input = tuple[int, int, int]  # descriptor, where in it the bytes begin, and how many they are
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -83,7 +85,7 @@ def _die_with_zygote(base: Base) -> None:
 def _rehearse() -> None:
     """Do in small what a call will do, while nobody waits: the pages that it touches are this child's own by then."""
     ours, theirs = socket.socketpair()
-    header = json.dumps({"request_in_file": False, "files": []}).encode()
+    header = json.dumps({"request_in_file": False, "shared": False, "files": []}).encode()
     socket.send_fds(ours, [wire.REQUEST.pack(len(header), 2), header, b"{}"], [os.dup(0)])
     _, _, _, log = _receive(theirs)
     for descriptor in (log, ours.detach(), theirs.detach()):
@@ -116,8 +118,8 @@ def _confine(call: socket.socket, base: Base) -> tuple[dict[str, Any], bytes]:
         directory = header["directory"]
         _make_parts(directory)
         agent.set_environment(f"{directory}/{SCRATCH}")
-    for name, descriptor in inputs.items():
-        _copy(descriptor, f"{directory}/in/{name}")
+    for name, (descriptor, start, size) in inputs.items():
+        _copy(descriptor, start, size, f"{directory}/in/{name}")
     out = os.open(f"{directory}/out", os.O_RDONLY | os.O_DIRECTORY)
     socket.send_fds(call, [wire.FRAME.pack(wire.OUT, 0)], [out])
     _restrict(directory, base, limits)
@@ -125,7 +127,7 @@ def _confine(call: socket.socket, base: Base) -> tuple[dict[str, Any], bytes]:
     return header, request
 
 
-def _receive(call: socket.socket) -> tuple[dict[str, Any], bytes, dict[str, int], int]:
+def _receive(call: socket.socket) -> tuple[dict[str, Any], bytes, dict[str, Input], int]:
     """The header, the request, the input files by name, and where the agent's prints go."""
     room = wire.REQUEST.size + wire.MAX_HEADER + wire.INLINE_REQUEST
     data, ancillary, _, _ = call.recvmsg(room, socket.CMSG_SPACE(4 * wire.MAX_DESCRIPTORS))
@@ -146,20 +148,32 @@ def _receive(call: socket.socket) -> tuple[dict[str, Any], bytes, dict[str, int]
         with open(files.pop(0), "rb") as file:
             file.seek(0)
             request = file.read()
-    return header, request, dict(zip(header["files"], files, strict=True)), log
+    inputs = _shared(files.pop(0)) if header["shared"] else {}
+    for name, descriptor in zip(header["files"], files, strict=True):
+        inputs[name] = (descriptor, 0, os.fstat(descriptor).st_size)
+    return header, request, inputs, log
 
 
-def _copy(source: int, target: str) -> None:
+def _shared(descriptor: int) -> dict[str, Input]:
+    (length,) = wire.TABLE.unpack(os.pread(descriptor, wire.TABLE.size, 0))
+    start = wire.TABLE.size + length
+    inputs = {}
+    for name, size in json.loads(os.pread(descriptor, length, wire.TABLE.size)):
+        inputs[name] = (descriptor, start, size)
+        start += size
+    return inputs
+
+
+def _copy(source: int, start: int, size: int, target: str) -> None:
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    size, done = os.fstat(source).st_size, 0
+    done = 0
     copy = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
     while done < size:
-        sent = os.sendfile(copy, source, done, size - done)
+        sent = os.sendfile(copy, source, start + done, size - done)
         if not sent:
             raise OSError(f"{os.path.basename(target)} became shorter while it was read")
         done += sent
     os.close(copy)
-    os.close(source)
 
 
 def _restrict(directory: str, base: Base, limits: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from aios_agent_runner.sandbox.link import Exit, Link
 from aios_agent_runner.sandbox.model import (
     LOG_BYTES,
     MAX_FILES,
+    MAX_OPEN_FILES,
     SandboxCall,
     SandboxSettings,
     check_file_name,
@@ -77,13 +78,21 @@ class Exchange:
         if in_file:
             descriptors.append(_memory_file(inline))
             inline = b""
-        total = _open_files(self._call.files, settings.input_bytes, descriptors)
+        files = self._call.files
+        opened = {name: content for name, content in files.items() if isinstance(content, Path)}
+        shared = {name: content for name, content in files.items() if isinstance(content, bytes)}
+        _check_files(files, opened, shared, settings.input_bytes)
+        if shared:
+            descriptors.append(_shared_file(shared))
+        total = sum(map(len, shared.values()))
+        total += _open_files(opened, settings.input_bytes - total, settings.input_bytes, descriptors)
         limits = self._call.limits
         header = {
             "agent": self._call.agent,
             "directory": directory,
             "request_in_file": in_file,
-            "files": list(self._call.files),
+            "shared": bool(shared),
+            "files": list(opened),
             "input_bytes": total,
             "limits": {
                 "cpu_seconds": int(-(-limits.cpu_seconds // 1)),
@@ -238,14 +247,29 @@ def _memory_file(data: bytes) -> int:
     return descriptor
 
 
-def _open_files(files: Mapping[str, Path | bytes], limit: int, descriptors: list[int]) -> int:
-    """Append a descriptor for each file; return their bytes in all. Raises TerminalError."""
+def _shared_file(files: Mapping[str, bytes]) -> int:
+    """One memory file of them all, as `wire.TABLE` says: a folder of many small files takes one descriptor."""
+    table = json.dumps([[name, len(content)] for name, content in files.items()]).encode()
+    return _memory_file(b"".join((wire.TABLE.pack(len(table)), table, *files.values())))
+
+
+def _check_files(
+    files: Mapping[str, Path | bytes], opened: Mapping[str, Path], shared: Mapping[str, bytes], limit: int
+) -> None:
+    """Refuse what can't be handed over before anything is. Raises TerminalError."""
     if len(files) > MAX_FILES:
         raise TerminalError(
             "TOO_LARGE", f"The call has {len(files)} files; {MAX_FILES} are allowed.", field="files"
         )
-    total = 0
-    for name, content in files.items():
+    if len(opened) > MAX_OPEN_FILES:
+        raise TerminalError(
+            "TOO_LARGE",
+            f"The call has {len(opened)} open files; {MAX_OPEN_FILES} are allowed.",
+            field="files",
+        )
+    if sum(map(len, shared.values())) > limit:
+        raise _too_many_bytes(limit)
+    for name in files:
         try:
             check_file_name(name)
         except ValueError as error:
@@ -254,13 +278,23 @@ def _open_files(files: Mapping[str, Path | bytes], limit: int, descriptors: list
                 f"The input file's name {name[:120]!r} can't be used: {error}.",
                 field="files",
             ) from None
-        descriptors.append(_memory_file(content) if isinstance(content, bytes) else _open_plain(content))
+
+
+def _open_files(files: Mapping[str, Path], room: int, limit: int, descriptors: list[int]) -> int:
+    """Append a descriptor for each file; return their bytes in all. Raises TerminalError past `room` bytes."""
+    total = 0
+    for path in files.values():
+        descriptors.append(_open_plain(path))
         total += os.fstat(descriptors[-1]).st_size
-        if total > limit:
-            raise TerminalError(
-                "TOO_LARGE", f"The input files have more than {limit} bytes together.", field="files"
-            )
+        if total > room:
+            raise _too_many_bytes(limit)
     return total
+
+
+def _too_many_bytes(limit: int) -> TerminalError:
+    return TerminalError(
+        "TOO_LARGE", f"The input files have more than {limit} bytes together.", field="files"
+    )
 
 
 def _open_plain(path: Path) -> int:

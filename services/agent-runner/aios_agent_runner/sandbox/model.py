@@ -12,7 +12,8 @@ from aios_core.errors import TerminalError
 
 MIB: Final = 1024 * 1024
 MAX_REQUEST_BYTES: Final = 16 * MIB
-MAX_FILES: Final = 128  # input files a call; one message between processes carries at most 253 descriptors
+MAX_FILES: Final = 1000  # input files a call
+MAX_OPEN_FILES: Final = 128  # of them given as paths; one message carries at most 253 descriptors
 MAX_NAME_BYTES: Final = 255  # of one component of a file's name
 MAX_NAME_DEPTH: Final = 8  # components of a file's name
 LOG_BYTES: Final = 64 * 1024  # of what an agent prints, kept; the rest is counted and dropped

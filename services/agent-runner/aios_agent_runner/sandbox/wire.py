@@ -24,6 +24,9 @@ EXITED: Final = struct.Struct("<cQiddQ")  # verb, call, wait status, user s, sys
 NOT_FORKED: Final = -1  # in place of the wait status: the kernel refused the fork
 
 REQUEST: Final = struct.Struct("<II")  # bytes of header, bytes of request
+TABLE: Final = struct.Struct(
+    "<I"
+)  # bytes of the table at the head of a shared file: JSON of [name, bytes], then them
 FRAME: Final = struct.Struct("<cI")  # kind, bytes that follow
 
 OUT: Final = b"O"

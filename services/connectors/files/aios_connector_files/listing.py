@@ -4,13 +4,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aios_connector_files.paths import is_transient
 from aios_core.errors import TerminalError
 
 MAX_FILES: Final = 600  # files of one folder: what a value of 192 KiB holds of names, hashes and pointers
+MAX_LISTED_BYTES: Final = 160 * 1024  # of a value of 192 KiB: what the list of a folder takes of it
+ENTRY_BYTES: Final = 200  # of one file in it, beside its name, which stands in it twice
 MAX_ENTRIES: Final = 10_000  # names looked at in one folder
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024  # of one file; a larger one is told, not read
 MAX_IGNORED: Final = 50  # ignored names that are told
@@ -59,7 +61,8 @@ def fingerprint(contents: Iterable[tuple[str, str]]) -> str:
 
 
 def list_folder(directory: int, path: str) -> Listing:
-    """What lies in an open folder; `path` is for messages. Raises OSError; TOO_LARGE past `MAX_FILES`."""
+    """What lies in an open folder; `path` is for messages. Raises OSError; TOO_LARGE past `MAX_FILES` or
+    `MAX_LISTED_BYTES`."""
     files: list[Entry] = []
     ignored: list[Ignored] = []
     with os.scandir(directory) as entries:
@@ -81,9 +84,26 @@ def list_folder(directory: int, path: str) -> Listing:
         raise TerminalError(
             "TOO_LARGE", f"{path} has {len(files)} files; at most {MAX_FILES} are read.", path=path
         )
-    files.sort(key=lambda entry: entry.shown)
+    files = sorted(_told_apart(files), key=lambda entry: entry.shown)
+    if sum(ENTRY_BYTES + 2 * len(entry.shown.encode()) for entry in files) > MAX_LISTED_BYTES:
+        raise TerminalError(
+            "TOO_LARGE",
+            f"The names of the {len(files)} files in {path} are too long together; shorten them, or join files.",
+            path=path,
+        )
     ignored.sort(key=lambda item: item.shown)
     return Listing(tuple(files), tuple(ignored[:MAX_IGNORED]))
+
+
+def _told_apart(files: list[Entry]) -> list[Entry]:
+    """A name that is not UTF-8 is shown by its bytes where another file is shown the same."""
+    whole = {entry.name for entry in files}
+    return [
+        replace(entry, shown=os.fsencode(entry.name).decode("utf-8", "backslashreplace"))
+        if entry.shown != entry.name and entry.shown in whole
+        else entry
+        for entry in files
+    ]
 
 
 def shown(name: str) -> str:

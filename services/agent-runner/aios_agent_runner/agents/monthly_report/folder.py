@@ -38,6 +38,10 @@ class Folder:
     def sha256(self, name: str) -> str | None:
         return self._named[name].get("sha256")
 
+    def why_unread(self, name: str) -> str:
+        """What whoever listed the file says about why it brought no bytes."""
+        return str(self._named[name].get("why") or "it was listed but is not there")[:100]
+
     def bytes(self, name: str, limit: int) -> bytes | None:
         """The file's bytes, at most one more than the limit; None if it can't be read.
 
@@ -68,7 +72,7 @@ def is_notes(name: str) -> bool:
 
 def _in_the_folder(name: str) -> bool:
     """Whether it is a file of the folder itself, not of one inside or outside of it."""
-    return not {"/", "\\", "\0"}.intersection(name)
+    return not {"/", "\0"}.intersection(name)
 
 
 @dataclass(slots=True)
@@ -91,7 +95,7 @@ def read_tables(folder: Folder, month: str, learned: Learned, findings: Findings
             continue
         data = folder.bytes(name, MAX_FILE_BYTES)
         if data is None:
-            findings.reject(name, 0, ReasonCode.FILE_MISSING)
+            findings.reject(name, 0, ReasonCode.FILE_MISSING, why=folder.why_unread(name))
             continue
         source = open_source(name, kind, data, room, learned, findings)
         if source is None:

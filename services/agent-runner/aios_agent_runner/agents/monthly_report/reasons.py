@@ -54,7 +54,7 @@ class ReasonCode(StrEnum):
 _C = ReasonCode
 
 SENTENCES: Final[dict[ReasonCode, str]] = {
-    _C.FILE_MISSING: "The file was listed but could not be read; nothing of it was counted.",
+    _C.FILE_MISSING: "The file could not be read ({why}); nothing of it was counted.",
     _C.FILE_TOO_LARGE: "The file has {size} bytes; at most {limit} are read. Split it into several files.",
     _C.TOO_MANY_LINES: "The file has {count} lines; {room} more are read for this month.",
     _C.BINARY_FILE: "This is not a text table ({what}). Export it as CSV.",

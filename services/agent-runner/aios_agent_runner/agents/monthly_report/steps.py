@@ -59,7 +59,11 @@ def compute(request: dict[str, Any], files: Path, out: Path) -> dict[str, Any]:
 
 def _unread(ignored: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Tables that lie in the folder and were not read (a link, too large): each is rejected whole, not passed over."""
-    return [{"name": item["name"]} for item in ignored if kind_of(str(item["name"])) is not None]
+    return [
+        {"name": item["name"], "why": item.get("why")}
+        for item in ignored
+        if kind_of(str(item["name"])) is not None
+    ]
 
 
 def _facts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
