@@ -9,8 +9,10 @@ CODE     := $(wildcard libs/*/aios_* services/*/aios_* services/connectors/*/aio
 READY    := .venv/.ready
 TOOLS    := .venv/.tools
 
+IMAGE ?= aios:latest
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench drill servers proto features lock clean
+.PHONY: help setup demo up test lint format bench drill servers image chart cluster-test proto features lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +48,15 @@ drill: $(TOOLS) ## kill every service and the bus at every named instant, and co
 
 servers: $(TOOLS) ## the real servers that tests use, and where each comes from
 	@$(PYTHON) -m aios_testing.servers
+
+image: ## the container image, IMAGE=name on BASE_IMAGE=name
+	docker build --network=host --file docker/Dockerfile --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .
+
+chart: $(TOOLS) ## lint the Helm chart, check its templates against Kubernetes and its values against their schema
+	@$(PYTEST) tests/chart $(ARGS)
+
+cluster-test: $(TOOLS) ## image and chart on a real Kubernetes: the report there, pods deleted in the middle (minutes)
+	@$(PYTHON) -m tests.cluster
 
 proto: $(TOOLS) ## generate the Python code of the contracts
 	@$(PYTHON) -m aios_testing.generate libs/aios-proto
