@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 
+from tests.bench import api
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -113,6 +114,8 @@ async def aios_figures(runs: int, levels: list[int]) -> tuple[Figures, Figures, 
             sandboxed, served.tree(), served.bus_pid(), max(50, runs // 10), [20], "sandboxed"
         )
         start["stored_bytes"] = served.stored_bytes() - before
+        say("api: starts and watches")
+        start |= await api.figures(served, starts=runs, at_once=min(runs, 256), watched=min(runs, 1000))
         return start, trusted, boxed
 
 
@@ -146,6 +149,9 @@ def report(floor: Figures, start: Figures, trusted: Figures, boxed: Figures) -> 
         f"aios serve: ready in {start['ready_seconds']:.2f} s, {start['memory_mib']:.0f} MiB (PSS, all processes);"
     )
     lines.append(f"after the runs {trusted['memory_after_mib']:.0f} MiB.")
+    lines += [
+        f"{name:40}{start[name]:>12,.2f}" for name in start if name.startswith(("start", "cpu", "seconds"))
+    ]
     return "\n".join(lines)
 
 

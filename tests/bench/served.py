@@ -62,8 +62,12 @@ class Served:
         for name, agent in (("five", "echo"), ("five-sandboxed", "echo-sandboxed")):
             request = ApplyResourcesRequest(workspace="main", yaml=workflow(name, agent).encode(), file=name)
             subject = subjects.resource_command("apply_resources", "main")
-            await self._bus.command(Message(subject, request.SerializeToString(), name), 10)
+            await self.command(Message(subject, request.SerializeToString(), name))
         return self
+
+    async def command(self, message: Message) -> None:
+        """A command to a service, until it is answered."""
+        await self._bus.command(message, 10)
 
     async def __aexit__(self, *_: object) -> None:
         await self._bus.close(0)

@@ -66,7 +66,7 @@ class Cluster:
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             archive.add(SAMPLE / CLIENT / MONTH, f"{CLIENT}/{MONTH}")
-        unpack = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/files', filter='data')"
+        unpack = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/files')"
         self.kubectl(
             "exec",
             "--stdin",
