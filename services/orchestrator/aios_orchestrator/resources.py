@@ -124,7 +124,7 @@ class ResourceBook:
             return self._workflows[key]
         resource = self.get(workspace, "Workflow", name, version)
         if resource is None:
-            raise self._unknown(workspace, name, version)
+            raise self.unknown(workspace, "Workflow", name, version)
         compiled = compile_workflow(parse_documents(resource.document, f"{name}.yaml")[0])
         self._newest.setdefault((workspace, name), compiled.version) if not version else None
         self._workflows[(workspace, name, compiled.version)] = compiled
@@ -132,12 +132,16 @@ class ResourceBook:
             self._workflows.popitem(last=False)
         return compiled
 
-    def _unknown(self, workspace: str, name: str, version: str) -> TerminalError:
-        names = [resource.name for resource in self.listed(workspace, "Workflow")]
+    def unknown(self, workspace: str, kind: str, name: str, version: str) -> TerminalError:
+        """What to say of a resource that isn't there: NOT_FOUND, with the nearest name."""
+        names = [resource.name for resource in self.listed(workspace, kind)]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(names) or 'none yet'}."
-        what = f"workflow {name!r} in version {version}" if version else f"workflow {name!r}"
-        return TerminalError("NOT_FOUND", f"There is no {what}.{hint}", field="workflow")
+        what = f"{kind.lower()} {name[:80]!r}"
+        if version and name in names:
+            what, hint = f"version {version[:80]!r} of the {what}", ""
+        field = "workflow" if kind == "Workflow" else "name"
+        return TerminalError("NOT_FOUND", f"There is no {what}.{hint}", field=field)
 
     def intents(self, workspace: str) -> tuple[Intent, ...]:
         """Every compiled intent of a workspace."""
