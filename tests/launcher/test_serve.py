@@ -118,7 +118,7 @@ def test_a_taken_port_is_refused_by_its_name(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (("--target", "memori"), "INVALID_ARGUMENT"),
-        (("--files-root", "/nowhere/at/all"), "INVALID_ARGUMENT"),
+        (("--files-root", "/dev/null"), "INVALID_ARGUMENT"),
         (("--target", "memory"), "BUS_FAILED"),
     ],
 )

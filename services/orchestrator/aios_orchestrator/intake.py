@@ -10,6 +10,7 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import run_id
+from aios_core.json_values import dumps, loads
 from aios_orchestrator.engine import Engine, StartItem
 from aios_orchestrator.resolve import OUTCOME_INTENT, OUTCOME_QUESTION, event_key, resolve
 from aios_orchestrator.resources import ResourceBook
@@ -18,6 +19,11 @@ from aios_runtime.telemetry.tracing import span
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_FIELD_CHARS: Final = 300
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Whether two events carry the same data: senders and the modes of CloudEvents differ in spaces and order."""
+    return one == other or (bool(one) and bool(other) and dumps(loads(one)) == dumps(loads(other)))
 
 
 class Intake:
@@ -39,7 +45,7 @@ class Intake:
         known = self._store.read(key)
         if known is not None:
             resolution = Resolution.FromString(known.head)
-            if resolution.event_data != event.data:
+            if not _same(resolution.event_data, event.data):
                 raise TerminalError(
                     "REQUEST_ID_REUSED",
                     f"Event {event.id!r} of {event.source!r} came before with other data.",
