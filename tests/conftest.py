@@ -31,6 +31,6 @@ settings.load_profile("workspace")
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
     """A served AIOS that all tests of a session share."""
-    from tests.served import served  # noqa: PLC0415 - most sessions need none
+    from tests.served import served
 
     yield from served(tmp_path_factory.mktemp("served"))

@@ -16,7 +16,8 @@ from aios_cli.app import main
 from tests.gateway.serving import WORKFLOWS, Api
 
 STOP_SECONDS = 20
-TIMESHEET = "date,project,task,hours,rate,currency\n{month}-03,Shop,design,2,100,EUR\n{month}-04,Shop,build,3.5,90,EUR\n"
+HEADER = "date,project,task,hours,rate,currency\n"
+TIMESHEET = HEADER + "{month}-03,Shop,design,2,100,EUR\n{month}-04,Shop,build,3.5,90,EUR\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,14 +99,18 @@ async def test_a_revoked_token_opens_nothing_at_once(server: Server) -> None:
         assert error.code() == grpc.StatusCode.UNAUTHENTICATED
 
 
-async def test_tokens_are_kept_as_hashes_alone(server: Server) -> None:
+async def test_secrets_are_in_their_own_files_and_nowhere_else_in_the_data(server: Server) -> None:
     made = server.json("token", "create", "secret", "--scope", "read")["token"]
-    secret = made.rpartition("_")[2]
+    users = {path for path in (server.data / "nats-users").iterdir() if path.name != "url"}
+    secrets = {made.rpartition("_")[2]: set(), server.token: {server.data / "token"}}
+    secrets |= {path.read_text().strip(): {path, server.data / "nats" / "server.conf"} for path in users}
     for path in server.data.rglob("*"):
         if path.is_file():
             content = path.read_bytes()
-            assert secret.encode() not in content, path
-            assert path.name == "token" or server.token.encode() not in content, path
+            for secret, places in secrets.items():
+                assert path in places or secret.encode() not in content, path
+            if any(path in places for places in secrets.values()):
+                assert path.stat().st_mode & 0o077 == 0, path
 
 
 @pytest.mark.feature("B2")

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent, Resolution
 from aios.run.v1.commands_pb2 import StartRunRequest
 from aios.task.v1.task_pb2 import Mode
@@ -87,7 +89,11 @@ class Intake:
 
     async def answer(self, data: bytes) -> bytes:
         """The request-and-reply door: an AcceptEventRequest, answered after the commit."""
-        return (await self.accept(AcceptEventRequest.FromString(data).event)).SerializeToString()
+        try:
+            request = AcceptEventRequest.FromString(data)
+        except DecodeError:
+            raise TerminalError("UNDECODABLE", "This is not an aios.event.v1.AcceptEventRequest.") from None
+        return (await self.accept(request.event)).SerializeToString()
 
 
 def _write(key: str, event: ExternalEvent, resolution: Resolution) -> Write:

@@ -17,25 +17,31 @@ _STYLE: Final = """
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf4; --soft: #93abc2; --line: #2c3d4f; --paper: #17222e;
   --desk: #0e161e; --warm: #3a2f10; --warm-ink: #f3d98a; --add: #17351f; --accent: #7db8e0; } }
 * { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; margin: 0; background: var(--desk); color: var(--ink); }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; margin: 0;
+  background: var(--desk); color: var(--ink); }
 main { max-width: 60rem; margin: 0 auto; padding: clamp(1rem, 4vw, 3rem) clamp(.9rem, 4vw, 2rem); }
-.over { color: var(--accent); font-size: .8rem; font-weight: 700; letter-spacing: .08em; text-transform: uppercase; margin: 0; }
+.over { color: var(--accent); font-size: .8rem; font-weight: 700; letter-spacing: .08em; margin: 0;
+  text-transform: uppercase; }
 h1 { font-size: clamp(1.35rem, 5vw, 1.9rem); line-height: 1.2; margin: .2rem 0 1.2rem; overflow-wrap: anywhere; }
 dl { margin: 0 0 1.5rem; display: grid; gap: .75rem; }
 dl div { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: .8rem 1rem; }
 dl .risk { background: var(--warm); color: var(--warm-ink); border-color: transparent; }
-dt { font-size: .85rem; font-weight: 600; opacity: .8; } dd { margin: .15rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+dt { font-size: .85rem; font-weight: 600; opacity: .8; }
+dd { margin: .15rem 0 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 ol { padding: 0; margin: 0 0 1.5rem; list-style: none; display: grid; gap: .35rem; }
 a { color: var(--accent); overflow-wrap: anywhere; }
-section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; margin: 1.25rem 0; overflow: hidden; }
+section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px; margin: 1.25rem 0;
+  overflow: hidden; }
 h2 { font-size: 1rem; margin: 0; padding: .8rem 1rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 .verb { background: var(--add); border-radius: 99px; padding: .1rem .6rem; font-size: .8rem; margin-right: .4rem; }
 .size { color: var(--soft); font-weight: 400; font-size: .85rem; white-space: nowrap; }
-pre { margin: 0; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere; font: .85rem/1.5 ui-monospace, monospace; }
+pre { margin: 0; padding: 1rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  font: .85rem/1.5 ui-monospace, monospace; }
 iframe { display: block; width: 100%; height: 85vh; border: 0; background: #fff; }
 img { max-width: 100%; display: block; } section > p { padding: 0 1rem; color: var(--soft); }
 footer { border-top: 1px solid var(--line); padding-top: 1rem; color: var(--soft); overflow-wrap: anywhere; }
-code { background: var(--paper); border: 1px solid var(--line); border-radius: 5px; padding: .1rem .35rem; color: var(--ink); }
+code { background: var(--paper); border: 1px solid var(--line); border-radius: 5px; padding: .1rem .35rem;
+  color: var(--ink); }
 """
 
 
@@ -78,7 +84,8 @@ def _to_decide(item: Approval) -> str:
 
 def _section(at: int, document: Document) -> str:
     size = words.size(len(document.content))
-    heading = f"<span class='verb'>{_text(document.verb)}</span>{_text(document.place)} <span class='size'>{size}</span>"
+    verb = f"<span class='verb'>{_text(document.verb)}</span>"
+    heading = f"{verb}{_text(document.place)} <span class='size'>{size}</span>"
     return f"<section id='d{at}'><h2>{heading}</h2>{_body(document)}</section>"
 
 
