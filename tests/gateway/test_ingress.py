@@ -4,10 +4,14 @@ import json
 from typing import Any
 
 import httpx
+import nats
 import pytest
 
+from aios.event.v1.event_pb2 import AcceptEventRequest, ExternalEvent
 from aios_runtime.cloudevents import BATCH, STRUCTURED
 from tests.served import Server
+
+LOOKS = 50  # at the list of events, each of which takes a while
 
 
 def post(server: Server, body: bytes | object, token: str | None = None, **headers: str) -> httpx.Response:
@@ -59,7 +63,6 @@ def test_of_a_batch_each_event_is_answered_on_its_own(server: Server) -> None:
     answer = post(server, sent, content_type=BATCH)
     assert answer.status_code == 207
     first, question, refused = answer.json()
-    print(answer.json())
     assert committed(server, first["run_id"])
     assert question["resolution"]["outcome"] == "question"
     assert question["run_id"] == ""
@@ -111,6 +114,48 @@ def test_events_need_a_token_that_may_publish(server: Server) -> None:
     assert post(server, {"name": "x"}, token=reader, **binary("a2")).status_code == 403
     publisher = server.json("token", "create", "http-publisher", "--scope", "events")["token"]
     assert post(server, {"name": "x"}, token=publisher, **binary("a3")).status_code == 200
+
+
+async def test_an_event_over_nats_is_taken_from_the_external_user_who_may_do_nothing_else(
+    server: Server,
+) -> None:
+    users = server.data / "nats-users"
+    url, password = ((users / name).read_text().strip() for name in ("url", "external"))
+    refused: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        refused.append(error)
+
+    client = await nats.connect(url, user="external", password=password, error_cb=note)
+    try:
+        headers = {"ce-specversion": "1.0", "ce-id": "n1", "ce-source": "crm", "ce-type": "visitor.came"}
+        stream = client.jetstream()
+        for _ in range(2):
+            taken = await stream.publish("aios.in.main.crm.visitor_came", b'{"name": "Ada"}', headers=headers)
+            assert taken.stream == "AIOS_IN"
+        request = AcceptEventRequest(
+            event=ExternalEvent(
+                id="n2", source="crm", type="visitor.came", data=b'{"name": "Bob"}', workspace="main"
+            )
+        )
+        answer = await client.request("aios.accept.main", request.SerializeToString(), timeout=10)
+        assert b"greet" in answer.data
+        garbled = await client.request("aios.accept.main", b"\xff\xff", timeout=10)
+        assert b"UNDECODABLE" in garbled.data
+        for subject in ("aios.cmd.run.v1.start_run.main", "aios.evt.run.v1.run_started.main"):
+            await client.publish(subject, b"x")
+        await client.flush()
+    finally:
+        await client.close()
+    assert len(refused) == 2
+    assert all("permissions violation" in str(error) for error in refused)
+    found: list[dict[str, Any]] = []
+    for _ in range(LOOKS):
+        found = [item for item in server.json("event", "list") if item["event_id"] == "n1"]
+        if found:
+            break
+    (once,) = found
+    assert committed(server, once["run_id"])
 
 
 def test_the_probes_answer_anybody(server: Server) -> None:
