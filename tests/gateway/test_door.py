@@ -31,6 +31,7 @@ READERS = {
 }
 RUNNERS = {
     "runs.StartRun": api_pb2.StartRunRequest(request_id="scope", workflow="greet"),
+    "runs.StartRuns": api_pb2.StartRunsRequest(),
     "runs.CancelRun": api_pb2.CancelRunRequest(request_id="scope", run_id="run_x"),
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
@@ -48,6 +49,29 @@ OTHERS = {
     },
 }
 BY_SCOPE: dict[str, dict[str, Message]] = {"read": READERS, "run": RUNNERS, **OTHERS}  # type: ignore[dict-item]
+
+
+STREAMS = {"runs.WatchRun", "memory.GetArtifact"}
+
+
+def test_every_method_of_the_api_is_among_those_that_are_tried() -> None:
+    tried = {name.partition(".")[2] for requests in BY_SCOPE.values() for name in requests}
+    streams = {name.partition(".")[2] for name in STREAMS}
+    services = api_pb2.DESCRIPTOR.services_by_name.values()
+    assert tried | streams == {method.name for service in services for method in service.methods}
+
+
+async def test_streams_need_a_token_and_its_scope_as_well(server: Server) -> None:
+    runner = server.json("token", "create", "no-reader", "--scope", "run")["token"]
+    for token, code in (("", grpc.StatusCode.UNAUTHENTICATED), (runner, grpc.StatusCode.PERMISSION_DENIED)):
+        async with server.client(token) as api:
+            for call in (
+                api.runs.WatchRun(api_pb2.WatchRunRequest(run_id="run_x"), metadata=api.metadata),
+                api.memory.GetArtifact(api_pb2.GetArtifactRequest(sha256=b"x" * 32), metadata=api.metadata),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call.read()
+                assert refused.value.code() == code
 
 
 def method(api: Api, name: str) -> Callable[..., Any]:
