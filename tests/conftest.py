@@ -2,8 +2,14 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.served import Server
 
 KEPT = ("AIOS_TEST_", "AIOS_DRILL", "AIOS_BENCH", "AIOS_CLUSTER")
 
@@ -20,3 +26,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("workspace")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Server]":
+    """A served AIOS that all tests of a session share."""
+    from tests.served import served
+
+    yield from served(tmp_path_factory.mktemp("served"))

@@ -118,7 +118,7 @@ def test_a_taken_port_is_refused_by_its_name(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (("--target", "memori"), "INVALID_ARGUMENT"),
-        (("--files-root", "/nowhere/at/all"), "INVALID_ARGUMENT"),
+        (("--files-root", "/dev/null"), "INVALID_ARGUMENT"),
         (("--target", "memory"), "BUS_FAILED"),
     ],
 )
@@ -128,6 +128,29 @@ def test_a_wrong_setting_is_refused_in_one_sentence(
     code, told, message = refused("--data-dir", str(tmp_path / "data"), *arguments)
     assert (told, code != 0) == (reason, True)
     assert message.endswith(".")
+
+
+def test_a_files_root_that_is_missing_is_made_and_a_start_writes_no_warning(tmp_path: Path) -> None:
+    files = tmp_path / "new" / "clients"
+    with serving(tmp_path / "data", "--files-root", str(files)) as (_, ready):
+        assert ready["files_root"] == str(files)
+        assert files.is_dir()
+        lines = (tmp_path / "data" / "logs" / "aios.jsonl").read_text().splitlines()
+    assert [line for line in map(json.loads, lines) if line["level"] != "info"] == []
+
+
+def test_of_two_servers_the_one_that_runs_is_found_when_the_other_has_stopped(tmp_path: Path) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    with serving(tmp_path / "one", **environ) as (_, first):
+        with serving(tmp_path / "two", **environ) as (process, second):
+            found = address.find(None, environ)
+            assert found is not None
+            assert found.grpc == second["grpc"]
+            process.terminate()
+            process.wait(READY_SECONDS)
+        found = address.find(None, environ)
+        assert found is not None
+        assert found.grpc == first["grpc"]
 
 
 def test_a_wrong_options_file_is_refused_by_what_is_wrong_in_it(tmp_path: Path) -> None:

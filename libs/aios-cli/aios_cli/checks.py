@@ -40,11 +40,13 @@ def run(given: Given) -> tuple[list[Check], bool]:
         )
     ]
     found.append(_bus_program())
-    found += _data_dir(given.data_dir or default_data_dir())
     try:
         place = discovery.find(given)
+        if given.data_dir or place.data_dir:
+            found += _data_dir(given.data_dir or place.data_dir or default_data_dir())
         found += _server(place)
     except AiosError as error:
+        found += _data_dir(given.data_dir or default_data_dir())
         found.append(Check("server", False, error.message, exits.remedy(error)))
         return found, not isinstance(error, exits.NoServerError)
     return found, True
@@ -108,7 +110,7 @@ def _server(place: discovery.Place) -> Iterator[Check]:
             "versions", False, f"this is {VERSION}, the server is {answer.version}", "Start the server anew."
         )
     for service in answer.services:
-        facts = dict(service.facts)
+        facts = dict(sorted(service.facts.items()))
         detail = service.detail or ("well" if service.ready else "not ready")
         yield Check(
             service.service,

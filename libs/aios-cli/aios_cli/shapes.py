@@ -48,6 +48,8 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
     shape: dict[str, Any] = {
         "run_id": message.run_id,
         "state": run_state(message.state),
+        "needs_person": bool(message.pending_approvals),
+        "about": message.concurrency_key or None,
         "workflow": message.workflow,
         "workflow_version": message.workflow_version,
         "mode": Mode.Name(message.mode).removeprefix("MODE_").lower(),
@@ -210,7 +212,7 @@ def health(message: api_pb2.ServiceHealth) -> dict[str, Any]:
         "service": message.service,
         "ready": message.ready,
         "detail": message.detail,
-        "facts": dict(message.facts),
+        "facts": dict(sorted(message.facts.items())),
     }
 
 

@@ -58,7 +58,11 @@ REASONS: Final[dict[str, Reason]] = {
     "REQUEST_ID_REUSED": _r(
         "ALREADY_EXISTS", "The request id was used for another content.", "Use a new request id."
     ),
-    "NOT_FOUND": _r("NOT_FOUND", "No such thing.", "List what exists; the message names the nearest."),
+    "NOT_FOUND": _r(
+        "NOT_FOUND",
+        "No such thing.",
+        "See what there is with the matching `list` command, and give a name of it.",
+    ),
     "TOO_LARGE": _r(
         "INVALID_ARGUMENT",
         "The message or value is over its limit.",

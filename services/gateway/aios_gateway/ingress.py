@@ -42,7 +42,7 @@ def application(
                 headers = {name.lower(): text for name, text in request.headers.items()}
                 found, batch = cloudevents.from_http(headers, body, options.max_batch_events)
                 if batch:
-                    return await _answer_batch(call, found, now_ms())
+                    return await _answer_batch(call.parted(options.default_timeout_s), found, now_ms())
                 return JSONResponse(_accepted(await events.accept(call, found[0], now_ms())))
             except AiosError as error:
                 span.fail(error)
@@ -81,7 +81,7 @@ def _guarded(endpoint: _Endpoint) -> _Endpoint:
 
 
 async def _answer_batch(call: Call, batch: list[ExternalEvent], now_ms: int) -> Response:
-    """Each event is accepted on its own, in order; the answer says for each what became of it."""
+    """Each event of the parted call is accepted on its own, in order; the answer says for each what became of it."""
     results: list[dict[str, object]] = []
     for event in batch:
         try:

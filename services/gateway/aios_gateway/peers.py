@@ -39,11 +39,12 @@ class Call:
         return left
 
     def parted(self, seconds: float) -> "Call":
-        """The call of a stream: it may last, and each part of it takes `seconds` at most."""
+        """The call of a stream or a batch: it may last, and each part of it takes `seconds` at most."""
         return replace(self, part_s=seconds)
 
     def renewed(self) -> "Call":
-        """For the next part of a stream."""
+        """For the next part of a call that was parted."""
+        assert self.part_s > 0, "parted() says how long a part may take"
         return replace(self, deadline=_now() + self.part_s)
 
     async def ask(self, domain: str, name: str, request: Proto, answer: type[Answer]) -> Answer:

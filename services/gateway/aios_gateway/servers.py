@@ -77,6 +77,7 @@ class HttpServer:
             uvicorn.Config(
                 application,
                 log_config=None,
+                log_level="warning",  # what it says of its own start is the launcher's to say
                 access_log=False,
                 lifespan="off",
                 server_header=False,

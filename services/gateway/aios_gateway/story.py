@@ -1,6 +1,6 @@
 """The story of a run: its events in plain words. Pure; the words are for a person, the events are for a program."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -52,7 +52,7 @@ class Story:
         self._started = event.time_ms
         what = f"started {body.workflow}"
         if body.mode == Mode.MODE_SIMULATE:
-            what = f"simulates {body.workflow}: nothing is written"
+            what = f"simulated {body.workflow}: nothing is written"
         why = (
             "" if body.trigger in ("", "manual") else f"an event meant {body.trigger.removeprefix('intent:')}"
         )
@@ -150,7 +150,8 @@ class Story:
         if body.state in (ApprovalState.APPROVAL_STATE_REJECTED, ApprovalState.APPROVAL_STATE_EXPIRED):
             self._refused = event.time_ms
         unknown = approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN
-        what, tone = _decision(body.state, body.answers, unknown)
+        asked_for = {question.id: question.text for question in approval.questions}
+        what, tone = _decision(body.state, body.answers, unknown, asked_for)
         return TimelineEntry(
             who=who(body.decided_by or event.actor),
             what=what,
@@ -192,7 +193,9 @@ class Story:
 
     def _undo_requested(self, _: RunEvent, body: events_pb2.UndoRequested) -> TimelineEntry:
         self._begun.clear()
-        what = f"asked to undo {count(len(body.steps), 'step')}"
+        what = f"asked to undo {count(len(body.steps), 'step')}" if body.steps else "asked to undo it"
+        if not body.steps and not body.impossible:
+            what += "; nothing was left to take back"
         if body.impossible:
             what += f"; {', '.join(body.impossible)} can't be undone"
         return TimelineEntry(what=what, why=body.why, tone=INFO)
@@ -305,7 +308,9 @@ def _proposed(approval: Approval) -> Sequence[Change]:
     return [change for step in approval.proposed for change in step.changes]
 
 
-def _decision(state: ApprovalState.ValueType, answers: bytes, unknown: bool) -> tuple[str, str]:
+def _decision(
+    state: ApprovalState.ValueType, answers: bytes, unknown: bool, questions: Mapping[str, str]
+) -> tuple[str, str]:
     if state == ApprovalState.APPROVAL_STATE_APPROVED:
         return "approved", OK
     if state == ApprovalState.APPROVAL_STATE_REJECTED:
@@ -314,18 +319,20 @@ def _decision(state: ApprovalState.ValueType, answers: bytes, unknown: bool) -> 
         return "gave no answer in time", PROBLEM
     if state == ApprovalState.APPROVAL_STATE_REPLACED:
         return "no longer need to decide: it was replaced", INFO
-    words = "; ".join(_texts(answers))[:MAX_ANSWER_CHARS]
-    if unknown and words in ("happened: yes", "happened: no"):
-        return ("checked: it happened" if words.endswith("yes") else "checked: it did not happen"), OK
-    return (f"answered: {words}" if words else "answered"), OK
+    texts = _texts(answers)
+    if unknown and texts in ([("happened", "yes")], [("happened", "no")]):
+        return ("checked: it happened" if texts[0][1] == "yes" else "checked: it did not happen"), OK
+    words = "; ".join(f"{questions.get(name) or f'{name}:'} {text}" for name, text in texts)
+    return (f"answered: {words[:MAX_ANSWER_CHARS]}" if words else "answered"), OK
 
 
-def _texts(answers: bytes) -> list[str]:
+def _texts(answers: bytes) -> list[tuple[str, str]]:
+    """(question's id, what was said) of each answer."""
     if not answers:
         return []
     texts = []
     for entry in Value.FromString(answers).root.map.entries:
         kind = entry.value.WhichOneof("kind") or "null"
         plain = getattr(entry.value, kind)
-        texts.append(f"{entry.key}: {'yes' if plain is True else 'no' if plain is False else plain}")
+        texts.append((entry.key, "yes" if plain is True else "no" if plain is False else str(plain)))
     return texts

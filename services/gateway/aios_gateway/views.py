@@ -31,6 +31,7 @@ def run_of(head: RunHead) -> api_pb2.Run:
         actor=head.actor,
         superseded_by=head.superseded_by,
         sequence=head.sequence,
+        concurrency_key=head.concurrency_key,
     )
 
 

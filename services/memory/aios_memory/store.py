@@ -23,12 +23,14 @@ SCAN_PAGE: Final = 200  # aggregates read at once
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A version that names a source in its provenance; `undone` when it was taken back since."""
+    """A version that names a source in its provenance; `undone` when it was taken back since, `restores` when it only
+    puts an earlier version back."""
 
     name: Name
     version: int
     undone: bool
     run_id: str
+    restores: bool
 
 
 class Records:
@@ -133,9 +135,9 @@ class Records:
         version = self.version(name, int(number))
         if version is None or source not in _sources(version):
             return None
-        return Use(
-            name, version.version, self.undone_by(name, version.version) > 0, version.provenance.run_id
-        )
+        made = version.provenance
+        undone = self.undone_by(name, version.version) > 0
+        return Use(name, version.version, undone, made.run_id, made.undoes > 0)
 
     def _at(self, newest: Version, time_ms: int) -> Version | None:
         if newest.create_time_ms <= time_ms:

@@ -135,7 +135,7 @@ class Writing:
             while True:
                 uses, token = self._records.uses(undo.name.at(version), token=token)
                 for use in uses:
-                    if not use.undone and use.run_id != run_id:
+                    if not (use.undone or use.restores) and use.run_id != run_id:
                         return use
                 if not token:
                     break

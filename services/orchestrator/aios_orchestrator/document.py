@@ -21,6 +21,16 @@ API_VERSION: Final = "aios/v1"
 KINDS: Final = ("Workflow", "Intent")
 
 
+def kind_named(text: str) -> str:
+    """The kind of that name, whatever its case. Raises NOT_FOUND, naming the kinds."""
+    for kind in KINDS:
+        if kind.lower() == text.lower():
+            return kind
+    raise TerminalError(
+        "NOT_FOUND", f"There is no kind {text[:80]!r}; the kinds are {' and '.join(KINDS)}.", field="kind"
+    )
+
+
 @dataclass(slots=True)
 class Document:
     """One document. `places` has line and column (from 1) of each field by its path, such as `spec.steps[0].input`."""

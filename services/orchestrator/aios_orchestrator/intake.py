@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Final
 
+from google.protobuf.message import DecodeError
+
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent, Resolution
 from aios.run.v1.commands_pb2 import StartRunRequest
 from aios.task.v1.task_pb2 import Mode
@@ -10,6 +12,7 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import run_id
+from aios_core.json_values import dumps, loads
 from aios_orchestrator.engine import Engine, StartItem
 from aios_orchestrator.resolve import OUTCOME_INTENT, OUTCOME_QUESTION, event_key, resolve
 from aios_orchestrator.resources import ResourceBook
@@ -18,6 +21,11 @@ from aios_runtime.telemetry.tracing import span
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_FIELD_CHARS: Final = 300
+
+
+def _same(one: bytes, other: bytes) -> bool:
+    """Whether two events carry the same data: senders and the modes of CloudEvents differ in spaces and order."""
+    return one == other or (bool(one) and bool(other) and dumps(loads(one)) == dumps(loads(other)))
 
 
 class Intake:
@@ -39,7 +47,7 @@ class Intake:
         known = self._store.read(key)
         if known is not None:
             resolution = Resolution.FromString(known.head)
-            if resolution.event_data != event.data:
+            if not _same(resolution.event_data, event.data):
                 raise TerminalError(
                     "REQUEST_ID_REUSED",
                     f"Event {event.id!r} of {event.source!r} came before with other data.",
@@ -81,7 +89,11 @@ class Intake:
 
     async def answer(self, data: bytes) -> bytes:
         """The request-and-reply door: an AcceptEventRequest, answered after the commit."""
-        return (await self.accept(AcceptEventRequest.FromString(data).event)).SerializeToString()
+        try:
+            request = AcceptEventRequest.FromString(data)
+        except DecodeError:
+            raise TerminalError("UNDECODABLE", "This is not an aios.event.v1.AcceptEventRequest.") from None
+        return (await self.accept(request.event)).SerializeToString()
 
 
 def _write(key: str, event: ExternalEvent, resolution: Resolution) -> Write:

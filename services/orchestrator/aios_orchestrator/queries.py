@@ -10,6 +10,7 @@ from aios.run.v1 import queries_pb2 as pb
 from aios.run.v1.state_pb2 import Approval, RunHead
 from aios_core.errors import TerminalError
 from aios_orchestrator.codec import head_of, step_record
+from aios_orchestrator.document import kind_named
 from aios_orchestrator.handlers import parse
 from aios_orchestrator.model import Run
 from aios_orchestrator.repository import Repository, approval_key, run_key
@@ -134,13 +135,15 @@ class Queries:
 
     def list_resources(self, data: bytes) -> res.ListResourcesResponse:
         request = parse(res.ListResourcesRequest, data)
-        return res.ListResourcesResponse(resources=self._resources.listed(request.workspace, request.kind))
+        kind = kind_named(request.kind) if request.kind else ""
+        return res.ListResourcesResponse(resources=self._resources.listed(request.workspace, kind))
 
     def get_resource(self, data: bytes) -> res.GetResourceResponse:
         request = parse(res.GetResourceRequest, data)
-        resource = self._resources.get(request.workspace, request.kind, request.name, request.version)
+        kind = kind_named(request.kind)
+        resource = self._resources.get(request.workspace, kind, request.name, request.version)
         if resource is None:
-            raise TerminalError("NOT_FOUND", f"There is no {request.kind} {request.name!r}.", field="name")
+            raise self._resources.unknown(request.workspace, kind, request.name, request.version)
         return res.GetResourceResponse(resource=resource)
 
     _HANDLE: ClassVar = {

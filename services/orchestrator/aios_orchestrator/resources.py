@@ -7,6 +7,7 @@ from typing import Final
 
 from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
+from aios_core.hashing import sha256
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.resolve import Intent, compile_intent
@@ -39,7 +40,29 @@ class ResourceBook:
         self._intents: dict[str, tuple[Intent, ...]] = {}
 
     async def apply(self, request: pb.ApplyResourcesRequest) -> pb.ApplyResourcesResponse:
-        """Check every document, then commit those that changed: all of them or none. Raises what a document breaks."""
+        """Check every document, then commit those that changed: all of them or none. Raises what a document breaks.
+
+        The same request id again gets the first answer, with other content REQUEST_ID_REUSED.
+        """
+        if not request.request_id or request.dry_run:
+            return await self._apply(request)
+        key = f"{request.workspace}/apply/{request.request_id}"
+        content = sha256(request.yaml, request.file.encode())
+        known = self._store.read(key)
+        if known is None:
+            answer = await self._apply(request)
+            head = content + answer.SerializeToString(deterministic=True)
+            await self._store.commit([Write(key=key, expect=0, head=head)])
+            return answer
+        if not known.head.startswith(content):
+            raise TerminalError(
+                "REQUEST_ID_REUSED",
+                f"Request id {request.request_id!r} was used for another content.",
+                field="request_id",
+            )
+        return pb.ApplyResourcesResponse.FromString(known.head[len(content) :])
+
+    async def _apply(self, request: pb.ApplyResourcesRequest) -> pb.ApplyResourcesResponse:
         documents = parse_documents(request.yaml, request.file or "input")
         names = [(document.kind, document.name) for document in documents]
         for at, name in enumerate(names):
@@ -124,7 +147,7 @@ class ResourceBook:
             return self._workflows[key]
         resource = self.get(workspace, "Workflow", name, version)
         if resource is None:
-            raise self._unknown(workspace, name, version)
+            raise self.unknown(workspace, "Workflow", name, version)
         compiled = compile_workflow(parse_documents(resource.document, f"{name}.yaml")[0])
         self._newest.setdefault((workspace, name), compiled.version) if not version else None
         self._workflows[(workspace, name, compiled.version)] = compiled
@@ -132,12 +155,16 @@ class ResourceBook:
             self._workflows.popitem(last=False)
         return compiled
 
-    def _unknown(self, workspace: str, name: str, version: str) -> TerminalError:
-        names = [resource.name for resource in self.listed(workspace, "Workflow")]
+    def unknown(self, workspace: str, kind: str, name: str, version: str) -> TerminalError:
+        """What to say of a resource that isn't there: NOT_FOUND, with the nearest name."""
+        names = [resource.name for resource in self.listed(workspace, kind)]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(names) or 'none yet'}."
-        what = f"workflow {name!r} in version {version}" if version else f"workflow {name!r}"
-        return TerminalError("NOT_FOUND", f"There is no {what}.{hint}", field="workflow")
+        what = f"{kind.lower()} {name[:80]!r}"
+        if version and name in names:
+            what, hint = f"version {version[:80]!r} of the {what}", ""
+        field = "workflow" if kind == "Workflow" else "name"
+        return TerminalError("NOT_FOUND", f"There is no {what}.{hint}", field=field)
 
     def intents(self, workspace: str) -> tuple[Intent, ...]:
         """Every compiled intent of a workspace."""

@@ -58,6 +58,7 @@ def publish(
         )
     elif found.question:
         say(f"It leads to a question: {found.question}", "yellow")
+        say("Nothing was started. Publish it again, complete, under a new id.", "dim")
     else:
         say("No rule is for it, so nothing follows.")
 

@@ -1,4 +1,4 @@
-"""Where a server of this machine is: `server.json` in its data directory, and a note of the one served last.
+"""Where a server of this machine is: `server.json` in its data directory, and a note of those served last.
 
 Clients read it at every call, so this module imports little.
 """
@@ -13,7 +13,8 @@ from typing import Final
 from aios_cli.launcher.settings import default_data_dir, state_dir
 
 FILE: Final = "server.json"
-LAST: Final = "last-data-dir"
+LAST: Final = "last-data-dirs"
+MAX_NOTED: Final = 16  # data directories in the note, the newest first
 MAX_BYTES: Final = 64 * 1024
 
 
@@ -38,7 +39,9 @@ def write(data_dir: Path, address: Address, environ: Mapping[str, str] = os.envi
     note = state_dir(environ) / LAST
     try:
         note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(note, str(data_dir.resolve()) + "\n")
+        mine = str(data_dir.resolve())
+        others = [path for path in _noted(environ) if path != mine]
+        _write(note, "".join(f"{path}\n" for path in [mine, *others][:MAX_NOTED]))
     except OSError:
         pass  # without the note a client needs --data-dir, nothing else
 
@@ -63,16 +66,23 @@ def read(data_dir: Path) -> Address | None:
 
 
 def find(data_dir: Path | None = None, environ: Mapping[str, str] = os.environ) -> Address | None:
-    """The server to talk to: that of `data_dir`, `$AIOS_DATA_DIR`, the one served last, or the default place."""
+    """The server to talk to: that of `data_dir`, of `$AIOS_DATA_DIR`, else of those that run the one started last."""
     if data_dir is not None:
         return read(data_dir)
     if environ.get("AIOS_DATA_DIR"):
         return read(default_data_dir(environ))
+    for path in _noted(environ):
+        if (found := read(Path(path))) is not None:
+            return found
+    return read(default_data_dir(environ))
+
+
+def _noted(environ: Mapping[str, str]) -> list[str]:
     try:
-        last = (state_dir(environ) / LAST).read_text().strip()
-    except OSError:
-        last = ""
-    return (read(Path(last)) if last else None) or read(default_data_dir(environ))
+        with (state_dir(environ) / LAST).open(encoding="utf-8") as file:
+            return file.read(MAX_BYTES).splitlines()[:MAX_NOTED]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def _write(path: Path, text: str) -> None:

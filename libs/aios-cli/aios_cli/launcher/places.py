@@ -24,15 +24,18 @@ def open_log(settings: ServeSettings) -> None:
 
 
 def files_root(settings: ServeSettings) -> None:
-    """The folder of connector-files: made when it is the default one, refused when a given one is not there."""
-    if settings.files_root is not None and not settings.files_root.is_dir():
+    """The folder of connector-files, made for this person alone when it is missing.
+
+    Raises INVALID_ARGUMENT when something else has its name, DATA_DIR, READ_ONLY or DISK_FULL when it can't be made.
+    """
+    if settings.files.exists() and not settings.files.is_dir():
         raise TerminalError(
             "INVALID_ARGUMENT",
-            f"The files root {settings.files_root} is not a folder; make it, or give another.",
+            f"The files root {settings.files} is not a folder; give another.",
             field="files_root",
         )
     try:
-        settings.files.mkdir(mode=0o700, exist_ok=True)
+        settings.files.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as problem:
         raise datadir.place_error(problem, settings.files, "The files root") from None
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from aios_cli.launcher.address import Address
 from aios_cli.launcher.modules import ALL
-from aios_core.errors import AiosError
+from aios_core.errors import REASONS, AiosError
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
@@ -93,9 +93,14 @@ class Report:
     def failed(self, problem: AiosError) -> int:
         """It can't start, or can't go on. Returns the exit code."""
         if self._json:
-            self._object(
-                {"error": {"code": problem.code, "message": problem.message, "details": problem.details}}
-            )
+            reason = REASONS.get(problem.code)
+            error = {
+                "code": problem.code,
+                "message": problem.message,
+                "remedy": problem.details.get("remedy") or (reason.remedy if reason else ""),
+                "details": {name: text for name, text in problem.details.items() if name != "remedy"},
+            }
+            self._object({"error": error})
         else:
             what = "AIOS has stopped" if self._started else "AIOS can't start"
             print(f"{what}: {problem.message} [{problem.code}]", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the note that says which data directory was served last."""
+    """The folder of the note that says which data directories were served last."""
     base = environ.get("XDG_STATE_HOME", "")
     return (Path(base) if base else Path.home() / ".local" / "state") / "aios"
 

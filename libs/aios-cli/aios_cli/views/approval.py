@@ -26,7 +26,8 @@ def approval(
     for document in documents:
         parts += [Text(), *shown(document, max_lines)]
     for question in item.questions:
-        parts += [Text(), *_question(question.id, question.text, question.why, list(question.options))]
+        name = question.id if len(item.questions) > 1 else ""
+        parts += [Text(), *_question(name, question.text, question.why, list(question.options))]
     return Group(*parts)
 
 
@@ -111,7 +112,8 @@ def _reasons(item: Approval, now_ms: int) -> Iterator[RenderableType]:
 
 
 def _question(identifier: str, text: str, why: str, options: Sequence[str]) -> Iterator[RenderableType]:
-    yield Text.assemble((words.clean(text), "bold"), (f"  ({words.clean(identifier)})", "dim"))
+    named = f"  ({words.clean(identifier)})" if identifier else ""
+    yield Text.assemble((words.clean(text), "bold"), (named, "dim"))
     if why:
         yield Text(words.clean(why), style="dim")
     for option in options:

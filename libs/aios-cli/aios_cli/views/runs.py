@@ -19,6 +19,7 @@ def table(runs: Sequence[api_pb2.Run], now_ms: int) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
     grid.add_column(no_wrap=True)
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(no_wrap=True, justify="right", style="dim")
@@ -30,6 +31,7 @@ def table(runs: Sequence[api_pb2.Run], now_ms: int) -> Table:
         grid.add_row(
             words.short(run.run_id),
             words.clean(run.workflow),
+            words.clean(run.concurrency_key).replace("/", " · "),
             Text(state, style=style),
             words.ago(run.create_time_ms, now_ms),
             cost,
@@ -40,7 +42,7 @@ def table(runs: Sequence[api_pb2.Run], now_ms: int) -> Table:
 def result(run: api_pb2.Run) -> RenderableType:
     """The results of a run that has ended, and what a person can do next."""
     parts: list[RenderableType] = []
-    if (outputs := story.outputs(run)) is not None:
+    if run.state == RunState.RUN_STATE_SUCCEEDED and (outputs := story.outputs(run)) is not None:
         parts += [Text(), outputs]
     if todo := next_step(run):
         parts += [Text(), Text(todo, style="dim")]

@@ -21,6 +21,9 @@ READ_SECONDS: Final = 10.0
 MAX_EVENTS: Final = 1024  # handed over at once
 MAX_NOTIFICATIONS: Final = 64  # kept per partition while it is busy; past these its owner is asked
 RETRY_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # after failures in a row; then the last again
+QUIET_FAILURES: Final = (
+    5  # in a row, about 4 s: services that start together wait for one another without a word
+)
 
 LoadPosition = Callable[[int], Awaitable[int]]
 """The last position of a partition that the subscriber's state contains; 0: none."""
@@ -57,6 +60,7 @@ class CatchUp:
         self._handle = handle
         self._partitions = [_Partition(number, self) for number in range(partitions)]
         self._stopped = False
+        self._waiting = False  # said, and not over yet
 
     async def start(self) -> None:
         """Begin with what was missed. Returns at once; the log's owner may not be there yet."""
@@ -109,6 +113,17 @@ class CatchUp:
 
     async def hand_over(self, partition: int, first: int, events: Sequence[bytes]) -> None:
         await self._handle(partition, first, events)
+
+    def tell_wait(self, why: str, failures: int) -> None:
+        """One line for all partitions once a wait lasts."""
+        if failures == QUIET_FAILURES and not self._waiting:
+            self._waiting = True
+            log.warning("following events waits: %s", why)
+
+    def tell_progress(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            log.info("following events goes on")
 
     async def read(self, partition: int, after: int) -> ReadEventsResponse:
         """A page of what the owner has after a position. Raises what the owner answers, INTERNAL for a gap."""
@@ -177,6 +192,7 @@ class _Partition:
                     await self._step(self._position)
                     self._tell()
                     self._failures = 0
+                    self._owner.tell_progress()
                 except AiosError as error:
                     await self._pause(str(error))
                 except Exception as error:
@@ -220,10 +236,9 @@ class _Partition:
         self._waiters = [(last, done) for last, done in self._waiters if not done.done()]
 
     async def _pause(self, why: str) -> None:
-        if self._failures == 0:
-            log.warning("following events waits: %s", why, extra={"partition": self._number})
         delay = RETRY_SECONDS[min(self._failures, len(RETRY_SECONDS) - 1)]
         self._failures += 1
+        self._owner.tell_wait(why, self._failures)
         self._position = None
         self._read = True
         self._waiting.clear()

@@ -51,6 +51,7 @@ class Run(google.protobuf.message.Message):
     SUPERSEDED_BY_FIELD_NUMBER: builtins.int
     PREDICTED_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
+    CONCURRENCY_KEY_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
@@ -67,6 +68,8 @@ class Run(google.protobuf.message.Message):
     actor: builtins.str
     superseded_by: builtins.str
     sequence: builtins.int
+    concurrency_key: builtins.str
+    """What the run is about, such as `acme/2026-10`; empty for a workflow without such a key."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     @property
@@ -103,10 +106,11 @@ class Run(google.protobuf.message.Message):
         superseded_by: builtins.str = ...,
         predicted: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         sequence: builtins.int = ...,
+        concurrency_key: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "outputs", b"outputs"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "input", b"input", "mode", b"mode", "outputs", b"outputs", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "input", b"input", "mode", b"mode", "outputs", b"outputs", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run

@@ -166,11 +166,16 @@ def _why(request: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     outputs = whole["outputs"]
     billed = ", ".join(f"{amount} {currency}" for currency, amount in outputs["billed"].items()) or "nothing"
     parts = [
-        f"{len(request['sources'])} files of {request['client']} for {request['month']} were read; "
-        f"{outputs['accepted_rows']} rows count: {outputs['total_hours']} hours, {billed} billed.",
+        f"{_count(len(request['sources']), 'file was', 'files were')} read of {request['client']} for "
+        f"{request['month']}; {_count(outputs['accepted_rows'], 'row counts', 'rows count')}: "
+        f"{outputs['total_hours']} {'hour' if outputs['total_hours'] == '1' else 'hours'}, {billed} billed.",
         *[used["sentence"] for used in whole["used_facts"][:MAX_USED_FACTS]],
     ]
     return " ".join(parts)
+
+
+def _count(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _risk(whole: Mapping[str, Any]) -> str:
@@ -179,13 +184,15 @@ def _risk(whole: Mapping[str, Any]) -> str:
     if outputs["rejected_rows_total"]:
         codes = outputs["rejected_by_code"].items()
         reasons = ", ".join(f"{count} × {code.replace('_', ' ').lower()}" for code, count in codes)
-        parts.append(f"{outputs['rejected_rows_total']} rows are not counted ({reasons}); see the review.")
+        rejected = _count(outputs["rejected_rows_total"], "row is", "rows are")
+        parts.append(f"{rejected} not counted ({reasons}); see the review.")
     if whole["outliers_total"]:
-        parts.append(f"{whole['outliers_total']} rows look unusual.")
+        parts.append(f"{_count(whole['outliers_total'], 'row looks', 'rows look')} unusual.")
     if whole["warnings_total"]:
-        parts.append(f"{whole['warnings_total']} warnings.")
+        parts.append(f"{_count(whole['warnings_total'], 'warning', 'warnings')}.")
     if whole["questions"]:
-        parts.append(f"{len(whole['questions'])} questions are still open; their rows are not counted.")
+        still = _count(len(whole["questions"]), "question is", "questions are")
+        parts.append(f"{still} still open; what depends on it is not counted.")
     if whole["client_notes"]:
         parts.append("Notes from the section “For the client” are in the report: read them.")
     return " ".join(parts) or "Every row counts, and nothing looks unusual."

@@ -172,7 +172,8 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
                 if line.rstrip(b"\r\n") != ours.rstrip(b"\n"):
                     return target.conflict(seen.after, Changed(version))
                 new = lines.without(content, line)
-                after = content_hash(new) if new or seen.before else ""
+                # An index that the lines of others left empty goes as well, unless it was there empty before this one.
+                after = content_hash(new) if new or seen.before == content_hash(b"") else ""
                 if self._swap_back(target, call.key, version, after, new) is Swap.DONE:
                     target.drop_folders(seen.missing)
                     note = "one line removed"

@@ -90,7 +90,7 @@ class Watcher:
         how = "the system reports changes" if not self._why_not else f"looks every 2 s: {self._why_not}"
         facts = {
             "files root": str(self._root.path) + ("" if self._root.path.is_dir() else " (not there)"),
-            "watching": f"{len(self._seen.months)} months of {len(self._seen.clients)} clients; {how}",
+            "watching": f"months: {len(self._seen.months)}, clients: {len(self._seen.clients)}; {how}",
             "not yet at rest": str(len(self._settling)),
         }
         if self._seen.left_out:
