@@ -57,8 +57,7 @@ class Served:
         endpoint = load_endpoint(self.data)
         self._bus = await NatsBus.connect(endpoint.credentials("gateway"), service="gateway")
         self._waiting: dict[str, asyncio.Future[None]] = {}
-        for partition in range(16):
-            await self._bus.listen(subjects.run_events("main", partition), self._heard)
+        await self._bus.listen(subjects.run_events("*", 0).removesuffix("0") + "*", self._heard)
         for name, agent in (("five", "echo"), ("five-sandboxed", "echo-sandboxed")):
             request = ApplyResourcesRequest(workspace="main", yaml=workflow(name, agent).encode(), file=name)
             subject = subjects.resource_command("apply_resources", "main")
@@ -76,7 +75,8 @@ class Served:
         self._directory.cleanup()
 
     async def _heard(self, data: bytes) -> None:
-        for stored in EventsFiled.FromString(data).events:
+        filed = EventsFiled.FromString(data)
+        for stored in (stored for part in (filed, *filed.more) for stored in part.events):
             event = RunEvent.FromString(stored)
             if event.WhichOneof("body") in ENDED:
                 done = self._waiting.pop(event.run_id, None)

@@ -55,6 +55,10 @@ class Watches:
     async def filed(self, data: bytes) -> None:
         """What the subscription delivers: bytes of an EventsFiled."""
         filed = EventsFiled.FromString(data)
+        for part in (filed, *filed.more):
+            self._take(part)
+
+    def _take(self, filed: EventsFiled) -> None:
         last = filed.first_position + len(filed.events) - 1
         expected = self._positions.get(filed.partition, 0) + 1
         self._positions[filed.partition] = max(last, expected - 1)

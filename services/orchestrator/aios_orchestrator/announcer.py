@@ -75,7 +75,7 @@ class Announcer:
                     pass
                 self._urgent.clear()
                 waiting, self._waiting, self._count = self._waiting, {}, 0
-                await self._send([m for partition in waiting.values() for m in self._messages(partition)])
+                await self._send(list(self._messages(waiting.values())))
         finally:
             self._sending = None
 
@@ -87,25 +87,41 @@ class Announcer:
                 log.warning("the bus did not take %d announcements: %s", len(messages), error.message)
                 await asyncio.sleep(RETRY_S)
 
-    def _messages(self, events: Sequence[Filed]) -> Iterable[Message]:
-        """Announcements of one partition's events, those of one message following each other without a gap."""
-        part: list[Filed] = []
+    def _messages(self, filed: Iterable[Sequence[Filed]]) -> Iterable[Message]:
+        """Announcements of partitions' events: as many in one message as it holds."""
+        part: list[EventsFiled] = []
         size = 0
-        for event in events:
-            cost = len(event.data) + 8
-            gap = part and event.position != part[-1].position + 1
-            if part and (gap or size + cost > MAX_MESSAGE or len(part) == MAX_EVENTS):
+        for body in (body for events in filed for body in _bodies(events)):
+            cost = body.ByteSize() + 8
+            if part and size + cost > MAX_MESSAGE:
                 yield self._message(part)
                 part, size = [], 0
-            part.append(event)
+            part.append(body)
             size += cost
         if part:
             yield self._message(part)
 
-    def _message(self, part: Sequence[Filed]) -> Message:
+    def _message(self, part: Sequence[EventsFiled]) -> Message:
         first = part[0]
-        body = EventsFiled(
-            partition=first.partition, first_position=first.position, events=[event.data for event in part]
-        )
+        first.more.extend(part[1:])
         subject = subjects.run_events(self._workspace, first.partition)
-        return Message(subject, body.SerializeToString(), f"{first.partition}@{first.position}+{len(part)}")
+        identity = f"{first.partition}@{first.first_position}+{len(first.events)}+{len(part)}"
+        return Message(subject, first.SerializeToString(), identity)
+
+
+def _bodies(events: Sequence[Filed]) -> Iterable[EventsFiled]:
+    """Events of one partition, those of one body following each other without a gap, each body fit for a message."""
+    body = EventsFiled()
+    size = 0
+    for event in events:
+        cost = len(event.data) + 8
+        full = size + cost > MAX_MESSAGE // 2 or len(body.events) == MAX_EVENTS
+        if body.events and (full or event.position != body.first_position + len(body.events)):
+            yield body
+            body, size = EventsFiled(), 0
+        if not body.events:
+            body.partition, body.first_position = event.partition, event.position
+        body.events.append(event.data)
+        size += cost
+    if body.events:
+        yield body

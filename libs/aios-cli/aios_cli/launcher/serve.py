@@ -220,6 +220,7 @@ class Launcher:
         moved = [name for name, chosen in (("gRPC", self._grpc), ("HTTP", self._http)) if chosen.moved]
         files = settings.files if "connector-files" in self._modules else None
         gc.freeze()
+        gc.set_threshold(50_000, 50, 100)
         gc.enable()
         took = report.process_age_ms()
         _log.info("ready", extra={"target": settings.target, "took_ms": took})

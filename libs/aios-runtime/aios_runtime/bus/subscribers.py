@@ -1,5 +1,6 @@
 """Event subscribers and the intake of external events."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from google.protobuf.message import DecodeError
@@ -50,7 +51,7 @@ class EventSubscriber:
             filed = EventsFiled.FromString(data)
         except DecodeError:
             raise TerminalError("UNDECODABLE", "This is not an EventsFiled.") from None
-        await self._catch_up.offer(filed)
+        await asyncio.gather(*(self._catch_up.offer(part) for part in (filed, *filed.more)))
 
 
 class IntakeSubscriber:

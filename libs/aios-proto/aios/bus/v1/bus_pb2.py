@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from aios.error.v1 import error_pb2 as aios_dot_error_dot_v1_dot_error__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ios/bus/v1/bus.proto\x12\x0b\x61ios.bus.v1\x1a\x19\x61ios/error/v1/error.proto\"K\n\x05Reply\x12\x11\n\x07payload\x18\x01 \x01(\x0cH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.ErrorH\x00\x42\x08\n\x06result\"D\n\x11ReadEventsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\r\"K\n\x12ReadEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.aios.bus.v1.FiledEvent\x12\x0c\n\x04head\x18\x02 \x01(\x03\"@\n\nFiledEvent\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\r\n\x05\x65vent\x18\x03 \x01(\x0c\"H\n\x0b\x45ventsFiled\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x16\n\x0e\x66irst_position\x18\x02 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\"\xdd\x01\n\nDeadLetter\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x35\n\x07headers\x18\x03 \x03(\x0b\x32$.aios.bus.v1.DeadLetter.HeadersEntry\x12$\n\x06reason\x18\x04 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\ndeliveries\x18\x06 \x01(\r\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x61ios/bus/v1/bus.proto\x12\x0b\x61ios.bus.v1\x1a\x19\x61ios/error/v1/error.proto\"K\n\x05Reply\x12\x11\n\x07payload\x18\x01 \x01(\x0cH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.ErrorH\x00\x42\x08\n\x06result\"D\n\x11ReadEventsRequest\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x03\x12\r\n\x05limit\x18\x03 \x01(\r\"K\n\x12ReadEventsResponse\x12\'\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x17.aios.bus.v1.FiledEvent\x12\x0c\n\x04head\x18\x02 \x01(\x03\"@\n\nFiledEvent\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\r\n\x05\x65vent\x18\x03 \x01(\x0c\"p\n\x0b\x45ventsFiled\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x16\n\x0e\x66irst_position\x18\x02 \x01(\x03\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\x12&\n\x04more\x18\x04 \x03(\x0b\x32\x18.aios.bus.v1.EventsFiled\"\xdd\x01\n\nDeadLetter\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x35\n\x07headers\x18\x03 \x03(\x0b\x32$.aios.bus.v1.DeadLetter.HeadersEntry\x12$\n\x06reason\x18\x04 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\ndeliveries\x18\x06 \x01(\r\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,9 +43,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FILEDEVENT']._serialized_start=289
   _globals['_FILEDEVENT']._serialized_end=353
   _globals['_EVENTSFILED']._serialized_start=355
-  _globals['_EVENTSFILED']._serialized_end=427
-  _globals['_DEADLETTER']._serialized_start=430
-  _globals['_DEADLETTER']._serialized_end=651
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=605
-  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=651
+  _globals['_EVENTSFILED']._serialized_end=467
+  _globals['_DEADLETTER']._serialized_start=470
+  _globals['_DEADLETTER']._serialized_end=691
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_start=645
+  _globals['_DEADLETTER_HEADERSENTRY']._serialized_end=691
 # @@protoc_insertion_point(module_scope)

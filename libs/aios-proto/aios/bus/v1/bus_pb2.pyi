@@ -119,25 +119,31 @@ Global___FiledEvent: typing_extensions.TypeAlias = FiledEvent
 
 @typing.final
 class EventsFiled(google.protobuf.message.Message):
-    """What is published after a commit: the events of one partition that the commit filed, in order."""
+    """What is published after commits: events of a partition that they filed, in order, under its subject."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     PARTITION_FIELD_NUMBER: builtins.int
     FIRST_POSITION_FIELD_NUMBER: builtins.int
     EVENTS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
     partition: builtins.int
     first_position: builtins.int
     @property
     def events(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]: ...
+    @property
+    def more(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___EventsFiled]:
+        """Of other partitions, filed at the same time; they have no `more` of their own."""
+
     def __init__(
         self,
         *,
         partition: builtins.int = ...,
         first_position: builtins.int = ...,
         events: collections.abc.Iterable[builtins.bytes] | None = ...,
+        more: collections.abc.Iterable[Global___EventsFiled] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["events", b"events", "first_position", b"first_position", "partition", b"partition"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["events", b"events", "first_position", b"first_position", "more", b"more", "partition", b"partition"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___EventsFiled: typing_extensions.TypeAlias = EventsFiled
