@@ -1,7 +1,7 @@
 """Starts of runs that are asked for at the same time travel together, and are committed together.
 
-While one command about a partition is under way, further starts gather for the next. So nothing waits when there is
-little to do, and much is done at once when there is much.
+While a command is under way, further starts gather for the next. So nothing waits when there is little to do, and much
+is done at once when there is much. A command goes to whoever leads the partition of its first run.
 """
 
 import asyncio
@@ -38,22 +38,20 @@ class Starter:
     """Sends the starts of all calls of this gateway."""
 
     def __init__(self) -> None:
-        self._lanes: dict[tuple[str, int], _Lane] = {}
+        self._lanes: dict[str, _Lane] = {}
 
-    async def start(
-        self, call: Call, run_id: str, partition: int, request: StartRunRequest
-    ) -> StartRunResponse:
+    async def start(self, call: Call, run_id: str, request: StartRunRequest) -> StartRunResponse:
         """Start one run; answered once it is durable. Raises what the orchestrator answers, or DEADLINE_EXCEEDED."""
         size = request.ByteSize() + 8
         if size > MAX_REQUEST_BYTES:
             raise TerminalError(
                 "TOO_LARGE", f"The request takes {size} bytes; at most {MAX_REQUEST_BYTES} are carried."
             )
-        lane = self._lanes.setdefault((call.workspace, partition), _Lane())
+        lane = self._lanes.setdefault(call.workspace, _Lane())
         start = _Start(call, run_id, request, size, asyncio.get_running_loop().create_future())
         lane.waiting.append(start)
         if lane.sending is None:
-            lane.sending = asyncio.create_task(self._send_all(lane), name=f"starts of partition {partition}")
+            lane.sending = asyncio.create_task(self._send_all(lane), name="starts")
         try:
             async with asyncio.timeout(call.timeout):
                 return await start.done
@@ -71,7 +69,7 @@ class Starter:
         last = max(starts, key=lambda start: start.call.deadline)
         command = StartRunsRequest(starts=[start.request for start in starts])
         try:
-            answer = await last.call.command_run("start_runs", last.run_id, command, StartRunsResponse)
+            answer = await last.call.command_run("start_runs", starts[0].run_id, command, StartRunsResponse)
             if len(answer.results) != len(starts):
                 raise TerminalError("INTERNAL", "The orchestrator's answer leaves out some of the starts.")
         except AiosError as error:

@@ -8,7 +8,7 @@ from aios.run.v1 import commands_pb2, queries_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.task.v1.task_pb2 import Mode
 from aios_core.errors import AiosError, TerminalError
-from aios_core.ids import check_name, check_request_id, partition_of, run_id, slot_of
+from aios_core.ids import check_name, check_request_id, run_id
 from aios_gateway import story, values, views
 from aios_gateway.peers import Call
 from aios_gateway.settings import STORY_MAX_EVENTS, STORY_PAGE_EVENTS
@@ -174,7 +174,7 @@ async def _start(
         traceparent=call.traceparent,
     )
     run = run_id(call.workspace, MANUAL, request_id)
-    return await starter.start(call, run, partition_of(slot_of(run)), command)
+    return await starter.start(call, run, command)
 
 
 async def _view(call: Call, run: str) -> queries_pb2.RunView:

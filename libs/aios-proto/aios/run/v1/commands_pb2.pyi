@@ -103,7 +103,7 @@ Global___StartRunResponse: typing_extensions.TypeAlias = StartRunResponse
 
 @typing.final
 class StartRunsRequest(google.protobuf.message.Message):
-    """Runs of one partition to start, each answered by itself: aios.cmd.run.v1.start_runs.<workspace>.<partition>."""
+    """Runs to start, each answered by itself: aios.cmd.run.v1.start_runs.<workspace>.<partition of the first>."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
