@@ -13,7 +13,7 @@ from typing import Final
 
 from aios_core.errors import TerminalError
 from aios_core.labels import Label, Trust
-from aios_core.values import MAX_DEPTH, MAX_NODES, MAX_VALUE_BYTES, Leaf, Plain, Pointer, Value
+from aios_core.values import MAX_DEPTH, MAX_NODES, MAX_VALUE_BYTES, Leaf, Plain, Pointer, Value, pointers
 
 # Field numbers of aios.value.v1 (proto/aios/value/v1/value.proto).
 _VALUE_ROOT, _VALUE_LABELS = 1, 2
@@ -22,6 +22,7 @@ _LABEL_ORIGINS, _LABEL_TRUST, _LABEL_RESTRICTED, _LABEL_READERS = 1, 2, 3, 4
 _MAX_DECIMAL_CHARS: Final = 400
 LABELS_REMEMBERED: Final = 4096  # labels whose encoding is kept: few stand for nearly all values
 _BYTE: Final = tuple(bytes((number,)) for number in range(128))
+_POINTER_HEAD: Final = bytes((1 << 3 | 2, 32))
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -66,6 +67,19 @@ def decode(data: bytes) -> Value:
 def decode_trusted(data: bytes) -> Value:
     """`decode` without the check that the bytes are canonical, for bytes that this process's own store wrote."""
     return _decode(data)
+
+
+def pointers_in(data: bytes) -> list[Pointer]:
+    """The pointers of a value's canonical bytes, in their order; none in bytes that are not a value.
+
+    Most values have none, and are not decoded for it: a pointer's bytes begin with its hash, a field of 32 bytes.
+    """
+    if _POINTER_HEAD not in data:
+        return []
+    try:
+        return list(pointers(decode(data)))
+    except TerminalError:
+        return []
 
 
 class _Writer:

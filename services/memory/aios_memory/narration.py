@@ -8,10 +8,9 @@ from google.protobuf.message import DecodeError
 from aios.memory.v1.memory_pb2 import Episode
 from aios.run.v1 import events_pb2, state_pb2
 from aios.run.v1.events_pb2 import RunEvent
-from aios_core.encoding import decode
-from aios_core.errors import AiosError, TerminalError
+from aios_core.encoding import pointers_in
+from aios_core.errors import TerminalError
 from aios_core.hashing import event_hash
-from aios_core.values import pointers
 
 MAX_REFERENCES: Final = 64  # references of one episode
 MAX_TEXT_CHARS: Final = 500  # of what and why
@@ -221,12 +220,7 @@ def _changes(changes: Iterable[object]) -> list[str]:
 
 def _artifacts(value: bytes) -> list[str]:
     """What a value points to. One that can't be read is left out: its event says where it stands."""
-    if not value:
-        return []
-    try:
-        return [f"artifact:{pointer.sha256}" for pointer in pointers(decode(value))]
-    except AiosError:
-        return []
+    return [f"artifact:{pointer.sha256}" for pointer in pointers_in(value)]
 
 
 def _short(text: str) -> str:

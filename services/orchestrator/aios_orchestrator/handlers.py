@@ -1,7 +1,8 @@
 """Who calls the engine: commands and outcomes from the bus. Each is decoded, submitted, answered, acknowledged."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from typing import Any, ClassVar, TypeVar
 
 from google.protobuf.message import DecodeError
@@ -58,7 +59,7 @@ class Handlers:
                 continue
             good.append(delivery)
             workspace = delivery.subject.split(".")[5]
-            items += [_settle(workspace, outcome) for outcome in report.outcomes]
+            items += _settled(workspace, report.outcomes)
         try:
             if items:
                 await self._engine.submit(items)
@@ -161,8 +162,11 @@ class Handlers:
     }
 
 
-def _settle(workspace: str, outcome: Outcome) -> Item:
-    return Item(workspace, outcome.run_id, Settle(outcome), f"service:{outcome.worker or 'worker'}")
+def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:
+    """One input for outcomes that follow each other and are of one run and worker."""
+    for (run, worker), group in groupby(outcomes, key=lambda outcome: (outcome.run_id, outcome.worker)):
+        first, *more = group
+        yield Item(workspace, run, Settle(first, tuple(more)), f"service:{worker or 'worker'}")
 
 
 def _start(request: pb.StartRunRequest) -> StartItem:

@@ -33,9 +33,10 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """A worker's outcome of a task."""
+    """A worker's outcome of a task, and those of further tasks of the run that it reports with it, in their order."""
 
     outcome: Outcome
+    more: tuple[Outcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +135,13 @@ def _start(draft: Draft, what: Start) -> None:
 
 
 def _settle(draft: Draft, what: Settle) -> None:
-    if what.outcome.mode == MODE_UNDO:
-        undo.settle(draft, what.outcome)
-    else:
-        settle.settle(draft, what.outcome)
-        if not draft.run.undo_queue:
-            advance(draft)
+    for outcome in (what.outcome, *what.more):
+        if outcome.mode == MODE_UNDO:
+            undo.settle(draft, outcome)
+        else:
+            settle.settle(draft, outcome)
+            if not draft.run.undo_queue:
+                advance(draft)
 
 
 def _decide(draft: Draft, what: Decide) -> None:
