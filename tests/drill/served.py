@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,20 @@ START_SECONDS = 30
 class Served:
     """One installation. While it is entered, a server that dies is started again, without its crash point."""
 
-    def __init__(self, place: Path, crash_at: str = "") -> None:
+    def __init__(
+        self,
+        place: Path,
+        crash_at: str = "",
+        meanwhile: Callable[["Served"], None] = lambda served: None,
+        settle_seconds: float = 5.0,
+    ) -> None:
+        """`meanwhile` is called after each death, before the next start."""
         self.data, self.files, self.marker = place / "data", place / "files", place / "crashed"
         shutil.copytree(SAMPLE / CLIENT / MONTH, self.files / CLIENT / MONTH)
         self.starts = 0
         self._crash_at = crash_at
+        self._meanwhile = meanwhile
+        self._settle_seconds = str(settle_seconds)
         self._stopping = threading.Event()
         self._up = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -86,7 +96,11 @@ class Served:
     def _keep(self) -> None:
         crash_at = self._crash_at
         while not self._stopping.is_set():
-            environment = {**os.environ, "AIOS_CRASH_MARKER": str(self.marker)}
+            environment = {
+                **os.environ,
+                "AIOS_CRASH_MARKER": str(self.marker),
+                "AIOS_CONNECTOR_FILES_SETTLE_SECONDS": self._settle_seconds,
+            }
             if crash_at:
                 environment["AIOS_CRASH_AT"] = crash_at
             command = [
@@ -111,6 +125,7 @@ class Served:
             self.process.wait()
             self._up.clear()
             crash_at = ""
+            self._meanwhile(self)
 
 
 def make_report(served: Served) -> str:

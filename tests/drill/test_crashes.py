@@ -7,10 +7,11 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.drill.served import Served, check_undone, check_written, make_report
+from tests.drill.served import CLIENT, MONTH, TRIES, Served, check_undone, check_written, make_report
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 PASSINGS = tuple(range(1, 51)) if ALL else (1,)
@@ -49,6 +50,28 @@ def test_killed_at_a_named_instant_the_work_ends_as_if_nothing_had_happened(
         if passing == 1:
             assert served.marker.read_text() == point, "the point was never passed"
             assert served.starts == 2
+
+
+@pytest.mark.feature("B1", "A2")
+@pytest.mark.parametrize("point", ["files.event_noted", "files.event_accepted"])
+@pytest.mark.parametrize("passing", PASSINGS if ALL else (1,))
+def test_killed_around_an_event_the_folder_starts_one_run(tmp_path: Path, point: str, passing: int) -> None:
+    """A month that appears while it is served; `passing` months, so that the last is where it dies."""
+    with Served(tmp_path, f"{point}:{passing}", settle_seconds=0.1) as served:
+        months = [f"20{10 + number // 12}-{number % 12 + 1:02}" for number in range(passing)]
+        for month in months:
+            shutil.copytree(served.files / CLIENT / MONTH, served.files / "other" / month)
+        found: list[Any] = []
+        for _ in range(TRIES * 10):
+            found = [
+                run
+                for run in served.aios("run", "list")
+                if run["about"] and run["about"].startswith("other/")
+            ]
+            if len(found) >= passing and served.marker.exists():
+                break
+        assert sorted(run["about"] for run in found) == [f"other/{month}" for month in months]
+        assert served.starts == 2
 
 
 @pytest.mark.feature("B1")

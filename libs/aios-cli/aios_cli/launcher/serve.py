@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import Final, Protocol, cast
@@ -18,6 +19,7 @@ from aios_cli.version import VERSION
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.minting import mint, now_ms
 from aios_runtime.bus.endpoint import Endpoint
+from aios_runtime.bus.failures import Buried
 from aios_runtime.bus.port import Bus
 from aios_runtime.service import datadir, options
 from aios_runtime.service.group import Group
@@ -163,7 +165,7 @@ class Launcher:
         )
         try:
             service = create(context)
-            await answer_health(bus, name, self._settings.workspace, service.health)
+            await answer_health(bus, name, self._settings.workspace, lambda: _health(service, bus.buried))
         except BaseException:
             await bus.close(0)
             raise
@@ -259,6 +261,12 @@ class _Connected:
 
     def health(self) -> Health:
         return self._service.health()
+
+
+def _health(service: Service, buried: Buried) -> Health:
+    """What the service says, and what its bus could not give it."""
+    now = service.health()
+    return replace(now, facts={**(now.facts or {}), **buried.facts()})
 
 
 async def _probes(settings: ServeSettings, health: Callable[[], dict[str, Health]]) -> asyncio.Server:

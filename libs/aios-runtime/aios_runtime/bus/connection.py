@@ -14,6 +14,7 @@ from aios_runtime.bus import subjects, topology
 from aios_runtime.bus.answers import Answers, Listener, fitting
 from aios_runtime.bus.consumer import PullConsumer
 from aios_runtime.bus.endpoint import Credentials
+from aios_runtime.bus.failures import Buried
 from aios_runtime.bus.keeper import Keeper
 from aios_runtime.bus.port import Answer, Batch, Delivery, Message, Receive
 from aios_runtime.bus.replies import unpack
@@ -59,6 +60,7 @@ class NatsBus:
         self._windows = asyncio.Semaphore(WINDOWS)
         self._subscriptions: list[Answers | Listener] = []
         self._consumers: list[PullConsumer] = []
+        self.buried = Buried()
         self._commands: dict[str, _Command] = {}
         self._tokens = count(1)
         self._closers: list[Callable[[], Awaitable[None]]] = []

@@ -13,7 +13,7 @@ from nats.aio.subscription import Subscription
 from aios_core.errors import AiosError, RetryableError
 from aios_runtime.bus import subjects
 from aios_runtime.bus.delivery import Delivered
-from aios_runtime.bus.failures import dead_letter, verdict
+from aios_runtime.bus.failures import Buried, dead_letter, verdict
 from aios_runtime.bus.port import Batch, Message
 from aios_runtime.bus.session import Session
 from aios_runtime.bus.topology import Consumer
@@ -31,6 +31,7 @@ class Owner(Protocol):
     """What a consumer needs of the bus that it belongs to."""
 
     tracing: Tracing
+    buried: Buried
 
     @property
     def incarnation(self) -> str: ...
@@ -118,6 +119,7 @@ class PullConsumer:
         letter = dead_letter(delivery.subject, delivery.data, delivery.headers, delivery.deliveries, error)
         subject = subjects.dead_letter(self._consumer.service, self._consumer.handler)
         await self._owner.publish([Message(subject, letter.SerializeToString())])
+        self._owner.buried.note(delivery.subject, error)
 
     async def close(self, grace: float) -> None:
         """Fetch no more, give back what waits, let handlers finish within `grace` seconds."""

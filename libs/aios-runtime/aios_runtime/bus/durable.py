@@ -146,6 +146,7 @@ class DurableSubscriber:
         except AiosError as error:
             log.warning("a dead letter can't be stored now: %s", error)
             return nak(BURY_AGAIN_SECONDS)
+        self._bus.buried.note(raw.subject, why)
         return ACK
 
 

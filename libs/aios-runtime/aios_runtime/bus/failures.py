@@ -1,6 +1,7 @@
 """What becomes of a message whose handler failed: it comes again, or it is kept as a dead letter with the reason."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from aios.bus.v1.bus_pb2 import DeadLetter
@@ -26,6 +27,24 @@ def verdict(error: Exception, deliveries: int) -> float | AiosError:
     if deliveries < BUG_DELIVERIES:
         return growing
     return TerminalError("INTERNAL", f"A defect, {deliveries} times: {type(error).__name__}: {error}"[:1000])
+
+
+@dataclass(slots=True)
+class Buried:
+    """What became dead letters since this process started, for the health of its service."""
+
+    count: int = 0
+    last: str = ""
+
+    def note(self, subject: str, error: AiosError) -> None:
+        self.count += 1
+        self.last = f"{error.code}: {error.message} ({subject})"[:TEXT_CHARS]
+
+    def facts(self) -> dict[str, str]:
+        """Nothing while there is none."""
+        if not self.count:
+            return {}
+        return {"messages that could not be handled": str(self.count), "the last of them": self.last}
 
 
 def dead_letter(
