@@ -46,7 +46,7 @@ def resource_command(name: str, workspace: str) -> str:
 
 
 def run_events(workspace: str, partition: int | str) -> str:
-    """What commits filed (aios.bus.v1.EventsFiled), under the partition of the first; others may be in the same message.
+    """What commits filed (aios.bus.v1.EventsFiled), under the partition of the first; others may be in the message too.
     To hear all: `run_events("*", "*")`."""
     return f"aios.evt.run.v1.filed.{workspace}.{partition}"
 
