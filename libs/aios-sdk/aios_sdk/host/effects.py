@@ -17,6 +17,7 @@ from aios_sdk.connector.actions import Action, Arguments, Call
 from aios_sdk.connector.answers import Conflict, Done
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector
+from aios_sdk.connector.effects import Lookup
 from aios_sdk.host import codec, core
 from aios_sdk.host.ledger import Ledger, Stored
 
@@ -226,6 +227,8 @@ class Effects:
             return await self._settle(
                 effect, codec.unknown(effect.task, f"{why}; nobody can tell.", effect.token)
             )
+        if isinstance(effect.action.spec.idempotency, Lookup):
+            await asyncio.sleep(effect.action.spec.idempotency.lag_ms / 1000)
         found = await self._looked_up(effect)
         if isinstance(found, Outcome):
             return found
@@ -254,7 +257,19 @@ class Effects:
                 return await self._settle(effect, codec.failed(effect.task, error))
             why = f"The call was interrupted and may not be repeated: {error.message}"
             return await self._settle(effect, codec.unknown(effect.task, why, effect.token))
-        return await self._perform(effect)
+        return await self._perform(await self._renewed(effect))
+
+    async def _renewed(self, effect: _Effect) -> _Effect:
+        """Before another call under the same INTENT: how long that one may stay unseen counts from now."""
+        if not isinstance(effect.action.spec.idempotency, Lookup):
+            return effect
+        entry = LedgerEntry()
+        assert effect.stored.entry is not None
+        entry.CopyFrom(effect.stored.entry)
+        entry.intent_time_ms, entry.attempts = self._now_ms(), entry.attempts + 1
+        revision = await self._ledger.write(entry, effect.stored.revision)
+        crash(INTENT)
+        return replace(effect, stored=Stored(entry, revision))
 
     async def _begin_undo(self, undo_key: str, effect: LedgerEntry, before: Stored, flight: Flight) -> Stored:
         entry = LedgerEntry(

@@ -1,7 +1,6 @@
 """Tasks of one connector, in any mode: receive ▸ ledger ▸ admit ▸ capture ▸ INTENT ▸ perform ▸ OUTCOME ▸ answer."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -45,7 +44,8 @@ class Executor:
         and the ledger's is what the same task gets when it comes again.
         """
         crash(RECEIVED)
-        started = time.monotonic_ns()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         flight = Flight()
         try:
             outcome = codec.answering(await self._dispatch(task, flight), task)
@@ -55,10 +55,10 @@ class Executor:
             why = f"{task.target} may have happened: {error}"
             outcome = codec.unknown(task, why)
         except asyncio.CancelledError:
-            if not _out_of_time(task, started):
+            if not _out_of_time(task, clock() - started):
                 raise
             outcome = _late(task, flight)
-        outcome.usage.wall_us = (time.monotonic_ns() - started) // 1000
+        outcome.usage.wall_us = int((clock() - started) * 1e6)
         return outcome
 
     async def recover(self) -> int:
@@ -124,10 +124,10 @@ class Executor:
         return codec.succeeded(task, output, predicted.changes, predicted.summary)
 
 
-def _out_of_time(task: Task, started_ns: int) -> bool:
+def _out_of_time(task: Task, seconds: float) -> bool:
     """Whether it was the task's own limit that cancelled it, and not the end of the service."""
     limit_ms = task.timeout_ms
-    return bool(limit_ms) and (time.monotonic_ns() - started_ns) // 1_000_000 >= limit_ms - 1
+    return bool(limit_ms) and seconds * 1000 >= limit_ms - 1
 
 
 def _late(task: Task, flight: Flight) -> Outcome:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LATENCY: Final = 0.0008  # seconds between a process and the broker, at most twice that
 LATE: Final = (2.0, 8.0, 17.0, 30.0)  # seconds of a message that is delayed, some past the acknowledgement wait
 CALM: Final[Mapping[str, float]] = {}  # the rates once the faults have stopped
-AGAIN_SECONDS: Final = 1.5  # between two deliveries of a message that is redelivered for ever
+AGAIN_SECONDS: Final = 3.0  # between two deliveries of a message that is redelivered for ever
 
 
 @dataclass(slots=True, eq=False)
@@ -169,7 +169,9 @@ class Broker:
             return
         if stored.for_ever and self.rates is not CALM:
             self.record.count("redelivered although acknowledged")
-            self.loop.after(AGAIN_SECONDS, self.loop.root, self.again, queue, stored)
+            if stored.timer is not None:
+                stored.timer.gone = True
+            stored.timer = self.loop.after(AGAIN_SECONDS, self.loop.root, self.again, queue, stored)
             return
         self.record.transitions += 1
         stored.done = True

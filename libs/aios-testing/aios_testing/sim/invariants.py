@@ -98,7 +98,7 @@ class Invariants:
     def _undone(self, run: Run, step: str, key: str) -> None:
         if self._world.effects.get(key, 0) != 1:
             self._record.violate("only what happened is taken back", key)
-        state = run.steps[step]
+        state = run.at(step)
         later = [
             other.name
             for other in run.steps.values()
@@ -110,7 +110,7 @@ class Invariants:
             self._record.violate("undo in reverse order", f"{key} before {', '.join(later)}")
 
     def _approved(self, run: Run, step: str, gate: str, key: str) -> None:
-        approval = run.approvals.get(run.steps[gate].approval_id)
+        approval = run.approvals.get(run.at(gate).approval_id)
         if approval is None or approval.state != A.APPROVAL_STATE_APPROVED:
             self._record.violate("nothing without its approval", key)
             return

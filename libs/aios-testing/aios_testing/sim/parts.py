@@ -133,6 +133,7 @@ async def _agent_runner(context: Context, outside: Outside) -> object:
         workspace=context.workspace,
         lane=subjects.LANE_AGENT,
         perform=perform,
+        perform_now=runner.perform_now if context.service == "agent-2" else None,
         slots=SLOTS,
         batch=SLOTS,
         worker=context.instance,

@@ -14,6 +14,7 @@ from typing import Any, Final
 from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
 from aios_core.ids import effect_key
+from aios_runtime import ahead, lanes
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
@@ -93,7 +94,7 @@ class Simulation:
         """Everything, to its end."""
         loop = self.loop
         self.broker.rates = self.plan.rates
-        with _quiet(self), compiled_once():
+        with _quiet(self), compiled_once(), _timed(loop):
             for part in self.parts.values():
                 self._boot(part)
             for fault in self.plan.events:
@@ -281,7 +282,7 @@ class Simulation:
 
     def _effect_of(self, approval: Approval) -> str:
         run = self.invariants.runs[f"{WORKSPACE}/run/{approval.run_id}"]
-        return effect_key(run.run_id, approval.step, 0, run.steps[approval.step].attempt_group)
+        return effect_key(run.run_id, approval.step, 0, run.at(approval.step).attempt_group)
 
     def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
         if node.alive:
@@ -317,6 +318,26 @@ class _Defects(logging.Handler):
         if error is not None and not isinstance(error, AiosError):
             if not isinstance(error, Silence):
                 self._simulation.record.violate("no defect", f"{record.getMessage()}: {error!r}"[:400])
+
+
+class _Time:
+    """What modules that measure their work see as the module `time`: otherwise how fast this machine is would decide."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def perf_counter_ns(self) -> int:
+        return int(self._loop.time() * 1e9)
+
+
+@contextmanager
+def _timed(loop: SimLoop) -> Iterator[None]:
+    before = lanes.time, ahead.time
+    lanes.time = ahead.time = _Time(loop)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        lanes.time, ahead.time = before  # type: ignore[attr-defined]
 
 
 @contextmanager
