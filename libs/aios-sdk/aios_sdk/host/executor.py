@@ -2,11 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
+from aios.effect.v1.effect_pb2 import LedgerEntry
 from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_SIMULATE, MODE_UNDO, Outcome, Task
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.crashpoints import crash, point
+from aios_runtime.lanes import UnansweredError
 from aios_sdk.connector.actions import Action
 from aios_sdk.connector.answers import Done
 from aios_sdk.connector.artifacts import Artifacts
@@ -57,7 +60,7 @@ class Executor:
         except asyncio.CancelledError:
             if not _out_of_time(task, clock() - started):
                 raise
-            outcome = _late(task, flight)
+            outcome = self._late(task, flight)
         outcome.usage.wall_us = int((clock() - started) * 1e6)
         return outcome
 
@@ -65,17 +68,29 @@ class Executor:
         """After a start: settle what was interrupted, where a look-up can tell that it happened, and clean up behind
         it. The rest waits for its task to come again. Returns how many stood open."""
         entries = self._ledger.open_intents()
-        for entry in entries:
-            if entry.mode == MODE_EXECUTE:
-                try:
-                    await self._effects.settle_if_done(entry)
-                except (AiosError, StillOpen):
-                    continue  # its task will come again and say why
+        await asyncio.gather(*(self._recover(entry) for entry in entries if entry.mode == MODE_EXECUTE))
         return len(entries)
+
+    async def _recover(self, entry: LedgerEntry) -> None:
+        with suppress(AiosError, StillOpen, UnansweredError):  # its task will come again and say why
+            await self._effects.settle_if_done(entry)
 
     async def close(self) -> None:
         """Wait for the effects that are under way."""
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _late(self, task: Task, flight: Flight) -> Outcome:
+        """The outcome of a task whose time is over. Raises UnansweredError where the ledger is about to have it: that
+        nothing was done is true only once the ledger says that nothing will be."""
+        seconds = task.timeout_ms / 1000
+        if flight.begun:
+            return codec.unknown(task, f"{task.target} did not end within {seconds:g} s and may still happen.")
+        if task.mode != MODE_SIMULATE and self._connector.find(task.target).spec.changes_something:
+            raise UnansweredError(f"{task.target} did not begin within {seconds:g} s")
+        error = RetryableError(
+            "STEP_TIMEOUT", f"{task.target} did not end within {seconds:g} s; nothing was done."
+        )
+        return codec.failed(task, error)
 
     async def _dispatch(self, task: Task, flight: Flight) -> Outcome:
         if task.mode == MODE_UNDO:
@@ -128,13 +143,3 @@ def _out_of_time(task: Task, seconds: float) -> bool:
     """Whether it was the task's own limit that cancelled it, and not the end of the service."""
     limit_ms = task.timeout_ms
     return bool(limit_ms) and seconds * 1000 >= limit_ms - 1
-
-
-def _late(task: Task, flight: Flight) -> Outcome:
-    seconds = task.timeout_ms / 1000
-    if flight.begun:
-        return codec.unknown(task, f"{task.target} did not end within {seconds:g} s and may still happen.")
-    error = RetryableError(
-        "STEP_TIMEOUT", f"{task.target} did not end within {seconds:g} s; nothing was done."
-    )
-    return codec.failed(task, error)

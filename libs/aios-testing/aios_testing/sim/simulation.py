@@ -159,6 +159,8 @@ class Simulation:
         except AiosError as error:
             self.record.tell(f"{part.name} does not start: {error.code}")
             self._kill(part, node)
+        except Exception as error:
+            self._defect(node, "it does not start", error)
 
     def _crashed(self, node: Node) -> None:
         part = self.parts[node.name]
