@@ -9,7 +9,7 @@ from pathlib import Path
 
 from aios_testing.sim.run import SHOWN, Total, command, many, same_hashes, simulate
 from aios_testing.sim.shrink import shrink
-from aios_testing.sim.simulation import Simulation
+from aios_testing.sim.simulation import drawn
 
 
 def main() -> int:
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def _one(seed: int, only: str, *, shrinking: bool) -> int:
-    plan = Simulation(seed).plan
+    plan = drawn(seed)
     names = only.split(",") if only else plan.names()
     if shrinking:
         _, names = shrink(seed, lambda text: print(text, file=sys.stderr))

@@ -63,6 +63,10 @@ class Broker:
         self.loop, self.rng, self.record = loop, rng, record
         self.rates: Mapping[str, float] = CALM
         self.away = False
+        self.window = DUPLICATE_WINDOW_SECONDS
+        self.keeps_ids = False  # when it is wiped: it then remembers ids of messages that it no longer holds
+        self.heard: Callable[[str, str], None] = lambda subject, message_id: None
+        self.lost = 0  # times that it lost what it held
         self.incarnation = 1
         self.for_ever = 0  # of the next messages so many are redelivered without end, until the faults stop
         self.queues = [Queue(entry) for entry in consumers(connectors)]
@@ -86,9 +90,10 @@ class Broker:
     def store(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> bool:
         """Keep a message; False when its id is known. Nobody is told of a message that no consumer wants."""
         now = self.loop.time()
+        self.heard(subject, message_id)
         if message_id:
             known = self._ids.get(message_id)
-            if known is not None and now - known < DUPLICATE_WINDOW_SECONDS:
+            if known is not None and now - known < self.window:
                 self.record.count("broker deduplicated")
                 return False
             self._ids[message_id] = now
@@ -193,12 +198,15 @@ class Broker:
             stored.timer.gone = True
         stored.timer = self.loop.after(ACK_WAIT_SECONDS, self.loop.root, self.again, queue, stored)
 
-    def leave(self, *, wipe: bool) -> None:
-        """The broker is gone; with `wipe` it forgets everything."""
+    def leave(self, *, wipe: bool, purge: bool = False) -> None:
+        """The broker is gone. With `wipe` it forgets everything and comes back as another one; with `purge` it loses
+        its messages without knowing it, as after a loss of power."""
         self.away = True
-        if wipe:
-            self.incarnation += 1
-            self._ids.clear()
+        if wipe or purge:
+            self.lost += 1
+            self.incarnation += wipe
+            if wipe and not self.keeps_ids:
+                self._ids.clear()
             for queue in self.queues:
                 for stored in (*queue.waiting, *queue.out.values()):
                     stored.done = True

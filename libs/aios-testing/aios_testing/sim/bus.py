@@ -170,6 +170,7 @@ class SimBus:
         self._replies: dict[str, asyncio.Future[bytes]] = {}
         self._tokens = 0
         self._told = 0
+        self._arrival = 0.0  # when what was published last reaches the broker: a connection keeps its order
         broker.buses.append(self)
 
     @property
@@ -180,15 +181,15 @@ class SimBus:
         for message in messages:
             check_size(message, message.headers)
         await self._away()
-        broker = self.broker
-        lost = False
+        broker, loop = self.broker, self.broker.loop
+        lost = broker.draw("lose_confirmation")
+        self._arrival = max(self._arrival, loop.time() + broker.latency())
         for message in messages:
             if broker.draw("lose_message"):
                 lost = True
-                continue
-            broker.loop.after(broker.latency(), broker.loop.root, self._store, message, broker.incarnation)
-            lost |= broker.draw("lose_confirmation")
-        await asyncio.sleep(PATIENCE if lost else broker.latency() * 2)
+                break  # what comes after it on the same connection is lost with it
+            loop.call_at(self._arrival, self._store, message, broker.incarnation, context=loop.root.context)
+        await asyncio.sleep(PATIENCE if lost else broker.latency() + self._arrival - loop.time())
         if lost or not self.linked:
             raise RetryableError("BUS_FAILED", "The message bus did not confirm.")
 

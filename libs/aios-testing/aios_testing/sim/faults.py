@@ -3,7 +3,7 @@
 A plan is drawn from the seed. Each plan leaves some kinds out, so that over many seeds every mixture is met.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Final
@@ -28,12 +28,13 @@ RATES: Final[Mapping[str, float]] = {
     "work_fails": 0.05,  # an agent fails for now
     "work_slow": 0.03,  # an agent takes longer than its time
 }
-KINDS: Final = ("crash", "pause", "partition", "wipe", "bus", "clock", "disk_full", "for_ever")
+KINDS: Final = ("crash", "pause", "partition", "wipe", "purge", "bus", "clock", "disk_full", "for_ever")
 MOST: Final[Mapping[str, int]] = {
     "crash": 5,
     "pause": 2,
     "partition": 3,
     "wipe": 2,
+    "purge": 1,
     "bus": 2,
     "clock": 2,
     "disk_full": 2,
@@ -57,10 +58,14 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that goes wrong."""
+    """All that goes wrong, and the installation that it happens to: whether its connectors have two replicas each, the
+    broker's duplicate window in seconds, and whether a wiped broker still knows the ids that it has seen."""
 
     rates: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Fault, ...] = ()
+    replicas: bool = False
+    window: float = 10.0
+    keeps_ids: bool = False
 
     def names(self) -> list[str]:
         """What can be left out, in a stable order: `rate` and `#<event>`."""
@@ -75,8 +80,10 @@ class Plan:
         )
 
 
-def draw(rng: Random, places: tuple[str, ...], storing: tuple[str, ...]) -> Plan:
-    """A plan. `places` are the processes, `storing` those with a disk."""
+def draw(rng: Random, places: Sequence[str], storing: Sequence[str], replicas: frozenset[str]) -> Plan:
+    """A plan. `places` are the processes, `storing` the disks, `replicas` the processes that not every plan has."""
+    replicated = rng.random() < 0.5
+    places = [place for place in places if replicated or place not in replicas]
     rates = {
         name: rate * rng.choice((0.3, 1.0, 1.0, 3.0)) for name, rate in RATES.items() if rng.random() < 0.5
     }
@@ -87,10 +94,16 @@ def draw(rng: Random, places: tuple[str, ...], storing: tuple[str, ...]) -> Plan
         for _ in range(rng.randint(1, MOST[kind])):
             events.append(_event(rng, kind, places, storing))
     events.sort(key=lambda event: event.at)
-    return Plan(rates, tuple(events))
+    return Plan(
+        rates,
+        tuple(events),
+        replicas=replicated,
+        window=rng.choice((0.0, 10.0, 10.0, 86_400.0)),
+        keeps_ids=rng.random() < 0.3,
+    )
 
 
-def _event(rng: Random, kind: str, places: tuple[str, ...], storing: tuple[str, ...]) -> Fault:
+def _event(rng: Random, kind: str, places: Sequence[str], storing: Sequence[str]) -> Fault:
     at = round(rng.choice((rng.uniform(0, 5), rng.uniform(0, HORIZON * 0.8))), 3)
     place = rng.choice(places)
     if kind == "crash":

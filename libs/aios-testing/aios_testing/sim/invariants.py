@@ -13,7 +13,8 @@ from aios_orchestrator.codec import head_of, run_of
 from aios_orchestrator.core.fold import apply, born, fold
 from aios_orchestrator.model import Run
 from aios_runtime.store.port import Committed, Write
-from aios_testing.sim.parts import CONNECTORS, WORKSPACE
+from aios_testing.sim.broker import Broker
+from aios_testing.sim.parts import CONNECTORS, NOTED, NOTES, WORKSPACE
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.store import Disk
@@ -28,14 +29,17 @@ _RUN = f"{WORKSPACE}/run/"
 class Invariants:
     """Watches the disks and the world."""
 
-    def __init__(self, record: Record, disks: dict[str, Disk], world: World) -> None:
-        self._record, self._disks, self._world = record, disks, world
+    def __init__(self, record: Record, disks: dict[str, Disk], world: World, broker: Broker) -> None:
+        self._record, self._disks, self._world, self._broker = record, disks, world, broker
         self.runs: dict[str, Run] = {}
         self._positions: dict[int, int] = defaultdict(int)
         self._effects_of: dict[str, list[str]] = defaultdict(list)
         self._used: dict[tuple[str, str], str] = {}
         disks["orchestrator"].committed = self._run_committed
         world.happened = self._happened
+        broker.heard = self._heard
+        self._notes = 0
+        self._open: dict[tuple[str, str], int] = defaultdict(int)
 
     def _run_committed(self, write: Write, result: Committed) -> None:
         for event, position in zip(write.events, result.positions, strict=True):
@@ -52,6 +56,7 @@ class Invariants:
             self._record.transitions += 1
             self._record.tell(f"event {event.run_id[-6:]} {event.sequence} {body}")
             self._record.count(f"event {body}")
+            self._attempts(event, body)
             if run is None:
                 run = born(event)
             if event.previous_hash != run.last_hash or event.sequence != run.sequence + 1:
@@ -65,6 +70,31 @@ class Invariants:
         if head_of(run).SerializeToString() != write.head:
             self._record.violate("fold(events) == state", f"{write.key} at {run.sequence}")
         self._money(run)
+
+    def _heard(self, subject: str, message_id: str) -> None:
+        """What the clerk says comes in order, first time for first time."""
+        if subject != NOTED:
+            return
+        number = int(message_id.removeprefix("note-"))
+        if number > self._notes:
+            self._record.violate("an outbox keeps its order", f"{number} before {self._notes}")
+        self._notes = max(self._notes, number + 1)
+
+    def _attempts(self, event: RunEvent, body: str) -> None:
+        """What was handed out is settled once."""
+        if body == "step_scheduled":
+            self._open[(event.run_id, event.step_scheduled.step)] += 1
+        elif body in _SETTLES:
+            key = (event.run_id, getattr(event, body).step)
+            if key in self._open and not getattr(getattr(event, body), "undoing", False):
+                self._open[key] -= 1
+                undo = body == "step_retry_scheduled" and self.runs[_RUN + event.run_id].undo_queue
+                if self._open[key] < 0 and not undo and not self._answered(event, body):
+                    self._record.violate("an attempt is settled once", f"{event.run_id} {key[1]} {body}")
+
+    def _answered(self, event: RunEvent, body: str) -> bool:
+        """Whether a person said what nobody else could know: that settles an attempt for the second time."""
+        return event.actor.startswith("person:")
 
     def _money(self, run: Run) -> None:
         holds = sum(step.hold for step in run.steps.values())
@@ -138,6 +168,10 @@ class Invariants:
         open_runs = [run.run_id for run in self.runs.values() if not run.closed and not _parked(run)]
         return open_runs
 
+    def all_noted(self) -> bool:
+        """Whether every message of the clerk's outbox was said."""
+        return not self._disks["clerk"].pending(1) and self._notes == 2 * NOTES
+
     def all_told(self) -> bool:
         """Whether memory has told every event that was filed."""
         memory = self._disks["memory"]
@@ -152,12 +186,11 @@ class Invariants:
         for identifier in person.accepted:
             if _RUN + identifier not in self.runs:
                 self._record.violate("no accepted run is lost", identifier)
-        disk = self._disks["orchestrator"]
-        for event in person.events.values():
-            found = [item for item in disk.scan(f"{WORKSPACE}/resolution/", limit=MANY).items]
-            kept = [Resolution.FromString(item.head) for item in found]
-            if not any(item.event_data == event.data for item in kept):
-                self._record.violate("no accepted event is lost", event.id)
+        found = self._disks["orchestrator"].scan(f"{WORKSPACE}/resolution/", limit=MANY).items
+        kept = {Resolution.FromString(item.head).event_data for item in found}
+        for name, data in person.events.items():
+            if data not in kept:
+                self._record.violate("no accepted event is lost", name)
         for key, run in self.runs.items():
             self._whole(key, run)
             self._settled(run, person)
@@ -220,6 +253,7 @@ def _plain(run: Run) -> Run:
     return copy
 
 
+_SETTLES = frozenset({"step_succeeded", "step_failed", "step_retry_scheduled", "step_unknown"})
 _GATES = {
     ("pay", "charge"): "ok",
     ("pay", "place"): "ok",

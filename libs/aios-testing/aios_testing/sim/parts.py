@@ -22,7 +22,9 @@ from aios_orchestrator import module, resources
 from aios_runtime.bus import subjects
 from aios_runtime.bus.subscribers import EventSubscriber
 from aios_runtime.lanes import LaneWorker, crash_points
+from aios_runtime.outbox import OutboxRelay, committed
 from aios_runtime.service.port import Context
+from aios_runtime.store.port import Committed, OutboxMessage, Write
 from aios_sdk.host.effects import Rules
 from aios_sdk.host.lane import ConnectorLane
 from aios_testing.sim.providers import connector
@@ -31,6 +33,9 @@ from aios_testing.sim.world import World
 
 WORKSPACE: Final = "main"
 SLOTS: Final = 8  # tasks that a worker takes at once
+NOTED: Final = "aios.evt.sim.v1.noted.main.0"
+NOTES: Final = 12  # that the clerk writes, two messages each
+NOTE_SECONDS: Final = 4.0
 CONNECTORS: Final = ("mail", "pay", "book")
 SLOW_WORK: Final = 14.0  # seconds; the agent steps' limit is 10
 
@@ -48,12 +53,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a part meets besides its context."""
+    """What a part meets besides its context. `alone`: no other process works under the same ledger."""
 
     world: World
     draw: Callable[[str], bool]
     sleep: Callable[[float], Awaitable[None]]
     now_ms: Callable[[], int]
+    alone: bool
 
 
 class _Book(resources.ResourceBook):
@@ -99,12 +105,43 @@ async def _orchestrator(context: Context, outside: Outside) -> object:
     return service
 
 
-async def _connector(context: Context, outside: Outside, name: str, *, alone: bool) -> object:
-    store = await context.open_store(name)
-    rules = Rules(needs_approval=name != "book", sole_owner=alone)
-    lane = ConnectorLane(context, connector(name, outside.world), store, slots=SLOTS, rules=rules)
-    await lane.start()
-    return lane
+def _connector(name: str) -> Callable[[Context, Outside], Awaitable[object]]:
+    async def start(context: Context, outside: Outside) -> object:
+        store = await context.open_store(name)
+        rules = Rules(needs_approval=name != "book", sole_owner=outside.alone)
+        lane = ConnectorLane(context, connector(name, outside.world), store, slots=SLOTS, rules=rules)
+        await lane.start()
+        return lane
+
+    return start
+
+
+async def _clerk(context: Context, outside: Outside) -> object:
+    """A service that says what it commits through the outbox, a number at a time."""
+    store = await context.open_store("clerk")
+    relay = OutboxRelay(store, context.bus)
+    key = f"{context.workspace}/note/all"
+    while store.pending(1):
+        try:
+            await relay.drain()
+        except RetryableError:
+            await outside.sleep(NOTE_SECONDS)
+    while True:
+        await outside.sleep(NOTE_SECONDS)
+        stored = store.read(key)
+        number = stored.revision if stored is not None else 0
+        if number >= NOTES:
+            return relay
+        notes = [
+            OutboxMessage(NOTED, b"", f"note-{2 * number + at}") for at in range(2)
+        ]
+        write = Write(key, number, b"notes", outbox=notes)
+        try:
+            (result,) = await store.commit([write])
+        except RetryableError:
+            continue
+        if isinstance(result, Committed):
+            await relay.publish(committed(write, result))
 
 
 @cache
@@ -181,13 +218,6 @@ async def _memory(context: Context, outside: Outside) -> object:
     return worker
 
 
-def _start_connector(name: str, *, alone: bool) -> Callable[[Context, Outside], Awaitable[object]]:
-    async def start(context: Context, outside: Outside) -> object:
-        return await _connector(context, outside, name, alone=alone)
-
-    return start
-
-
 PARTS: Final = {
     part.name: part
     for part in (
@@ -195,11 +225,11 @@ PARTS: Final = {
         Part("agent-1", "", _agent_runner),
         Part("agent-2", "", _agent_runner),
         Part("memory", "memory", _memory),
-        Part("mail", "mail", _start_connector("mail", alone=True)),
-        Part("pay-1", "pay", _start_connector("pay", alone=False)),
-        Part("pay-2", "pay", _start_connector("pay", alone=False)),
-        Part("book", "book", _start_connector("book", alone=True)),
+        Part("clerk", "clerk", _clerk),
+        *(Part(f"{name}-1", name, _connector(name)) for name in CONNECTORS),
+        *(Part(f"{name}-2", name, _connector(name)) for name in CONNECTORS),
     )
 }
+REPLICAS: Final = frozenset(f"{name}-2" for name in CONNECTORS)
 DISKS: Final = tuple(dict.fromkeys(part.disk for part in PARTS.values() if part.disk))
 NOWHERE: Final = Path("simulated")

@@ -44,7 +44,7 @@ class Person:
     def __init__(self, bus: SimBus, rng: Random, world: World, record: Record) -> None:
         self._bus, self._rng, self._world, self._record = bus, rng, world, record
         self.accepted: dict[str, str] = {}
-        self.events: dict[str, ExternalEvent] = {}
+        self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
         self.busy = 0
         self._decided: set[str] = set()
@@ -58,6 +58,8 @@ class Person:
             works.append(self._run(number, rng.uniform(0.0, HORIZON * 0.3)))
         for number in range(rng.randint(0, 2)):
             works.append(self._event(number, rng.uniform(0.0, HORIZON * 0.4)))
+        if rng.random() < 0.4:
+            works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -110,9 +112,31 @@ class Person:
                 except RetryableError:
                     await asyncio.sleep(1.0)
             resolution = AcceptEventResponse.FromString(data).resolution
-            self.events[event.id] = event
+            self.events[event.id] = event.data
             if resolution.run_id:
                 self.accepted[resolution.run_id] = "fan"
+        self.busy -= 1
+
+    async def _bare(self, at: float) -> None:
+        """An event that is only published: as durable as the broker, so it counts unless that loses what it holds."""
+        self.busy += 1
+        await asyncio.sleep(at)
+        headers = {"ce-id": "bare", "ce-source": "outside", "ce-type": "sim.wanted", "ce-specversion": "1.0"}
+        headers |= {"content-type": "application/json", subjects.HEADER_TRACE: TRACE}
+        message = Message(
+            subjects.external(WORKSPACE, "outside", "wanted"), b'{"n":77}', "bare", headers
+        )
+        broker, lost = self._bus.broker, 0
+        while True:
+            try:
+                lost = broker.lost
+                await self._bus.publish([message])
+                break
+            except RetryableError:
+                await asyncio.sleep(1.0)
+        await asyncio.sleep(60.0)
+        if broker.lost == lost:
+            self.events["bare"] = b'{"n":77}'
         self.busy -= 1
 
     async def _say(self, name: str, request: Proto, answer: type[M]) -> M | None:
@@ -227,4 +251,8 @@ class Person:
             arguments_sha256=shown,
             answers=encode(labeled(dict(answers), OWNER)) if answers else b"",
         )
-        await self._say("decide_approval", request, pb.DecideApprovalResponse)
+        said = await self._say("decide_approval", request, pb.DecideApprovalResponse)
+        if said is not None and self._rng.random() < 0.2:
+            self._record.count("said again under the same id")
+            if await self._say("decide_approval", request, pb.DecideApprovalResponse) is None:
+                self._record.violate("a request that comes again is answered again", request.request_id)

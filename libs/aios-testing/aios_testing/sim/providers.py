@@ -52,13 +52,22 @@ class _Base(Action[Order, Before, Receipt]):
 
 
 @action(
-    "send", input=Order, output=Receipt, captured=Before, effect=Effect.IRREVERSIBLE
+    "send",
+    input=Order,
+    output=Receipt,
+    captured=Before,
+    effect=Effect.COMPENSABLE,
+    inverse=Inverse("sends a word of regret", repeatable=False),
 )
 class Send(_Base):
-    """Mode C."""
+    """Mode C, back and forth."""
 
     async def perform(self, input: Order, captured: Before, call: Call) -> Done[Receipt]:
         return _done(call, await self.world.call("mail", lambda: self.world.send(call.key)))
+
+    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+        await self.world.call("mail", lambda: self.world.send(call.effect_key, undo=True))
+        return Undone((), "regretted")
 
 
 @action(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from aios_testing.sim.run import simulate
-from aios_testing.sim.simulation import Result, Simulation
+from aios_testing.sim.simulation import Result, drawn
 
 TRIES: int = 300  # simulations at most
 
@@ -13,7 +13,7 @@ def shrink(seed: int, told: Callable[[str], None] = lambda text: None) -> tuple[
 
     Faults are left out in halves, quarters and so on down to single ones, as long as the same invariant breaks.
     """
-    plan = Simulation(seed).plan
+    plan = drawn(seed)
     best = simulate(seed)
     if not best.violations:
         return best, plan.names()

@@ -24,7 +24,7 @@ from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
 from aios_testing.sim.invariants import Invariants
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
-from aios_testing.sim.parts import CONNECTORS, DISKS, NOWHERE, PARTS, WORKSPACE, Outside, apply_documents, compiled_once
+from aios_testing.sim.parts import CONNECTORS, DISKS, NOWHERE, PARTS, REPLICAS, WORKSPACE, Outside, apply_documents, compiled_once
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.store import Disk, SimStore
@@ -50,6 +50,11 @@ class Result:
     lines: tuple[str, ...] = ()
 
 
+def drawn(seed: int) -> Plan:
+    """What goes wrong under a seed."""
+    return faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+
+
 class _Part:
     """A process through all its lives."""
 
@@ -72,15 +77,17 @@ class Simulation:
         self.loop = SimLoop(Random(f"order {seed}"))
         self.record = Record(self.loop.time, keep=keep)
         self.record.broken = self._broken
-        self.plan = plan if plan is not None else faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS)
+        self.plan = plan if plan is not None else drawn(seed)
         self._rng = Random(f"life {seed}")
         self.broker = Broker(self.loop, Random(f"net {seed}"), self.record, CONNECTORS)
+        self.broker.window, self.broker.keeps_ids = self.plan.window, self.plan.keeps_ids
         self.world = World(self.loop, Random(f"world {seed}"), self.record, self.broker.draw)
         self.disks = {name: Disk(name, self._wall) for name in DISKS}
         copy_documents(self.disks["orchestrator"])
-        self.invariants = Invariants(self.record, self.disks, self.world)
-        self.parts = {name: _Part(name) for name in PARTS}
+        self.invariants = Invariants(self.record, self.disks, self.world, self.broker)
+        self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
+        self._look = HORIZON  # when it is looked next whether everything has finished
         self._dead: list[Node] = []
         self._outside = Node("person")
         self.person = Person(
@@ -153,7 +160,7 @@ class Simulation:
         port: Any = bus
         typed: Bus = port
         context = Context(part.name, f"{part.name}.{part.lives}", WORKSPACE, NOWHERE, {}, typed, open_store, now_ms, mint)
-        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms)
+        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms, not self.plan.replicas)
         try:
             part.service = await PARTS[part.name].start(context, outside)
         except AiosError as error:
@@ -193,8 +200,8 @@ class Simulation:
         elif fault.kind == "partition" and part is not None:
             self._cut(part, True)
             loop.after(fault.amount, root, self._cut, part, False)
-        elif fault.kind in ("wipe", "bus") and not self.broker.away:
-            self.broker.leave(wipe=fault.kind == "wipe")
+        elif fault.kind in ("wipe", "purge", "bus") and not self.broker.away:
+            self.broker.leave(wipe=fault.kind == "wipe", purge=fault.kind == "purge")
             loop.after(fault.amount, root, self.broker.come_back)
         elif fault.kind == "clock" and part is not None and node is not None:
             part.skew_ms = node.skew_ms = part.skew_ms + int(fault.amount)
@@ -240,7 +247,7 @@ class Simulation:
             if part.store is not None and part.store.broken and part.node is not None and part.node.alive:
                 self.record.count("started again for its store")
                 self._kill(part, part.node)
-        if not self._finished():
+        if self._reasons():
             self.loop.after(10.0, self.loop.root, self._replace_broken)
 
     def bury(self) -> None:
@@ -263,8 +270,9 @@ class Simulation:
         self.loop.stopped = True
 
     def _finished(self) -> bool:
-        if self.loop.time() < HORIZON or self.person.busy:
+        if self.loop.time() < self._look or self.person.busy:
             return False
+        self._look = self.loop.time() + LOOK
         return not self._reasons()
 
     def _reasons(self) -> list[str]:
@@ -277,6 +285,8 @@ class Simulation:
                     reasons.append(f"{queue.entry.name}: {len(queue.waiting)} wait, {len(queue.out)} are out")
             if not self.invariants.all_told():
                 reasons.append("memory has not told all events")
+            if not self.invariants.all_noted():
+                reasons.append("the outbox is not empty")
         return reasons
 
     def _unfinished(self) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 from aios_core.errors import RetryableError
 from aios_runtime.store.checks import check
-from aios_runtime.store.port import Aggregate, Committed, Result, Write
+from aios_runtime.store.port import Aggregate, Committed, Pending, Result, Write
 from aios_testing.sim.loop import Node, SimLoop
 from aios_testing.sim.record import Record
 from aios_testing.store_memory import MemoryStore
@@ -80,7 +80,7 @@ class SimStore:
         self._flushing = False
         self.broken = False  # whether what was written last is durable is not known until the next start
         for name in (
-            "read record records query scan due next_due handled events events_of event_head pending meta"
+            "read record records query scan due next_due handled events events_of event_head meta"
         ).split():
             setattr(self, name, getattr(disk, name))
 
@@ -101,9 +101,9 @@ class SimStore:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        sent, self._sent = self._sent, []
         error = self._trouble()
         if error is None:
+            sent, self._sent = self._sent, []
             outcomes = [(future, self._disk.apply(writes)) for writes, future in waiting]
             self._disk.forget(sent)
             self._record.transitions += sum(len(writes) for writes, _ in waiting)
@@ -140,8 +140,14 @@ class SimStore:
             if not future.done():
                 future.set_result(results)
 
+    def pending(self, limit: int) -> list[Pending]:
+        marked = set(self._sent)
+        found = self._disk.pending(limit + len(marked))
+        return [message for message in found if message.outbox_id not in marked][:limit]
+
     async def mark_sent(self, outbox_ids: Sequence[int]) -> None:
         self._sent.extend(outbox_ids)
+        self._start()
 
     async def set_meta(self, name: str, value: bytes) -> None:
         await asyncio.sleep(FLUSH)

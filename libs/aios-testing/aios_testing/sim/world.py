@@ -91,9 +91,9 @@ class World:
         self.count(key, undo=undo)
         return 1
 
-    def send(self, key: str) -> int:
+    def send(self, key: str, *, undo: bool = False) -> int:
         """Mode C: each call is an effect."""
-        self.count(key)
+        self.count(key, undo=undo)
         return 1
 
     def book(self, key: str, *, expect: int | None) -> int:
