@@ -12,7 +12,7 @@ TOOLS    := .venv/.tools
 IMAGE ?= aios:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench drill servers image chart cluster-test proto features lock clean
+.PHONY: help setup demo up test lint format bench drill sim servers image chart cluster-test proto features lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ bench: $(TOOLS) ## steps a second, latency, CPU, bytes and fsyncs a step, beside
 
 drill: $(TOOLS) ## kill every service and the bus at every named instant, and count what is left
 	@AIOS_DRILL=all $(PYTEST) tests/drill -m drill $(ARGS)
+
+SEEDS ?= 1000
+sim: $(TOOLS) ## the whole of AIOS in virtual time under faults: SEEDS=n of them, on all cores
+	@$(PYTHON) -m aios_testing.sim --seeds $(SEEDS) $(ARGS)
 
 servers: $(TOOLS) ## the real servers that tests use, and where each comes from
 	@$(PYTHON) -m aios_testing.servers

@@ -25,7 +25,8 @@ from aios_core.values import label_of, labeled
 from aios_runtime.store.port import Result, Store, Write
 from aios_runtime.store.sqlite import open_store
 from aios_sdk.conformance import FolderArtifacts
-from aios_sdk.connector import Connector, Idempotency, Key, Lookup, Nothing
+from aios_runtime.lanes import UnansweredError
+from aios_sdk.connector import Connector, Done, Idempotency, Key, Lookup, NotDone, Nothing
 from aios_sdk.host import effects
 from aios_sdk.host.codec import arguments_sha256
 from aios_sdk.host.effects import Rules
@@ -163,19 +164,91 @@ async def test_mode_b_looks_before_it_calls_again(rig: Rig, after: bool) -> None
     assert called == ([] if after else ["again"])
 
 
-async def test_mode_b_waits_until_the_effect_would_be_visible(rig: Rig) -> None:
-    await rig.killed(mode_b(rig, Lookup(lag_ms=5000)), after=True)
-    rig.clock.now += 2000
-    async with rig.hosting(mode_b(rig, Lookup(lag_ms=5000))) as executor:
-        outcome = await executor.perform(rig.task(2))
-        assert (outcome.status, outcome.error.retryable, outcome.error.retry_after) == (
-            STATUS_FAILED,
-            True,
-            3.0,
-        )
-        rig.clock.now += 3000
-        assert (await executor.perform(rig.task(3))).status == STATUS_SUCCEEDED
+async def test_mode_b_waits_out_the_lag_before_it_looks_whatever_the_clock_says(rig: Rig) -> None:
+    await rig.killed(mode_b(rig, Lookup(lag_ms=80)), after=True)
+    rig.clock.now += 3_600_000
+    time = asyncio.get_running_loop().time
+    looked: list[float] = []
+
+    def look() -> Done[toy.Sent]:
+        looked.append(time())
+        return Done(toy.Sent(number=1))
+
+    rig.world.look = look
+    started = time()
+    async with rig.hosting(mode_b(rig, Lookup(lag_ms=80))) as executor:
+        assert (await executor.perform(rig.task(2))).status == STATUS_SUCCEEDED
+    assert looked[0] - started >= 0.08
     assert rig.world.happened() == [KEY]
+
+
+@pytest.mark.feature("H10")
+async def test_a_call_that_broke_off_is_looked_up_only_once_it_can_be_seen(rig: Rig) -> None:
+    time = asyncio.get_running_loop().time
+    broke = [0.0]
+
+    def break_off() -> None:
+        broke[0] = time()
+        raise ConnectionError("no answer")
+
+    rig.world.after_perform = break_off
+    rig.world.look = lambda: Done(toy.Sent(number=1)) if time() - broke[0] >= 0.08 else NotDone()
+    async with rig.hosting(mode_b(rig, Lookup(lag_ms=80))) as executor:
+        assert (await executor.perform(rig.task())).status == STATUS_SUCCEEDED
+
+
+@pytest.mark.feature("H10")
+async def test_a_second_call_is_given_its_whole_lag_as_well(rig: Rig) -> None:
+    """The INTENT is renewed before each call, so that a crash in the second one is not taken for one in the first."""
+    await rig.killed(mode_b(rig, Lookup(conditional=True)), after=False)
+    async with rig.hosting(mode_b(rig, Lookup(conditional=True))) as executor:
+        before = rig.ledger.read(KEY)
+        rig.clock.now += 10_000
+        await executor.perform(rig.task(2))
+        entry = rig.ledger.read(KEY).entry
+    assert before.entry is not None
+    assert entry is not None
+    assert entry.intent_time_ms == before.entry.intent_time_ms + 10_000
+    assert entry.attempts == 2
+
+
+@pytest.mark.feature("H10")
+async def test_a_look_up_that_breaks_off_leaves_the_effect_open_and_the_service_starts(rig: Rig) -> None:
+    await rig.killed(mode_b(rig), after=True)
+
+    def break_off() -> None:
+        raise ConnectionError("no answer")
+
+    rig.world.look = break_off
+    async with rig.hosting(mode_b(rig)) as executor:
+        assert await executor.recover() == 1
+        assert (await executor.perform(rig.task(2))).status == STATUS_UNKNOWN
+
+
+@pytest.mark.feature("B3", "H10")
+async def test_what_was_answered_with_nothing_was_done_is_not_done_when_the_task_comes_again(rig: Rig) -> None:
+    """The acknowledgement was lost, and meanwhile the run has ended: nobody waits for the effect any more."""
+    task = rig.task(expires_in=-1)
+    async with rig.hosting(mode_a(rig)) as executor:
+        assert (await executor.perform(task)).error.code == "APPROVAL_EXPIRED"
+        rig.clock.now -= 60_000  # put back: the approval would count again
+        assert (await executor.perform(task)).error.code == "APPROVAL_EXPIRED"
+    assert rig.world.happened() == []
+
+
+@pytest.mark.feature("B3", "H10")
+async def test_an_intent_that_could_not_be_written_is_no_answer(rig: Rig) -> None:
+    async def commit(writes: object) -> list[Result]:
+        raise RetryableError("DISK_FULL", "The disk is full.")
+
+    def full(store: Store) -> Store:
+        store.commit = commit  # type: ignore[method-assign, assignment]
+        return store
+
+    async with rig.hosting(mode_a(rig), full) as executor:
+        with pytest.raises(UnansweredError):
+            await executor.perform(rig.task())
+    assert rig.world.happened() == []
 
 
 async def test_mode_b_asks_a_person_when_the_look_can_not_tell(rig: Rig) -> None:
@@ -367,10 +440,12 @@ async def test_a_call_whose_time_is_over_before_it_begins_does_not_happen(rig: R
         performing = asyncio.create_task(executor.perform(task))
         await reached.wait()
         performing.cancel()
-        outcome = await performing
-        assert (outcome.status, outcome.error.code) == (STATUS_FAILED, "STEP_TIMEOUT")
+        with pytest.raises(UnansweredError):
+            await performing
         released.set()
         await executor.close()
+        outcome = await executor.perform(rig.task())
+        assert (outcome.status, outcome.error.code) == (STATUS_FAILED, "STEP_TIMEOUT")
     assert rig.world.happened() == []
 
 

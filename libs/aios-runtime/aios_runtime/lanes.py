@@ -33,6 +33,7 @@ from aios_runtime.bus.replies import error_to_proto
 from aios_runtime.outcomes import Reporter
 
 MAX_TASKS: Final = 1024  # in one message
+GIVEN_BACK_S: Final = 2.0  # until a task that could not be answered comes again
 
 Perform = Callable[[Task], Awaitable[Outcome]]
 
@@ -51,14 +52,20 @@ def crash_points(service: str) -> tuple[str, str, str, str]:
     )
 
 
-class _Parcel:
-    """A delivery and what is still to do for it."""
+class UnansweredError(Exception):
+    """What a `perform` raises when it can't say for good what came of its task: no outcome is reported, and the task
+    comes again. An outcome that says "failed" promises that nothing happens any more, also if the task comes twice."""
 
-    __slots__ = ("delivery", "done", "left", "running")
+
+class _Parcel:
+    """A delivery and what is still to do for it. `unanswered`: the outcome of one of its tasks is not known yet."""
+
+    __slots__ = ("delivery", "done", "left", "running", "unanswered")
 
     def __init__(self, delivery: Delivery, left: int) -> None:
         self.delivery = delivery
         self.left = left
+        self.unanswered = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.running: set[asyncio.Task[None]] = set()
 
@@ -194,6 +201,10 @@ class LaneWorker:
             if not outcome.usage.wall_us:
                 outcome.usage.wall_us = (time.perf_counter_ns() - began) // 1000
             self._finish(parcel, task, outcome)
+        except UnansweredError as error:
+            log.warning("%s is given back: %s", task.target, error, extra={"run_id": task.run_id})
+            parcel.unanswered = True
+            await self._reported(parcel)
         finally:
             self._running -= 1
             self._start_what_fits()
@@ -214,7 +225,11 @@ class LaneWorker:
         except TimeoutError as error:
             if not clock.expired():
                 return self._failure(task, error)
+        except UnansweredError:
+            raise
         except Exception as error:
+            if isinstance(error, AiosError) and error.details.get("outcome") == "unknown":
+                raise UnansweredError(error.message) from error
             return self._failure(task, error)
         return self._out_of_time(task, limit or 0.0)
 
@@ -255,7 +270,10 @@ class LaneWorker:
     async def _reported(self, parcel: _Parcel) -> None:
         parcel.left -= 1
         if parcel.left == 0:
-            await parcel.delivery.ack()
+            if parcel.unanswered:
+                await parcel.delivery.retry(GIVEN_BACK_S)
+            else:
+                await parcel.delivery.ack()
             crashpoints.crash(self._acknowledged)
             if not parcel.done.done():
                 parcel.done.set_result(None)

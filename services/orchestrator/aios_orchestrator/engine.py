@@ -164,7 +164,13 @@ class Engine:
                 owners += [key] * len(own)
         further = [write for waiting in batch for write in waiting.writes]
         crash(DECIDED)
-        results = await self._repository.store.commit([*writes, *further]) if writes or further else []
+        try:
+            results = await self._repository.store.commit([*writes, *further]) if writes or further else []
+        except AiosError:
+            # Whether it stands may not be known: what is decided next must be decided on what the store has.
+            for entry in entries.values():
+                self._repository.forget(entry.run.workspace, entry.run.run_id)
+            raise
         crash(COMMITTED)
         dues = [write.due_ms for write in writes if write.due_ms is not None]
         if dues:

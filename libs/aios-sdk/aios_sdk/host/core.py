@@ -38,7 +38,8 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class LookUp:
-    """An INTENT stands: ask the outside world first."""
+    """An INTENT stands: ask the outside world first, once the call's lag is surely over. How long it has been is not
+    asked of the wall clock, which may have been put forward since: the full lag is waited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ def next_move(
     *,
     can_look_up: bool,
 ) -> Move:
-    """The next move for an effect. Raises REQUEST_ID_REUSED when the key was used with other arguments, UNAVAILABLE
-    (retryable) while the effect can't be visible yet."""
+    """The next move for an effect. Raises REQUEST_ID_REUSED when the key was used with other arguments."""
     if entry is None:
         return Begin()
     if entry.arguments_sha256 != arguments_sha256:
@@ -98,13 +98,6 @@ def next_move(
             return Resume(surely_open=False)
         return LookUp() if can_look_up else Park(_TOO_LATE)
     if isinstance(idempotency, Lookup):
-        if elapsed < idempotency.lag_ms:
-            wait = (idempotency.lag_ms - elapsed) / 1000
-            raise RetryableError(
-                "UNAVAILABLE",
-                f"Whether it happened can be seen in {wait:.1f} s at the latest.",
-                retry_after=wait,
-            )
         return LookUp()
     return Park(_NO_KEY)
 

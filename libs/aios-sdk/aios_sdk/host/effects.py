@@ -13,10 +13,12 @@ from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, STATUS_UNKNOWN, Outco
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.values import Value
 from aios_runtime.crashpoints import crash, point
+from aios_runtime.lanes import UnansweredError
 from aios_sdk.connector.actions import Action, Arguments, Call
 from aios_sdk.connector.answers import Conflict, Done
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector
+from aios_sdk.connector.effects import Lookup
 from aios_sdk.host import codec, core
 from aios_sdk.host.ledger import Ledger, Stored
 
@@ -126,10 +128,15 @@ class Effects:
         value, input = codec.arguments(task.target, action.spec, task.input)
         effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
         if isinstance(move, core.Begin):
-            self.admit(task, action, value)
-            return await self._perform(await self._begin(effect, flight))
+            try:
+                self.admit(task, action, value)
+                begun = await self._begin(effect, flight)
+            except AiosError as error:
+                return await self._refused(effect, error)
+            return await self._perform(begun)
         flight.begun = True
         if isinstance(move, core.LookUp):
+            await _until_visible(action)
             found = await self._looked_up(effect)
             if isinstance(found, Outcome):
                 return found
@@ -153,9 +160,8 @@ class Effects:
         value, input = codec.arguments(task.target, action.spec, task.input)
         stored = self._ledger.read(entry.effect_key)
         effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
-        found = await action.lookup(input, effect.captured, effect.call)
-        if isinstance(found, Done):
-            await self._settle_done(effect, found)
+        await _until_visible(action)
+        await self._looked_up(effect)
 
     async def undo(self, task: Task, effect_key: str, flight: Flight) -> Outcome:
         """Take an effect back, once."""
@@ -166,7 +172,10 @@ class Effects:
         if inverse is None:
             raise TerminalError("ACTION_FAILED", f"{task.target} can't be taken back.", field="undo_token")
         undos = self._ledger.undos(effect_key)
-        move = core.next_undo(effect, undos, undo_key, task.dispatch, repeatable=inverse.repeatable)
+        try:
+            move = core.next_undo(effect, undos, undo_key, task.dispatch, repeatable=inverse.repeatable)
+        except RetryableError as error:
+            raise UnansweredError(error.message) from error
         if isinstance(move, core.Replay):
             return move.outcome
         if isinstance(move, core.NothingToUndo):
@@ -199,9 +208,35 @@ class Effects:
             approval_id=task.approval.approval_id,
         )
         flight.begin()
-        revision = await self._ledger.write(entry, effect.stored.revision)
+        revision = await self._written(entry, effect.stored.revision)
         crash(INTENT)
         return replace(effect, stored=Stored(entry, revision))
+
+    async def _refused(self, effect: _Effect, error: AiosError) -> Outcome:
+        """Nothing was done, and for this dispatch nothing will be: the task may come again after it was answered."""
+        task, before = effect.task, effect.stored.entry
+        entry = LedgerEntry(
+            effect_key=task.task_id,
+            run_id=task.run_id,
+            action=task.target,
+            mode=MODE_EXECUTE,
+            state=STATE_OUTCOME,
+            arguments_sha256=codec.arguments_sha256(task.input),
+            input=task.input,
+            outcome=codec.failed(task, error),
+            outcome_time_ms=self._now_ms(),
+            attempts=before.attempts if before else 0,
+        )
+        await self._written(entry, effect.stored.revision)
+        return entry.outcome
+
+    async def _written(self, entry: LedgerEntry, revision: int) -> int:
+        """Put an entry; returns its revision. Raises UnansweredError when it may not stand: another worker, or this one
+        when the task comes again, finds out."""
+        try:
+            return await self._ledger.write(entry, revision)
+        except RetryableError as error:
+            raise UnansweredError(error.message) from error
 
     async def _perform(self, effect: _Effect) -> Outcome:
         try:
@@ -226,6 +261,7 @@ class Effects:
             return await self._settle(
                 effect, codec.unknown(effect.task, f"{why}; nobody can tell.", effect.token)
             )
+        await _until_visible(effect.action)
         found = await self._looked_up(effect)
         if isinstance(found, Outcome):
             return found
@@ -242,6 +278,9 @@ class Effects:
             return core.Park(f"The call was interrupted, and looking it up failed: {error.message}")
         except RetryableError as error:
             raise StillOpen(error.message) from error
+        except Exception as defect:
+            log.error("looking %s up broke off by a defect", effect.task.target, exc_info=defect)
+            raise StillOpen(f"looking it up broke off by a defect ({type(defect).__name__})") from defect
         if isinstance(found, Done):
             return await self._settle_done(effect, found)
         return core.after_lookup(found, effect.action.spec.idempotency, sole_owner=self._rules.sole_owner)
@@ -254,7 +293,19 @@ class Effects:
                 return await self._settle(effect, codec.failed(effect.task, error))
             why = f"The call was interrupted and may not be repeated: {error.message}"
             return await self._settle(effect, codec.unknown(effect.task, why, effect.token))
-        return await self._perform(effect)
+        return await self._perform(await self._renewed(effect))
+
+    async def _renewed(self, effect: _Effect) -> _Effect:
+        """Before another call under the same INTENT: how long that one may stay unseen counts from now."""
+        if not isinstance(effect.action.spec.idempotency, Lookup):
+            return effect
+        entry = LedgerEntry()
+        assert effect.stored.entry is not None
+        entry.CopyFrom(effect.stored.entry)
+        entry.intent_time_ms, entry.attempts = self._now_ms(), entry.attempts + 1
+        revision = await self._written(entry, effect.stored.revision)
+        crash(INTENT)
+        return replace(effect, stored=Stored(entry, revision))
 
     async def _begin_undo(self, undo_key: str, effect: LedgerEntry, before: Stored, flight: Flight) -> Stored:
         entry = LedgerEntry(
@@ -268,7 +319,7 @@ class Effects:
             attempts=(before.entry.attempts if before.entry else 0) + 1,
         )
         flight.begin()
-        stored = Stored(entry, await self._ledger.write(entry, before.revision))
+        stored = Stored(entry, await self._written(entry, before.revision))
         crash(INTENT)
         return stored
 
@@ -311,6 +362,12 @@ class Effects:
                 await asyncio.sleep(wait)
         crash(OUTCOME)
         return outcome
+
+
+async def _until_visible(action: Action[Any, Any, Any]) -> None:
+    """Wait until what an interrupted call did can be seen."""
+    if isinstance(action.spec.idempotency, Lookup):
+        await asyncio.sleep(action.spec.idempotency.lag_ms / 1000)
 
 
 def _can_look_up(action: Action[Any, Any, Any]) -> bool:

@@ -1,13 +1,15 @@
 """Tasks of one connector, in any mode: receive ▸ ledger ▸ admit ▸ capture ▸ INTENT ▸ perform ▸ OUTCOME ▸ answer."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
+from aios.effect.v1.effect_pb2 import LedgerEntry
 from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_SIMULATE, MODE_UNDO, Outcome, Task
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.crashpoints import crash, point
+from aios_runtime.lanes import UnansweredError
 from aios_sdk.connector.actions import Action
 from aios_sdk.connector.answers import Done
 from aios_sdk.connector.artifacts import Artifacts
@@ -45,7 +47,8 @@ class Executor:
         and the ledger's is what the same task gets when it comes again.
         """
         crash(RECEIVED)
-        started = time.monotonic_ns()
+        clock = asyncio.get_running_loop().time
+        started = clock()
         flight = Flight()
         try:
             outcome = codec.answering(await self._dispatch(task, flight), task)
@@ -55,27 +58,39 @@ class Executor:
             why = f"{task.target} may have happened: {error}"
             outcome = codec.unknown(task, why)
         except asyncio.CancelledError:
-            if not _out_of_time(task, started):
+            if not _out_of_time(task, clock() - started):
                 raise
-            outcome = _late(task, flight)
-        outcome.usage.wall_us = (time.monotonic_ns() - started) // 1000
+            outcome = self._late(task, flight)
+        outcome.usage.wall_us = int((clock() - started) * 1e6)
         return outcome
 
     async def recover(self) -> int:
         """After a start: settle what was interrupted, where a look-up can tell that it happened, and clean up behind
         it. The rest waits for its task to come again. Returns how many stood open."""
         entries = self._ledger.open_intents()
-        for entry in entries:
-            if entry.mode == MODE_EXECUTE:
-                try:
-                    await self._effects.settle_if_done(entry)
-                except (AiosError, StillOpen):
-                    continue  # its task will come again and say why
+        await asyncio.gather(*(self._recover(entry) for entry in entries if entry.mode == MODE_EXECUTE))
         return len(entries)
+
+    async def _recover(self, entry: LedgerEntry) -> None:
+        with suppress(AiosError, StillOpen, UnansweredError):  # its task will come again and say why
+            await self._effects.settle_if_done(entry)
 
     async def close(self) -> None:
         """Wait for the effects that are under way."""
         await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _late(self, task: Task, flight: Flight) -> Outcome:
+        """The outcome of a task whose time is over. Raises UnansweredError where the ledger is about to have it: that
+        nothing was done is true only once the ledger says that nothing will be."""
+        seconds = task.timeout_ms / 1000
+        if flight.begun:
+            return codec.unknown(task, f"{task.target} did not end within {seconds:g} s and may still happen.")
+        if task.mode != MODE_SIMULATE and self._connector.find(task.target).spec.changes_something:
+            raise UnansweredError(f"{task.target} did not begin within {seconds:g} s")
+        error = RetryableError(
+            "STEP_TIMEOUT", f"{task.target} did not end within {seconds:g} s; nothing was done."
+        )
+        return codec.failed(task, error)
 
     async def _dispatch(self, task: Task, flight: Flight) -> Outcome:
         if task.mode == MODE_UNDO:
@@ -124,17 +139,7 @@ class Executor:
         return codec.succeeded(task, output, predicted.changes, predicted.summary)
 
 
-def _out_of_time(task: Task, started_ns: int) -> bool:
+def _out_of_time(task: Task, seconds: float) -> bool:
     """Whether it was the task's own limit that cancelled it, and not the end of the service."""
     limit_ms = task.timeout_ms
-    return bool(limit_ms) and (time.monotonic_ns() - started_ns) // 1_000_000 >= limit_ms - 1
-
-
-def _late(task: Task, flight: Flight) -> Outcome:
-    seconds = task.timeout_ms / 1000
-    if flight.begun:
-        return codec.unknown(task, f"{task.target} did not end within {seconds:g} s and may still happen.")
-    error = RetryableError(
-        "STEP_TIMEOUT", f"{task.target} did not end within {seconds:g} s; nothing was done."
-    )
-    return codec.failed(task, error)
+    return bool(limit_ms) and seconds * 1000 >= limit_ms - 1

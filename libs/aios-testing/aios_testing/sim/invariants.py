@@ -1,0 +1,276 @@
+"""What must hold, checked when it could break: at each commit of a run, at each effect, and at the end over everything."""
+
+from collections import defaultdict
+
+from aios.effect.v1.effect_pb2 import LedgerEntry
+from aios.event.v1.event_pb2 import Resolution
+from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead, RunState, StepState
+from aios.task.v1.task_pb2 import Mode
+from aios_core.hashing import event_hash, sha256
+from aios_core.ids import effect_key, partition_of
+from aios_orchestrator.codec import head_of, run_of
+from aios_orchestrator.core.fold import apply, born, fold
+from aios_orchestrator.model import Run
+from aios_runtime.store.port import Committed, Write
+from aios_testing.sim.broker import Broker
+from aios_testing.sim.parts import CONNECTORS, NOTED, NOTES, WORKSPACE
+from aios_testing.sim.person import Person
+from aios_testing.sim.record import Record
+from aios_testing.sim.store import Disk
+from aios_testing.sim.workload import WORKFLOWS
+from aios_testing.sim.world import World
+
+S, A, R = StepState, ApprovalState, RunState
+MANY: int = 10_000
+_RUN = f"{WORKSPACE}/run/"
+
+
+class Invariants:
+    """Watches the disks and the world."""
+
+    def __init__(self, record: Record, disks: dict[str, Disk], world: World, broker: Broker) -> None:
+        self._record, self._disks, self._world, self._broker = record, disks, world, broker
+        self.runs: dict[str, Run] = {}
+        self._positions: dict[int, int] = defaultdict(int)
+        self._effects_of: dict[str, list[str]] = defaultdict(list)
+        self._used: dict[tuple[str, str], str] = {}
+        disks["orchestrator"].committed = self._run_committed
+        world.happened = self._happened
+        broker.heard = self._heard
+        self._notes = 0
+        self._open: dict[tuple[str, str], int] = defaultdict(int)
+
+    def _run_committed(self, write: Write, result: Committed) -> None:
+        for event, position in zip(write.events, result.positions, strict=True):
+            if position != self._positions[event.partition] + 1:
+                self._record.violate("positions are gapless", f"{event.partition}: {position}")
+            self._positions[event.partition] = position
+        if not write.key.startswith(_RUN) or write.head is None:
+            return
+        before = self.runs.get(write.key)
+        run = before.copy() if before is not None else None
+        for filed in write.events:
+            event = RunEvent.FromString(filed.data)
+            body = str(event.WhichOneof("body"))
+            self._record.transitions += 1
+            self._record.tell(f"event {event.run_id[-6:]} {event.sequence} {body}")
+            self._record.count(f"event {body}")
+            self._attempts(event, body)
+            if run is None:
+                run = born(event)
+            if event.previous_hash != run.last_hash or event.sequence != run.sequence + 1:
+                self._record.violate("the hash chain is whole", f"{event.run_id} {event.sequence} {body}")
+                return
+            apply(run, event, event_hash(filed.data))
+        if run is None:
+            self._record.violate("fold(events) == state", f"{write.key} has a state and no event")
+            return
+        self.runs[write.key] = run
+        if head_of(run).SerializeToString() != write.head:
+            self._record.violate("fold(events) == state", f"{write.key} at {run.sequence}")
+        self._money(run)
+
+    def _heard(self, subject: str, message_id: str) -> None:
+        """What the clerk says comes in order, first time for first time."""
+        if subject != NOTED:
+            return
+        number = int(message_id.removeprefix("note-"))
+        if number > self._notes:
+            self._record.violate("an outbox keeps its order", f"{number} before {self._notes}")
+        self._notes = max(self._notes, number + 1)
+
+    def _attempts(self, event: RunEvent, body: str) -> None:
+        """What was handed out is settled once."""
+        if body == "step_scheduled":
+            self._open[(event.run_id, event.step_scheduled.step)] += 1
+        elif body in _SETTLES:
+            key = (event.run_id, getattr(event, body).step)
+            if key in self._open and not getattr(getattr(event, body), "undoing", False):
+                self._open[key] -= 1
+                undo = body == "step_retry_scheduled" and self.runs[_RUN + event.run_id].undo_queue
+                if self._open[key] < 0 and not undo and not self._answered(event, body):
+                    self._record.violate("an attempt is settled once", f"{event.run_id} {key[1]} {body}")
+
+    def _answered(self, event: RunEvent, body: str) -> bool:
+        """Whether a person said what nobody else could know: that settles an attempt for the second time."""
+        return event.actor.startswith("person:")
+
+    def _money(self, run: Run) -> None:
+        holds = sum(step.hold for step in run.steps.values())
+        if run.held + run.settled > run.cap or run.held < 0:
+            self._record.violate("money", f"{run.run_id}: {run.held} held, {run.settled} settled of {run.cap}")
+        if run.held != holds or run.settled != sum(step.cost for step in run.steps.values()):
+            self._record.violate("money", f"{run.run_id}: the run's sums are not those of its steps")
+
+    def run_of_key(self, key: str) -> tuple[Run | None, str]:
+        """The run and the step of an effect key."""
+        identifier, step, *_ = key.split("/")
+        return self.runs.get(_RUN + identifier), step
+
+    def _happened(self, key: str, undo: bool) -> None:
+        counts = self._world.undos if undo else self._world.effects
+        what = "undo" if undo else "effect"
+        if counts[key] > 1:
+            self._record.violate(f"at most one {what} a key", f"{key}: {counts[key]}")
+        run, step = self.run_of_key(key)
+        if run is None:
+            self._record.violate("an effect belongs to a run", key)
+            return
+        if undo:
+            self._undone(run, step, key)
+            return
+        self._effects_of[run.run_id].append(key)
+        gate = _GATES.get((run.workflow, step))
+        if gate is not None:
+            self._approved(run, step, gate, key)
+
+    def _undone(self, run: Run, step: str, key: str) -> None:
+        if self._world.effects.get(key, 0) != 1:
+            self._record.violate("only what happened is taken back", key)
+        state = run.at(step)
+        later = [
+            other.name
+            for other in run.steps.values()
+            if other.effect_order > state.effect_order
+            and other.undoable
+            and other.state not in (S.STEP_STATE_UNDONE, S.STEP_STATE_UNDO_CONFLICT)
+        ]
+        if later:
+            self._record.violate("undo in reverse order", f"{key} before {', '.join(later)}")
+
+    def _approved(self, run: Run, step: str, gate: str, key: str) -> None:
+        approval = run.approvals.get(run.at(gate).approval_id)
+        if approval is None or approval.state != A.APPROVAL_STATE_APPROVED:
+            self._record.violate("nothing without its approval", key)
+            return
+        shown = next((item for item in approval.proposed if item.step == step), None)
+        entry = self._ledger(key)
+        if shown is None or entry is None or sha256(entry.input) != shown.arguments_sha256:
+            self._record.violate("only what was approved", key)
+            return
+        if entry.approval_id != approval.approval_id:
+            self._record.violate("only what was approved", f"{key} names {entry.approval_id}")
+        use = (approval.approval_id, step)
+        group = key.rpartition("/")[0]
+        if self._used.setdefault(use, group) != group:
+            self._record.violate("an approval is used once", f"{key} and {self._used[use]}")
+
+    def _ledger(self, key: str) -> LedgerEntry | None:
+        for name in CONNECTORS:
+            found = self._disks[name].read(f"{WORKSPACE}/effect/{key}")
+            if found is not None:
+                return LedgerEntry.FromString(found.head)
+        return None
+
+    def unfinished(self) -> list[str]:
+        """What still goes on."""
+        open_runs = [run.run_id for run in self.runs.values() if not run.closed and not _parked(run)]
+        return open_runs
+
+    def all_noted(self) -> bool:
+        """Whether every message of the clerk's outbox was said."""
+        return self._notes == 2 * NOTES
+
+    def all_told(self) -> bool:
+        """Whether memory has told every event that was filed."""
+        memory = self._disks["memory"]
+        for partition, position in self._positions.items():
+            told = memory.read(f"{WORKSPACE}/episodes/{partition:04}")
+            if told is None or int(told.head) != position:
+                return False
+        return True
+
+    def at_the_end(self, person: Person) -> None:
+        """Once everything is quiet."""
+        for identifier in person.accepted:
+            if _RUN + identifier not in self.runs:
+                self._record.violate("no accepted run is lost", identifier)
+        found = self._disks["orchestrator"].scan(f"{WORKSPACE}/resolution/", limit=MANY).items
+        kept = {Resolution.FromString(item.head).event_data for item in found}
+        for name, data in person.events.items():
+            if data not in kept:
+                self._record.violate("no accepted event is lost", name)
+        for key, run in self.runs.items():
+            self._whole(key, run)
+            self._settled(run, person)
+
+    def _whole(self, key: str, run: Run) -> None:
+        disk = self._disks["orchestrator"]
+        history = [filed.data for filed in disk.events_of(key, 0, MANY)]
+        aggregate = disk.read(key)
+        assert aggregate is not None
+        stored = run_of(RunHead.FromString(aggregate.head), disk.records(key, limit=MANY))
+        try:
+            folded = fold(history)
+        except ValueError as error:
+            self._record.violate("the hash chain is whole", str(error))
+            return
+        if _plain(folded) != _plain(stored) or _plain(folded) != _plain(run):
+            self._record.violate("fold(events) == state", f"{run.run_id}: what is stored is not what happened")
+        memory = self._disks["memory"]
+        prefix = f"{run.run_id}/"
+        told = memory.records(
+            f"{WORKSPACE}/episodes/{partition_of(run.slot):04}", prefix, limit=MANY
+        )
+        if len(told) != len(history):
+            self._record.violate("every event is told once", f"{run.run_id}: {len(told)} of {len(history)}")
+        for approval in run.approvals.values():
+            listed = disk.read(f"{WORKSPACE}/approval/{approval.approval_id}")
+            if listed is None or Approval.FromString(listed.head) != approval:
+                self._record.violate("the listing shows what stands", approval.approval_id)
+
+    def _settled(self, run: Run, person: Person) -> None:
+        """Effects and undos, step by step, against what the run says."""
+        if run.mode != Mode.MODE_EXECUTE:
+            if self._effects_of.get(run.run_id):
+                self._record.violate("a simulation has no effect", run.run_id)
+            return
+        for step in run.steps.values():
+            if (run.workflow, step.name) not in _EFFECTS:
+                continue
+            key = effect_key(run.run_id, step.name, 0, step.attempt_group)
+            effects, undos = self._world.effects.get(key, 0), self._world.undos.get(key, 0)
+            state, code = step.state, step.error.code if step.error is not None else ""
+            said_so = step.summary.startswith("a person saw")
+            if state == S.STEP_STATE_SUCCEEDED and not said_so and (effects, undos) != (1, 0):
+                self._record.violate("exactly one effect", f"{key} succeeded with {effects} and {undos} undos")
+            if state == S.STEP_STATE_FAILED and code != "OUTCOME_UNKNOWN" and effects:
+                self._record.violate("what failed did not happen", f"{key}: {effects}, {code}")
+            if state == S.STEP_STATE_UNDONE and not said_so and undos != effects:
+                self._record.violate("exactly one undo", f"{key}: {effects} effects, {undos} undos")
+            if state in (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED) and effects and key not in person.denied:
+                self._record.violate("nothing happens that nobody ordered", key)
+
+
+def _parked(run: Run) -> bool:
+    return False
+
+
+def _plain(run: Run) -> Run:
+    copy = run.copy()
+    copy.decoded = {}
+    return copy
+
+
+_SETTLES = frozenset({"step_succeeded", "step_failed", "step_retry_scheduled", "step_unknown"})
+_GATES = {
+    ("pay", "charge"): "ok",
+    ("pay", "place"): "ok",
+    ("mail", "send"): "ok",
+    ("only", "send"): "ok",
+}
+_EFFECTS = {
+    ("pay", "charge"),
+    ("pay", "place"),
+    ("mail", "send"),
+    ("mail", "book"),
+    ("only", "send"),
+    ("only", "book"),
+    ("fan", "keep"),
+    ("tight", "keep"),
+    ("twice", "one"),
+    ("twice", "two"),
+    ("twice", "three"),
+}
+assert {name for name, _ in _EFFECTS} == set(WORKFLOWS)

@@ -1,0 +1,258 @@
+"""One person, and the systems that send events: they start, decide (late, twice, wrongly), cancel, undo and answer.
+
+They never die. What got no answer they say again, under the same request id.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message as Proto
+
+from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent
+from aios.run.v1 import commands_pb2 as pb
+from aios.run.v1 import queries_pb2 as query
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
+from aios.task.v1.task_pb2 import Mode
+from aios_core.encoding import encode
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.ids import run_id
+from aios_core.labels import OWNER
+from aios_core.values import labeled
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Message
+from aios_testing.sim.bus import SimBus
+from aios_testing.sim.faults import HORIZON
+from aios_testing.sim.parts import WORKSPACE
+from aios_testing.sim.record import Record
+from aios_testing.sim.workload import WORKFLOWS
+from aios_testing.sim.world import World
+
+ANSWER_SECONDS: Final = 8.0  # until a command is said again
+LOOK_SECONDS: Final = (1.0, 3.0, 8.0)  # between two looks at what waits
+CHECK_SECONDS: Final = 45.0  # before a person looks whether something happened
+TRACE: Final = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"
+
+A = ApprovalState
+M = TypeVar("M", bound=Proto)
+
+
+class Person:
+    """Everything that comes from outside. `accepted` are the runs that were answered for."""
+
+    def __init__(self, bus: SimBus, rng: Random, world: World, record: Record) -> None:
+        self._bus, self._rng, self._world, self._record = bus, rng, world, record
+        self.accepted: dict[str, str] = {}
+        self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
+        self.denied: set[str] = set()  # effects of which the person said that they had not happened
+        self.busy = 0
+        self._decided: set[str] = set()
+        self._requests = 0
+
+    def begin(self) -> list[Awaitable[None]]:
+        """What runs from the start."""
+        rng = self._rng
+        works: list[Awaitable[None]] = [self._look()]
+        for number in range(rng.randint(2, 4)):
+            works.append(self._run(number, rng.uniform(0.0, HORIZON * 0.3)))
+        for number in range(rng.randint(0, 2)):
+            works.append(self._event(number, rng.uniform(0.0, HORIZON * 0.4)))
+        if rng.random() < 0.4:
+            works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
+        return works
+
+    async def _run(self, number: int, at: float) -> None:
+        self.busy += 1
+        rng = self._rng
+        await asyncio.sleep(at)
+        request = pb.StartRunRequest(
+            workspace=WORKSPACE,
+            request_id=f"r{number}",
+            workflow=rng.choice(WORKFLOWS),
+            input=encode(labeled({"n": number}, OWNER)),
+            mode=Mode.MODE_SIMULATE if rng.random() < 0.05 else Mode.MODE_EXECUTE,
+            actor="person:owner",
+            trigger="manual",
+            traceparent=TRACE,
+        )
+        times = 2 if rng.random() < 0.2 else 1
+        works = [self._say("start_run", request, pb.StartRunResponse) for _ in range(times)]
+        for answer in await asyncio.gather(*works):
+            if answer is not None:
+                self.accepted[answer.run_id] = request.workflow
+        run = run_id(WORKSPACE, "manual", request.request_id)
+        fate = rng.random()
+        if fate < 0.15:
+            await asyncio.sleep(rng.uniform(0.0, 20.0))
+            await self._cancel(run)
+        elif fate < 0.5:
+            await asyncio.sleep(rng.uniform(1.0, 60.0))
+            await self._undo(run)
+        self.busy -= 1
+
+    async def _event(self, number: int, at: float) -> None:
+        self.busy += 1
+        await asyncio.sleep(at)
+        event = ExternalEvent(
+            workspace=WORKSPACE,
+            id=f"e{number}",
+            source="outside",
+            type="sim.wanted" if self._rng.random() < 0.8 else "sim.unknown",
+            data=b'{"n": %d}' % number,
+            received_by="person:owner",
+            traceparent=TRACE,
+        )
+        request = AcceptEventRequest(event=event).SerializeToString()
+        for _ in range(2 if self._rng.random() < 0.3 else 1):
+            while True:
+                try:
+                    data = await self._bus.ask(subjects.accept(WORKSPACE), request, ANSWER_SECONDS)
+                    break
+                except RetryableError:
+                    await asyncio.sleep(1.0)
+            resolution = AcceptEventResponse.FromString(data).resolution
+            self.events[event.id] = event.data
+            if resolution.run_id:
+                self.accepted[resolution.run_id] = "fan"
+        self.busy -= 1
+
+    async def _bare(self, at: float) -> None:
+        """An event that is only published: as durable as the broker, so it counts unless that loses what it holds."""
+        self.busy += 1
+        await asyncio.sleep(at)
+        headers = {"ce-id": "bare", "ce-source": "outside", "ce-type": "sim.wanted", "ce-specversion": "1.0"}
+        headers |= {"content-type": "application/json", subjects.HEADER_TRACE: TRACE}
+        message = Message(
+            subjects.external(WORKSPACE, "outside", "wanted"), b'{"n":77}', "bare", headers
+        )
+        broker, lost = self._bus.broker, 0
+        while True:
+            try:
+                lost = broker.lost
+                await self._bus.publish([message])
+                break
+            except RetryableError:
+                await asyncio.sleep(1.0)
+        await asyncio.sleep(60.0)
+        if broker.lost == lost:
+            self.events["bare"] = b'{"n":77}'
+        self.busy -= 1
+
+    async def _say(self, name: str, request: Proto, answer: type[M]) -> M | None:
+        """Until there is an answer; None when it is refused."""
+        message = Message(subjects.run_command(name, WORKSPACE, 0), request.SerializeToString())
+        while True:
+            try:
+                return answer.FromString(await self._bus.command(message, ANSWER_SECONDS))
+            except RetryableError:
+                await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+            except TerminalError as error:
+                self._record.count(f"refused {error.code}")
+                return None
+
+    def _request_id(self) -> str:
+        self._requests += 1
+        return f"q{self._requests}"
+
+    async def _cancel(self, run: str) -> None:
+        request = pb.CancelRunRequest(
+            workspace=WORKSPACE, request_id=self._request_id(), run_id=run, actor="person:owner", why="enough"
+        )
+        if await self._say("cancel_run", request, pb.CancelRunResponse) is not None:
+            self._record.count("cancelled by a person")
+
+    async def _undo(self, run: str) -> None:
+        for _ in range(60):
+            request = pb.UndoRunRequest(
+                workspace=WORKSPACE, request_id=self._request_id(), run_id=run, actor="person:owner", why="back"
+            )
+            if await self._say("undo_run", request, pb.UndoRunResponse) is not None:
+                self._record.count("undo asked for")
+                if self._rng.random() < 0.2:
+                    await self._say("undo_run", request, pb.UndoRunResponse)
+                return
+            await asyncio.sleep(5.0)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(self._rng.choice(LOOK_SECONDS))
+            request = query.ListApprovalsRequest(workspace=WORKSPACE, open_only=True, page_size=50)
+            subject = subjects.query("run", "list_approvals", WORKSPACE)
+            try:
+                data = await self._bus.ask(subject, request.SerializeToString(), 5.0)
+            except RetryableError:
+                continue
+            for approval in query.ListApprovalsResponse.FromString(data).approvals:
+                if approval.approval_id not in self._decided:
+                    self._decided.add(approval.approval_id)
+                    self._start(lambda approval=approval: self._decide(approval))
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            self.busy += 1
+            try:
+                await work()
+            finally:
+                self.busy -= 1
+
+        asyncio.get_running_loop().create_task(run())
+
+    async def _decide(self, approval: Approval) -> None:
+        rng = self._rng
+        late = rng.random() < 0.1
+        await asyncio.sleep(rng.uniform(100.0, 140.0) if late else rng.uniform(0.1, 12.0))
+        if approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN:
+            await self._answer_unknown(approval)
+            return
+        if approval.kind == ApprovalKind.APPROVAL_KIND_QUESTION:
+            first = (A.APPROVAL_STATE_ANSWERED, {"q": rng.choice(["x", "y"])})
+        else:
+            first = (A.APPROVAL_STATE_APPROVED, {})
+        if rng.random() < 0.1:
+            first = (A.APPROVAL_STATE_REJECTED, {})
+        shown = approval.arguments_sha256
+        if rng.random() < 0.05 and first[0] == A.APPROVAL_STATE_APPROVED:
+            self._record.count("approved something else")
+            await self._send(approval, *first, b"\1" * 32)
+        again = rng.random()
+        if again < 0.15:
+            self._record.count("decided twice at once")
+            other = A.APPROVAL_STATE_REJECTED if again < 0.07 else first[0]
+            await asyncio.gather(
+                self._send(approval, *first, shown),
+                self._send(approval, other, first[1] if other == first[0] else {}, shown),
+            )
+        else:
+            await self._send(approval, *first, shown)
+
+    async def _answer_unknown(self, approval: Approval) -> None:
+        await asyncio.sleep(CHECK_SECONDS)
+        self._record.count("a person was asked what happened")
+        key = self._effect_of(approval)
+        happened = key in self._world.undos if approval.title.find("the undo of") >= 0 else key in self._world.effects
+        if not happened:
+            self.denied.add(key)
+        decision = A.APPROVAL_STATE_ANSWERED
+        await self._send(approval, decision, {"happened": "yes" if happened else "no"}, b"")
+
+    _effect_of: Callable[[Approval], str]
+
+    async def _send(
+        self, approval: Approval, decision: "A.ValueType", answers: dict[str, str], shown: bytes
+    ) -> None:
+        request = pb.DecideApprovalRequest(
+            workspace=WORKSPACE,
+            request_id=self._request_id(),
+            run_id=approval.run_id,
+            approval_id=approval.approval_id,
+            actor="person:owner",
+            decision=decision,
+            arguments_sha256=shown,
+            answers=encode(labeled(dict(answers), OWNER)) if answers else b"",
+        )
+        said = await self._say("decide_approval", request, pb.DecideApprovalResponse)
+        if said is not None and self._rng.random() < 0.2:
+            self._record.count("said again under the same id")
+            if await self._say("decide_approval", request, pb.DecideApprovalResponse) is None:
+                self._record.violate("a request that comes again is answered again", request.request_id)

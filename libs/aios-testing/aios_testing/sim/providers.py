@@ -1,0 +1,134 @@
+"""The connectors of the simulated world, written with the SDK as any author would."""
+
+from typing import Any
+
+from aios_sdk.connector import (
+    Action,
+    Arguments,
+    Call,
+    Change,
+    Conflict,
+    Connector,
+    Done,
+    Effect,
+    Inverse,
+    Key,
+    Looked,
+    Lookup,
+    NotDone,
+    Predicted,
+    Result,
+    Undone,
+    action,
+)
+from aios_testing.sim.world import KEY_MEMORY_MS, LAG_MS, World
+
+
+class Order(Arguments):
+    n: int
+
+
+class Receipt(Result):
+    version: int
+
+
+class Before(Result):
+    version: int
+
+
+def _done(call: Call, version: int) -> Done[Receipt]:
+    return Done(Receipt(version=version), (Change(f"world:{call.effect_key}", "create"),), "done")
+
+
+class _Base(Action[Order, Before, Receipt]):
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def simulate(self, input: Order, call: Call) -> Predicted[Receipt]:
+        return Predicted(Receipt(version=1), (), "would")
+
+    async def capture(self, input: Order, call: Call) -> Before:
+        return Before(version=0)
+
+
+@action(
+    "send",
+    input=Order,
+    output=Receipt,
+    captured=Before,
+    effect=Effect.COMPENSABLE,
+    inverse=Inverse("sends a word of regret", repeatable=False),
+)
+class Send(_Base):
+    """Mode C, back and forth."""
+
+    async def perform(self, input: Order, captured: Before, call: Call) -> Done[Receipt]:
+        return _done(call, await self.world.call("mail", lambda: self.world.send(call.key)))
+
+    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+        await self.world.call("mail", lambda: self.world.send(call.effect_key, undo=True))
+        return Undone((), "regretted")
+
+
+@action(
+    "charge",
+    input=Order,
+    output=Receipt,
+    captured=Before,
+    effect=Effect.COMPENSABLE,
+    inverse=Inverse("pays it back", repeatable=True),
+    idempotency=Key(remembers_ms=KEY_MEMORY_MS),
+)
+class Charge(_Base):
+    """Mode A, with a key memory that ends."""
+
+    async def perform(self, input: Order, captured: Before, call: Call) -> Done[Receipt]:
+        return _done(call, await self.world.call("pay", lambda: self.world.once(call.key)))
+
+    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+        await self.world.call("pay", lambda: self.world.once(call.effect_key, undo=True))
+        return Undone((), "paid back")
+
+
+class _Booking(_Base):
+    conditional = False
+
+    async def perform(self, input: Order, captured: Before, call: Call) -> Done[Receipt]:
+        expect = captured.version if self.conditional else None
+        version = await self.world.call("book", lambda: self.world.book(call.key, expect=expect))
+        return _done(call, version)
+
+    async def lookup(self, input: Order, captured: Before, call: Call) -> Looked[Receipt]:
+        version = await self.world.call("book", lambda: self.world.seen(call.key))
+        return _done(call, version) if version else NotDone()
+
+    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+        await self.world.call("book", lambda: self.world.unbook(call.effect_key))
+        return Undone((), "taken back")
+
+
+_BOOKING: dict[str, Any] = {
+    "input": Order,
+    "output": Receipt,
+    "captured": Before,
+    "effect": Effect.REVERSIBLE,
+    "inverse": Inverse("strikes it out", repeatable=True),
+}
+
+
+@action("book", idempotency=Lookup(lag_ms=LAG_MS), **_BOOKING)
+class Book(_Booking):
+    """Mode B without conditional writes."""
+
+
+@action("place", idempotency=Lookup(lag_ms=LAG_MS, conditional=True), **_BOOKING)
+class Place(_Booking):
+    """Mode B with conditional writes."""
+
+    conditional = True
+
+
+def connector(name: str, world: World) -> Connector:
+    """`mail`, `pay` or `book`."""
+    actions: dict[str, list[type[_Base]]] = {"mail": [Send], "pay": [Charge], "book": [Book, Place]}
+    return Connector(name, "1", [cls(world) for cls in actions[name]])

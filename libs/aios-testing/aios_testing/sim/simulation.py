@@ -1,0 +1,376 @@
+"""One simulation: from a seed to a record of what happened."""
+
+import asyncio
+import gc
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+from typing import Any, Final
+
+from aios.run.v1.state_pb2 import Approval
+from aios_core.errors import AiosError
+from aios_core.ids import effect_key
+from aios_runtime import ahead, lanes
+from aios_runtime.bus.port import Bus
+from aios_runtime.service.port import Context
+from aios_runtime.store.port import Store
+from aios_testing.sim import faults
+from aios_testing.sim.broker import CALM, Broker
+from aios_testing.sim.bus import SimBus
+from aios_testing.sim.faults import HORIZON, Fault, Plan
+from aios_testing.sim.invariants import Invariants
+from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
+from aios_testing.sim.parts import CONNECTORS, DISKS, NOWHERE, PARTS, REPLICAS, WORKSPACE, Outside, apply_documents, compiled_once
+from aios_testing.sim.person import Person
+from aios_testing.sim.record import Record
+from aios_testing.sim.store import Disk, SimStore
+from aios_testing.sim.world import Silence, World
+
+REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
+PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
+LOOK: Final = 1.0  # seconds between two looks whether it has
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a seed."""
+
+    seed: int
+    plan: Plan
+    violations: tuple[str, ...]
+    counts: dict[str, int]
+    transitions: int
+    steps: int
+    seconds: float
+    trace_sha256: str
+    lines: tuple[str, ...] = ()
+
+
+def drawn(seed: int) -> Plan:
+    """What goes wrong under a seed."""
+    return faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+
+
+class _Part:
+    """A process through all its lives."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.node: Node | None = None
+        self.bus: SimBus | None = None
+        self.store: SimStore | None = None
+        self.service: object = None
+        self.skew_ms = 0
+        self.partitioned = False
+        self.lives = 0
+
+
+class Simulation:
+    """All of AIOS under one seed."""
+
+    def __init__(self, seed: int, plan: Plan | None = None, *, keep: bool = False) -> None:
+        self.seed = seed
+        self.loop = SimLoop(Random(f"order {seed}"))
+        self.record = Record(self.loop.time, keep=keep)
+        self.record.broken = self._broken
+        self.plan = plan if plan is not None else drawn(seed)
+        self._rng = Random(f"life {seed}")
+        self.broker = Broker(self.loop, Random(f"net {seed}"), self.record, CONNECTORS)
+        self.broker.window, self.broker.keeps_ids = self.plan.window, self.plan.keeps_ids
+        self.world = World(self.loop, Random(f"world {seed}"), self.record, self.broker.draw)
+        self.disks = {name: Disk(name, self._wall) for name in DISKS}
+        copy_documents(self.disks["orchestrator"])
+        self.invariants = Invariants(self.record, self.disks, self.world, self.broker)
+        self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
+        self._minted = 0
+        self._look = HORIZON  # when it is looked next whether everything has finished
+        self._dead: list[Node] = []
+        self._outside = Node("person")
+        self.person = Person(
+            SimBus(self.broker, self._outside), Random(f"person {seed}"), self.world, self.record
+        )
+        self.person._effect_of = self._effect_of
+        self.loop.crashed = self._crashed
+        self.loop.defect = self._defect
+
+    def run(self) -> Result:
+        """Everything, to its end."""
+        loop = self.loop
+        self.broker.rates = self.plan.rates
+        with _quiet(self), compiled_once(), _timed(loop):
+            for part in self.parts.values():
+                self._boot(part)
+            for fault in self.plan.events:
+                loop.after(fault.at, loop.root, self._strike, fault)
+            loop.after(HORIZON, loop.root, self._heal)
+            for work in self.person.begin():
+                loop.spawn(self._outside, work)  # type: ignore[arg-type]
+            finished = loop.run(lambda: self._finished(), HORIZON + PATIENCE)
+            if not self.record.violations:
+                if not finished:
+                    self.record.violate("everything finishes", self._unfinished())
+                else:
+                    self.invariants.at_the_end(self.person)
+            return self._result()
+
+    def _result(self) -> Result:
+        return Result(
+            self.seed,
+            self.plan,
+            tuple(self.record.violations),
+            dict(self.record.counts),
+            self.record.transitions,
+            self.loop.steps,
+            self.loop.time(),
+            self.record.trace_sha256,
+            tuple(self.record.lines),
+        )
+
+    def _wall(self) -> int:
+        return EPOCH_MS + int(self.loop.time() * 1000)
+
+    def _boot(self, part: _Part) -> None:
+        part.lives += 1
+        node = part.node = Node(part.name)
+        node.skew_ms = part.skew_ms
+        bus = part.bus = SimBus(self.broker, node)
+        bus.partitioned = part.partitioned
+        self.record.tell(f"{part.name} starts")
+        self.loop.spawn(node, self._start(part, node, bus))
+
+    async def _start(self, part: _Part, node: Node, bus: SimBus) -> None:
+        def now_ms() -> int:
+            return self._wall() + node.skew_ms
+
+        async def open_store(name: str) -> Store:
+            store = part.store = SimStore(
+                self.disks[name], node, self.loop, self.broker.rng, self.record, self.broker.draw
+            )
+            opened: Any = store
+            return opened  # type: ignore[no-any-return]
+
+        def mint(prefix: str) -> str:
+            self._minted += 1
+            return f"{prefix}_{self._minted}"
+
+        port: Any = bus
+        typed: Bus = port
+        context = Context(part.name, f"{part.name}.{part.lives}", WORKSPACE, NOWHERE, {}, typed, open_store, now_ms, mint)
+        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms, not self.plan.replicas)
+        try:
+            part.service = await PARTS[part.name].start(context, outside)
+        except AiosError as error:
+            self.record.tell(f"{part.name} does not start: {error.code}")
+            self._kill(part, node)
+        except Exception as error:
+            self._defect(node, "it does not start", error)
+
+    def _crashed(self, node: Node) -> None:
+        part = self.parts[node.name]
+        if part.node is node:
+            self.record.count("crash")
+            self._kill(part, node)
+
+    def _kill(self, part: _Part, node: Node) -> None:
+        if part.node is not node or not node.alive:
+            return
+        self.record.tell(f"{part.name} dies")
+        self.loop.kill(node)
+        assert part.bus is not None
+        self.broker.detach(part.bus)
+        self._dead.append(node)
+        after = self._rng.choice(REBOOT)
+        self.loop.after(after, self.loop.root, self._boot, part)
+
+    def _strike(self, fault: Fault) -> None:
+        self.record.tell(str(fault))
+        self.record.count(f"fault {fault.kind}")
+        loop, root = self.loop, self.loop.root
+        part = self.parts.get(fault.place)
+        node = part.node if part is not None else None
+        if fault.kind == "crash" and node is not None:
+            node.crash_in = int(fault.amount)
+        elif fault.kind == "pause" and node is not None:
+            loop.pause(node)
+            loop.after(fault.amount, root, loop.resume, node)
+        elif fault.kind == "partition" and part is not None:
+            self._cut(part, True)
+            loop.after(fault.amount, root, self._cut, part, False)
+        elif fault.kind in ("wipe", "purge", "bus") and not self.broker.away:
+            self.broker.leave(wipe=fault.kind == "wipe", purge=fault.kind == "purge")
+            loop.after(fault.amount, root, self.broker.come_back)
+        elif fault.kind == "clock" and part is not None and node is not None:
+            part.skew_ms = node.skew_ms = part.skew_ms + int(fault.amount)
+        elif fault.kind == "disk_full":
+            self.disks[fault.place].full = True
+            loop.after(fault.amount, root, setattr, self.disks[fault.place], "full", False)
+        elif fault.kind == "for_ever":
+            self.broker.for_ever = int(fault.amount)
+
+    def _cut(self, part: _Part, cut: bool) -> None:
+        part.partitioned = cut
+        if part.bus is not None and part.bus.partitioned != cut:
+            part.bus.partitioned = cut
+            part.bus.cut()
+            if not cut:
+                part.bus.link()
+                for queue in self.broker.queues:
+                    self.broker.pump(queue)
+
+    def _heal(self) -> None:
+        """The faults stop: from here on everything must finish."""
+        self.record.tell("the faults stop")
+        self.broker.rates = CALM
+        self.broker.for_ever = 0
+        if self.broker.away:
+            self.broker.come_back()
+        for disk in self.disks.values():
+            disk.full = False
+        for part in self.parts.values():
+            self._cut(part, False)
+            part.skew_ms = 0
+            node = part.node
+            if node is None or not node.alive:
+                continue
+            node.skew_ms, node.crash_in = 0, 0
+            if node.paused:
+                self.loop.resume(node)
+        self._replace_broken()
+
+    def _replace_broken(self) -> None:
+        """A store that does not know what it holds says so, and who runs it starts its service again."""
+        for part in self.parts.values():
+            if part.store is not None and part.store.broken and part.node is not None and part.node.alive:
+                self.record.count("started again for its store")
+                self._kill(part, part.node)
+        if self._reasons():
+            self.loop.after(10.0, self.loop.root, self._replace_broken)
+
+    def bury(self) -> None:
+        """Close what still runs, outside the loop, where it can do nothing any more."""
+        nodes = [*self._dead, self.loop.root, self._outside]
+        nodes += [part.node for part in self.parts.values() if part.node is not None]
+        for node in nodes:
+            node.alive = False
+            node.ready.clear()
+            tasks, node.tasks = node.tasks, []
+            for task in tasks:
+                if task.done():
+                    task._log_traceback = False  # type: ignore[attr-defined]
+                    continue
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                with suppress(BaseException):
+                    task.get_coro().close()  # type: ignore[union-attr]
+
+    def _broken(self) -> None:
+        self.loop.stopped = True
+
+    def _finished(self) -> bool:
+        if self.loop.time() < self._look or self.person.busy:
+            return False
+        self._look = self.loop.time() + LOOK
+        return not self._reasons()
+
+    def _reasons(self) -> list[str]:
+        reasons = [f"run {run}" for run in self.invariants.unfinished()]
+        if self.person.busy:
+            reasons.append("the person waits")
+        if not reasons:
+            for queue in self.broker.queues:
+                if queue.waiting or queue.out:
+                    reasons.append(f"{queue.entry.name}: {len(queue.waiting)} wait, {len(queue.out)} are out")
+            if not self.invariants.all_told():
+                reasons.append("memory has not told all events")
+            if not self.invariants.all_noted():
+                reasons.append("the outbox is not empty")
+        return reasons
+
+    def _unfinished(self) -> str:
+        return "; ".join(self._reasons())[:400]
+
+    def _effect_of(self, approval: Approval) -> str:
+        run = self.invariants.runs[f"{WORKSPACE}/run/{approval.run_id}"]
+        return effect_key(run.run_id, approval.step, 0, run.at(approval.step).attempt_group)
+
+    def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
+        if node.alive:
+            self.record.violate("no defect", f"{node.name}: {what}: {type(error).__name__} {error}"[:400])
+
+
+@cache
+def _template() -> Disk:
+    """An orchestrator's disk with the workload's documents on it."""
+    disk = Disk("template", lambda: EPOCH_MS)
+    coroutine = apply_documents(disk)
+    try:
+        coroutine.send(None)  # a disk answers at once
+    except StopIteration:
+        return disk
+    raise RuntimeError("the documents could not be applied at once")
+
+
+def copy_documents(disk: Disk) -> None:
+    """Put the documents on a new disk."""
+    disk.copy_from(_template())
+
+
+class _Defects(logging.Handler):
+    """What is logged as a defect breaks the simulation."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        super().__init__(logging.ERROR)
+        self._simulation = simulation
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, AiosError):
+            if not isinstance(error, Silence):
+                self._simulation.record.violate("no defect", f"{record.getMessage()}: {error!r}"[:400])
+
+
+class _Time:
+    """What modules that measure their work see as the module `time`: otherwise how fast this machine is would decide."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+
+    def perf_counter_ns(self) -> int:
+        return int(self._loop.time() * 1e9)
+
+
+@contextmanager
+def _timed(loop: SimLoop) -> Iterator[None]:
+    before = lanes.time, ahead.time
+    lanes.time = ahead.time = _Time(loop)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        lanes.time, ahead.time = before  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _quiet(simulation: Simulation) -> Iterator[None]:
+    """Logs go nowhere but into the record, and what ends with the simulation ends in silence.
+
+    The garbage collector rests meanwhile: it would run what a dead process leaves, at an instant that no seed decides.
+    """
+    root = logging.getLogger()
+    before, level, collecting = root.handlers[:], root.level, gc.isenabled()
+    root.handlers[:] = [_Defects(simulation)]
+    root.setLevel(logging.ERROR)
+    gc.disable()
+    try:
+        yield
+    finally:
+        root.handlers[:] = [logging.NullHandler()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            simulation.bury()
+        root.handlers[:] = before
+        root.setLevel(level)
+        if collecting:
+            gc.enable()

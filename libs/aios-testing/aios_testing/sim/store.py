@@ -1,0 +1,161 @@
+"""A simulated disk and the store on it: what a flush has reached survives a crash, and nothing else does.
+
+Commits that come while a flush is under way share the next one, as with the real stores.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+from typing import Final
+
+from aios_core.errors import RetryableError
+from aios_runtime.store.checks import check
+from aios_runtime.store.port import Aggregate, Committed, Pending, Result, Write
+from aios_testing.sim.loop import Node, SimLoop
+from aios_testing.sim.record import Record
+from aios_testing.store_memory import MemoryStore
+
+FLUSH: Final = 0.001  # seconds, at most twice that
+SLOW: Final = 3.0  # seconds of a slow flush
+
+Committing = Callable[[Write, Committed], None]
+
+
+class Disk(MemoryStore):
+    """What is durable of one store. `committed` is called for each write that has become so."""
+
+    def __init__(self, name: str, now_ms: Callable[[], int]) -> None:
+        super().__init__(now_ms)
+        self.name = name
+        self.full = False
+        self.committed: Committing = lambda write, result: None
+        self._due: dict[str, int] = {}
+
+    def apply(self, writes: Sequence[Write]) -> list[Result]:
+        """Make writes durable."""
+        results: list[Result] = []
+        for write in writes:
+            result = self._apply(write)
+            results.append(result)
+            if isinstance(result, Committed):
+                if write.head is None or write.due_ms is None:
+                    self._due.pop(write.key, None)
+                else:
+                    self._due[write.key] = write.due_ms
+                self.committed(write, result)
+        return results
+
+    def copy_from(self, other: "Disk") -> None:
+        """Begin with what another disk holds; what is changed here does not change it."""
+        self._created = other._created
+        for key, stored in other._aggregates.items():
+            self._aggregates[key] = replace(
+                stored, records=dict(stored.records), index=dict(stored.index), events=list(stored.events)
+            )
+
+    def due(self, before_ms: int, limit: int) -> list[Aggregate]:
+        found = sorted((due, key) for key, due in self._due.items() if due <= before_ms)
+        return [item for _, key in found[:limit] if (item := self.read(key))]
+
+    def next_due(self) -> int | None:
+        return min(self._due.values(), default=None)
+
+    def forget(self, outbox_ids: Sequence[int]) -> None:
+        """The messages were published."""
+        for number in outbox_ids:
+            self._outbox.pop(number, None)
+
+
+class SimStore:
+    """A store in one life of its process; reads go straight to the disk, as they see all that was flushed."""
+
+    def __init__(
+        self, disk: Disk, node: Node, loop: SimLoop, rng: Random, record: Record, draw: Callable[[str], bool]
+    ) -> None:
+        self._disk, self._node, self._loop, self._rng = disk, node, loop, rng
+        self._record, self._draw = record, draw
+        self._waiting: list[tuple[Sequence[Write], asyncio.Future[list[Result]]]] = []
+        self._sent: list[int] = []
+        self._flushing = False
+        self.broken = False  # whether what was written last is durable is not known until the next start
+        for name in (
+            "read record records query scan due next_due handled events events_of event_head meta"
+        ).split():
+            setattr(self, name, getattr(disk, name))
+
+    async def commit(self, writes: Sequence[Write]) -> list[Result]:
+        check(writes)
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
+        self._waiting.append((writes, future))
+        self._start()
+        return await future
+
+    def _start(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            delay = FLUSH * (1.0 + self._rng.random())
+            if self._draw("store_slow"):
+                delay = SLOW * self._rng.random()
+            self._loop.after(delay, self._node, self._flush)
+
+    def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        error = self._trouble()
+        if error is None:
+            sent, self._sent = self._sent, []
+            outcomes = [(future, self._disk.apply(writes)) for writes, future in waiting]
+            self._disk.forget(sent)
+            self._record.transitions += sum(len(writes) for writes, _ in waiting)
+            if self._draw("store_after"):
+                self.broken = True
+                error = self._unclear()
+            else:
+                self._loop.call_soon(self._deliver, outcomes)
+        if error is not None:
+            for _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
+        self._flushing = False
+        if self._waiting:
+            self._start()
+
+    def _trouble(self) -> RetryableError | None:
+        if self.broken:
+            return self._unclear()
+        if self._disk.full:
+            self._record.count("disk full")
+            return RetryableError("DISK_FULL", "The disk is full; nothing was applied.")
+        if self._draw("store_before"):
+            return RetryableError("UNAVAILABLE", "The store failed; nothing was applied.")
+        return None
+
+    def _unclear(self) -> RetryableError:
+        return RetryableError(
+            "UNAVAILABLE", "Whether the last changes are there is known after a restart.", outcome="unknown"
+        )
+
+    def _deliver(self, outcomes: Sequence[tuple["asyncio.Future[list[Result]]", list[Result]]]) -> None:
+        for future, results in outcomes:
+            if not future.done():
+                future.set_result(results)
+
+    def pending(self, limit: int) -> list[Pending]:
+        marked = set(self._sent)
+        found = self._disk.pending(limit + len(marked))
+        return [message for message in found if message.outbox_id not in marked][:limit]
+
+    async def mark_sent(self, outbox_ids: Sequence[int]) -> None:
+        self._sent.extend(outbox_ids)
+        self._start()
+
+    async def set_meta(self, name: str, value: bytes) -> None:
+        await asyncio.sleep(FLUSH)
+        await self._disk.set_meta(name, value)
+
+    async def prune_inbox(self, before_ms: int) -> int:
+        await asyncio.sleep(FLUSH)
+        return await self._disk.prune_inbox(before_ms)
+
+    async def close(self) -> None:
+        """What was flushed stays."""

@@ -1,0 +1,83 @@
+"""What the simulated installation is asked to do: workflows that touch every kind of step, and one person."""
+
+from typing import Final
+
+_HEAD: Final = """apiVersion: aios/v1
+kind: Workflow
+metadata: {{name: {name}}}
+spec:
+  inputs: {{type: object, properties: {{n: {{type: integer}}}}, required: [n]}}
+  budget: {{cap: "{cap}"}}
+{head}  outputs: {{n: "${{inputs.n}}"}}
+  steps:
+"""
+
+
+def _workflow(name: str, steps: str, cap: str = "0.40", head: str = "") -> str:
+    return _HEAD.format(name=name, cap=cap, head=head) + steps.strip("\n") + "\n"
+
+
+_PAY: Final = """
+  - {name: look, agent: echo, timeout: 10s, budget: "0.10", input: {n: "${inputs.n}"}}
+  - name: ok
+    gate: {title: "Pay ${steps.look.n}", why: "asked", risk: "money", approves: [charge, place], expires: 2m}
+  - name: charge
+    connector: pay.charge
+    effect: write
+    timeout: 8s
+    input: {n: "${steps.look.n}"}
+  - {name: place, connector: book.place, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - name: note
+    memory: write
+    input:
+      writes:
+        - kind: fact
+          key: "paid/${inputs.n}"
+          expect: any
+          value: {n: "${inputs.n}"}
+          note: "paid"
+"""
+_MAIL: Final = """
+  - {name: draft, agent: echo, timeout: 10s, budget: "0.10", input: {n: "${inputs.n}"}}
+  - name: ok
+    gate: {title: "Send ${steps.draft.n}", why: "asked", risk: "words", approves: [send], expires: 90s}
+  - {name: send, connector: mail.send, effect: write, timeout: 8s, input: {n: "${steps.draft.n}"}}
+  - {name: pause, wait: 3s}
+  - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+"""
+_FAN: Final = """
+  - {name: a, agent: echo, needs: [], timeout: 10s, budget: "0.10", retry: {limit: 8, backoff: 500ms}, input: {n: 1}}
+  - {name: b, agent: echo, needs: [], timeout: 10s, budget: "0.10", retry: {limit: 8, backoff: 500ms}, input: {n: 2}}
+  - {name: sum, needs: [a, b], transform: {n: "${steps.a.n + steps.b.n}"}}
+  - name: fork
+    branch: {cases: {even: "inputs.n % 2 == 0"}, otherwise: odd}
+  - name: ask
+    when: "steps.fork.case == 'even'"
+    ask: {title: "Which?", questions: [{id: q, text: "Which one?", options: [x, y]}], expires: 2m}
+  - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${steps.sum.n}"}}
+  - {name: end, agent: echo, timeout: 10s, budget: "0.10", input: {n: "${inputs.n}"}}
+"""
+_TWICE: Final = """
+  - {name: one, connector: book.place, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - {name: two, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - {name: three, connector: book.place, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+"""
+_INTENT: Final = """apiVersion: aios/v1
+kind: Intent
+metadata: {name: wanted, title: Wanted}
+spec:
+  workflow: fan
+  parameters: {type: object, properties: {n: {type: integer}}, required: [n]}
+  rules:
+    - {name: asked, event: sim.wanted, parameters: {n: "${event.data.n}"}}
+"""
+WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only")
+DOCUMENTS: Final = {
+    "pay.yaml": _workflow("pay", _PAY),
+    "mail.yaml": _workflow("mail", _MAIL),
+    "fan.yaml": _workflow("fan", _FAN),
+    "twice.yaml": _workflow("twice", _TWICE),
+    "tight.yaml": _workflow("tight", _FAN, cap="0.25"),
+    "only.yaml": _workflow("only", _MAIL, head='  concurrency: {key: "same", policy: replace}\n'),
+    "wanted.yaml": _INTENT,
+}

@@ -1,0 +1,75 @@
+"""A thousand seeds in which every promise holds, the same to the byte whenever they are repeated."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from aios_testing.sim.faults import Plan
+from aios_testing.sim.run import simulate
+
+SEEDS = 1000
+
+
+def _sim(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "aios_testing.sim", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.feature("B1", "B3", "B6")
+def test_every_promise_holds_under_every_fault_over_a_thousand_seeds() -> None:
+    done = _sim("--seeds", str(SEEDS), "--counts")
+    assert done.returncode == 0, done.stdout[-3000:]
+    counts = {name: int(number) for number, name in (line.split(None, 1) for line in done.stdout.splitlines())}
+    never = [what for what in SOMETIMES if not counts.get(what)]
+    assert not never, f"never happened: {never}"
+
+
+SOMETIMES = (
+    "crash",
+    "redelivered",
+    "redelivered although acknowledged",
+    "double",
+    "reorder",
+    "disk full",
+    "fault wipe",
+    "fault pause",
+    "fault partition",
+    "fault clock",
+    "store_before",
+    "store_after",
+    "broker deduplicated",
+    "provider knew the key",
+    "effect not visible yet",
+    "event step_redispatched",
+    "event step_unknown",
+    "event step_undone",
+    "event undo_conflicted",
+    "a person was asked what happened",
+    "decided twice at once",
+    "approved something else",
+    "refused APPROVAL_EXPIRED",
+    "refused APPROVAL_USED",
+)
+
+
+@pytest.mark.feature("B6")
+def test_a_seed_repeats_to_the_byte_in_another_process() -> None:
+    first, second = (_sim("--seed", "7") for _ in range(2))
+    assert first.stdout == second.stdout
+    assert "trace " in first.stdout
+
+
+def test_without_faults_everything_finishes_at_once() -> None:
+    for seed in range(1, 6):
+        result = simulate(seed, Plan())
+        assert not result.violations, result.violations
+        assert not result.counts.get("crash")
+
+
+def test_another_seed_is_another_story() -> None:
+    os.environ.setdefault("PYTHONHASHSEED", "0")
+    assert len({simulate(seed).trace_sha256 for seed in range(1, 6)}) == 5
