@@ -141,8 +141,14 @@ def next_undo(
 
 
 def undo_key(effect_key: str, task_id: str) -> str:
-    """The ledger key of an undo: the task's own id when it is `<effect key>/undo/<n>`, else the first one."""
-    return task_id if task_id.startswith(f"{effect_key}/undo/") else f"{effect_key}/undo/1"
+    """The ledger key of an undo, `<effect key>/undo/<n>`: the task's own id when it looks so. Otherwise n counts the
+    attempt groups since the effect's own, of which a person starts the next by saying that an undo did not happen."""
+    if task_id.startswith(f"{effect_key}/undo/"):
+        return task_id
+    step, _, group = effect_key.rpartition("/")
+    later, _, now = task_id.rpartition("/")
+    same = step == later and group.isdigit() and now.isdigit()
+    return f"{effect_key}/undo/{max(int(now) - int(group), 0) + 1 if same else 1}"
 
 
 def _settled(entry: LedgerEntry, dispatch: int) -> Replay | Begin:

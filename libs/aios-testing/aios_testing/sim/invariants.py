@@ -81,20 +81,23 @@ class Invariants:
         self._notes = max(self._notes, number + 1)
 
     def _attempts(self, event: RunEvent, body: str) -> None:
-        """What was handed out is settled once."""
+        """What was handed out is settled once: by an outcome, or by a person where that was UNKNOWN; and a success of
+        work that was done twice counts after a failure of it."""
         if body == "step_scheduled":
             self._open[(event.run_id, event.step_scheduled.step)] += 1
-        elif body in _SETTLES:
-            key = (event.run_id, getattr(event, body).step)
-            if key in self._open and not getattr(getattr(event, body), "undoing", False):
-                self._open[key] -= 1
-                undo = body == "step_retry_scheduled" and self.runs[_RUN + event.run_id].undo_queue
-                if self._open[key] < 0 and not undo and not self._answered(event, body):
-                    self._record.violate("an attempt is settled once", f"{event.run_id} {key[1]} {body}")
-
-    def _answered(self, event: RunEvent, body: str) -> bool:
-        """Whether a person said what nobody else could know: that settles an attempt for the second time."""
-        return event.actor.startswith("person:")
+        if body not in _SETTLES:
+            return
+        told = getattr(event, body)
+        key = (event.run_id, told.step)
+        run = self.runs.get(_RUN + event.run_id)
+        if key not in self._open or run is None or run.undo_queue or event.actor.startswith("person:"):
+            return
+        if body == "step_succeeded" and run.at(told.step).state == S.STEP_STATE_WAITING:
+            self._record.count("done, and failed as well")
+            return
+        self._open[key] -= 1
+        if self._open[key] < 0:
+            self._record.violate("an attempt is settled once", f"{event.run_id} {told.step} {body}")
 
     def _money(self, run: Run) -> None:
         holds = sum(step.hold for step in run.steps.values())

@@ -161,7 +161,7 @@ async def _agent_runner(context: Context, outside: Outside) -> object:
         if outside.draw("work_slow"):
             await outside.sleep(SLOW_WORK)
         outcome = await runner.perform(task)
-        outcome.cost_micros = task.hold_micros // 2
+        outcome.cost_micros = task.hold_micros
         return outcome
 
     worker = LaneWorker(
