@@ -275,5 +275,6 @@ _EFFECTS = {
     ("twice", "one"),
     ("twice", "two"),
     ("twice", "three"),
+    ("chain", "keep"),
 }
 assert {name for name, _ in _EFFECTS} == set(WORKFLOWS)

@@ -214,7 +214,8 @@ class Person:
         shown = approval.arguments_sha256
         if rng.random() < 0.05 and first[0] == A.APPROVAL_STATE_APPROVED:
             self._record.count("approved something else")
-            await self._send(approval, *first, b"\1" * 32)
+            if await self._send(approval, *first, b"\1" * 32):
+                self._record.violate("an approval counts for what was shown alone", approval.approval_id)
         again = rng.random()
         if again < 0.15:
             self._record.count("decided twice at once")
@@ -240,7 +241,8 @@ class Person:
 
     async def _send(
         self, approval: Approval, decision: "A.ValueType", answers: dict[str, str], shown: bytes
-    ) -> None:
+    ) -> bool:
+        """Decide; returns whether it counted, as far as the answer came."""
         request = pb.DecideApprovalRequest(
             workspace=WORKSPACE,
             request_id=self._request_id(),
@@ -256,3 +258,4 @@ class Person:
             self._record.count("said again under the same id")
             if await self._say("decide_approval", request, pb.DecideApprovalResponse) is None:
                 self._record.violate("a request that comes again is answered again", request.request_id)
+        return said is not None

@@ -62,6 +62,14 @@ _TWICE: Final = """
   - {name: two, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
   - {name: three, connector: book.place, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
+_CHAIN: Final = """
+  - {name: a, agent: echo, timeout: 10s, input: {n: "${inputs.n}"}}
+  - {name: b, agent: echo, timeout: 10s, input: {n: "${steps.a.n}", from: "${steps.a}"}}
+  - {name: c, agent: echo, timeout: 10s, input: ["${steps.b}", "${steps.a.n}"]}
+  - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - {name: d, agent: echo, timeout: 10s, input: "${steps.c}"}
+  - {name: e, agent: echo, timeout: 10s, input: {d: "${steps.d}"}}
+"""
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}
@@ -71,7 +79,7 @@ spec:
   rules:
     - {name: asked, event: sim.wanted, parameters: {n: "${event.data.n}"}}
 """
-WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only")
+WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only", "chain")
 DOCUMENTS: Final = {
     "pay.yaml": _workflow("pay", _PAY),
     "mail.yaml": _workflow("mail", _MAIL),
@@ -79,5 +87,6 @@ DOCUMENTS: Final = {
     "twice.yaml": _workflow("twice", _TWICE),
     "tight.yaml": _workflow("tight", _FAN, cap="0.25"),
     "only.yaml": _workflow("only", _MAIL, head='  concurrency: {key: "same", policy: replace}\n'),
+    "chain.yaml": _workflow("chain", _CHAIN),
     "wanted.yaml": _INTENT,
 }

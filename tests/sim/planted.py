@@ -1,0 +1,303 @@
+"""Defects of the kind that this field makes, planted one at a time: the simulator must find each of them."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+from aios.effect.v1.effect_pb2 import LedgerEntry
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1 import state_pb2 as st
+from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_UNKNOWN, Outcome, Task
+from aios_core.errors import AiosError
+from aios_orchestrator import engine, handlers, intake, module, publisher, repository
+from aios_orchestrator.core import advance, approve, decide, draft, fold, settle, undo
+from aios_orchestrator.model import Run, StepRun
+from aios_runtime import lanes, outbox
+from aios_runtime.bus.port import Delivery, Message
+from aios_runtime.store.port import Write
+from aios_sdk.host import core, effects
+from aios_testing.sim.run import planted
+
+Plant = Callable[[], Any]
+
+
+@contextmanager
+def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
+    """Attributes of modules and classes, changed while it is entered."""
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
+    try:
+        for owner, name, planted in changes:
+            setattr(owner, name, planted)
+        yield
+    finally:
+        for owner, name, original in before:
+            setattr(owner, name, original)
+
+
+def acknowledge_before_commit() -> Any:
+    """Outcomes are acknowledged when they are read, not when they are committed."""
+    original = handlers.Handlers.outcomes
+
+    async def outcomes(self: handlers.Handlers, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            await delivery.ack()
+        await original(self, deliveries)
+
+    return replaced((handlers.Handlers, "outcomes", outcomes))
+
+
+def outbox_sent_out_of_order() -> Any:
+    """What was committed is published with the last first."""
+    original = outbox.OutboxRelay.publish
+
+    async def publish(self: outbox.OutboxRelay, messages: Sequence[Any]) -> None:
+        await original(self, list(reversed(messages)))
+
+    return replaced((outbox.OutboxRelay, "publish", publish))
+
+
+def redispatch_swallowed_by_the_duplicate_window() -> Any:
+    """The message of a task has the same id each time it is handed out."""
+    original = publisher.Publisher._lane_messages
+
+    def messages(self: publisher.Publisher, lane: str, tasks: Any) -> list[Message]:
+        made = original(self, lane, tasks)
+        return [replace(message, message_id=message.message_id.partition("#")[0]) for message in made]
+
+    return replaced((publisher.Publisher, "_lane_messages", messages))
+
+
+def tasks_lost_with_the_bus() -> Any:
+    """A bus that lost everything is not given its tasks again, and no lease ends."""
+
+    async def restarted(self: module.Orchestrator, wiped: bool) -> None:
+        return None
+
+    return replaced(
+        (module.Orchestrator, "_restarted", restarted), (publisher.Delivery, "expired", lambda self, now, limit=0: [])
+    )
+
+
+def an_attempt_settled_twice() -> Any:
+    """An outcome counts although its step has ended, so that its money is settled again."""
+
+    def awaited(draft: draft.Draft, state: StepRun, outcome: Outcome) -> bool:
+        return state.state in (st.STEP_STATE_DISPATCHED, st.STEP_STATE_SUCCEEDED, st.STEP_STATE_WAITING)
+
+    return replaced((settle, "_awaited", awaited))
+
+
+def approval_reused() -> Any:
+    """A decision counts again after it was made, used or replaced."""
+    return replaced((approve, "_check", lambda draft, approval, request: None), (approve, "_decided_so", lambda *_: False))
+
+
+def approval_not_bound_to_what_was_shown() -> Any:
+    """Whatever digest a person sends, the decision counts."""
+    original = approve._check
+
+    def check(draft: Any, approval: Any, request: Any) -> None:
+        request.arguments_sha256 = approval.arguments_sha256
+        original(draft, approval, request)
+
+    return replaced((approve, "_check", check))
+
+
+def inverse_run_twice() -> Any:
+    """An undo that comes again is done again."""
+    return replaced((core, "next_undo", lambda *_, **__: core.Begin()), (effects.core, "next_undo", lambda *_, **__: core.Begin()))
+
+
+def undone_in_the_order_of_doing() -> Any:
+    """The first change is taken back first."""
+    original = undo.preview
+
+    def preview(run: Run) -> tuple[list[str], list[str]]:
+        steps, impossible = original(run)
+        return steps[::-1], impossible
+
+    return replaced((undo, "preview", preview))
+
+
+def timer_lost_at_restart() -> Any:
+    """What is due by itself is not kept with the run."""
+    original = repository.Repository.writes
+
+    def writes(self: repository.Repository, *arguments: Any) -> list[Write]:
+        return [replace(write, due_ms=None) for write in original(self, *arguments)]
+
+    return replaced((repository.Repository, "writes", writes))
+
+
+def redelivered_task_done_again() -> Any:
+    """A connector does not look into its ledger."""
+    return replaced((effects.core, "next_move", lambda *_, **__: core.Begin()))
+
+
+def effect_before_its_intent() -> Any:
+    """The effect begins before the INTENT is durable, and so without it after a crash."""
+
+    async def written(self: effects.Effects, entry: LedgerEntry, revision: int) -> int:
+        return revision
+
+    return replaced((effects.Effects, "_written", written))
+
+
+def unknown_taken_for_failed() -> Any:
+    """An outcome that nobody can know is tried again like a failure."""
+    original = settle.settle
+
+    def settled(draft: draft.Draft, outcome: Outcome) -> None:
+        if outcome.status == STATUS_UNKNOWN:
+            outcome.status, outcome.error.retryable = STATUS_FAILED, True
+            state = draft.run.at(outcome.step)
+            draft.run.step(state.name).attempt_group += 1
+            outcome.task_id = f"{outcome.task_id.rpartition('/')[0]}/{state.attempt_group + 1}"
+        original(draft, outcome)
+
+    return replaced((settle, "settle", settled))
+
+
+def answered_before_the_commit() -> Any:
+    """Who submitted is answered while the commit is still under way, and a failure of it is nobody's."""
+    original = engine.Engine._decide
+
+    async def decided(self: engine.Engine, batch: list[Any]) -> None:
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_result([self._one(item, {}) for item in waiting.items])
+        try:
+            await original(self, batch)
+        except AiosError:
+            return
+
+    return replaced((engine.Engine, "_decide", decided))
+
+
+def uncommitted_state_kept() -> Any:
+    """After a commit that failed, or was lost to another, the next decision stands on what was not committed."""
+
+    def forget(self: repository.Repository, workspace: str, run_id: str) -> None:
+        return None
+
+    return replaced((repository.Repository, "forget", forget))
+
+
+def cap_not_checked() -> Any:
+    """A step holds its money whatever the run's cap says."""
+    original = advance.schedule
+
+    def schedule(draft: draft.Draft, step: Any, guard: Any = None) -> None:
+        cap, draft.run.cap = draft.run.cap, 1 << 40
+        try:
+            original(draft, step, guard)
+        finally:
+            draft.run.cap = cap
+
+    return replaced((advance, "schedule", schedule), (settle, "schedule", schedule))
+
+
+def hold_released_twice() -> Any:
+    """A hold is given back, and counted as given back again."""
+    original = fold._settle
+
+    def settled(run: Run, step: StepRun, cost: int) -> None:
+        hold = step.hold
+        original(run, step, cost)
+        run.held -= hold
+
+    return replaced((fold, "_settle", settled))
+
+
+def a_gap_in_the_chain() -> Any:
+    """An event does not carry the hash of the one before it."""
+    original = draft.Draft.emit
+
+    def emit(self: draft.Draft, **body: Any) -> None:
+        if "step_retry_scheduled" in body:
+            self.run.last_hash = bytes(32)
+        original(self, **body)
+
+    return replaced((draft.Draft, "emit", emit))
+
+
+def started_once_more_for_each_repetition() -> Any:
+    """A request that comes again is a new one: the window in which it is known was forgotten."""
+    original = engine.run_id
+    counter = iter(range(1 << 30))
+
+    def identifier(workspace: str, trigger: str, request: str) -> str:
+        return original(workspace, trigger, f"{request}#{next(counter)}")
+
+    return replaced((engine, "run_id", identifier))
+
+
+def event_accepted_before_it_is_committed() -> Any:
+    """An event from outside is answered, and what it starts is submitted afterwards."""
+
+    async def accept(self: intake.Intake, event: Any) -> Any:
+        return intake.AcceptEventResponse(event_id=event.id)
+
+    return replaced((intake.Intake, "accept", accept))
+
+
+def late_worker_says_failed() -> Any:
+    """A change that ran out of time is reported as failed, although it may still happen."""
+
+    def late(self: lanes.LaneWorker, task: Task, limit: float) -> Outcome:
+        return Outcome(status=STATUS_FAILED, error=ev.StepFailed().error)
+
+    return replaced((lanes.LaneWorker, "_out_of_time", late), (effects.codec, "unknown", _failed))
+
+
+def _failed(task: Task, why: str, token: bytes = b"") -> Outcome:
+    return Outcome(status=STATUS_FAILED, error=decide.error_of(AiosError("ACTION_FAILED", why)))
+
+
+FRESH: Final = range(1_000_000, 1_010_000)
+
+# Each defect with a seed in which it shows.
+DEFECTS: Final[dict[Plant, int]] = {
+    acknowledge_before_commit: 86,
+    outbox_sent_out_of_order: 1,
+    redispatch_swallowed_by_the_duplicate_window: 5,
+    tasks_lost_with_the_bus: 1,
+    an_attempt_settled_twice: 3,
+    approval_reused: 2,
+    approval_not_bound_to_what_was_shown: 24,
+    inverse_run_twice: 24,
+    undone_in_the_order_of_doing: 3,
+    timer_lost_at_restart: 1,
+    redelivered_task_done_again: 1,
+    effect_before_its_intent: 3,
+    unknown_taken_for_failed: 19,
+    answered_before_the_commit: 2,
+    uncommitted_state_kept: 6,
+    cap_not_checked: 15,
+    hold_released_twice: 1,
+    a_gap_in_the_chain: 1,
+    started_once_more_for_each_repetition: 1,
+    event_accepted_before_it_is_committed: 1,
+    late_worker_says_failed: 19,
+}
+
+
+def main() -> None:
+    """For each defect (name: seeds tried, and what broke in the first that failed), as JSON. `fresh` tries new seeds."""
+    fresh = sys.argv[1:] == ["fresh"]
+    told = {}
+    for plant, seed in DEFECTS.items():
+        found = planted(plant, FRESH if fresh else [seed])
+        clean = planted(None, [seed])
+        told[plant.__name__] = {
+            "found": list(found.violations) if found is not None else [],
+            "without": list(clean.violations) if clean is not None else [],
+        }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()
