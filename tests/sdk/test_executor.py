@@ -22,10 +22,10 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.labels import OWNER, Trust
 from aios_core.values import label_of, labeled
+from aios_runtime.lanes import UnansweredError
 from aios_runtime.store.port import Result, Store, Write
 from aios_runtime.store.sqlite import open_store
 from aios_sdk.conformance import FolderArtifacts
-from aios_runtime.lanes import UnansweredError
 from aios_sdk.connector import Connector, Done, Idempotency, Key, Lookup, NotDone, Nothing
 from aios_sdk.host import effects
 from aios_sdk.host.codec import arguments_sha256
@@ -226,7 +226,9 @@ async def test_a_look_up_that_breaks_off_leaves_the_effect_open_and_the_service_
 
 
 @pytest.mark.feature("B3", "H10")
-async def test_what_was_answered_with_nothing_was_done_is_not_done_when_the_task_comes_again(rig: Rig) -> None:
+async def test_what_was_answered_with_nothing_was_done_is_not_done_when_the_task_comes_again(
+    rig: Rig,
+) -> None:
     """The acknowledgement was lost, and meanwhile the run has ended: nobody waits for the effect any more."""
     task = rig.task(expires_in=-1)
     async with rig.hosting(mode_a(rig)) as executor:

@@ -77,7 +77,8 @@ def tasks_lost_with_the_bus() -> Any:
         return None
 
     return replaced(
-        (module.Orchestrator, "_restarted", restarted), (publisher.Delivery, "expired", lambda self, now, limit=0: [])
+        (module.Orchestrator, "_restarted", restarted),
+        (publisher.Delivery, "expired", lambda self, now, limit=0: []),
     )
 
 
@@ -92,7 +93,9 @@ def an_attempt_settled_twice() -> Any:
 
 def approval_reused() -> Any:
     """A decision counts again after it was made, used or replaced."""
-    return replaced((approve, "_check", lambda draft, approval, request: None), (approve, "_decided_so", lambda *_: False))
+    return replaced(
+        (approve, "_check", lambda draft, approval, request: None), (approve, "_decided_so", lambda *_: False)
+    )
 
 
 def approval_not_bound_to_what_was_shown() -> Any:
@@ -108,7 +111,10 @@ def approval_not_bound_to_what_was_shown() -> Any:
 
 def inverse_run_twice() -> Any:
     """An undo that comes again is done again."""
-    return replaced((core, "next_undo", lambda *_, **__: core.Begin()), (effects.core, "next_undo", lambda *_, **__: core.Begin()))
+    return replaced(
+        (core, "next_undo", lambda *_, **__: core.Begin()),
+        (effects.core, "next_undo", lambda *_, **__: core.Begin()),
+    )
 
 
 def undone_in_the_order_of_doing() -> Any:
@@ -286,7 +292,7 @@ DEFECTS: Final[dict[Plant, int]] = {
 
 
 def main() -> None:
-    """For each defect (name: seeds tried, and what broke in the first that failed), as JSON. `fresh` tries new seeds."""
+    """For each defect what broke in the first seed that failed, as JSON. `fresh` tries new seeds."""
     fresh = sys.argv[1:] == ["fresh"]
     told = {}
     for plant, seed in DEFECTS.items():

@@ -18,7 +18,7 @@ SECONDS = 24 * 3600 if ALL else 150
 
 @pytest.mark.drill
 @pytest.mark.timeout(SECONDS + 10)
-@pytest.mark.feature("B6")
+@pytest.mark.feature("B1", "B3")
 def test_every_planted_defect_is_found_and_none_is_seen_without_it() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.sim.planted", *(["fresh"] if ALL else [])],

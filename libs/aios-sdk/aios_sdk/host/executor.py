@@ -84,7 +84,9 @@ class Executor:
         nothing was done is true only once the ledger says that nothing will be."""
         seconds = task.timeout_ms / 1000
         if flight.begun:
-            return codec.unknown(task, f"{task.target} did not end within {seconds:g} s and may still happen.")
+            return codec.unknown(
+                task, f"{task.target} did not end within {seconds:g} s and may still happen."
+            )
         if task.mode != MODE_SIMULATE and self._connector.find(task.target).spec.changes_something:
             raise UnansweredError(f"{task.target} did not begin within {seconds:g} s")
         error = RetryableError(

@@ -20,7 +20,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=0, help="processes; 0: one a core")
     parser.add_argument("--seed", type=int, help="one seed, with its trace")
     parser.add_argument("--only", default="", help="with --seed: these of its faults alone")
-    parser.add_argument("--shrink", action="store_true", help="with --seed: look for fewer faults that still fail")
+    parser.add_argument(
+        "--shrink", action="store_true", help="with --seed: look for fewer faults that still fail"
+    )
     parser.add_argument("--counts", action="store_true", help="tell how often each path was visited")
     parser.add_argument("--log", type=Path, help="add the totals to this file, a line of JSON")
     arguments = parser.parse_args()
@@ -37,10 +39,14 @@ def _one(seed: int, only: str, *, shrinking: bool) -> int:
         _, names = shrink(seed, lambda text: print(text, file=sys.stderr))
     result = simulate(seed, plan.only(set(names)), keep=True)
     print("\n".join(result.lines))
-    print(f"\nseed {seed}, {len(names)} faults: {', '.join(f'{n} {r:g}' for n, r in sorted(result.plan.rates.items()))}")
+    print(
+        f"\nseed {seed}, {len(names)} faults: {', '.join(f'{n} {r:g}' for n, r in sorted(result.plan.rates.items()))}"
+    )
     for event in result.plan.events:
         print(f"  {event}")
-    print(f"{result.transitions} transitions, {result.seconds:.1f} simulated seconds, trace {result.trace_sha256}")
+    print(
+        f"{result.transitions} transitions, {result.seconds:.1f} simulated seconds, trace {result.trace_sha256}"
+    )
     for violation in result.violations:
         print(f"VIOLATED {violation}")
     if result.violations:

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from aios_testing.sim.bus import SimBus
 
 LATENCY: Final = 0.0008  # seconds between a process and the broker, at most twice that
-LATE: Final = (2.0, 8.0, 17.0, 30.0)  # seconds of a message that is delayed, some past the acknowledgement wait
+LATE: Final = (
+    2.0,
+    8.0,
+    17.0,
+    30.0,
+)  # seconds of a message that is delayed, some past the acknowledgement wait
 CALM: Final[Mapping[str, float]] = {}  # the rates once the faults have stopped
 AGAIN_SECONDS: Final = 3.0  # between two deliveries of a message that is redelivered for ever
 
@@ -155,7 +160,9 @@ class Broker:
             delay = LATE[int(self.rng.random() * len(LATE))]
         loop.after(delay, root, self._arrive, pull, stored, self.incarnation, stored.deliveries)
         if self.draw("double"):
-            loop.after(delay + self.latency(), root, self._arrive, pull, stored, self.incarnation, stored.deliveries)
+            loop.after(
+                delay + self.latency(), root, self._arrive, pull, stored, self.incarnation, stored.deliveries
+            )
 
     def _arrive(self, pull: Pull, stored: Stored, incarnation: int, deliveries: int) -> None:
         if pull.bus.linked and not self.away and incarnation == self.incarnation and pull.bus.node.alive:
@@ -252,5 +259,3 @@ def _prefixes(entry: Consumer) -> Callable[[str], bool]:
         return any(one(pattern, tokens) for pattern in patterns)
 
     return match
-
-

@@ -92,7 +92,9 @@ class Delivered:
 class Server:
     """A handler on a durable consumer."""
 
-    def __init__(self, bus: "SimBus", queue: Queue, handler: Batch, batch: int, slots: int, calls: int) -> None:
+    def __init__(
+        self, bus: "SimBus", queue: Queue, handler: Batch, batch: int, slots: int, calls: int
+    ) -> None:
         self.bus, self.queue = bus, queue
         self._handler, self._batch, self._slots, self._calls = handler, batch, slots, calls
         self._in_hand = 0
@@ -212,7 +214,9 @@ class SimBus:
             async with asyncio.timeout(timeout):
                 while True:
                     try:
-                        await self.publish([Message(message.subject, message.data, message.message_id, headers)])
+                        await self.publish(
+                            [Message(message.subject, message.data, message.message_id, headers)]
+                        )
                         break
                     except RetryableError:
                         await asyncio.sleep(0.2)
@@ -250,7 +254,9 @@ class SimBus:
         future = self._replies[token] = asyncio.get_running_loop().create_future()
         loop = self.broker.loop
         if not self.broker.draw("lose_answer"):
-            loop.after(self.broker.latency(), server.node, server._asked, subject, data, headers or {}, self, token)
+            loop.after(
+                self.broker.latency(), server.node, server._asked, subject, data, headers or {}, self, token
+            )
         try:
             async with asyncio.timeout(timeout):
                 return unpack(await future)

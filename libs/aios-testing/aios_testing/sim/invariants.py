@@ -1,4 +1,4 @@
-"""What must hold, checked when it could break: at each commit of a run, at each effect, and at the end over everything."""
+"""What must hold, checked when it could break: at each commit of a run, at each effect, and at the end over all."""
 
 from collections import defaultdict
 
@@ -51,18 +51,18 @@ class Invariants:
         before = self.runs.get(write.key)
         run = before.copy() if before is not None else None
         for filed in write.events:
-            event = RunEvent.FromString(filed.data)
-            body = str(event.WhichOneof("body"))
+            told = RunEvent.FromString(filed.data)
+            body = str(told.WhichOneof("body"))
             self._record.transitions += 1
-            self._record.tell(f"event {event.run_id[-6:]} {event.sequence} {body}")
+            self._record.tell(f"event {told.run_id[-6:]} {told.sequence} {body}")
             self._record.count(f"event {body}")
-            self._attempts(event, body)
+            self._attempts(told, body)
             if run is None:
-                run = born(event)
-            if event.previous_hash != run.last_hash or event.sequence != run.sequence + 1:
-                self._record.violate("the hash chain is whole", f"{event.run_id} {event.sequence} {body}")
+                run = born(told)
+            if told.previous_hash != run.last_hash or told.sequence != run.sequence + 1:
+                self._record.violate("the hash chain is whole", f"{told.run_id} {told.sequence} {body}")
                 return
-            apply(run, event, event_hash(filed.data))
+            apply(run, told, event_hash(filed.data))
         if run is None:
             self._record.violate("fold(events) == state", f"{write.key} has a state and no event")
             return
@@ -102,7 +102,9 @@ class Invariants:
     def _money(self, run: Run) -> None:
         holds = sum(step.hold for step in run.steps.values())
         if run.held + run.settled > run.cap or run.held < 0:
-            self._record.violate("money", f"{run.run_id}: {run.held} held, {run.settled} settled of {run.cap}")
+            self._record.violate(
+                "money", f"{run.run_id}: {run.held} held, {run.settled} settled of {run.cap}"
+            )
         if run.held != holds or run.settled != sum(step.cost for step in run.steps.values()):
             self._record.violate("money", f"{run.run_id}: the run's sums are not those of its steps")
 
@@ -168,8 +170,7 @@ class Invariants:
 
     def unfinished(self) -> list[str]:
         """What still goes on."""
-        open_runs = [run.run_id for run in self.runs.values() if not run.closed and not _parked(run)]
-        return open_runs
+        return [run.run_id for run in self.runs.values() if not run.closed]
 
     def all_noted(self) -> bool:
         """Whether every message of the clerk's outbox was said."""
@@ -210,12 +211,12 @@ class Invariants:
             self._record.violate("the hash chain is whole", str(error))
             return
         if _plain(folded) != _plain(stored) or _plain(folded) != _plain(run):
-            self._record.violate("fold(events) == state", f"{run.run_id}: what is stored is not what happened")
+            self._record.violate(
+                "fold(events) == state", f"{run.run_id}: what is stored is not what happened"
+            )
         memory = self._disks["memory"]
         prefix = f"{run.run_id}/"
-        told = memory.records(
-            f"{WORKSPACE}/episodes/{partition_of(run.slot):04}", prefix, limit=MANY
-        )
+        told = memory.records(f"{WORKSPACE}/episodes/{partition_of(run.slot):04}", prefix, limit=MANY)
         if len(told) != len(history):
             self._record.violate("every event is told once", f"{run.run_id}: {len(told)} of {len(history)}")
         for approval in run.approvals.values():
@@ -237,17 +238,15 @@ class Invariants:
             state, code = step.state, step.error.code if step.error is not None else ""
             said_so = step.summary.startswith("a person saw")
             if state == S.STEP_STATE_SUCCEEDED and not said_so and (effects, undos) != (1, 0):
-                self._record.violate("exactly one effect", f"{key} succeeded with {effects} and {undos} undos")
+                self._record.violate(
+                    "exactly one effect", f"{key} succeeded with {effects} and {undos} undos"
+                )
             if state == S.STEP_STATE_FAILED and code != "OUTCOME_UNKNOWN" and effects:
                 self._record.violate("what failed did not happen", f"{key}: {effects}, {code}")
             if state == S.STEP_STATE_UNDONE and not said_so and undos != effects:
                 self._record.violate("exactly one undo", f"{key}: {effects} effects, {undos} undos")
             if state in (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED) and effects and key not in person.denied:
                 self._record.violate("nothing happens that nobody ordered", key)
-
-
-def _parked(run: Run) -> bool:
-    return False
 
 
 def _plain(run: Run) -> Run:

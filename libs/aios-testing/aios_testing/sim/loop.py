@@ -26,7 +26,12 @@ class Call:
     __slots__ = ("args", "callback", "context", "gone", "node", "when")
 
     def __init__(
-        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context, node: "Node", when: float
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context,
+        node: "Node",
+        when: float,
     ) -> None:
         self.callback, self.args, self.context, self.node, self.when = callback, args, context, node, when
         self.gone = False
@@ -60,6 +65,11 @@ class Node:
             self.tasks = [task for task in self.tasks if not task.done()]
 
 
+def _node_of(context: Context) -> Node | None:
+    found: Node | None = context.get(_node, None)
+    return found
+
+
 class SimLoop(asyncio.AbstractEventLoop):
     """The loop of one simulation. `crashed` is called when a node's planned death has come."""
 
@@ -90,11 +100,11 @@ class SimLoop(asyncio.AbstractEventLoop):
     def create_future(self) -> "asyncio.Future[Any]":
         return asyncio.Future(loop=self)
 
-    def create_task(
+    def create_task(  # type: ignore[override]
         self, coro: Coroutine[Any, Any, Any], *, name: object = None, context: Context | None = None
     ) -> "asyncio.Task[Any]":
         task = asyncio.Task(coro, loop=self, name=str(name) if name else None, context=context)
-        node = (context.get(_node) if context is not None else _node.get()) or self.root
+        node = (_node_of(context) if context is not None else _node.get()) or self.root
         node.remember(task)
         return task
 
@@ -106,7 +116,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Call:
         context = context or copy_context()
-        call = Call(callback, args, context, context.get(_node) or self.root, self._time)
+        call = Call(callback, args, context, _node_of(context) or self.root, self._time)
         self._queue(call)
         return call
 
@@ -114,7 +124,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Call:
         context = context or copy_context()
-        call = Call(callback, args, context, context.get(_node) or self.root, when)
+        call = Call(callback, args, context, _node_of(context) or self.root, when)
         self._sequence += 1
         heapq.heappush(self._timers, (when, self._sequence, call))
         return call

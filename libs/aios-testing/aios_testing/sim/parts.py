@@ -33,7 +33,7 @@ from aios_testing.sim.world import World
 
 WORKSPACE: Final = "main"
 SLOTS: Final = 8  # tasks that a worker takes at once
-NOTED: Final = "aios.evt.sim.v1.noted.main.0"
+NOTED: Final = subjects.run_events("main", 0).replace(".run.", ".sim.")
 NOTES: Final = 12  # that the clerk writes, two messages each
 NOTE_SECONDS: Final = 4.0
 CONNECTORS: Final = ("mail", "pay", "book")
@@ -77,12 +77,13 @@ class _Book(resources.ResourceBook):
 @contextmanager
 def compiled_once() -> Iterator[None]:
     """Within it orchestrators share what they compile."""
-    before = module.ResourceBook
-    module.ResourceBook = _Book  # type: ignore[misc]
+    name = "ResourceBook"  # what the module has imported
+    before = getattr(module, name)
+    setattr(module, name, _Book)
     try:
         yield
     finally:
-        module.ResourceBook = before  # type: ignore[misc]
+        setattr(module, name, before)
 
 
 class _Orchestrator(module.Orchestrator):
@@ -94,7 +95,9 @@ async def apply_documents(store: Any) -> None:
     """Put the workflows and intents of the workload into an orchestrator's store."""
     book = resources.ResourceBook(store, lambda: 0)
     for name, text in DOCUMENTS.items():
-        request = ApplyResourcesRequest(workspace=WORKSPACE, yaml=text.encode(), file=name, actor="person:owner")
+        request = ApplyResourcesRequest(
+            workspace=WORKSPACE, yaml=text.encode(), file=name, actor="person:owner"
+        )
         await book.apply(request)
     _Book(store, lambda: 0).intents(WORKSPACE)
 
@@ -132,9 +135,7 @@ async def _clerk(context: Context, outside: Outside) -> object:
         number = stored.revision if stored is not None else 0
         if number >= NOTES:
             return relay
-        notes = [
-            OutboxMessage(NOTED, b"", f"note-{2 * number + at}") for at in range(2)
-        ]
+        notes = [OutboxMessage(NOTED, b"", f"note-{2 * number + at}") for at in range(2)]
         write = Write(key, number, b"notes", outbox=notes)
         try:
             (result,) = await store.commit([write])
@@ -152,7 +153,12 @@ def _agents() -> dict[str, Agent]:
 async def _agent_runner(context: Context, outside: Outside) -> object:
     unused: Any = None  # sandboxes, models and artifacts: an agent that only echoes needs none of them
     runner = Runner(
-        agents=_agents(), trusted=module_trusted(), pool=unused, model=unused, artifacts=unused, bus=context.bus
+        agents=_agents(),
+        trusted=module_trusted(),
+        pool=unused,
+        model=unused,
+        artifacts=unused,
+        bus=context.bus,
     )
 
     async def perform(task: Task) -> Outcome:

@@ -5,6 +5,7 @@ They never die. What got no answer they say again, under the same request id.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import Final, TypeVar
 
@@ -123,9 +124,7 @@ class Person:
         await asyncio.sleep(at)
         headers = {"ce-id": "bare", "ce-source": "outside", "ce-type": "sim.wanted", "ce-specversion": "1.0"}
         headers |= {"content-type": "application/json", subjects.HEADER_TRACE: TRACE}
-        message = Message(
-            subjects.external(WORKSPACE, "outside", "wanted"), b'{"n":77}', "bare", headers
-        )
+        message = Message(subjects.external(WORKSPACE, "outside", "wanted"), b'{"n":77}', "bare", headers)
         broker, lost = self._bus.broker, 0
         while True:
             try:
@@ -165,7 +164,11 @@ class Person:
     async def _undo(self, run: str) -> None:
         for _ in range(60):
             request = pb.UndoRunRequest(
-                workspace=WORKSPACE, request_id=self._request_id(), run_id=run, actor="person:owner", why="back"
+                workspace=WORKSPACE,
+                request_id=self._request_id(),
+                run_id=run,
+                actor="person:owner",
+                why="back",
             )
             if await self._say("undo_run", request, pb.UndoRunResponse) is not None:
                 self._record.count("undo asked for")
@@ -186,7 +189,7 @@ class Person:
             for approval in query.ListApprovalsResponse.FromString(data).approvals:
                 if approval.approval_id not in self._decided:
                     self._decided.add(approval.approval_id)
-                    self._start(lambda approval=approval: self._decide(approval))
+                    self._start(partial(self._decide, approval))
 
     def _start(self, work: Callable[[], Awaitable[None]]) -> None:
         async def run() -> None:
@@ -231,7 +234,11 @@ class Person:
         await asyncio.sleep(CHECK_SECONDS)
         self._record.count("a person was asked what happened")
         key = self._effect_of(approval)
-        happened = key in self._world.undos if approval.title.find("the undo of") >= 0 else key in self._world.effects
+        happened = (
+            key in self._world.undos
+            if approval.title.find("the undo of") >= 0
+            else key in self._world.effects
+        )
         if not happened:
             self.denied.add(key)
         decision = A.APPROVAL_STATE_ANSWERED

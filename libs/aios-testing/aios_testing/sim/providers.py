@@ -65,7 +65,9 @@ class Send(_Base):
     async def perform(self, input: Order, captured: Before, call: Call) -> Done[Receipt]:
         return _done(call, await self.world.call("mail", lambda: self.world.send(call.key)))
 
-    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+    async def undo(
+        self, input: Order, captured: Before, result: Receipt | None, call: Call
+    ) -> Undone | Conflict:
         await self.world.call("mail", lambda: self.world.send(call.effect_key, undo=True))
         return Undone((), "regretted")
 
@@ -85,7 +87,9 @@ class Charge(_Base):
     async def perform(self, input: Order, captured: Before, call: Call) -> Done[Receipt]:
         return _done(call, await self.world.call("pay", lambda: self.world.once(call.key)))
 
-    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+    async def undo(
+        self, input: Order, captured: Before, result: Receipt | None, call: Call
+    ) -> Undone | Conflict:
         await self.world.call("pay", lambda: self.world.once(call.effect_key, undo=True))
         return Undone((), "paid back")
 
@@ -102,7 +106,9 @@ class _Booking(_Base):
         version = await self.world.call("book", lambda: self.world.seen(call.key))
         return _done(call, version) if version else NotDone()
 
-    async def undo(self, input: Order, captured: Before, result: Receipt | None, call: Call) -> Undone | Conflict:
+    async def undo(
+        self, input: Order, captured: Before, result: Receipt | None, call: Call
+    ) -> Undone | Conflict:
         await self.world.call("book", lambda: self.world.unbook(call.effect_key))
         return Undone((), "taken back")
 

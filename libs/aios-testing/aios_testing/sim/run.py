@@ -1,4 +1,4 @@
-"""Many seeds on all cores: what broke, how often the rare paths were visited, and the command that repeats a failure."""
+"""Many seeds on all cores: what broke, how often rare paths were visited, and the command that repeats a failure."""
 
 import gc
 import multiprocessing

@@ -24,7 +24,17 @@ from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
 from aios_testing.sim.invariants import Invariants
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
-from aios_testing.sim.parts import CONNECTORS, DISKS, NOWHERE, PARTS, REPLICAS, WORKSPACE, Outside, apply_documents, compiled_once
+from aios_testing.sim.parts import (
+    CONNECTORS,
+    DISKS,
+    NOWHERE,
+    PARTS,
+    REPLICAS,
+    WORKSPACE,
+    Outside,
+    apply_documents,
+    compiled_once,
+)
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.store import Disk, SimStore
@@ -74,7 +84,7 @@ class Simulation:
 
     def __init__(self, seed: int, plan: Plan | None = None, *, keep: bool = False) -> None:
         self.seed = seed
-        self.loop = SimLoop(Random(f"order {seed}"))
+        self.loop = SimLoop(Random(f"order {seed}"))  # type: ignore[abstract]  # what has to do with I/O is not there
         self.record = Record(self.loop.time, keep=keep)
         self.record.broken = self._broken
         self.plan = plan if plan is not None else drawn(seed)
@@ -159,7 +169,9 @@ class Simulation:
 
         port: Any = bus
         typed: Bus = port
-        context = Context(part.name, f"{part.name}.{part.lives}", WORKSPACE, NOWHERE, {}, typed, open_store, now_ms, mint)
+        context = Context(
+            part.name, f"{part.name}.{part.lives}", WORKSPACE, NOWHERE, {}, typed, open_store, now_ms, mint
+        )
         outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms, not self.plan.replicas)
         try:
             part.service = await PARTS[part.name].start(context, outside)
@@ -260,11 +272,11 @@ class Simulation:
             tasks, node.tasks = node.tasks, []
             for task in tasks:
                 if task.done():
-                    task._log_traceback = False  # type: ignore[attr-defined]
+                    task._log_traceback = False
                     continue
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 with suppress(BaseException):
-                    task.get_coro().close()  # type: ignore[union-attr]
+                    task.get_coro().close()
 
     def _broken(self) -> None:
         self.loop.stopped = True
@@ -327,13 +339,12 @@ class _Defects(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not isinstance(error, AiosError):
-            if not isinstance(error, Silence):
-                self._simulation.record.violate("no defect", f"{record.getMessage()}: {error!r}"[:400])
+        if error is not None and not isinstance(error, AiosError | Silence):
+            self._simulation.record.violate("no defect", f"{record.getMessage()}: {error!r}"[:400])
 
 
 class _Time:
-    """What modules that measure their work see as the module `time`: otherwise how fast this machine is would decide."""
+    """What modules that measure their work see as `time`: otherwise the speed of this machine would decide."""
 
     def __init__(self, loop: SimLoop) -> None:
         self._loop = loop
@@ -344,12 +355,15 @@ class _Time:
 
 @contextmanager
 def _timed(loop: SimLoop) -> Iterator[None]:
-    before = lanes.time, ahead.time
-    lanes.time = ahead.time = _Time(loop)  # type: ignore[attr-defined]
+    name, modules = "time", (lanes, ahead)  # what they have imported
+    before = [getattr(module, name) for module in modules]
     try:
+        for module in modules:
+            setattr(module, name, _Time(loop))
         yield
     finally:
-        lanes.time, ahead.time = before  # type: ignore[attr-defined]
+        for module, original in zip(modules, before, strict=True):
+            setattr(module, name, original)
 
 
 @contextmanager

@@ -19,6 +19,11 @@ from aios_testing.store_memory import MemoryStore
 FLUSH: Final = 0.001  # seconds, at most twice that
 SLOW: Final = 3.0  # seconds of a slow flush
 
+_READS: Final = (
+    "read", "record", "records", "query", "scan", "due", "next_due", "handled", "events", "events_of", "event_head",
+    "meta",
+)  # fmt: skip
+
 Committing = Callable[[Write, Committed], None]
 
 
@@ -79,9 +84,7 @@ class SimStore:
         self._sent: list[int] = []
         self._flushing = False
         self.broken = False  # whether what was written last is durable is not known until the next start
-        for name in (
-            "read record records query scan due next_due handled events events_of event_head meta"
-        ).split():
+        for name in _READS:
             setattr(self, name, getattr(disk, name))
 
     async def commit(self, writes: Sequence[Write]) -> list[Result]:

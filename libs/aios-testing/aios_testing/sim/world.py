@@ -97,7 +97,7 @@ class World:
         return 1
 
     def book(self, key: str, *, expect: int | None) -> int:
-        """Mode B: each call is an effect; with `expect` only where that version stands (0: nothing); else what stands is told."""
+        """Mode B: each call is an effect; with `expect` only where that version stands (0: nothing)."""
         entry = self.bookings.get(key)
         stands = entry.version if entry is not None and not entry.undone else 0
         if expect is not None and stands != expect:
