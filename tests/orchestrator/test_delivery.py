@@ -32,6 +32,15 @@ def test_a_lease_ends_once_and_only_for_the_latest_dispatch() -> None:
     assert delivery.all_out() == [TaskKey("run1", "s")]
 
 
+def test_an_ended_lease_that_could_not_be_dealt_with_is_told_again() -> None:
+    delivery = Delivery()
+    delivery.hand_out("lane", [task(1), task(2)], 0)
+    keys = delivery.expired(1000 + GRACE_MS)
+    delivery.settled("run2", "s")
+    delivery.expire_again(keys, 1000 + GRACE_MS)
+    assert delivery.expired(1000 + GRACE_MS) == [TaskKey("run1", "s")]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["out", "done", "fill"]), st.integers(0, 9)), max_size=60),
     st.integers(1, 4),

@@ -83,6 +83,13 @@ class Delivery:
                 keys.append(key)
         return keys
 
+    def expire_again(self, keys: Iterable[TaskKey], at: int) -> None:
+        """What `expired` told could not be dealt with: it will be told again at that time."""
+        for key in keys:
+            out = self._out.get(key)
+            if out is not None:
+                heapq.heappush(self._leases, (at, key, out.dispatch))
+
     def next_lease_end(self) -> int | None:
         """When the next lease ends, settled or not."""
         return self._leases[0][0] if self._leases else None

@@ -81,10 +81,17 @@ class Timers:
         now = self._now_ms()
         due = [RunHead.FromString(item.head) for item in self._store.due(now, BATCH)]
         items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in due]
-        items += redispatch(self._workspace, self._publisher.delivery.expired(now), "its lease ended")
-        if items:
+        delivery = self._publisher.delivery
+        expired = delivery.expired(now)
+        items += redispatch(self._workspace, expired, "its lease ended")
+        if not items:
+            return False
+        try:
             await self._engine.submit(items)
-        return bool(items)
+        except RetryableError:
+            delivery.expire_again(expired, now)
+            raise
+        return True
 
 
 def redispatch(workspace: str, keys: list[TaskKey], why: str) -> list[Item]:
