@@ -5,12 +5,14 @@ lowest trust wins, readers intersect. So nothing becomes more trusted by being c
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from typing import Final
 
 MAX_ORIGINS: Final = 16  # origins a label names; beyond it they are summed up as MANY_ORIGINS
 MANY_ORIGINS: Final = "*"
+MEETS_REMEMBERED: Final = 1024
 
 
 class Trust(IntEnum):
@@ -33,6 +35,14 @@ class Label:
     origins: tuple[str, ...]
     trust: Trust
     readers: tuple[str, ...] | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Labels are looked up for every leaf of every value, and few stand for nearly all of them."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.origins, int(self.trust), self.readers)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 OWNER: Final = Label(("person:owner",), Trust.OWNER)
@@ -46,11 +56,14 @@ def outside(origin: str) -> Label:
 
 def meet(labels: Iterable[Label]) -> Label:
     """The label of what is computed from values with these labels; of nothing at all: a resource's own constant."""
-    distinct = list(dict.fromkeys(labels))
+    distinct = tuple(dict.fromkeys(labels))
     if not distinct:
         return RESOURCE
-    if len(distinct) == 1:
-        return distinct[0]
+    return distinct[0] if len(distinct) == 1 else _meet(distinct)
+
+
+@lru_cache(MEETS_REMEMBERED)
+def _meet(distinct: tuple[Label, ...]) -> Label:
     origins = sorted({origin for label in distinct for origin in label.origins})
     if len(origins) > MAX_ORIGINS:
         origins = [*origins[: MAX_ORIGINS - 1], MANY_ORIGINS]

@@ -54,7 +54,7 @@ class Orchestrator:
         resources = ResourceBook(store, context.now_ms)
         await self._apply(resources)
         repository = Repository(store)
-        publisher = self._publisher = Publisher(context.bus, context.workspace, context.now_ms)
+        publisher = self._publisher = Publisher(context.bus, context.workspace)
         announcer = self._announcer = Announcer(context.bus, context.workspace)
         engine = self._engine = Engine(repository, resources, publisher, announcer, context.now_ms)
         timers = self._timers = Timers(store, engine, publisher, context.workspace, context.now_ms)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,10 +43,9 @@ class Changed:
 class Publisher:
     """Owns the lanes' windows. Tasks that find no room wait in `Delivery` until an outcome makes some."""
 
-    def __init__(self, bus: Bus, workspace: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, bus: Bus, workspace: str) -> None:
         self._bus = bus
         self._workspace = workspace
-        self._now_ms = now_ms
         self._planner = Planner()
         self.delivery = Delivery()
 
@@ -58,7 +57,7 @@ class Publisher:
                 trace_ended(change)
 
     def _tasks(self, changed: Sequence[Changed]) -> list[Message]:
-        now, lanes = self._now_ms(), dict[str, list[Task]]()
+        now, lanes = lease_ms(), dict[str, list[Task]]()
         for change in changed:
             run = change.run
             for name in change.steps:
@@ -111,7 +110,7 @@ class Publisher:
         """Hand out what waits, if there is room: after a restart, and when a lease has been given up."""
         messages = []
         for lane in list(self.delivery.counts()):
-            messages += self._lane_messages(lane, self.delivery.fill(lane, self._now_ms()))
+            messages += self._lane_messages(lane, self.delivery.fill(lane, lease_ms()))
         await self._send(messages)
 
     async def _send(self, messages: Sequence[Message]) -> None:
@@ -122,6 +121,11 @@ class Publisher:
             except RetryableError as error:
                 log.warning("the bus did not take %d messages: %s", len(messages), error.message)
                 await asyncio.sleep(RETRY_S)
+
+
+def lease_ms() -> int:
+    """The clock of leases, in ms: one that nobody sets, since leases do not outlive this process."""
+    return int(asyncio.get_running_loop().time() * 1000)
 
 
 def _parts(tasks: Iterable[Task]) -> Iterable[list[Task]]:

@@ -12,7 +12,7 @@ from aios_orchestrator.core.decide import Redispatch, Tick
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine, Item
 from aios_orchestrator.model import OPEN_STEP
-from aios_orchestrator.publisher import Publisher
+from aios_orchestrator.publisher import Publisher, lease_ms
 from aios_runtime.store.port import Store
 
 BATCH: Final = 200  # runs that are ticked in one go
@@ -72,24 +72,28 @@ class Timers:
                     await self._wake.wait()
 
     def _wait_s(self) -> float:
-        now = self._now_ms()
-        dues = (self._store.next_due(), self._publisher.delivery.next_lease_end(), now + LONGEST_MS)
-        self._until = min(due for due in dues if due is not None)
-        return max(0.0, (self._until - now) / 1000)
+        now, due = self._now_ms(), self._store.next_due()
+        lease = self._publisher.delivery.next_lease_end()
+        waits = [LONGEST_MS]
+        waits += [due - now] if due is not None else []
+        waits += [lease - lease_ms()] if lease is not None else []
+        wait = max(0, min(waits))
+        self._until = now + wait
+        return wait / 1000
 
     async def _due(self) -> bool:
         now = self._now_ms()
         due = [RunHead.FromString(item.head) for item in self._store.due(now, BATCH)]
         items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in due]
         delivery = self._publisher.delivery
-        expired = delivery.expired(now)
+        expired = delivery.expired(lease_ms())
         items += redispatch(self._workspace, expired, "its lease ended")
         if not items:
             return False
         try:
             await self._engine.submit(items)
         except RetryableError:
-            delivery.expire_again(expired, now)
+            delivery.expire_again(expired, lease_ms())
             raise
         return True
 
