@@ -27,6 +27,12 @@ CHAIN = workflow(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast this machine is decides nothing here."""
+    monkeypatch.setattr("aios_runtime.ahead.MAX_NS", 10**15)
+
+
 def chain(steps: str) -> list[str]:
     return [step.name for step in followers(workflow(steps)).get("a", ())]
 
