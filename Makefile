@@ -43,8 +43,8 @@ format: $(TOOLS) ## write every Python file in the one format
 bench: $(TOOLS) ## steps a second, latency, CPU, bytes and fsyncs a step, beside the floor
 	@$(PYTHON) -m tests.bench $(ARGS)
 
-drill: $(TOOLS) ## kill every service and the bus at every named instant, and count what is left
-	@AIOS_DRILL=all $(PYTEST) tests/drill -m drill $(ARGS)
+drill: $(TOOLS) ## kill every service and the bus at every named instant; fresh seeds for every planted defect
+	@AIOS_DRILL=all $(PYTEST) tests/drill tests/sim -m drill $(ARGS)
 
 SEEDS ?= 1000
 sim: $(TOOLS) ## the whole of AIOS in virtual time under faults: SEEDS=n of them, on all cores
