@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.drill.served import CLIENT, MONTH, TRIES, Served, check_undone, check_written, make_report
+from tests.drill.kept import TRIES
+from tests.drill.served import CLIENT, MONTH, Served, check_undone, check_written, make_report
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 PASSINGS = tuple(range(1, 51)) if ALL else (1,)

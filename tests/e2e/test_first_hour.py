@@ -135,8 +135,5 @@ def waiting(served: Served, title: str, other_than: str | None) -> dict[str, str
 
 def test_ctrl_c_stops_a_server_cleanly(tmp_path: Path) -> None:
     with Served(tmp_path) as served:
-        served._stopping.set()
-        assert served.process is not None
-        served.process.send_signal(signal.SIGINT)
-        assert served.process.wait(15) == 0
+        assert served.stop(signal.SIGINT) == 0
         assert not (served.data / "server.json").exists()

@@ -16,7 +16,8 @@ import pytest
 from aios.api.v1 import api_pb2
 from aios.run.v1 import state_pb2
 from aios_runtime.bus.endpoint import load_endpoint
-from tests.drill.served import CLIENT, MONTH, TRIES, Served, check_written
+from tests.drill.kept import TRIES
+from tests.drill.served import CLIENT, MONTH, Served, check_written
 from tests.gateway.serving import reason
 from tests.served import Server
 

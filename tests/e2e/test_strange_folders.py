@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.drill.served import TRIES, Served
+from tests.drill.kept import TRIES
+from tests.drill.served import Served
 from tests.report.months import TIMES
 from tests.report.oracle import expect
 from tests.report.strange_months import folder

@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.reset()
     words = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_text(words)
         code = app(args=words, prog_name="aios", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except AiosError as error:
@@ -66,6 +67,15 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; nothing more can be said
         return 0
+
+
+def _check_text(words: list[str]) -> None:
+    """Bytes of another encoding arrive as half characters, which nothing can carry further."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise typer.BadParameter(f"{word!r} is not UTF-8 text.") from None
 
 
 def _usage(error: typer.TyperException, words: list[str]) -> int:

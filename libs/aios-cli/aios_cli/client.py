@@ -86,6 +86,8 @@ def problem_of(error: grpc.RpcError, place: Place) -> AiosError:
         return RetryableError(
             "DEADLINE_EXCEEDED", "AIOS did not answer in time; the same command again is safe."
         )
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in sentence:
+        return TerminalError("TOO_LARGE", "That is more than AIOS takes at once.")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return RetryableError("UNAVAILABLE", f"AIOS has too much to do just now ({sentence}).")
     if code == grpc.StatusCode.UNIMPLEMENTED:

@@ -13,13 +13,22 @@ from typing import Final
 
 from aios_core.errors import TerminalError
 from aios_core.labels import Label, Trust
-from aios_core.values import MAX_DEPTH, MAX_NODES, MAX_VALUE_BYTES, Leaf, Plain, Pointer, Value, pointers
+from aios_core.values import (
+    MAX_DEPTH,
+    MAX_NODES,
+    MAX_VALUE_BYTES,
+    Leaf,
+    Plain,
+    Pointer,
+    Value,
+    checked_decimal,
+    pointers,
+)
 
 # Field numbers of aios.value.v1 (proto/aios/value/v1/value.proto).
 _VALUE_ROOT, _VALUE_LABELS = 1, 2
 _NULL, _BOOL, _INT, _DECIMAL, _TEXT, _BLOB, _TIME, _LIST, _MAP, _POINTER, _LABEL = range(1, 12)
 _LABEL_ORIGINS, _LABEL_TRUST, _LABEL_RESTRICTED, _LABEL_READERS = 1, 2, 3, 4
-_MAX_DECIMAL_CHARS: Final = 400
 LABELS_REMEMBERED: Final = 4096  # labels whose encoding is kept: few stand for nearly all values
 _BYTE: Final = tuple(bytes((number,)) for number in range(128))
 _POINTER_HEAD: Final = bytes((1 << 3 | 2, 32))
@@ -28,9 +37,15 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def encode(value: Value) -> bytes:
-    """The canonical bytes. Raises TOO_LARGE past `MAX_VALUE_BYTES` or `MAX_NODES`, TOO_DEEP past `MAX_DEPTH`."""
+    """The canonical bytes. Raises TOO_LARGE past `MAX_VALUE_BYTES` or `MAX_NODES`, TOO_DEEP past `MAX_DEPTH`,
+    INVALID_ARGUMENT for text that is not Unicode and for a decimal that is too long."""
     writer = _Writer()
-    parts = [_bytes(_VALUE_ROOT, writer.node(value, 0))]
+    try:
+        parts = [_bytes(_VALUE_ROOT, writer.node(value, 0))]
+    except UnicodeEncodeError:
+        raise TerminalError(
+            "INVALID_ARGUMENT", "A text holds half a character (a lone surrogate); send it as UTF-8."
+        ) from None
     parts += [_bytes(_VALUE_LABELS, _encode_label(label)) for label in writer.labels]
     out = b"".join(parts)
     if len(out) > MAX_VALUE_BYTES:
@@ -141,11 +156,9 @@ def _scalar(data: Plain) -> bytes:
 
 def decimal_text(number: Decimal) -> str:
     """The shortest text of a decimal, without an exponent: `1.50` and `1.5` are one value, `-0` is `0`."""
-    text = format(number, "f")
+    text = format(checked_decimal(number), "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
-    if len(text) > _MAX_DECIMAL_CHARS:
-        raise TerminalError("INVALID_ARGUMENT", f"A decimal has at most {_MAX_DECIMAL_CHARS} digits.")
     return "0" if text in ("-0", "") else text
 
 

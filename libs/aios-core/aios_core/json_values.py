@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aios_core.errors import TerminalError
-from aios_core.values import Plain, Pointer
+from aios_core.values import MAX_DECIMAL_DIGITS, Plain, Pointer, checked_decimal
 
 POINTER_KEY = "$artifact"
 BYTES_KEY = "$bytes"
@@ -54,16 +54,46 @@ def dumps(data: Plain) -> bytes:
 
 
 def loads(text: bytes | str) -> Plain:
-    """Plain data from JSON text; fractions stay exact. Raises INVALID_ARGUMENT on what is not JSON."""
+    """Plain data from JSON in UTF-8; fractions stay exact.
+
+    Raises INVALID_ARGUMENT on what is not JSON, on numbers too long to be a value and on half characters; TOO_DEEP.
+    """
     try:
-        return from_json(json.loads(text, parse_float=Decimal, parse_constant=_no_constant))
-    except (ValueError, RecursionError, InvalidOperation) as error:
-        raise TerminalError("INVALID_ARGUMENT", f"This is not readable JSON: {error}.") from None
+        read = text if isinstance(text, str) else text.decode("utf-8-sig")
+        data = json.loads(read, parse_float=_fraction, parse_int=_whole, parse_constant=_no_constant)
+        if "\\u" in read or isinstance(text, str):
+            json.dumps(data, ensure_ascii=False, default=str).encode()  # an escape can name half a character
+        return from_json(data)
+    except RecursionError:
+        raise TerminalError("TOO_DEEP", "This JSON is nested too deeply.") from None
+    except UnicodeDecodeError as error:
+        raise _unreadable(f"byte {error.start + 1} is not UTF-8 text") from None
+    except UnicodeEncodeError:
+        raise _unreadable("a text holds half a character (a lone surrogate)") from None
+    except ValueError as error:
+        raise _unreadable(str(error)) from None
 
 
 def rfc3339(time: datetime) -> str:
     """UTC with a `Z`, microseconds only when there are any."""
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _unreadable(why: str) -> TerminalError:
+    return TerminalError("INVALID_ARGUMENT", f"This is not readable JSON: {why}.")
+
+
+def _fraction(text: str) -> Decimal:
+    try:
+        return checked_decimal(Decimal(text))
+    except InvalidOperation:
+        raise ValueError(f"the number {text[:40]} is out of range") from None
+
+
+def _whole(text: str) -> int:
+    if len(text) > MAX_DECIMAL_DIGITS:
+        raise TerminalError("INVALID_ARGUMENT", f"A number has at most {MAX_DECIMAL_DIGITS} digits.")
+    return int(text)
 
 
 def _no_constant(name: str) -> None:

@@ -18,6 +18,7 @@ MAX_NODES: Final = 20_000  # nodes of one value; larger data belongs in an artif
 MAX_VALUE_BYTES: Final = 192 * 1024  # canonical bytes; leaves room for headers in a bus message of 256 KiB
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
+MAX_DECIMAL_DIGITS: Final = 400  # written out without an exponent: twenty characters can mean a gigabyte
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,18 @@ def pointers(value: Value) -> Iterator[Pointer]:
             yield leaf.data
 
 
+def checked_decimal(number: Decimal) -> Decimal:
+    """The number itself. Raises INVALID_ARGUMENT when it is not finite, or longer than `MAX_DECIMAL_DIGITS`."""
+    if not number.is_finite():
+        raise TerminalError("INVALID_ARGUMENT", f"{number} is not a finite number.")
+    _, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    written = len(digits) + exponent if exponent > 0 else max(len(digits), -exponent)
+    if written > MAX_DECIMAL_DIGITS:
+        raise TerminalError("INVALID_ARGUMENT", f"A decimal has at most {MAX_DECIMAL_DIGITS} digits.")
+    return number
+
+
 def _key(key: object) -> str:
     if not isinstance(key, str):
         raise TerminalError("INVALID_ARGUMENT", f"A map key must be text, not {type(key).__name__}.")
@@ -131,14 +144,13 @@ def _scalar(data: object) -> Plain:
         return data
     if isinstance(data, int):
         if not INT64_MIN <= data <= INT64_MAX:
+            shown = data if abs(data) < 10**40 else "with so many digits"
             raise TerminalError(
-                "INVALID_ARGUMENT", f"The integer {data} does not fit in 64 bits; send it as text."
+                "INVALID_ARGUMENT", f"The integer {shown} does not fit in 64 bits; send it as text."
             )
         return data
     if isinstance(data, Decimal):
-        if not data.is_finite():
-            raise TerminalError("INVALID_ARGUMENT", f"{data} is not a finite number.")
-        return data
+        return checked_decimal(data)
     if isinstance(data, datetime):
         if data.tzinfo is None:
             raise TerminalError("INVALID_ARGUMENT", "A time needs a time zone.")

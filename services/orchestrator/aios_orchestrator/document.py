@@ -12,6 +12,7 @@ from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
 from aios_core.ids import check_name
 from aios_core.json_values import dumps
+from aios_core.values import MAX_DECIMAL_DIGITS, checked_decimal
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_DOCUMENTS: Final = 100
@@ -102,23 +103,17 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
             "TOO_LARGE", f"{file} has {len(text)} bytes; at most {MAX_DOCUMENT_BYTES} are read."
         )
     try:
-        _refuse_aliases(text, file)
-        nodes = [
-            node
-            for node in yaml.compose_all(text.decode("utf-8"), Loader=yaml.CSafeLoader)
-            if node is not None
-        ]
-    except UnicodeDecodeError:
-        raise TerminalError("BAD_YAML", f"{file} is not UTF-8 text.", file=file) from None
+        read = text.decode("utf-8")
+        _refuse_aliases(read, file)
+        nodes = [node for node in yaml.compose_all(read, Loader=yaml.CSafeLoader) if node is not None]
+    except UnicodeDecodeError as error:
+        before = text[: error.start]
+        line, column = before.count(b"\n"), error.start - before.rfind(b"\n") - 1
+        raise _at("BAD_YAML", file, (line, column), "this is not UTF-8 text.") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise TerminalError(
-            "BAD_YAML",
-            f"{file}:{line}:{column}: {error.problem or error.context}.",
-            file=file,
-            line=str(line),
-        ) from None
+        place = (mark.line, mark.column) if mark else (0, 0)
+        raise _at("BAD_YAML", file, place, f"{error.problem or error.context}.") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise TerminalError("BAD_YAML", f"{file}: {str(error)[:200]}.", file=file) from None
     if not nodes:
@@ -130,21 +125,23 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
     return [_head(_Reader(file).document(node)) for node in nodes]
 
 
-def _refuse_aliases(text: bytes, file: str) -> None:
+def _at(code: str, file: str, place: tuple[int, int], message: str) -> TerminalError:
+    """An error that says where in a file that is no document: line and column count from 0."""
+    line, column = str(place[0] + 1), str(place[1] + 1)
+    return TerminalError(code, f"{file}:{line}:{column}: {message}", file=file, line=line, column=column)
+
+
+def _refuse_aliases(text: str, file: str) -> None:
     """Aliases multiply a small text into a huge one and nesting costs stack: look at events before building a tree."""
     depth = 0
-    for nodes, event in enumerate(yaml.parse(text.decode("utf-8"), Loader=yaml.CSafeLoader)):
-        line = event.start_mark.line + 1 if event.start_mark else 1
+    for nodes, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+        place = (event.start_mark.line, event.start_mark.column) if event.start_mark else (0, 0)
         if isinstance(event, yaml.AliasEvent):
-            raise TerminalError(
-                "BAD_YAML", f"{file}:{line}: aliases (*name) are not allowed; repeat the text.", file=file
-            )
+            raise _at("BAD_YAML", file, place, "aliases (*name) are not allowed; repeat the text.")
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:
-                raise TerminalError(
-                    "TOO_DEEP", f"{file}:{line}: nested deeper than {MAX_DEPTH} levels.", file=file
-                )
+                raise _at("TOO_DEEP", file, place, f"nested deeper than {MAX_DEPTH} levels.")
         elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
             depth -= 1
         if nodes > MAX_NODES:
@@ -180,10 +177,8 @@ class _Reader:
             key = str(key_node.value)
             inner = f"{path}.{key}" if path else key
             if key in out:
-                line = key_node.start_mark.line + 1
-                raise TerminalError(
-                    "BAD_YAML", f"{self.file}:{line}: {inner} stands twice.", file=self.file, field=inner
-                )
+                place = (key_node.start_mark.line, key_node.start_mark.column)
+                raise _at("BAD_YAML", self.file, place, f"{inner} stands twice.")
             out[key] = self._data(value_node, inner)
             self.places[inner] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
         return out
@@ -195,13 +190,19 @@ class _Reader:
             return None
         if tag == "tag:yaml.org,2002:bool":
             return str(text).lower() in ("true", "yes", "on")
+        place = (node.start_mark.line, node.start_mark.column)
         if tag == "tag:yaml.org,2002:int" and str(text).lstrip("+-").isdigit():
+            if len(text) > MAX_DECIMAL_DIGITS:
+                message = f"a number has at most {MAX_DECIMAL_DIGITS} digits."
+                raise _at("BAD_RESOURCE", self.file, place, message)
             return int(text)
         if tag == "tag:yaml.org,2002:float":
             try:
-                return Decimal(str(text))
+                return checked_decimal(Decimal(str(text)))
             except ArithmeticError:
                 return str(text)
+            except TerminalError as error:
+                raise _at("BAD_RESOURCE", self.file, place, error.message) from None
         return str(text)
 
 

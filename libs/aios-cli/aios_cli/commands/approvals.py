@@ -173,7 +173,7 @@ def _send(
     from aios_core.minting import mint
 
     request = api_pb2.DecideApprovalRequest(
-        request_id=request_id or mint("req"),
+        request_id=mint("req") if request_id is None else request_id,
         approval_id=item.approval_id,
         decision=decision,
         note=note,

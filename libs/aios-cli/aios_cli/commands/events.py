@@ -30,7 +30,7 @@ def publish(
     from aios_core.minting import mint
 
     event = ExternalEvent(
-        id=event_id or mint("evt"),
+        id=mint("evt") if event_id is None else event_id,
         source=source,
         type=event_type,
         subject=subject,

@@ -32,7 +32,10 @@ def apply(
         for number, (name, yaml) in enumerate(documents):
             given_id = f"{request_id}.{number}" if request_id and number else request_id
             request = api_pb2.ApplyResourcesRequest(
-                request_id=given_id or mint("req"), yaml=yaml, file=name, dry_run=dry_run
+                request_id=mint("req") if given_id is None else given_id,
+                yaml=yaml,
+                file=name,
+                dry_run=dry_run,
             )
             answer = session.client.call(session.client.resources.ApplyResources, request)
             applied += answer.applied

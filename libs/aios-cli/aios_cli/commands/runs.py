@@ -48,7 +48,7 @@ def start(
     with Session() as session:
         client = session.client
         request = api_pb2.StartRunRequest(
-            request_id=request_id or _mint(),
+            request_id=_named(request_id),
             workflow=workflow,
             workflow_version=workflow_version,
             input=_input(session, workflow, workflow_version, input, input_json),
@@ -74,7 +74,7 @@ def simulate(
     with Session() as session:
         client = session.client
         request = api_pb2.SimulateRunRequest(
-            request_id=request_id or _mint(),
+            request_id=_named(request_id),
             workflow=workflow,
             workflow_version=workflow_version,
             input=_input(session, workflow, workflow_version, input, input_json),
@@ -170,7 +170,7 @@ def cancel(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId =
     with Session() as session:
         client = session.client
         run_id = pick.run(client, run)
-        request = api_pb2.CancelRunRequest(request_id=request_id or _mint(), run_id=run_id, why=why)
+        request = api_pb2.CancelRunRequest(request_id=_named(request_id), run_id=run_id, why=why)
         answer = client.call(client.runs.CancelRun, request).run
         if wait and answer.state == RunState.RUN_STATE_CANCELLING:
             answer = _followed(session, run_id, after=answer.sequence, until_person=False)
@@ -190,7 +190,7 @@ def undo(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId = N
         client = session.client
         run_id = pick.run(client, run)
         before = session.run(run_id).sequence
-        request = api_pb2.UndoRunRequest(request_id=request_id or _mint(), run_id=run_id, why=why)
+        request = api_pb2.UndoRunRequest(request_id=_named(request_id), run_id=run_id, why=why)
         answer = client.call(client.runs.UndoRun, request)
         if answer.impossible:
             say(f"Can't be undone: {', '.join(answer.impossible)}.", "yellow")
@@ -200,10 +200,11 @@ def undo(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId = N
     _finish(ended, _show_result)
 
 
-def _mint() -> str:
+def _named(request_id: str | None) -> str:
+    """The request id that was given, even an empty one: that is for the server to refuse."""
     from aios_core.minting import mint
 
-    return mint("req")
+    return mint("req") if request_id is None else request_id
 
 
 def _input(
