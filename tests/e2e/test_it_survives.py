@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,18 @@ def until_state(served: Served, run: str, *states: str) -> Any:
     raise AssertionError(shown)
 
 
+def plainly(served: Served, *command: str) -> str:
+    """What a person reads, as one line."""
+    said = subprocess.run(
+        [sys.executable, "-m", "aios_cli", "--data-dir", str(served.data), *command],
+        capture_output=True,
+        check=True,
+        timeout=60,
+        text=True,
+    )
+    return " ".join(said.stdout.split())
+
+
 @pytest.mark.feature("H10", "D4")
 @pytest.mark.parametrize("happened", ["yes", "no"])
 def test_a_change_that_nobody_can_be_sure_of_parks_and_asks(tmp_path: Path, happened: str) -> None:
@@ -65,6 +78,18 @@ def test_a_change_that_nobody_can_be_sure_of_parks_and_asks(tmp_path: Path, happ
         assert asked["kind"] == "unknown"
         assert "please check" in asked["title"]
         assert (served.report / "report.md").read_text() == FOREIGN
+        for command in ((), ("run", "show", run), ("approval", "list"), ("approval", "show", question)):
+            words = plainly(served, *command)
+            assert "could not confirm" in words, command
+            assert "please check" in words, command
+        assert "whether it was written" in plainly(served, "approval", "show", question)
+        served.kill()
+        unsure = served.aios("approval", "answer", question, "perhaps", "--request-id", "perhaps")
+        assert unsure["error"]["code"] == "BAD_ANSWER"
+        assert "yes, no" in unsure["error"]["message"]
+        assert until_state(served, run)["pending_approvals"] == [question], (
+            "asked once, and still after a crash"
+        )
         if happened == "no":
             (served.report / "report.md").unlink()
         served.aios("approval", "answer", question, happened, "--request-id", "answer")

@@ -171,6 +171,61 @@ def test_a_data_directory_that_is_a_file_or_read_only_is_refused(tmp_path: Path)
     assert refused("--data-dir", "/proc/aios")[1] in ("DATA_DIR", "READ_ONLY")
 
 
+@pytest.mark.parametrize("served_before", [False, True], ids=["new", "in use"])
+def test_a_data_directory_that_this_user_may_not_write_is_refused_and_left_as_it_is(
+    tmp_path: Path, served_before: bool
+) -> None:
+    """Root is refused nothing, so it gives that up first."""
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if unprivileged and shutil.which("setpriv") is None:
+        pytest.skip("without setpriv root can't give up its privileges, and is refused nothing")
+    data = tmp_path / "data"
+    data.mkdir()
+    if served_before:
+        with serving(data) as (process, _ready):
+            process.send_signal(signal.SIGTERM)
+            process.wait(READY_SECONDS)
+    for path in (data, *data.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    done = subprocess.run(
+        [*unprivileged, *_command("--data-dir", str(data), "--grpc-port", "0", "--http-port", "0")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=READY_SECONDS,
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+    error = json.loads(done.stdout.splitlines()[-1])["error"]
+    assert (done.returncode, error["code"]) in ((12, "DATA_DIR"), (13, "READ_ONLY")), error
+    assert str(data) in error["message"]
+    assert error["remedy"]
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+def test_a_root_that_may_do_nothing_is_told_to_be_somebody_else(tmp_path: Path) -> None:
+    """As in a container whose capabilities are all dropped."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("only root, by setpriv, can be root without privileges")
+    unprivileged = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+    arguments = ("--data-dir", str(tmp_path / "data"), "--grpc-port", "0", "--http-port", "0")
+    process = subprocess.Popen(
+        [*unprivileged, *_command(*arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+    finally:
+        process.terminate()
+        _, complained = process.communicate(timeout=READY_SECONDS)
+    assert "Traceback" not in complained
+    if "error" in said:  # where the kernel lets it have a sandbox all the same, it serves
+        assert said["error"]["code"] == "SANDBOX_UNAVAILABLE"
+        assert "not root" in said["error"]["message"]
+    else:
+        assert said["event"] == "ready"
+
+
 def test_a_full_disk_is_said_as_such(tmp_path: Path) -> None:
     """A file system of 64 KiB, in a mount namespace of its own."""
     if (

@@ -32,8 +32,9 @@ def prepare(path: Path) -> None:
     """
     try:
         path.mkdir(mode=MODE, parents=True, exist_ok=True)
-        if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077:
-            path.chmod(MODE)
+        status = path.stat()
+        if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+            path.chmod(status.st_mode & MODE)  # others out; what its owner took from itself stays taken
         probe = path / f".probe-{os.getpid()}"
         descriptor = os.open(probe, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:

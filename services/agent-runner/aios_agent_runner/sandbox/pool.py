@@ -170,7 +170,14 @@ class SandboxPool:
         if user == os.geteuid():
             return
         directory.parent.chmod(0o711)
-        os.chown(directory, user, -1)
+        try:
+            os.chown(directory, user, -1)
+        except PermissionError:
+            raise TerminalError(
+                "SANDBOX_UNAVAILABLE",
+                f"Agents run as user {user}, to whom this root may not give a folder; run AIOS as a user that is not root.",
+                field="scratch",
+            ) from None
         closed = [p for p in directory.parents if not p.stat().st_mode & 0o001]
         if closed:
             raise TerminalError(
