@@ -175,7 +175,7 @@ class SandboxPool:
         except PermissionError:
             raise TerminalError(
                 "SANDBOX_UNAVAILABLE",
-                f"Agents run as user {user}, to whom this root may not give a folder; run AIOS as a user that is not root.",
+                f"Agents run as user {user}, to whom this root may not give a folder; run AIOS as another user.",
                 field="scratch",
             ) from None
         closed = [p for p in directory.parents if not p.stat().st_mode & 0o001]
