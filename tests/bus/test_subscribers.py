@@ -293,7 +293,7 @@ async def test_binary_and_structured_events_from_outside_come_in(
         (
             b"[" * 5000,
             {"ce-id": "1", "ce-specversion": "1.0", "ce-source": "s", "ce-type": "t"},
-            "INVALID_ARGUMENT",
+            "TOO_DEEP",
             "JSON",
         ),
     ],
