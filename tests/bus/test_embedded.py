@@ -141,7 +141,9 @@ async def test_it_is_given_up_after_too_many_restarts(
     os.kill(server.pid or 0, signal.SIGKILL)
     await until(lambda: bool(crashes) and crashes[-1].final)
     assert [crash.restarts for crash in crashes] == [1, 2, 3, 4]
-    assert server.fault
+    trouble = server.trouble()
+    assert trouble is not None
+    assert trouble.code == "BUS_FAILED"
     await server.stop()
 
 

@@ -6,9 +6,13 @@ import sys
 from pathlib import Path
 
 import httpx
+import nats
 import pytest
 
+from aios_runtime.bus.endpoint import load_endpoint
 from aios_runtime.cloudevents import STRUCTURED
+from tests.drill.kept import TRIES
+from tests.e2e.test_it_survives import unhandled
 from tests.served import Server
 
 ODD = {
@@ -61,6 +65,33 @@ def test_from_the_command_line_it_is_refused_alike(server: Server, name: str, tm
     assert says in error["message"]
     assert error["remedy"]
     assert f"odd-cli-{name}" not in taken_in(server)
+
+
+async def test_over_nats_each_is_kept_with_its_reason_and_holds_up_no_good_one(server: Server) -> None:
+    endpoint = load_endpoint(server.data)
+    credentials = endpoint.credentials("external")
+    client = await nats.connect(credentials.url, user=credentials.user, password=credentials.password)
+    attributes = {"ce-specversion": "1.0", "ce-source": "test", "ce-type": "visitor.came"}
+    for number, (name, (data, code, says)) in enumerate(ODD.items()):
+        before, _ = unhandled(server)
+        good = f"good-after-{name}".replace(" ", "-")
+        odd = {**attributes, "ce-id": f"odd-nats-{number}"}
+        await client.publish("aios.in.main.test.odd", data.encode(), headers=odd)
+        right = {**attributes, "ce-id": good}
+        await client.publish("aios.in.main.test.good", b'{"name": "Ada"}', headers=right)
+        await client.flush()
+        for _ in range(TRIES * 10):
+            if good in taken_in(server):
+                break
+        else:
+            raise AssertionError(f"{good} was held up")
+        count, last = unhandled(server)
+        assert count == before + 1, name
+        assert last.startswith(f"{code}: "), last
+        assert says in last
+        assert "aios.in.main.test.odd" in last
+        assert f"odd-nats-{number}" not in taken_in(server)
+    await client.close()
 
 
 @pytest.mark.parametrize("size", [240_000, 1_048_000, 1_100_000, 5_000_000])

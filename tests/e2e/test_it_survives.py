@@ -1,5 +1,7 @@
 """What goes wrong from outside, met end to end: said clearly, nothing lost, nothing half done."""
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -102,6 +104,13 @@ def test_a_change_that_nobody_can_be_sure_of_parks_and_asks(tmp_path: Path, happ
             assert len((served.report / "index.jsonl").read_text().splitlines()) == 1
 
 
+def unhandled(server: Server) -> tuple[int, str]:
+    """How many messages became dead letters so far, and why the last one did, as a person is told."""
+    (check,) = [check for check in server.json("doctor")["checks"] if check["name"] == "orchestrator"]
+    facts = check["facts"]
+    return int(facts.get("messages that could not be handled", 0)), facts.get("the last of them", "")
+
+
 @pytest.mark.feature("A2", "B2")
 async def test_messages_from_outside_that_can_not_be_handled_are_kept_and_hold_nothing_up(
     server: Server,
@@ -109,6 +118,7 @@ async def test_messages_from_outside_that_can_not_be_handled_are_kept_and_hold_n
     endpoint = load_endpoint(server.data)
     credentials = endpoint.credentials("external")
     client = await nats.connect(credentials.url, user=credentials.user, password=credentials.password)
+    before, _ = unhandled(server)
     good = {"specversion": "1.0", "id": "after-the-rubbish", "source": "test", "type": "nobody.cares"}
     await client.publish("aios.in.main.test.rubbish", b"\xff not an event")
     await client.publish("aios.in.main.test.rubbish", json.dumps({"specversion": "1.0"}).encode())
@@ -121,10 +131,10 @@ async def test_messages_from_outside_that_can_not_be_handled_are_kept_and_hold_n
             break
     else:
         raise AssertionError("the good event was never taken in")
-    checks = {check["name"]: check for check in server.json("doctor")["checks"]}
-    facts = checks["orchestrator"]["facts"]
-    assert int(facts["messages that could not be handled"]) == 2
-    assert "INVALID_ARGUMENT" in facts["the last of them"] or "UNDECODABLE" in facts["the last of them"]
+    count, last = unhandled(server)
+    assert count == before + 2
+    assert last.startswith("INVALID_ARGUMENT: ")
+    assert "aios.in.main.test.rubbish" in last
     await client.close()
 
 
@@ -190,12 +200,30 @@ def publish(served: Served, place: Path, identity: str) -> Any:
     return served.aios("event", "publish", "nobody.cares", "--id", identity, "--data", f"@{data}")
 
 
-def test_a_disk_that_fills_up_in_the_middle_refuses_loses_nothing_and_goes_on(tmp_path: Path) -> None:
+async def publish_until_refused(served: Served) -> None:
+    """Bare events, which only the bus writes, until it can't and is ended for it."""
+    credentials = load_endpoint(served.data).credentials("external")
+    client = await nats.connect(
+        credentials.url, user=credentials.user, password=credentials.password, allow_reconnect=False
+    )
+    with contextlib.suppress(nats.errors.Error, ConnectionError):
+        for _ in range(100_000):
+            await client.publish("aios.in.main.test.filler", bytes(10_000))
+            await client.flush()
+    assert client.is_closed
+
+
+@pytest.mark.parametrize("bus_first", [False, True], ids=["the store notices first", "the bus notices first"])
+def test_a_disk_that_fills_up_in_the_middle_refuses_loses_nothing_and_goes_on(
+    tmp_path: Path, bus_first: bool
+) -> None:
     with small_disk(tmp_path / "disk", "96m") as disk, Served(disk) as served:
         run = str(served.aios(*START, "--request-id", "before")["run_id"])
         (gate,) = until_state(served, run)["pending_approvals"]
         filler = disk / "filler"
         subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=4k"], capture_output=True, check=False)
+        if bus_first:
+            asyncio.run(publish_until_refused(served))
         accepted: list[str] = []
         for number in range(TRIES * 4):  # the log of the store may have room for some yet
             said = publish(served, tmp_path, f"e{number}")
@@ -204,6 +232,7 @@ def test_a_disk_that_fills_up_in_the_middle_refuses_loses_nothing_and_goes_on(tm
             accepted.append(f"e{number}")
         assert said["error"]["code"] == "DISK_FULL", said
         assert said["error"]["remedy"]
+        assert not served.report.exists()
         filler.unlink()
         again = publish(served, tmp_path, f"e{len(accepted)}")  # the same event, however often it comes
         assert "error" not in again, again

@@ -32,7 +32,9 @@ async def endpoint(settings: ServeSettings, given_up: Callable[[str], None]) -> 
 
 async def connect(place: Endpoint, service: str) -> NatsBus:
     """A service's own connection, under its own identity. Raises BUS_FAILED or UNAUTHENTICATED."""
-    return await NatsBus.connect(_credentials(place, service), service=service, tracing=Spans())
+    return await NatsBus.connect(
+        _credentials(place, service), service=service, tracing=Spans(), why_not=place.trouble
+    )
 
 
 def _tell(crash: Crash, given_up: Callable[[str], None]) -> None:

@@ -52,6 +52,7 @@ class NatsBus:
         tracing: Tracing | None = None,
         declares: bool | None = None,
         replicas: int = 1,
+        why_not: Callable[[], AiosError | None] = lambda: None,
     ) -> None:
         self.tracing: Tracing = tracing or PassThrough()
         self._credentials = credentials
@@ -71,6 +72,7 @@ class NatsBus:
             declares=service == topology.TOPOLOGY_OWNER if declares is None else declares,
             connectors=self._connectors,
             replicas=replicas,
+            why_not=why_not,
             attach=self._attach,
             verified=self._serve,
         )
@@ -85,12 +87,14 @@ class NatsBus:
         tracing: Tracing | None = None,
         declares: bool | None = None,
         replicas: int = 1,
+        why_not: Callable[[], AiosError | None] = lambda: None,
         timeout: float = 10.0,
     ) -> "NatsBus":
         """Connect as `service` within `timeout` seconds.
 
         The orchestrator (or who `declares`) makes the topology before this returns; the others don't wait for it: what
         they publish raises BUS_FAILED until it is there, what they consume begins then.
+        `why_not` says why there is no bus, where that can be known.
         Raises BUS_FAILED, UNAUTHENTICATED.
         """
         bus = cls(
@@ -100,6 +104,7 @@ class NatsBus:
             tracing=tracing,
             declares=declares,
             replicas=replicas,
+            why_not=why_not,
         )
         try:
             await bus.keeper.start(timeout)
@@ -145,6 +150,7 @@ class NatsBus:
                 await self._deliver(token, command)
                 return unpack(await command.waiting.future)
         except TimeoutError:
+            self.keeper.alive()
             raise RetryableError(
                 "DEADLINE_EXCEEDED",
                 f"{subjects.template(message.subject)} was not answered within {timeout:g} s.",

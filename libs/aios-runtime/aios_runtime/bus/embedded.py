@@ -89,17 +89,16 @@ class EmbeddedNats:
         self._layout = Layout(self._directory, self._settings.host, self._settings.port)
         self._server: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._fault = ""
+        self._trouble: AiosError | None = None
 
     @property
     def pid(self) -> int | None:
         """The process id of the server that runs now."""
         return self._server.pid if self._server is not None else None
 
-    @property
-    def fault(self) -> str:
-        """Why the bus doesn't run now, in words; empty when it does."""
-        return self._fault
+    def trouble(self) -> AiosError | None:
+        """Why the bus doesn't run now, as DISK_FULL or BUS_FAILED; None when it does."""
+        return self._trouble
 
     async def start(self) -> Endpoint:
         """Start the server; returns when clients can connect.
@@ -117,7 +116,8 @@ class EmbeddedNats:
             except AiosError as error:
                 if error.code != "PORT_TAKEN" or self._settings.port or attempt == PORT_ATTEMPTS:
                     raise
-        endpoint = Endpoint(f"nats://{self._settings.host}:{self._layout.port}", dict(self._passwords))
+        url = f"nats://{self._settings.host}:{self._layout.port}"
+        endpoint = Endpoint(url, dict(self._passwords), self.trouble)
         write_private(self._users / URL_FILE, endpoint.url + "\n")
         self._keeper = asyncio.create_task(self._keep(), name="embedded nats")
         return endpoint
@@ -147,9 +147,10 @@ class EmbeddedNats:
         while self._server is not None:
             began = loop.time()
             reason, curable = await self._until_ended(self._server)
+            full = self._server.disk_full
             restarts = 1 if loop.time() - began > STEADY_SECONDS else restarts + 1
             while True:
-                self._fault = reason
+                self._trouble = RetryableError("DISK_FULL" if full else "BUS_FAILED", reason, retry_after=1.0)
                 final = restarts > MAX_RESTARTS and not curable
                 self._report(Crash(self._server.exit_code, reason, restarts, final))
                 if final:
@@ -159,8 +160,9 @@ class EmbeddedNats:
                     await self._launch()
                     break
                 except AiosError as error:
-                    reason, curable, restarts = error.message, error.code == "DISK_FULL", restarts + 1
-            self._fault = ""
+                    full = curable = error.code == "DISK_FULL"
+                    reason, restarts = error.message, restarts + 1
+            self._trouble = None
 
     async def _until_ended(self, server: ServerProcess) -> tuple[str, bool]:
         """Why it ended or had to be ended, and whether space on the disk would cure it."""

@@ -2,12 +2,12 @@
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from aios_core.errors import RetryableError
+from aios_core.errors import AiosError, RetryableError
 from aios_runtime.service.datadir import place_error
 
 USERS_DIRECTORY: Final = "nats-users"  # beside the server's own, so that its loss changes no password
@@ -24,12 +24,20 @@ class Credentials:
     password: str = field(repr=False)
 
 
+def _unknown() -> None:
+    """Why a bus that another process runs is not there: who connects to it can't know."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the bus is, and the passwords of its identities."""
+    """Where the bus is, and the passwords of its identities.
+
+    `trouble` tells why it doesn't run now, if it is ours to run.
+    """
 
     url: str
     passwords: Mapping[str, str] = field(repr=False)
+    trouble: Callable[[], AiosError | None] = field(default=_unknown, repr=False, compare=False)
 
     def credentials(self, identity: str) -> Credentials:
         """Those of `gateway`, `orchestrator`, `memory`, `agent-runner`, `connector-<name>` or `external`."""

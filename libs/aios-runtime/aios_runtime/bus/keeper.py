@@ -41,11 +41,13 @@ class Keeper:
         declares: bool,
         connectors: Sequence[str],
         replicas: int,
+        why_not: Callable[[], AiosError | None],
         attach: Attach,
         verified: Verified,
     ) -> None:
         self._credentials, self._service, self._inbox = credentials, service, inbox
         self._declares, self._connectors, self._replicas = declares, connectors, replicas
+        self._why_not = why_not
         self._attach, self._on_verified = attach, verified
         self._session: Session | None = None
         self._incarnation = ""
@@ -74,10 +76,10 @@ class Keeper:
         return self._session if self._session is not None and self._session.alive else None
 
     def alive(self) -> Session:
-        """The session of now. Raises BUS_FAILED without one."""
+        """The session of now. Without one raises BUS_FAILED, or DISK_FULL when that is why."""
         session = self.session
         if session is None:
-            raise lost()
+            raise self._why_not() or lost()
         return session
 
     def listen(self, callback: Callable[[bool], Awaitable[None]]) -> None:

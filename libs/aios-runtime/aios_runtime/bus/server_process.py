@@ -47,6 +47,7 @@ class ServerProcess:
         self._reading: asyncio.Task[None] | None = None
         self._log_minute = self._logged = 0
         self.store_fault = ""  # why it stores nothing any more
+        self.disk_full = False  # and that is why
         self.faulty = asyncio.Event()  # set with `store_fault`
 
     @classmethod
@@ -149,9 +150,11 @@ class ServerProcess:
         if self._may_log():
             log.warning("nats-server: %s", text)
         if not self.store_fault and any(sign in text.lower() for sign in _STORE_FAULTS):
-            full = _DISK_FULL in text.lower()
+            self.disk_full = _DISK_FULL in text.lower()
             self.store_fault = (
-                f"The disk of {self._layout.directory} is full." if full else f"The bus can't write: {text}"
+                f"The disk of {self._layout.directory} is full."
+                if self.disk_full
+                else f"The bus can't write: {text}"
             )
             self.faulty.set()
 
