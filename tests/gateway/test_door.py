@@ -111,6 +111,7 @@ async def test_a_token_opens_the_calls_of_its_scope_and_no_other(server: Server,
                 if denied:
                     assert error is not None
                     assert needed in (error.details() or "")
+                    assert reason(error)[0] == "PERMISSION_DENIED"
 
 
 async def test_a_revoked_token_opens_nothing_at_once(server: Server) -> None:

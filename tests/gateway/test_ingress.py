@@ -111,8 +111,14 @@ def test_events_need_a_token_that_may_publish(server: Server) -> None:
     missing = post(server, {"name": "x"}, token="", **binary("a1"))
     assert missing.status_code == 401
     assert missing.headers["www-authenticate"].startswith("Bearer")
+    assert missing.json()["error"]["code"] == "UNAUTHENTICATED"
+    wrong = post(server, {"name": "x"}, token="aios_tok_wrong", **binary("a1"))
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "UNAUTHENTICATED")
     reader = server.json("token", "create", "http-reader", "--scope", "read")["token"]
-    assert post(server, {"name": "x"}, token=reader, **binary("a2")).status_code == 403
+    denied = post(server, {"name": "x"}, token=reader, **binary("a2"))
+    assert (denied.status_code, denied.json()["error"]["code"]) == (403, "PERMISSION_DENIED")
+    assert "events" in denied.json()["error"]["message"]
+    assert {"a1", "a2"}.isdisjoint(item["event_id"] for item in server.json("event", "list"))
     publisher = server.json("token", "create", "http-publisher", "--scope", "events")["token"]
     assert post(server, {"name": "x"}, token=publisher, **binary("a3")).status_code == 200
 
