@@ -161,7 +161,8 @@ class EmbeddedNats:
                     break
                 except AiosError as error:
                     full = curable = error.code == "DISK_FULL"
-                    reason, restarts = error.message, restarts + 1
+                    reason = f"The disk of {self._directory} is full." if full else error.message
+                    restarts += 1
             self._trouble = None
 
     async def _until_ended(self, server: ServerProcess) -> tuple[str, bool]:
