@@ -21,6 +21,9 @@ POINTS = {
 pytestmark = pytest.mark.drill
 
 
+@pytest.mark.timeout(
+    360
+)  # a worker that dies alone is replaced after its lease: two or three of them, one after the other
 @pytest.mark.feature("B1", "B3", "D3", "L2")
 async def test_services_apart_each_killed_once_make_the_report_as_if_nothing_had_happened(
     tmp_path: Path,
