@@ -132,7 +132,7 @@ async def bench(folder: Path, writes: int, finished: int) -> None:
         figures = await work(store, writes // times, concurrency, numbers)
         figures.show(f"{concurrency:>3} at once", base)
     rows = (next(numbers) - before) * STEPS
-    reads(store, numbers)
+    await reads(store, numbers)
     await store.close()
     print(f"the file: {path.stat().st_size / 1e6:,.0f} MB")
     disk = CountingDisk()
@@ -147,19 +147,20 @@ async def bench(folder: Path, writes: int, finished: int) -> None:
     )
 
 
-def reads(store: SqliteStore, numbers: "count[int]") -> None:
+async def reads(store: SqliteStore, numbers: "count[int]") -> None:
     """How long reads take, in the event loop's thread."""
+    head = await store.event_head(3)
     known = [step(number, 0).key for number in range(next(numbers) - 1000, next(numbers) - 500)]
     for title, read in (
         ("read", lambda key: store.read(key)),
         ("record", lambda key: store.record(key, "step/1/out")),
         ("query of 20", lambda _: store.query("state", "done", limit=20)),
         ("next due", lambda _: store.next_due()),
-        ("50 events", lambda _: store.events(3, store.event_head(3) - 50, 50)),
+        ("50 events", lambda _: store.events(3, head - 50, 50)),
     ):
         began = time.perf_counter()
         for key in known:
-            read(key)
+            await read(key)
         print(f"{title}: {(time.perf_counter() - began) / len(known) * 1e6:.0f} µs")
 
 

@@ -24,8 +24,11 @@ class Server(EmbeddedNats):
         self.crashes.append(crash)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 15.0) -> None:
     """Let the loop turn until the condition holds; the test fails when it doesn't in time."""
     async with asyncio.timeout(seconds):
-        while not condition():
+        while True:
+            holds = condition()
+            if await holds if isinstance(holds, Awaitable) else holds:
+                return
             await asyncio.sleep(0.005)

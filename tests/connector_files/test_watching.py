@@ -195,7 +195,7 @@ async def test_at_the_first_start_what_is_there_is_known_and_later_changes_are_e
     async with office.watching():
         assert await office.quiet() == []
         office.put("acme/2026-09", "b.csv")
-        assert (await office.quiet()) == [("acme/2026-09", ["a.csv", "b.csv"])]
+        assert await office.quiet() == [("acme/2026-09", ["a.csv", "b.csv"])]
     async with office.watching():
         os.utime(office.root / "acme/2026-07/a.csv", ns=(0, 0))
         assert len(await office.quiet()) == 1, "a change of times alone is no news, of old months neither"
@@ -238,8 +238,8 @@ async def test_an_event_that_nobody_took_is_handed_over_after_the_next_start(off
         assert len(await office.quiet()) == 1
 
 
-def generation_is(watcher: Watcher, count: int) -> bool:
-    known = watcher._folders.known(("acme", "2026-10"))
+async def generation_is(watcher: Watcher, count: int) -> bool:
+    known = await watcher._folders.known(("acme", "2026-10"))
     return known is not None and known.generation == count
 
 
@@ -290,9 +290,12 @@ async def test_a_month_that_is_emptied_and_filled_again_is_an_event(office: Offi
         file = office.put("acme/2026-10", "a.csv")
         await office.events(1)
         file.unlink()
-        await until(
-            lambda: (known := watcher._folders.known(("acme", "2026-10"))) is not None and not known.signature
-        )
+
+        async def seen_empty() -> bool:
+            known = await watcher._folders.known(("acme", "2026-10"))
+            return known is not None and not known.signature
+
+        await until(seen_empty)
         office.put("acme/2026-10", "a.csv")
         assert len(await office.events(2)) == 2
 

@@ -42,12 +42,12 @@ def recorded(version: str) -> dict[str, Any]:
 
 @pytest.mark.feature("B1")
 async def test_every_run_is_still_the_fold_of_its_events(orchestrator: Store, version: str) -> None:
-    page = orchestrator.scan("main/run/", limit=RUNS)
+    page = await orchestrator.scan("main/run/", limit=RUNS)
     assert {item.key.rpartition("/")[2] for item in page.items} == set(recorded(version))
     for item in page.items:
-        events = [filed.data for filed in orchestrator.events_of(item.key, 0, 10_000)]
+        events = [filed.data for filed in await orchestrator.events_of(item.key, 0, 10_000)]
         folded = fold(events)
-        stored = run_of(RunHead.FromString(item.head), orchestrator.records(item.key))
+        stored = run_of(RunHead.FromString(item.head), await orchestrator.records(item.key))
         assert head_of(folded) == RunHead.FromString(item.head)
         assert folded == stored
 
@@ -55,7 +55,7 @@ async def test_every_run_is_still_the_fold_of_its_events(orchestrator: Store, ve
 async def test_every_event_is_still_told_as_an_episode(orchestrator: Store, version: str) -> None:
     told = 0
     for partition in range(PARTITIONS):
-        for filed in orchestrator.events(partition, 0, 10_000):
+        for filed in await orchestrator.events(partition, 0, 10_000):
             assert episode_of(filed.data).what
             told += 1
     assert told == sum(run["sequence"] for run in recorded(version).values())

@@ -67,7 +67,7 @@ async def test_a_large_artifact_comes_back_whole_under_its_hash_with_its_name(
     for start in range(0, len(data), CHUNK):
         await memory.artifacts.put(chunk(data, start, min(start + CHUNK, len(data))))
     assert await content(memory, data) == data
-    known = memory.artifacts.find(hashlib.sha256(data).hexdigest())
+    known = await memory.artifacts.find(hashlib.sha256(data).hexdigest())
     assert (known.name, known.media_type, known.size) == ("report.md", "text/plain", len(data))
     sha256 = hashlib.sha256(data).hexdigest()
     assert files(tmp_path / "artifacts") == [f"{sha256[:2]}/{sha256[2:]}"]
@@ -100,7 +100,7 @@ async def test_bytes_with_another_hash_are_refused_and_leave_nothing(
         await memory.artifacts.put(chunk(data, cut, len(data), sha256=wrong))
     assert caught.value.code == "INVALID_ARGUMENT"
     assert files(tmp_path / "artifacts") == []
-    assert memory.artifacts.find(wrong.hex()) is None
+    assert await memory.artifacts.find(wrong.hex()) is None
 
 
 async def test_a_chunk_that_leaves_a_gap_is_refused_with_where_to_go_on(memory: Memory) -> None:
@@ -189,7 +189,7 @@ async def test_a_full_or_read_only_disk_is_a_clear_error_and_leaves_nothing(
     assert caught.value.code == ("DISK_FULL" if number == errno.ENOSPC else "READ_ONLY")
     assert "nothing was stored" in caught.value.message
     assert files(tmp_path / "artifacts") == []
-    assert memory.artifacts.find(hashlib.sha256(b"bytes").hexdigest()) is None
+    assert await memory.artifacts.find(hashlib.sha256(b"bytes").hexdigest()) is None
     assert (await memory.put(b"bytes")).size == 5
 
 
@@ -197,7 +197,7 @@ async def test_a_blob_of_a_crash_before_its_commit_is_taken_over_by_the_next_upl
     data = b"bytes"
     memory_blobs = memory.artifacts._blobs
     memory_blobs.put(data, hashlib.sha256(data).hexdigest())
-    assert memory.artifacts.find(hashlib.sha256(data).hexdigest()) is None
+    assert await memory.artifacts.find(hashlib.sha256(data).hexdigest()) is None
     await memory.put(data)
     assert await content(memory, data) == data
 
@@ -214,7 +214,9 @@ async def test_a_damaged_blob_is_not_taken_for_the_artifact(memory: Memory, tmp_
 
 async def test_a_file_may_have_any_name(memory: Memory) -> None:
     pointer = await memory.put(b"rows", name="up-1")
-    assert memory.artifacts.find(pointer.sha256).name == "up-1"
+    assert (await memory.artifacts.find(pointer.sha256)).name == "up-1"
     odd = "Ma\u0308rz\u00a02026\n👩\u200d💻.csv"
     await memory.artifacts.put(chunk(b"other", 0, 5, name=odd))
-    assert memory.artifacts.find(hashlib.sha256(b"other").hexdigest()).name == odd.replace("\n", "\ufffd")
+    assert (await memory.artifacts.find(hashlib.sha256(b"other").hexdigest())).name == odd.replace(
+        "\n", "\ufffd"
+    )

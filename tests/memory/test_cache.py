@@ -17,23 +17,23 @@ def key(n: int) -> bytes:
 @pytest.mark.feature("F3")
 async def test_the_first_answer_stays_and_is_found_after_a_restart(store: Store, clock: Clock) -> None:
     cache = Cache(store, WORKSPACE, clock)
-    cache.start()
-    assert not cache.get(key(1)).found
+    await cache.start()
+    assert not (await cache.get(key(1))).found
     await cache.put(key(1), b"first")
     await cache.put(key(1), b"second")
-    answer = Cache(store, WORKSPACE, clock).get(key(1))
+    answer = await Cache(store, WORKSPACE, clock).get(key(1))
     assert (answer.found, answer.value, answer.create_time_ms) == (True, b"first", clock.ms)
 
 
 @pytest.mark.feature("F3")
 async def test_an_answer_that_is_too_old_is_forgotten_and_may_be_replaced(store: Store, clock: Clock) -> None:
     cache = Cache(store, WORKSPACE, clock, max_age_ms=1000)
-    cache.start()
+    await cache.start()
     await cache.put(key(1), b"old")
     clock.ms += 1000
-    assert not cache.get(key(1)).found
+    assert not (await cache.get(key(1))).found
     await cache.put(key(1), b"new")
-    assert cache.get(key(1)).value == b"new"
+    assert (await cache.get(key(1))).value == b"new"
 
 
 @pytest.mark.parametrize("bounds", [{"max_entries": 3}, {"max_bytes": 3 * 1015}])
@@ -41,16 +41,16 @@ async def test_the_oldest_answers_make_room_for_new_ones(
     store: Store, clock: Clock, bounds: dict[str, int]
 ) -> None:
     cache = Cache(store, WORKSPACE, clock, **bounds)
-    cache.start()
+    await cache.start()
     for n in range(6):
         clock.ms += 1
         await cache.put(key(n), b"x" * 1000)
-    assert [n for n in range(6) if cache.get(key(n)).found] == [3, 4, 5]
-    assert len(store.scan(f"{WORKSPACE}/cache/").items) == 3
+    assert [n for n in range(6) if (await cache.get(key(n))).found] == [3, 4, 5]
+    assert len((await store.scan(f"{WORKSPACE}/cache/")).items) == 3
     again = Cache(store, WORKSPACE, clock, **bounds)
-    again.start()
+    await again.start()
     await again.put(key(7), b"x" * 1000)
-    assert len(store.scan(f"{WORKSPACE}/cache/").items) == 3
+    assert len((await store.scan(f"{WORKSPACE}/cache/")).items) == 3
 
 
 async def test_an_answer_that_is_too_large_or_has_no_key_is_refused(store: Store, clock: Clock) -> None:

@@ -61,8 +61,8 @@ async def test_each_event_becomes_one_episode_that_says_who_what_why_and_from_wh
     episodes = Episodes(store, WORKSPACE)
     events = story()
     await episodes.append(PARTITION, 1, events)
-    assert episodes.position(PARTITION) == 5
-    told = episodes.of_run(RUN, 0, 100)
+    assert await episodes.position(PARTITION) == 5
+    told = await episodes.of_run(RUN, 0, 100)
     assert [(episode.sequence, episode.what) for episode in told] == [
         (1, "started monthly-client-report"),
         (2, "gave step read to files.read"),
@@ -81,7 +81,7 @@ async def test_each_event_becomes_one_episode_that_says_who_what_why_and_from_wh
     assert told[3].why == "The disk is full."
     assert told[4].why == "looks right"
     assert [episode.event_sha256 for episode in told] == [event_hash(stored) for stored in events]
-    assert [episode.sequence for episode in episodes.of_run(RUN, 3, 1)] == [4]
+    assert [episode.sequence for episode in await episodes.of_run(RUN, 3, 1)] == [4]
 
 
 @pytest.mark.feature("G10")
@@ -92,12 +92,12 @@ async def test_events_that_come_again_are_told_once_and_a_gap_is_not_passed_over
         await episodes.append(PARTITION, 2, events[1:])
     await episodes.append(PARTITION, 1, events[:2])
     await episodes.append(PARTITION, 1, events[:1])
-    assert episodes.position(PARTITION) == 2
+    assert await episodes.position(PARTITION) == 2
     await episodes.append(PARTITION, 2, events[1:4])
-    assert episodes.position(PARTITION) == 4
+    assert await episodes.position(PARTITION) == 4
     await Episodes(store, WORKSPACE).append(PARTITION, 1, events)
-    assert [episode.sequence for episode in episodes.of_run(RUN, 0, 100)] == [1, 2, 3, 4, 5]
-    assert episodes.position(PARTITION) == 5
+    assert [episode.sequence for episode in await episodes.of_run(RUN, 0, 100)] == [1, 2, 3, 4, 5]
+    assert await episodes.position(PARTITION) == 5
 
 
 @pytest.mark.feature("G10")
@@ -106,12 +106,12 @@ async def test_the_log_dropped_and_told_again_is_equal(store: Store) -> None:
     events = story()
     for n, stored in enumerate(events, 1):
         await episodes.append(PARTITION, n, [stored])
-    before = episodes.of_run(RUN, 0, 100)
+    before = await episodes.of_run(RUN, 0, 100)
     await episodes.forget()
-    assert episodes.position(PARTITION) == 0
-    assert episodes.of_run(RUN, 0, 100) == []
+    assert await episodes.position(PARTITION) == 0
+    assert await episodes.of_run(RUN, 0, 100) == []
     await episodes.append(PARTITION, 1, events)
-    assert episodes.of_run(RUN, 0, 100) == before
+    assert await episodes.of_run(RUN, 0, 100) == before
 
 
 @pytest.mark.feature("K2")

@@ -32,7 +32,10 @@ async def test_of_writes_at_once_that_read_the_same_version_one_wins_and_the_oth
     assert {outcome.error.code for outcome in outcomes if outcome.status == task_pb2.STATUS_FAILED} == {
         "CONFLICT"
     }
-    assert [version.version for version in memory.records.versions(Name(Kind.FACT, COLUMN), 0, 10)] == [1, 2]
+    assert [version.version for version in await memory.records.versions(Name(Kind.FACT, COLUMN), 0, 10)] == [
+        1,
+        2,
+    ]
 
 
 @pytest.mark.feature("G9")
@@ -41,7 +44,7 @@ async def test_writes_of_any_version_at_once_all_go_in_one_after_the_other(memor
         *(memory.write(fact(COLUMN, {"n": n}, "any"), run=f"run_{n}") for n in range(6))
     )
     assert {outcome.status for outcome in outcomes} == {task_pb2.STATUS_SUCCEEDED}
-    versions = memory.records.versions(Name(Kind.FACT, COLUMN), 0, 10)
+    versions = await memory.records.versions(Name(Kind.FACT, COLUMN), 0, 10)
     assert [version.version for version in versions] == [1, 2, 3, 4, 5, 6]
     assert len({version.value for version in versions}) == 6
 
@@ -51,7 +54,7 @@ async def test_a_task_that_comes_again_writes_nothing_more_and_gets_the_same_out
     await memory.write(fact(COLUMN, {"means": "rate"}, 1), run="run_2")
     again = await memory.write(fact(COLUMN, {"means": "hours"}), fact("client/acme/b", 2))
     assert again == first
-    assert len(memory.records.versions(Name(Kind.FACT, COLUMN), 0, 10)) == 2
+    assert len(await memory.records.versions(Name(Kind.FACT, COLUMN), 0, 10)) == 2
 
 
 async def test_an_effect_key_that_comes_with_another_content_is_refused(memory: Memory) -> None:
@@ -66,7 +69,7 @@ async def test_while_one_record_of_a_step_is_refused_none_is_written(memory: Mem
     assert outcome.status == task_pb2.STATUS_FAILED
     assert outcome.error.code == "CONFLICT"
     assert "None of the 2 records was written" in outcome.error.message
-    assert memory.records.newest(Name(Kind.FACT, "b")) is None
+    assert await memory.records.newest(Name(Kind.FACT, "b")) is None
     assert not outcome.undo_token
 
 
@@ -81,7 +84,7 @@ async def test_a_record_says_who_wrote_it_from_what_and_how_far_it_is_trusted(me
         label=label,
         event_id="evt_1",
     )  # fmt: skip
-    stored = memory.records.newest(Name(Kind.FACT, COLUMN))
+    stored = await memory.records.newest(Name(Kind.FACT, COLUMN))
     assert stored is not None
     assert stored.provenance.sources == ("file:acme/2026-10/timesheet.csv",)
     assert (stored.provenance.run_id, stored.provenance.step) == ("run_1", "remember")
@@ -171,7 +174,7 @@ async def test_an_entity_with_a_wrong_field_is_refused_with_the_name_of_the_fiel
         await memory.write(entity)
     assert caught.value.code == "BAD_RESOURCE"
     assert "writes[0].value.currency" in caught.value.message
-    assert memory.records.newest(Name(Kind.ENTITY, "client/acme")) is None
+    assert await memory.records.newest(Name(Kind.ENTITY, "client/acme")) is None
     entity["value"] = {"name": "Acme", "currency": "EUR", "since": "2024"}
     assert (await memory.write(entity)).status == task_pb2.STATUS_SUCCEEDED
 
@@ -249,15 +252,15 @@ async def test_from_an_artifact_fact_run_or_event_there_is_a_way_to_what_was_mad
     await memory.write(fact("a", {"rows": pointer}), event_id="evt_7")
     made = await memory.write(fact("b", 1, sources=["fact:a@1"]), run="run_2")
 
-    def users(source: str) -> list[str]:
-        return [use.name.at(use.version) for use in memory.records.uses(source)[0]]
+    async def users(source: str) -> list[str]:
+        return [use.name.at(use.version) for use in (await memory.records.uses(source))[0]]
 
-    assert users(f"artifact:{pointer.sha256}") == ["fact:a@1"]
-    assert users("run:run_1") == ["fact:a@1"]
-    assert users("event:evt_7") == ["fact:a@1"]
-    assert users("fact:a@1") == ["fact:b@1"]
+    assert await users(f"artifact:{pointer.sha256}") == ["fact:a@1"]
+    assert await users("run:run_1") == ["fact:a@1"]
+    assert await users("event:evt_7") == ["fact:a@1"]
+    assert await users("fact:a@1") == ["fact:b@1"]
     await memory.undo(made, run="run_2")
-    (use,) = memory.records.uses("fact:a@1")[0]
+    (use,) = (await memory.records.uses("fact:a@1"))[0]
     assert use.undone
 
 
@@ -274,8 +277,8 @@ async def test_a_simulation_tells_the_changes_and_writes_nothing(memory: Memory)
     assert outcome.changes[1].note == '{"means":"hours"}'
     assert plain(decode(outcome.output))["versions"][0]["version"] == 2
     assert not outcome.undo_token
-    assert memory.records.newest(Name(Kind.FACT, "a")).version == 1
-    assert memory.records.newest(Name(Kind.FACT, "b")) is None
+    assert (await memory.records.newest(Name(Kind.FACT, "a"))).version == 1
+    assert await memory.records.newest(Name(Kind.FACT, "b")) is None
 
 
 @pytest.mark.feature("D6")
@@ -289,9 +292,9 @@ async def test_undo_restores_what_stood_before_by_a_new_version_and_once(memory:
             ("fact:b", "delete", ""),
             ("fact:a", "update", "3"),
         ]
-    versions = memory.records.versions(Name(Kind.FACT, "a"), 0, 10)
+    versions = await memory.records.versions(Name(Kind.FACT, "a"), 0, 10)
     assert [plain(decode(version.value)) for version in versions] == ["old", "new", "old"]
-    assert memory.records.newest(Name(Kind.FACT, "b")).deleted
+    assert (await memory.records.newest(Name(Kind.FACT, "b"))).deleted
 
 
 @pytest.mark.feature("D6")
@@ -301,8 +304,8 @@ async def test_undo_leaves_everything_as_it_is_when_somebody_changed_one_record_
     undone = await memory.undo(outcome)
     assert undone.status == task_pb2.STATUS_CONFLICT
     assert "version 2 (by step:correct) stands, not version 1" in undone.error.message
-    assert memory.records.newest(Name(Kind.FACT, "a")).version == 2
-    assert memory.records.newest(Name(Kind.FACT, "b")).version == 1
+    assert (await memory.records.newest(Name(Kind.FACT, "a"))).version == 2
+    assert (await memory.records.newest(Name(Kind.FACT, "b"))).version == 1
 
 
 @pytest.mark.feature("D6")
@@ -321,7 +324,7 @@ async def test_two_steps_of_a_run_that_wrote_one_record_are_both_taken_back(memo
     second = await memory.write(fact("a", 2, 1), step="two")
     assert (await memory.undo(second, step="two")).status == task_pb2.STATUS_SUCCEEDED
     assert (await memory.undo(first, step="one")).status == task_pb2.STATUS_SUCCEEDED
-    assert memory.records.newest(Name(Kind.FACT, "a")).deleted
+    assert (await memory.records.newest(Name(Kind.FACT, "a"))).deleted
 
 
 @pytest.mark.parametrize(
@@ -346,7 +349,7 @@ async def test_two_steps_of_a_run_that_wrote_one_record_are_both_taken_back(memo
 )
 async def test_a_wrong_read_is_refused_in_words(memory: Memory, value: object, code: str, words: str) -> None:
     with pytest.raises(TerminalError) as caught:
-        memory.steps.perform_now(make_task("memory.read", labeled(value, OWNER), run="r", step="s"))
+        await memory.steps.perform(make_task("memory.read", labeled(value, OWNER), run="r", step="s"))
     assert caught.value.code == code
     assert words in caught.value.message
 
@@ -399,7 +402,9 @@ async def test_every_version_is_there_after_the_store_is_opened_again(tmp_path, 
     await memory.write(fact("a", 2, 1), run="run_2")
     await store.close()
     store = await open_store(tmp_path / "m.db", service="memory", now_ms=clock)
-    versions = Memory(store, tmp_path / "artifacts", clock).records.versions(Name(Kind.FACT, "a"), 0, 10)
+    versions = await Memory(store, tmp_path / "artifacts", clock).records.versions(
+        Name(Kind.FACT, "a"), 0, 10
+    )
     assert [plain(decode(version.value)) for version in versions] == [1, 2]
     await store.close()
 
@@ -411,7 +416,7 @@ async def test_the_longest_key_can_be_written_from_the_longest_source_and_found_
     assert outcome.status == task_pb2.STATUS_SUCCEEDED
     assert len(outcome.changes[0].note) == 200
     assert "\n" not in outcome.changes[0].note
-    assert [use.name.key for use in memory.records.uses(source)[0]] == [key]
+    assert [use.name.key for use in (await memory.records.uses(source))[0]] == [key]
     await memory.write(fact("b", 1, sources=[f"fact:{key}@1"]), run="run_2")
     assert (await memory.undo(outcome)).status == task_pb2.STATUS_CONFLICT
 
@@ -424,4 +429,4 @@ async def test_a_write_that_runs_out_of_time_while_it_is_committed_still_tells_w
     assert clock.expired()
     assert outcome.status == task_pb2.STATUS_SUCCEEDED
     assert outcome.undo_token
-    assert memory.records.newest(Name(Kind.FACT, "a")).version == 1
+    assert (await memory.records.newest(Name(Kind.FACT, "a"))).version == 1

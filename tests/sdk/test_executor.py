@@ -145,7 +145,7 @@ async def test_mode_a_asks_a_person_when_the_key_is_forgotten(rig: Rig) -> None:
     async with rig.hosting(mode_a(rig)) as executor:
         outcome = await executor.perform(rig.task(2))
         again = await executor.perform(rig.task(3))
-        assert rig.ledger.read(KEY).entry.state == STATE_UNKNOWN  # type: ignore[union-attr]
+        assert (await rig.ledger.read(KEY)).entry.state == STATE_UNKNOWN  # type: ignore[union-attr]
     assert (outcome.status, outcome.error.code) == (STATUS_UNKNOWN, "OUTCOME_UNKNOWN")
     assert (again.status, again.dispatch) == (STATUS_UNKNOWN, 3)
     assert rig.world.happened() == [KEY]
@@ -202,10 +202,10 @@ async def test_a_second_call_is_given_its_whole_lag_as_well(rig: Rig) -> None:
     """The INTENT is renewed before each call, so that a crash in the second one is not taken for one in the first."""
     await rig.killed(mode_b(rig, Lookup(conditional=True)), after=False)
     async with rig.hosting(mode_b(rig, Lookup(conditional=True))) as executor:
-        before = rig.ledger.read(KEY)
+        before = await rig.ledger.read(KEY)
         rig.clock.now += 10_000
         await executor.perform(rig.task(2))
-        entry = rig.ledger.read(KEY).entry
+        entry = (await rig.ledger.read(KEY)).entry
     assert before.entry is not None
     assert entry is not None
     assert entry.intent_time_ms == before.entry.intent_time_ms + 10_000
@@ -300,7 +300,7 @@ async def test_a_start_settles_what_a_look_finds_done(rig: Rig) -> None:
     await rig.killed(mode_b(rig), after=True)
     async with rig.hosting(mode_b(rig)) as executor:
         assert await executor.recover() == 1
-        assert rig.ledger.read(KEY).entry.state == STATE_OUTCOME  # type: ignore[union-attr]
+        assert (await rig.ledger.read(KEY)).entry.state == STATE_OUTCOME  # type: ignore[union-attr]
         assert await executor.recover() == 0
 
 
@@ -308,7 +308,7 @@ async def test_a_start_leaves_open_what_did_not_happen(rig: Rig) -> None:
     await rig.killed(mode_b(rig), after=False)
     async with rig.hosting(mode_b(rig)) as executor:
         assert await executor.recover() == 1
-        assert rig.ledger.read(KEY).entry.state == STATE_INTENT  # type: ignore[union-attr]
+        assert (await rig.ledger.read(KEY)).entry.state == STATE_INTENT  # type: ignore[union-attr]
     assert rig.world.happened() == []
 
 
@@ -323,7 +323,7 @@ async def test_a_retryable_failure_is_tried_again_only_by_a_new_dispatch(rig: Ri
         assert first.error.retry_after == 2.0
         assert (await executor.perform(rig.task(1))).status == STATUS_FAILED
         assert (await executor.perform(rig.task(2))).status == STATUS_SUCCEEDED
-        assert rig.ledger.read(KEY).entry.attempts == 2  # type: ignore[union-attr]
+        assert (await rig.ledger.read(KEY)).entry.attempts == 2  # type: ignore[union-attr]
     assert rig.world.happened() == [KEY]
 
 

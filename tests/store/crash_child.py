@@ -16,7 +16,7 @@ from aios_runtime.store.sqlite import SqliteStore, open_store
 
 async def commit_for_ever(store: SqliteStore, writer: int, commits: int) -> None:
     key = f"main/run/{writer}"
-    found = store.read(key)
+    found = await store.read(key)
     revision = found.revision if found else 0
     for _ in range(commits):
         text = str(revision + 1)

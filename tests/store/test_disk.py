@@ -79,7 +79,7 @@ async def test_a_loss_of_power_at_any_instant_loses_nothing_acknowledged(
     assert cuts
     for folder, known in cuts:
         recovered = await opened(folder / "test.db")
-        assert_nothing_torn(recovered, known)
+        await assert_nothing_torn(recovered, known)
         await recovered.close()
 
 
@@ -98,15 +98,15 @@ async def test_a_full_disk_refuses_the_whole_batch_and_goes_on_once_there_is_roo
     )
     assert {answer.code for answer in answers if isinstance(answer, RetryableError)} == {"DISK_FULL"}
     assert len(answers) == 50
-    assert_nothing_torn(store, {0: 1})
-    assert len(store.scan("main/", limit=100).items) == 1
+    await assert_nothing_torn(store, {0: 1})
+    assert len((await store.scan("main/", limit=100)).items) == 1
     disk.fail_write = lambda _: None
     results = await asyncio.gather(*(store.commit([step(number, number == 0)]) for number in range(50)))
     assert all(isinstance(result, Committed) for (result,) in results)
-    assert_nothing_torn(store, dict.fromkeys(range(50), 1))
+    await assert_nothing_torn(store, dict.fromkeys(range(50), 1))
     await store.close()
     store = await opened(tmp_path / "test.db")
-    assert_nothing_torn(store, dict.fromkeys(range(50), 1))
+    await assert_nothing_torn(store, dict.fromkeys(range(50), 1))
     await store.close()
 
 
@@ -126,7 +126,7 @@ async def test_a_disk_that_is_full_for_checkpoints_alone_keeps_everything_in_the
     await store.close()
     assert store.trouble is None
     store = await opened(tmp_path / "test.db")
-    assert_nothing_torn(store, {0: 21})
+    await assert_nothing_torn(store, {0: 21})
     await store.close()
 
 
@@ -142,12 +142,12 @@ async def test_a_flush_that_fails_once_is_made_again_and_counts_once(
         Committed(1, (5, 6), (3,)),
     ]
     assert next(failures, None) is None
-    assert_nothing_torn(store, {0: 2, 1: 1})
+    await assert_nothing_torn(store, {0: 2, 1: 1})
     folder = tmp_path / "cut"
     folder.mkdir()
     disk.lose_power(folder, Random(0))
     recovered = await opened(folder / "test.db")
-    assert_nothing_torn(recovered, {0: 2, 1: 1})
+    await assert_nothing_torn(recovered, {0: 2, 1: 1})
     await recovered.close()
     await store.close()
 
@@ -175,10 +175,10 @@ async def test_a_commit_that_stays_unclear_is_called_unknown_and_a_restart_tells
     with pytest.raises(RetryableError, match="after a restart"):
         await store.commit([step(1, 0)])
     assert store.trouble is not None
-    assert_nothing_torn(store, {0: 1})
+    await assert_nothing_torn(store, {0: 1})
     await store.close()
     recovered = await opened(folder / "test.db")
-    revisions = assert_nothing_torn(recovered, {0: 1})
+    revisions = await assert_nothing_torn(recovered, {0: 1})
     assert revisions[0] in ((2,) if reaches_disk else (1, 2))
     await recovered.close()
 
@@ -189,10 +189,10 @@ async def test_a_commit_of_a_batch_flushes_the_disk_once(tmp_path: Path, disk: F
     disk.syncs.clear()
     await asyncio.gather(*(store.commit([step(number, 0)]) for number in range(1, 101)))
     assert disk.syncs == ["test.db-wal"]
-    await store.mark_sent([pending.outbox_id for pending in store.pending(1000)])
+    await store.mark_sent([pending.outbox_id for pending in await store.pending(1000)])
     await asyncio.gather(*(store.commit([step(number, 1)]) for number in range(1, 101)))
     assert disk.syncs == ["test.db-wal"] * 2
-    assert len(store.pending(1000)) == 100
+    assert len(await store.pending(1000)) == 100
     await store.close()
 
 
@@ -204,7 +204,7 @@ async def test_a_request_that_holds_what_no_store_takes_fails_alone(tmp_path: Pa
     )
     assert isinstance(answers[1], AiosError)
     assert answers[1].code == "INTERNAL"
-    assert_nothing_torn(store, {0: 1, 1: 1})
+    await assert_nothing_torn(store, {0: 1, 1: 1})
     await store.close()
 
 
@@ -215,7 +215,7 @@ async def test_callers_beyond_the_bound_of_waiting_writes_wait_their_turn(
     store = await opened(tmp_path / "test.db")
     results = await asyncio.gather(*(store.commit([step(number, 0)]) for number in range(500)))
     assert all(isinstance(result, Committed) for (result,) in results)
-    assert_nothing_torn(store, dict.fromkeys(range(500), 1))
+    await assert_nothing_torn(store, dict.fromkeys(range(500), 1))
     await store.close()
 
 
@@ -236,5 +236,5 @@ async def test_messages_marked_as_sent_are_forgotten_without_a_commit_after_a_wh
     disk.lose_power(folder, Random(0))
     await store.close()
     recovered = await opened(folder / "test.db")
-    assert recovered.pending(10) == []
+    assert await recovered.pending(10) == []
     await recovered.close()

@@ -97,7 +97,7 @@ async def test_damage_that_a_read_or_a_write_meets_is_called_corrupt(tmp_path: P
     path.write_bytes(content)
     store = await opened(path)
     with pytest.raises(TerminalError, match="CORRUPT_STORE"):
-        store.scan("main/", limit=1000)
+        await store.scan("main/", limit=1000)
     with pytest.raises(TerminalError, match="CORRUPT_STORE"):
         await store.commit([Write(f"main/run/{number}", 1, b"x" * 900) for number in range(200)])
     await store.close()
@@ -182,12 +182,12 @@ async def main():
             await store.commit([Write(f"main/run/{number}", 0, b"h" * 10_000)])
             number += 1
     except AiosError as error:
-        print(error.code, error.retryable, len(store.scan("main/", limit=1000).items) == number)
+        print(error.code, error.retryable, len((await store.scan("main/", limit=1000)).items) == number)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     results = await store.commit([Write(f"main/run/{number}", 0, b"h" * 10_000)])
     await store.close()
     store = await open_store(Path(sys.argv[1]), service="test", now_ms=lambda: 0)
-    print(results, len(store.scan("main/", limit=1000).items) == number + 1)
+    print(results, len((await store.scan("main/", limit=1000)).items) == number + 1)
     await store.close()
 
 asyncio.run(main())

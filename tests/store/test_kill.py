@@ -52,7 +52,7 @@ async def test_a_process_killed_again_and_again_loses_nothing_acknowledged(tmp_p
     for _ in range(5):
         acknowledged = run_until_killed(path, random_.randint(1, 300), random_.random() * 0.02)
         store = await open_store(path, service="test", now_ms=lambda: 0)
-        assert_nothing_torn(store, acknowledged)
+        await assert_nothing_torn(store, acknowledged)
         await store.close()
 
 
@@ -69,7 +69,7 @@ async def test_a_process_killed_at_a_crash_point_of_the_commit_loses_nothing_ack
     assert (child.returncode, marker.read_text()) == (-signal.SIGKILL, point)
     acknowledged = acknowledgements(output)
     store = await open_store(path, service="test", now_ms=lambda: 0)
-    revisions = assert_nothing_torn(store, acknowledged)
+    revisions = await assert_nothing_torn(store, acknowledged)
     if point.endswith("after_commit"):
         assert sum(revisions.values()) > sum(acknowledged.values()), (
             "what was durable and not told is there as well"

@@ -24,17 +24,17 @@ async def test_a_recorded_file_of_each_version_holds_what_was_written(tmp_path: 
     path = tmp_path / "test.db"
     shutil.copy(RECORDED / f"v{version}.db", path)
     store = await open_store(path, service="test", now_ms=lambda: 1_800_000_000_000)
-    assert store.read("main/run/one") == Aggregate("main/run/one", 2, b"third head", 1_700_000_000_900)
-    assert store.records("main/run/one") == {"step/2": b"two"}
-    assert [item.key for item in store.scan("main/").items] == ["main/run/one", "main/run/two"]
-    assert [item.key for item in store.query("state", "open").items] == ["main/run/two"]
-    assert [item.key for item in store.query("client", "acme").items] == ["main/run/one"]
-    assert [event.data for event in store.events(3, 0, 10)] == [b"started", b"stepped"]
-    assert [event.data for event in store.events_of("main/run/one", 1, 10)] == [b"stepped"]
-    assert [pending.message for pending in store.pending(10)] == [
+    assert await store.read("main/run/one") == Aggregate("main/run/one", 2, b"third head", 1_700_000_000_900)
+    assert await store.records("main/run/one") == {"step/2": b"two"}
+    assert [item.key for item in (await store.scan("main/")).items] == ["main/run/one", "main/run/two"]
+    assert [item.key for item in (await store.query("state", "open")).items] == ["main/run/two"]
+    assert [item.key for item in (await store.query("client", "acme")).items] == ["main/run/one"]
+    assert [event.data for event in await store.events(3, 0, 10)] == [b"started", b"stepped"]
+    assert [event.data for event in await store.events_of("main/run/one", 1, 10)] == [b"stepped"]
+    assert [pending.message for pending in await store.pending(10)] == [
         OutboxMessage("aios.cmd.test", b"\x00", "id-2", {"a": "ü"})
     ]
-    assert (store.handled("mark-1"), store.next_due(), store.meta("incarnation")) == (
+    assert (await store.handled("mark-1"), await store.next_due(), await store.meta("incarnation")) == (
         True,
         1_700_000_000_900,
         b"abc",
@@ -46,7 +46,7 @@ async def test_a_recorded_file_of_each_version_holds_what_was_written(tmp_path: 
         ]
     )
     assert results == [Committed(3, (3,)), Committed(1, (2,))]
-    assert store.records("main/run/gone") == {}
+    assert await store.records("main/run/gone") == {}
     assert await store.prune_inbox(1_750_000_000_000) == 1
     await store.close()
 

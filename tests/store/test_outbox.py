@@ -104,7 +104,7 @@ async def test_messages_of_a_commit_are_published_and_no_longer_pending(
     store: SqliteStore, relay: OutboxRelay, received: Received
 ) -> None:
     await relay.publish(await commit(store, 0, 700))
-    assert store.pending(10) == []
+    assert await store.pending(10) == []
     await until(lambda: len(received.messages) == 700)
     assert sorted(received.messages) == sorted((b"%d" % n, str(n)) for n in range(700))
 
@@ -119,7 +119,7 @@ async def test_what_was_committed_and_not_published_goes_out_at_the_next_start(
     store = await opened(tmp_path)
     relay = OutboxRelay(store, bus)
     assert await relay.drain() == 600
-    assert (await relay.drain(), store.pending(10)) == (0, [])
+    assert (await relay.drain(), await store.pending(10)) == (0, [])
     await until(lambda: sorted(received.numbers) == list(range(600)))
     await relay.close()
     await store.close()
@@ -135,10 +135,10 @@ async def test_messages_of_the_time_without_a_bus_go_out_once_it_is_back(
     for number in range(5, 25):
         await relay.publish(await commit(store, number))
     assert relay.behind
-    assert len(store.pending(100)) == 20
+    assert len(await store.pending(100)) == 20
     await server.start()
     await until(lambda: not relay.behind)
-    assert store.pending(100) == []
+    assert await store.pending(100) == []
     await until(lambda: set(received.numbers) == set(range(25)))
 
 
@@ -150,7 +150,11 @@ async def test_a_bus_that_lost_its_directory_gets_what_was_pending(
     shutil.rmtree(server.data_dir / "nats")
     for number in range(30):
         await relay.publish(await commit(store, number))
-    await until(lambda: not relay.behind and store.pending(1) == [])
+
+    async def sent() -> bool:
+        return not relay.behind and await store.pending(1) == []
+
+    await until(sent)
     await until(lambda: set(received.numbers) == set(range(30)))
 
 
@@ -166,9 +170,9 @@ async def test_a_message_that_the_bus_refuses_for_good_holds_up_no_other(
     store = await opened(tmp_path)
     relay = OutboxRelay(store, bus)
     await relay.drain()
-    assert [pending.outbox_id for pending in store.pending(10)] == [2]
+    assert [pending.outbox_id for pending in await store.pending(10)] == [2]
     await relay.publish(await commit(store, 3))
-    assert (await relay.drain(), [pending.outbox_id for pending in store.pending(10)]) == (0, [2])
+    assert (await relay.drain(), [pending.outbox_id for pending in await store.pending(10)]) == (0, [2])
     await until(lambda: set(received.numbers) == {0, 2, 3})
     await relay.close()
     await store.close()
@@ -177,4 +181,4 @@ async def test_a_message_that_the_bus_refuses_for_good_holds_up_no_other(
 async def test_after_closing_messages_stay_for_the_next_start(store: SqliteStore, relay: OutboxRelay) -> None:
     await relay.close()
     await relay.publish(await commit(store, 0))
-    assert len(store.pending(10)) == 1
+    assert len(await store.pending(10)) == 1

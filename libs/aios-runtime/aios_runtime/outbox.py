@@ -59,7 +59,7 @@ class OutboxRelay:
     async def drain(self) -> int:
         """Publish all that is pending; returns how many messages. Raises BUS_FAILED when the bus does not take them."""
         total = 0
-        while page := self._page():
+        while page := await self._page():
             await self._send(page)
             total += len(page)
         return total
@@ -72,9 +72,9 @@ class OutboxRelay:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def _page(self) -> list[Pending]:
+    async def _page(self) -> list[Pending]:
         skipped = self._flying | self._refused
-        pending = self._store.pending(PUBLISHED_AT_ONCE + len(skipped))
+        pending = await self._store.pending(PUBLISHED_AT_ONCE + len(skipped))
         return [message for message in pending if message.outbox_id not in skipped][:PUBLISHED_AT_ONCE]
 
     async def _send(self, messages: Sequence[Pending]) -> None:

@@ -33,8 +33,8 @@ class _Stored:
     events: list[Filed] = field(default_factory=list)
 
 
-class MemoryStore:
-    """A `Store` that forgets everything with its process."""
+class Tables:
+    """What a store holds, and the port's reads of it."""
 
     def __init__(self, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
@@ -46,11 +46,8 @@ class MemoryStore:
         self._sent = 0
         self._meta: dict[str, bytes] = {}
 
-    async def commit(self, writes: Sequence[Write]) -> list[Result]:
-        check(writes)
-        return [self._apply(write) for write in writes]
-
-    def _apply(self, write: Write) -> Result:
+    def apply(self, write: Write) -> Result:
+        """Apply one write."""
         for mark in write.inbox:
             if mark in self._marks:
                 return Duplicate(mark)
@@ -164,18 +161,91 @@ class MemoryStore:
     def meta(self, name: str) -> bytes | None:
         return self._meta.get(name)
 
-    async def mark_sent(self, outbox_ids: Sequence[int]) -> None:
+    def forget(self, outbox_ids: Sequence[int]) -> None:
+        """The messages were published."""
         for number in outbox_ids:
             self._outbox.pop(number, None)
 
-    async def set_meta(self, name: str, value: bytes) -> None:
+    def put_meta(self, name: str, value: bytes) -> None:
+        """Set a small value."""
         self._meta[name] = value
 
-    async def prune_inbox(self, before_ms: int) -> int:
+    def prune(self, before_ms: int) -> int:
+        """Forget old inbox marks; returns how many."""
         old = [mark for mark, at_ms in self._marks.items() if at_ms < before_ms]
         for mark in old:
             del self._marks[mark]
         return len(old)
 
+
+class Reads:
+    """The reads of the port, answered from tables."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+
+    async def read(self, key: str) -> Aggregate | None:
+        return self.tables.read(key)
+
+    async def record(self, key: str, name: str) -> bytes | None:
+        return self.tables.record(key, name)
+
+    async def records(
+        self, key: str, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> dict[str, bytes]:
+        return self.tables.records(key, prefix, after=after, limit=limit)
+
+    async def query(
+        self, index: str, value: str, *, token: str = "", limit: int = 100, newest_first: bool = True
+    ) -> Page:
+        return self.tables.query(index, value, token=token, limit=limit, newest_first=newest_first)
+
+    async def scan(self, prefix: str, *, token: str = "", limit: int = 100) -> Page:
+        return self.tables.scan(prefix, token=token, limit=limit)
+
+    async def due(self, before_ms: int, limit: int) -> list[Aggregate]:
+        return self.tables.due(before_ms, limit)
+
+    async def next_due(self) -> int | None:
+        return self.tables.next_due()
+
+    async def handled(self, mark: str) -> bool:
+        return self.tables.handled(mark)
+
+    async def events(self, partition: int, after: int, limit: int) -> list[Filed]:
+        return self.tables.events(partition, after, limit)
+
+    async def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
+        return self.tables.events_of(key, skip, limit)
+
+    async def event_head(self, partition: int) -> int:
+        return self.tables.event_head(partition)
+
+    async def pending(self, limit: int) -> list[Pending]:
+        return self.tables.pending(limit)
+
+    async def meta(self, name: str) -> bytes | None:
+        return self.tables.meta(name)
+
+
+class MemoryStore(Reads):
+    """A `Store` that forgets everything with its process, unless its tables outlive it."""
+
+    def __init__(self, now_ms: Callable[[], int], tables: Tables | None = None) -> None:
+        super().__init__(Tables(now_ms) if tables is None else tables)
+
+    async def commit(self, writes: Sequence[Write]) -> list[Result]:
+        check(writes)
+        return [self.tables.apply(write) for write in writes]
+
+    async def mark_sent(self, outbox_ids: Sequence[int]) -> None:
+        self.tables.forget(outbox_ids)
+
+    async def set_meta(self, name: str, value: bytes) -> None:
+        self.tables.put_meta(name, value)
+
+    async def prune_inbox(self, before_ms: int) -> int:
+        return self.tables.prune(before_ms)
+
     async def close(self) -> None:
-        self._aggregates.clear()
+        pass

@@ -42,9 +42,9 @@ class Door:
         """One handler a service. Requests arrive as bytes, so that a wrong one is answered with a reason."""
         return [self._handler(service) for service in api_pb2.DESCRIPTOR.services_by_name.values()]
 
-    def call(self, authorization: str, traceparent: str, scope: Scope, remaining: float | None) -> Call:
+    async def call(self, authorization: str, traceparent: str, scope: Scope, remaining: float | None) -> Call:
         """A call that is allowed. `remaining` are the client's seconds. Raises UNAUTHENTICATED, PERMISSION_DENIED."""
-        identity = self._tokens.identify(authorization)
+        identity = await self._tokens.identify(authorization)
         identity.require(scope)
         options = self._options
         seconds = options.default_timeout_s if remaining is None else min(remaining, options.max_timeout_s)
@@ -65,7 +65,9 @@ class Door:
             assert isinstance(method, Unary)
             with tracing.span(name, kind="server", parent=_parent(context), attributes=_ATTRIBUTES) as span:
                 try:
-                    call = self._allowed(context, span.traceparent, method.scope, context.time_remaining())
+                    call = await self._allowed(
+                        context, span.traceparent, method.scope, context.time_remaining()
+                    )
                     return await method.respond(call, _decode(request_type, raw))
                 except Exception as error:
                     failure = _failure(error, name)
@@ -77,7 +79,7 @@ class Door:
             failure = None
             with tracing.span(name, kind="server", parent=_parent(context), attributes=_ATTRIBUTES) as span:
                 try:
-                    call = self._allowed(context, span.traceparent, method.scope, None)
+                    call = await self._allowed(context, span.traceparent, method.scope, None)
                     parted = call.parted(self._options.default_timeout_s)
                     async for answer in method.stream(parted, _decode(request_type, raw)):
                         yield answer
@@ -91,8 +93,10 @@ class Door:
             return grpc.unary_stream_rpc_method_handler(streaming, response_serializer=_encode)
         return grpc.unary_unary_rpc_method_handler(unary, response_serializer=_encode)
 
-    def _allowed(self, context: _Context, traceparent: str, scope: Scope, remaining: float | None) -> Call:
-        return self.call(_metadata(context, "authorization"), traceparent, scope, remaining)
+    async def _allowed(
+        self, context: _Context, traceparent: str, scope: Scope, remaining: float | None
+    ) -> Call:
+        return await self.call(_metadata(context, "authorization"), traceparent, scope, remaining)
 
 
 _ATTRIBUTES = {"rpc.system": "grpc"}

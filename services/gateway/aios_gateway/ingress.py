@@ -35,7 +35,7 @@ def application(
     async def publish(request: Request) -> Response:
         with tracing.span("POST /v1/events", kind="server", parent=_parent(request)) as span:
             try:
-                call = door.call(
+                call = await door.call(
                     request.headers.get("authorization", ""), span.traceparent, Scope.EVENTS, None
                 )
                 body = await _body(request, options.max_body_bytes)

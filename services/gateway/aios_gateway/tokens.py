@@ -84,7 +84,7 @@ class Tokens:
         self._workspace = workspace
         self._now_ms = now_ms
 
-    def identify(self, authorization: str) -> Identity:
+    async def identify(self, authorization: str) -> Identity:
         """Who the `Authorization` header names. Raises UNAUTHENTICATED, with the same words for every wrong token."""
         kind, _, text = authorization.partition(" ")
         if not text:
@@ -94,7 +94,7 @@ class Tokens:
             if kind.lower() == "bearer" and len(text) <= MAX_TOKEN_CHARS
             else None
         )
-        record = self._read(match[1])[1] if match else None
+        record = (await self._read(match[1]))[1] if match else None
         presented = secret_hash(match[2]) if match else ""
         if (
             not hmac.compare_digest(presented, record.secret_sha256 if record else secret_hash(""))
@@ -130,15 +130,15 @@ class Tokens:
             expire_time_ms=expire_time_ms,
             request_sha256=hashlib.sha256(content.encode()).hexdigest(),
         )
-        _, known = self._read(token_id)
+        _, known = await self._read(token_id)
         if known is None:
-            if len(self.list()) >= MAX_TOKENS:
+            if len(await self.list()) >= MAX_TOKENS:
                 raise TerminalError(
                     "INVALID_ARGUMENT", f"There are {MAX_TOKENS} tokens already; revoke some of them."
                 )
             if await self._write(record, 0):
                 return record
-            _, known = self._read(token_id)
+            _, known = await self._read(token_id)
         if known is None or known.request_sha256 != record.request_sha256:
             raise TerminalError(
                 "REQUEST_ID_REUSED", f"The request id {request_id} made another token before."
@@ -147,7 +147,7 @@ class Tokens:
 
     async def revoke(self, token_id: str) -> TokenRecord:
         """From now on the token opens nothing. Raises NOT_FOUND."""
-        revision, record = self._read(token_id)
+        revision, record = await self._read(token_id)
         if record is None:
             raise TerminalError("NOT_FOUND", f"There is no token {token_id[:80]!r}.", field="token_id")
         if not record.revoked:
@@ -156,9 +156,9 @@ class Tokens:
                 return await self.revoke(token_id)
         return record
 
-    def list(self) -> list[TokenRecord]:
+    async def list(self) -> list[TokenRecord]:
         """All tokens, revoked ones too."""
-        page = self._store.scan(f"{self._workspace}/token/", limit=MAX_TOKENS)
+        page = await self._store.scan(f"{self._workspace}/token/", limit=MAX_TOKENS)
         return [_record(item.head) for item in page.items]
 
     async def ensure_owner(self, path: Path) -> None:
@@ -182,7 +182,7 @@ class Tokens:
                 "INVALID_ARGUMENT",
                 f"{path} does not hold a token: it must be aios_<id>_<secret of 32 characters or more>.",
             )
-        revision, known = self._read(match[1])
+        revision, known = await self._read(match[1])
         if known and hmac.compare_digest(known.secret_sha256, secret_hash(match[2])) and not known.revoked:
             return
         record = TokenRecord(
@@ -221,8 +221,8 @@ class Tokens:
                 "INVALID_ARGUMENT", "expire_time_ms has passed already.", field="expire_time_ms"
             )
 
-    def _read(self, token_id: str) -> tuple[int, TokenRecord | None]:
-        found = self._store.read(f"{self._workspace}/token/{token_id}")
+    async def _read(self, token_id: str) -> tuple[int, TokenRecord | None]:
+        found = await self._store.read(f"{self._workspace}/token/{token_id}")
         return (found.revision, _record(found.head)) if found else (0, None)
 
     async def _write(self, record: TokenRecord, expect: int) -> bool:

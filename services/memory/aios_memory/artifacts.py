@@ -43,9 +43,9 @@ class Artifacts:
         """Make the folders and remove what earlier processes left half done; returns how many files that was."""
         return await asyncio.to_thread(self._blobs.prepare, self._now_ms() - MAX_UPLOAD_AGE_MS)
 
-    def find(self, sha256: str) -> memory_pb2.Artifact | None:
+    async def find(self, sha256: str) -> memory_pb2.Artifact | None:
         """What is known of an artifact, by its hash in hex."""
-        aggregate = self._store.read(self._key(sha256))
+        aggregate = await self._store.read(self._key(sha256))
         return memory_pb2.Artifact.FromString(aggregate.head) if aggregate else None
 
     async def put(self, request: memory_pb2.PutArtifactRequest) -> memory_pb2.PutArtifactResponse:
@@ -60,7 +60,7 @@ class Artifacts:
         )[:40]
         sha256 = request.sha256.hex()
         async with self._locks.setdefault(upload, asyncio.Lock()):
-            known = self.find(sha256) if sha256 else None
+            known = await self.find(sha256) if sha256 else None
             if known is not None:
                 await asyncio.to_thread(self._blobs.drop, upload)
                 return memory_pb2.PutArtifactResponse(received=known.size, stored=True)
@@ -81,7 +81,7 @@ class Artifacts:
         if len(request.sha256) != SHA256_BYTES:
             raise TerminalError("INVALID_ARGUMENT", "sha256 must have 32 bytes.", field="sha256")
         sha256 = request.sha256.hex()
-        known = self.find(sha256)
+        known = await self.find(sha256)
         if known is None:
             raise TerminalError("NOT_FOUND", f"There is no artifact {sha256}.", sha256=sha256)
         if not 0 <= request.offset <= known.size or request.limit < -1:

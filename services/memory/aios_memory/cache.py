@@ -39,21 +39,21 @@ class Cache:
         self._max_entries, self._max_bytes, self._max_age_ms = max_entries, max_bytes, max_age_ms
         self._entries = self._bytes = 0
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Count what is there."""
         self._entries = self._bytes = 0
         token = ""
         while True:
-            page = self._store.scan(self._prefix, token=token, limit=_SCAN)
+            page = await self._store.scan(self._prefix, token=token, limit=_SCAN)
             self._entries += len(page.items)
             self._bytes += sum(len(entry.head) for entry in page.items)
             token = page.next_token
             if not token:
                 return
 
-    def get(self, key: bytes) -> GetCachedResponse:
+    async def get(self, key: bytes) -> GetCachedResponse:
         """The answer, if there is one that is not too old."""
-        entry = self._store.read(self._key(key))
+        entry = await self._store.read(self._key(key))
         if entry is None or (entry.due_ms or 0) <= self._now_ms():
             return GetCachedResponse()
         answer = GetCachedResponse.FromString(entry.head)
@@ -68,12 +68,12 @@ class Cache:
             )
         now = self._now_ms()
         name = self._key(key)
-        old = self._store.read(name)
+        old = await self._store.read(name)
         if old is not None and (old.due_ms or 0) > now:
             return
         head = GetCachedResponse(value=value, create_time_ms=now).SerializeToString()
         revision = old.revision if old else 0
-        evicted = self._evicted(now, len(head), name)
+        evicted = await self._evicted(now, len(head), name)
         writes = [Write(name, revision, head, due_ms=now + self._max_age_ms)]
         writes += [Write(entry.key, entry.revision, None) for entry in evicted]
         results = await self._store.commit(writes)
@@ -82,11 +82,11 @@ class Cache:
         self._entries += (0 if old else 1) - len(evicted)
         self._bytes += len(head) - (len(old.head) if old else 0) - sum(len(entry.head) for entry in evicted)
 
-    def _evicted(self, now: int, coming: int, name: str) -> list[Aggregate]:
+    async def _evicted(self, now: int, coming: int, name: str) -> list[Aggregate]:
         """What is too old, and the oldest ones while there is too much."""
         evicted: list[Aggregate] = []
         entries, size = self._entries + 1, self._bytes + coming
-        for entry in self._store.due(now + self._max_age_ms, EVICTED_AT_ONCE):
+        for entry in await self._store.due(now + self._max_age_ms, EVICTED_AT_ONCE):
             if (entry.due_ms or 0) > now and entries <= self._max_entries and size <= self._max_bytes:
                 break
             if entry.key != name and entry.key.startswith(self._prefix):

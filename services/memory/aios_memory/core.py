@@ -4,11 +4,14 @@ A record is a chain of versions, 1, 2, 3, …; nothing is ever changed or remove
 names the version it read; of two that read the same one, the second is refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import replace
 
 from aios_core.errors import TerminalError
 from aios_memory.model import ABSENT, ANY, Authority, Change, Provenance, Version
+
+Asking = Generator[int, Version, int]
+"""A decision that asks for versions of a record by their number, and comes to one."""
 
 
 def decide_write(newest: Version | None, change: Change, provenance: Provenance, now_ms: int) -> Version:
@@ -51,13 +54,13 @@ def decide_write(newest: Version | None, change: Change, provenance: Provenance,
     )
 
 
-def standing(newest: Version, version: Callable[[int], Version]) -> int:
+def standing(newest: Version) -> Asking:
     """The version whose content stands: an undo stands for what was there before the version that it took back.
 
-    `version` gives a version by its number; each step asks for an older one.
+    Each version that it asks for is older than the one before.
     """
     while newest.provenance.undoes > 1:
-        newest = version(newest.provenance.undoes - 1)
+        newest = yield newest.provenance.undoes - 1
     return 0 if newest.provenance.undoes else newest.version
 
 
@@ -97,15 +100,15 @@ def decide_undo(
     )
 
 
-def version_as_of(newest: int, time_ms: int, created: Callable[[int], int]) -> int:
+def version_as_of(newest: int, time_ms: int) -> Asking:
     """The version that stood at a time: the last one created at or before it; 0 when there was none.
 
-    `created` gives a version's creation time in ms; it is asked at most log2(newest) + 1 times.
+    It asks for at most log2(newest) + 1 versions.
     """
     low, high = 0, newest  # the answer lies in low..high
     while low < high:
         middle = (low + high + 1) // 2
-        if created(middle) <= time_ms:
+        if (yield middle).create_time_ms <= time_ms:
             low = middle
         else:
             high = middle - 1

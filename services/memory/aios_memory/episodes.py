@@ -32,11 +32,11 @@ class Episodes:
 
     async def load_position(self, partition: int) -> int:
         """`position`, as a subscriber asks for it."""
-        return self.position(partition)
+        return await self.position(partition)
 
-    def position(self, partition: int) -> int:
+    async def position(self, partition: int) -> int:
         """The position of the last event that was told; 0: none."""
-        aggregate = self._store.read(self._key(partition))
+        aggregate = await self._store.read(self._key(partition))
         return int(aggregate.head) if aggregate else 0
 
     async def append(self, partition: int, first_position: int, events: Sequence[bytes]) -> None:
@@ -45,7 +45,7 @@ class Episodes:
         Those that were told already are passed over. Raises UNAVAILABLE when events before them are missing.
         """
         async with self._locks[partition]:
-            aggregate = self._store.read(self._key(partition))
+            aggregate = await self._store.read(self._key(partition))
             position = int(aggregate.head) if aggregate else 0
             if first_position > position + 1:
                 raise RetryableError(
@@ -72,9 +72,9 @@ class Episodes:
                 )
             crash(TOLD)
 
-    def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
+    async def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
         """Episodes of a run, in their order."""
-        stored = self._store.records(
+        stored = await self._store.records(
             self._key(partition_of(slot_of(run_id), self._partitions)),
             f"{run_id}/",
             after=_record(run_id, after_sequence),
@@ -86,7 +86,7 @@ class Episodes:
         """Drop every episode; the subscriber then tells the events from the first one again."""
         for partition in range(self._partitions):
             async with self._locks[partition]:
-                aggregate = self._store.read(self._key(partition))
+                aggregate = await self._store.read(self._key(partition))
                 if aggregate is not None:
                     await self._store.commit([Write(aggregate.key, aggregate.revision, None)])
 

@@ -56,7 +56,7 @@ class MemoryService:
             max_bytes=options.cache_bytes,
             max_age_ms=options.cache_age_days * _DAY_MS,
         )
-        cache.start()
+        await cache.start()
         questions = Questions(context.workspace, records, artifacts, episodes, cache)
         for name, answer in questions.answers().items():
             await context.bus.answer(
@@ -71,7 +71,6 @@ class MemoryService:
             workspace=context.workspace,
             lane=subjects.LANE_MEMORY,
             perform=steps.perform,
-            perform_now=steps.perform_now,
             slots=options.slots,
             batch=options.batch,
             worker=context.instance,

@@ -67,11 +67,11 @@ class Questions:
         if request.version and request.as_of_ms:
             raise TerminalError("INVALID_ARGUMENT", "Give either version or as_of_ms.", field="version")
         if request.version:
-            found = self._records.version(name, request.version)
+            found = await self._records.version(name, request.version)
         elif request.as_of_ms:
-            found = self._records.as_of(name, request.as_of_ms)
+            found = await self._records.as_of(name, request.as_of_ms)
         else:
-            found = self._records.newest(name)
+            found = await self._records.newest(name)
         if found is None:
             raise TerminalError("NOT_FOUND", f"There is no such version of {name}.", resource=str(name))
         return memory_pb2.GetRecordResponse(record=to_record(self._workspace, found)).SerializeToString()
@@ -85,7 +85,7 @@ class Questions:
         response = memory_pb2.ListRecordsResponse()
         while len(response.records) < limit and response.ByteSize() < MAX_PAGE_BYTES:
             chunk = min(LIST_CHUNK, limit - len(response.records))
-            versions, token = self._records.page(kind, prefix, token, chunk)
+            versions, token = await self._records.page(kind, prefix, token, chunk)
             response.records.extend(to_record(self._workspace, version) for version in versions)
             if not token:
                 break
@@ -97,7 +97,7 @@ class Questions:
         request = parse(memory_pb2.ListVersionsRequest, data)
         self._check(request.workspace)
         name = _name(request.kind, request.key)
-        newest = self._records.newest(name)
+        newest = await self._records.newest(name)
         if newest is None:
             raise TerminalError("NOT_FOUND", f"There is no {name}.", resource=str(name))
         limit, after = _page(request.page_size), _number(request.page_token)
@@ -106,7 +106,7 @@ class Questions:
             len(response.records) < limit and response.ByteSize() < MAX_PAGE_BYTES and after < newest.version
         ):
             chunk = min(LIST_CHUNK, limit - len(response.records))
-            for version in self._records.versions(name, after, chunk):
+            for version in await self._records.versions(name, after, chunk):
                 response.records.append(to_record(self._workspace, version))
                 after = version.version
         response.next_page_token = str(after) if after < newest.version else ""
@@ -117,7 +117,7 @@ class Questions:
         request = parse(memory_pb2.ListUsesRequest, data)
         self._check(request.workspace)
         source = check_source(request.source, "source")
-        uses, token = self._records.uses(
+        uses, token = await self._records.uses(
             source, token=_token(request.page_token), limit=_page(request.page_size)
         )
         return memory_pb2.ListUsesResponse(
@@ -135,7 +135,7 @@ class Questions:
         if not request.run_id or len(request.run_id) > MAX_TOKEN_CHARS or request.after_sequence < 0:
             raise TerminalError("INVALID_ARGUMENT", "run_id must name a run.", field="run_id")
         response = memory_pb2.ListEpisodesResponse()
-        for episode in self._episodes.of_run(
+        for episode in await self._episodes.of_run(
             request.run_id, request.after_sequence, _page(request.page_size)
         ):
             response.episodes.append(episode)
@@ -147,7 +147,7 @@ class Questions:
         """GetCachedRequest → GetCachedResponse."""
         request = parse(memory_pb2.GetCachedRequest, data)
         self._check(request.workspace)
-        return self._cache.get(request.key_sha256).SerializeToString()
+        return (await self._cache.get(request.key_sha256)).SerializeToString()
 
     async def put_cached(self, data: bytes) -> bytes:
         """PutCachedRequest → PutCachedResponse; an answer that is there already stays."""

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable
-from itertools import islice, takewhile
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -45,15 +44,6 @@ class Steps:
         self._workspace = workspace
         self._now_ms = now_ms
 
-    def perform_now(self, task: task_pb2.Task) -> task_pb2.Outcome | None:
-        """The outcome of a read, which waits for nothing; None for what writes."""
-        if task.target != operations.READ or task.mode == task_pb2.MODE_UNDO:
-            return None
-        outcome = task_pb2.Outcome(status=task_pb2.STATUS_SUCCEEDED)
-        self._check(task)
-        self._read(decode(task.input), outcome)
-        return outcome
-
     async def perform(self, task: task_pb2.Task) -> task_pb2.Outcome:
         """The outcome of any task; one that failed still tells which changes it left. Raises AiosError."""
         outcome = task_pb2.Outcome(status=task_pb2.STATUS_SUCCEEDED)
@@ -61,7 +51,7 @@ class Steps:
         if task.mode == task_pb2.MODE_UNDO:
             await self._undo(task, outcome)
         elif task.target == operations.READ:
-            self._read(decode(task.input), outcome)
+            await self._read(decode(task.input), outcome)
         else:
             await self._write(task, decode(task.input), outcome)
         return outcome
@@ -82,38 +72,39 @@ class Steps:
         if task.mode not in (task_pb2.MODE_EXECUTE, task_pb2.MODE_SIMULATE, task_pb2.MODE_UNDO):
             raise TerminalError("INVALID_ARGUMENT", "The task does not say its mode.", field="mode")
 
-    def _read(self, value: Value, outcome: task_pb2.Outcome) -> None:
+    async def _read(self, value: Value, outcome: task_pb2.Outcome) -> None:
         results: dict[str, Value] = {}
         for read in parse_reads(value):
             if read.single:
-                results[read.result] = answers.read_record(read, self._one(read))
+                results[read.result] = answers.read_record(read, await self._one(read))
             else:
-                results[read.result] = answers.read_list(read, self._many(read))
+                results[read.result] = answers.read_list(read, await self._many(read))
         outcome.output = answers.read_output(results)
         outcome.summary = answers.read_summary(results)
 
-    def _one(self, read: Read) -> Version | None:
+    async def _one(self, read: Read) -> Version | None:
         return (
-            self._records.as_of(read.name, read.as_of_ms)
+            await self._records.as_of(read.name, read.as_of_ms)
             if read.as_of_ms
-            else self._records.newest(read.name)
+            else await self._records.newest(read.name)
         )
 
-    def _many(self, read: Read) -> list[Version]:
-        found = self._records.under(read.name.kind, read.name.key, read.as_of_ms)
-        if read.before:
-            found = takewhile(lambda version: version.name.key < read.before, found)
-        if read.first:
-            return list(islice(found, read.limit))
-        last: deque[Version] = deque(maxlen=read.limit)
-        for seen, version in enumerate(found, 1):
+    async def _many(self, read: Read) -> list[Version]:
+        found: deque[Version] = deque(maxlen=None if read.first else read.limit)
+        seen = 0
+        async for version in self._records.under(read.name.kind, read.name.key, read.as_of_ms):
+            if read.before and version.name.key >= read.before:
+                break
+            found.append(version)
+            seen += 1
+            if read.first and seen == read.limit:
+                break
             if seen > MAX_SCANNED:
                 raise TerminalError(
                     "TOO_LARGE",
                     f"More than {MAX_SCANNED} records start with {read.name.key!r}; give a longer prefix.",
                 )
-            last.append(version)
-        return list(last)
+        return list(found)
 
     async def _write(self, task: task_pb2.Task, value: Value, outcome: task_pb2.Outcome) -> None:
         writes = parse_writes(value)
@@ -127,9 +118,9 @@ class Steps:
         )
         simulated = task.mode == task_pb2.MODE_SIMULATE
         if simulated:
-            written = self._writing.predict(writes.changes, provenance, self._now_ms())
+            written = await self._writing.predict(writes.changes, provenance, self._now_ms())
         else:
-            self._check_pointers(writes)
+            await self._check_pointers(writes)
             written = await self._writing.write(writes.changes, provenance, self._now_ms())
             crash(COMMITTED)
             if written.done:
@@ -143,10 +134,10 @@ class Steps:
         else:
             outcome.output = answers.write_output(written.done)
 
-    def _check_pointers(self, writes: Writes) -> None:
+    async def _check_pointers(self, writes: Writes) -> None:
         """A blob is durable before a pointer to it is committed. (A simulation may point to what it did not make.)"""
         for sha256 in writes.pointers:
-            if self._artifacts.find(sha256) is None:
+            if await self._artifacts.find(sha256) is None:
                 raise TerminalError(
                     "NOT_FOUND",
                     f"A value points to artifact {sha256}, which is not stored; store it first.",

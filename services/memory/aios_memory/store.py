@@ -7,7 +7,7 @@ once. `<workspace>/use/<hash of the source>/<kind>/<key>@<version>` leads from a
 written with the version or before it, and says nothing by itself: a reader looks into the version.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,68 +40,77 @@ class Records:
         self._store = store
         self._workspace = workspace
 
-    def newest(self, name: Name) -> Version | None:
+    async def newest(self, name: Name) -> Version | None:
         """The newest version, a deletion among them; None when the record never was."""
-        aggregate = self._store.read(self._key(name))
+        aggregate = await self._store.read(self._key(name))
         return from_record(aggregate.head) if aggregate else None
 
-    def version(self, name: Name, version: int) -> Version | None:
+    async def version(self, name: Name, version: int) -> Version | None:
         """One version."""
-        data = self._store.record(self._key(name), _version_record(version)) if version > 0 else None
+        data = await self._store.record(self._key(name), _version_record(version)) if version > 0 else None
         return from_record(data) if data is not None else None
 
-    def stored(self, name: Name, version: int) -> Version:
+    async def stored(self, name: Name, version: int) -> Version:
         """A version that must be there. Raises CORRUPT_STORE."""
-        found = self.version(name, version)
+        found = await self.version(name, version)
         if found is None:
             raise TerminalError("CORRUPT_STORE", f"Version {version} of {name} is not in memory's store.")
         return found
 
-    def as_of(self, name: Name, time_ms: int) -> Version | None:
-        """The version that stood at a time (ms); None when there was none."""
-        newest = self.newest(name)
-        return self._at(newest, time_ms) if newest else None
+    async def answered(self, name: Name, asking: core.Asking) -> int:
+        """What a decision comes to that asks for versions of a record. Raises CORRUPT_STORE."""
+        try:
+            number = next(asking)
+            while True:
+                number = asking.send(await self.stored(name, number))
+        except StopIteration as decided:
+            return int(decided.value)
 
-    def versions(self, name: Name, after: int, limit: int) -> list[Version]:
+    async def as_of(self, name: Name, time_ms: int) -> Version | None:
+        """The version that stood at a time (ms); None when there was none."""
+        newest = await self.newest(name)
+        return await self._at(newest, time_ms) if newest else None
+
+    async def versions(self, name: Name, after: int, limit: int) -> list[Version]:
         """Versions after one, oldest first."""
-        stored = self._store.records(self._key(name), "v/", after=_version_record(after), limit=limit)
+        stored = await self._store.records(self._key(name), "v/", after=_version_record(after), limit=limit)
         return [from_record(data) for data in stored.values()]
 
-    def under(self, kind: Kind, prefix: str, as_of_ms: int = 0) -> Iterator[Version]:
+    async def under(self, kind: Kind, prefix: str, as_of_ms: int = 0) -> AsyncIterator[Version]:
         """Records by the beginning of their key, in key order, deleted ones left out; `as_of_ms` 0 is now."""
         token = ""
         while True:
-            page, token = self.page(kind, prefix, token, SCAN_PAGE)
+            page, token = await self.page(kind, prefix, token, SCAN_PAGE)
             for newest in page:
-                version = self._at(newest, as_of_ms) if as_of_ms else newest
+                version = await self._at(newest, as_of_ms) if as_of_ms else newest
                 if version is not None and not version.deleted:
                     yield version
             if not token:
                 return
 
-    def page(self, kind: Kind, prefix: str, token: str, limit: int) -> tuple[list[Version], str]:
+    async def page(self, kind: Kind, prefix: str, token: str, limit: int) -> tuple[list[Version], str]:
         """The newest versions of records by the beginning of their key, and the token of the next page ('': none)."""
-        page = self._store.scan(f"{self._workspace}/record/{kind}/{prefix}", token=token, limit=limit)
+        page = await self._store.scan(f"{self._workspace}/record/{kind}/{prefix}", token=token, limit=limit)
         return [from_record(aggregate.head) for aggregate in page.items], page.next_token
 
-    def uses(self, source: str, *, token: str = "", limit: int = SCAN_PAGE) -> tuple[list[Use], str]:
+    async def uses(self, source: str, *, token: str = "", limit: int = SCAN_PAGE) -> tuple[list[Use], str]:
         """Versions that were made from a source, and the token of the next page ('': none)."""
         base = self._use_base(source)
-        page = self._store.scan(base, token=token, limit=limit)
-        found = (self._use(aggregate, source, len(base)) for aggregate in page.items)
+        page = await self._store.scan(base, token=token, limit=limit)
+        found = [await self._use(aggregate, source, len(base)) for aggregate in page.items]
         return [use for use in found if use is not None], page.next_token
 
-    def effect(self, name: Name, effect_key: str) -> tuple[int, str] | None:
+    async def effect(self, name: Name, effect_key: str) -> tuple[int, str] | None:
         """The version that a step wrote of this record, and the hash of what it asked for; None: it did not yet."""
-        marked = self._store.record(self._key(name), _effect_record(effect_key))
+        marked = await self._store.record(self._key(name), _effect_record(effect_key))
         if marked is None:
             return None
         version, _, content = marked.decode().partition(":")
         return int(version), content
 
-    def undone_by(self, name: Name, version: int) -> int:
+    async def undone_by(self, name: Name, version: int) -> int:
         """The version that took a version back; 0: none did."""
-        marked = self._store.record(self._key(name), _undo_record(version))
+        marked = await self._store.record(self._key(name), _undo_record(version))
         return int(marked) if marked is not None else 0
 
     def write_of(self, version: Version, *, content: str = "") -> tuple[Write, ...]:
@@ -128,23 +137,23 @@ class Records:
             record,
         )
 
-    def _use(self, aggregate: Aggregate, source: str, skip: int) -> Use | None:
+    async def _use(self, aggregate: Aggregate, source: str, skip: int) -> Use | None:
         kind, _, rest = aggregate.key[skip:].partition("/")
         key, _, number = rest.rpartition("@")
         name = Name(Kind(kind), key)
-        version = self.version(name, int(number))
+        version = await self.version(name, int(number))
         if version is None or source not in _sources(version):
             return None
         made = version.provenance
-        undone = self.undone_by(name, version.version) > 0
+        undone = await self.undone_by(name, version.version) > 0
         return Use(name, version.version, undone, made.run_id, made.undoes > 0)
 
-    def _at(self, newest: Version, time_ms: int) -> Version | None:
+    async def _at(self, newest: Version, time_ms: int) -> Version | None:
         if newest.create_time_ms <= time_ms:
             return newest
         name = newest.name
-        return self.version(
-            name, core.version_as_of(newest.version, time_ms, lambda at: self.stored(name, at).create_time_ms)
+        return await self.version(
+            name, await self.answered(name, core.version_as_of(newest.version, time_ms))
         )
 
     def _key(self, name: Name) -> str:

@@ -6,7 +6,7 @@ tried again finds by its effect key what it did already and goes on with the res
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -41,19 +41,27 @@ class Writing:
 
     async def write(self, changes: Sequence[Change], provenance: Provenance, now_ms: int) -> Written:
         """Carry out a step's changes. Raises UNAVAILABLE after `MAX_TRIES` lost races."""
-        return await self._carry_out(lambda: [self._plan(change, provenance, now_ms) for change in changes])
+
+        async def plan() -> list[_Plan]:
+            return [await self._plan(change, provenance, now_ms) for change in changes]
+
+        return await self._carry_out(plan)
 
     async def undo(self, undos: Sequence[Undo], provenance: Provenance, now_ms: int) -> Written:
         """Take versions back. One that was changed since, or from which another run made something, is refused."""
-        return await self._carry_out(lambda: [self._plan_undo(undo, provenance, now_ms) for undo in undos])
 
-    def predict(self, changes: Sequence[Change], provenance: Provenance, now_ms: int) -> Written:
+        async def plan() -> list[_Plan]:
+            return [await self._plan_undo(undo, provenance, now_ms) for undo in undos]
+
+        return await self._carry_out(plan)
+
+    async def predict(self, changes: Sequence[Change], provenance: Provenance, now_ms: int) -> Written:
         """What `write` would do now."""
-        return _settled([self._plan(change, provenance, now_ms) for change in changes])
+        return _settled([await self._plan(change, provenance, now_ms) for change in changes])
 
-    async def _carry_out(self, make_plan: Callable[[], list[_Plan]]) -> Written:
+    async def _carry_out(self, make_plan: Callable[[], Awaitable[list[_Plan]]]) -> Written:
         for _ in range(MAX_TRIES):
-            plan = make_plan()
+            plan = await make_plan()
             planned = [item for item in plan if isinstance(item, _Planned)]
             if not planned or any(isinstance(item, AiosError) for item in plan):
                 return _settled([item for item in plan if not isinstance(item, _Planned)])
@@ -78,9 +86,9 @@ class Writing:
             if write.key in records
         )
 
-    def _plan(self, change: Change, provenance: Provenance, now_ms: int) -> _Plan:
+    async def _plan(self, change: Change, provenance: Provenance, now_ms: int) -> _Plan:
         content = _content(change)
-        effect = self._records.effect(change.name, provenance.effect_key)
+        effect = await self._records.effect(change.name, provenance.effect_key)
         if effect is not None:
             version, known = effect
             if known != content:
@@ -89,27 +97,27 @@ class Writing:
                     f"The step {provenance.effect_key} wrote {change.name} already, with another content.",
                     resource=str(change.name),
                 )
-            return self._done(change.name, version)
-        newest = self._records.newest(change.name)
+            return await self._done(change.name, version)
+        newest = await self._records.newest(change.name)
         try:
             after = core.decide_write(newest, change, provenance, now_ms)
         except AiosError as error:
             return error
         return _Planned(Done(newest, after), self._records.write_of(after, content=content))
 
-    def _plan_undo(self, undo: Undo, provenance: Provenance, now_ms: int) -> _Plan:
+    async def _plan_undo(self, undo: Undo, provenance: Provenance, now_ms: int) -> _Plan:
         name = undo.name
-        undone_by = self._records.undone_by(name, undo.version)
+        undone_by = await self._records.undone_by(name, undo.version)
         if undone_by:
-            return self._done(name, undone_by)
-        newest = self._records.newest(name)
+            return await self._done(name, undone_by)
+        newest = await self._records.newest(name)
         if newest is None or newest.version < undo.version:
             return TerminalError(
                 "CONFLICT",
                 f"{name} has no version {undo.version}; nothing of it was touched.",
                 resource=str(name),
             )
-        used = self._used_by_another(newest, undo)
+        used = await self._used_by_another(newest, undo)
         if used is not None:
             return TerminalError(
                 "CONFLICT",
@@ -120,20 +128,20 @@ class Writing:
                 run=used.run_id,
             )
         try:
-            stands = core.standing(newest, lambda at: self._records.stored(name, at))
-            before = self._records.version(name, undo.before)
+            stands = await self._records.answered(name, core.standing(newest))
+            before = await self._records.version(name, undo.before)
             after = core.decide_undo(newest, stands, undo.version, before, provenance, now_ms)
         except AiosError as error:
             return error
         return _Planned(Done(newest, after), self._records.write_of(after))
 
-    def _used_by_another(self, newest: Version, undo: Undo) -> Use | None:
+    async def _used_by_another(self, newest: Version, undo: Undo) -> Use | None:
         """A version that stands and that another run made from this one, under the number it has now or had."""
-        run_id = self._records.stored(undo.name, undo.version).provenance.run_id
+        run_id = (await self._records.stored(undo.name, undo.version)).provenance.run_id
         for version in {undo.version, newest.version}:
             token = ""
             while True:
-                uses, token = self._records.uses(undo.name.at(version), token=token)
+                uses, token = await self._records.uses(undo.name.at(version), token=token)
                 for use in uses:
                     if not (use.undone or use.restores) and use.run_id != run_id:
                         return use
@@ -141,8 +149,8 @@ class Writing:
                     break
         return None
 
-    def _done(self, name: Name, version: int) -> Done:
-        return Done(self._records.version(name, version - 1), self._records.stored(name, version))
+    async def _done(self, name: Name, version: int) -> Done:
+        return Done(await self._records.version(name, version - 1), await self._records.stored(name, version))
 
 
 async def _to_the_end(commit: Coroutine[None, None, list[Result]]) -> list[Result]:

@@ -54,12 +54,12 @@ class Announcer:
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all(), name="announce events")
 
-    def announce_heads(self, store: Store) -> None:
+    async def announce_heads(self, store: Store) -> None:
         """Announce the last event of each partition: whoever missed some then asks for them."""
         for partition in range(PARTITIONS):
-            head = store.event_head(partition)
+            head = await store.event_head(partition)
             if head:
-                self.announce(store.events(partition, head - 1, 1), urgent=True)
+                self.announce(await store.events(partition, head - 1, 1), urgent=True)
 
     async def stop(self) -> None:
         """Announce what waits, if the bus takes it at once."""

@@ -152,7 +152,7 @@ class Engine:
 
     async def _decide(self, batch: list[_Waiting]) -> None:
         entries: dict[str, _Entry] = {}
-        answers = [[self._one(item, entries) for item in waiting.items] for waiting in batch]
+        answers = [[await self._one(item, entries) for item in waiting.items] for waiting in batch]
         writes: list[Write] = []
         owners: list[str] = []
         for key, entry in entries.items():
@@ -214,29 +214,31 @@ class Engine:
                 _fail([waiting], error)
         await self._decide([waiting for waiting in batch if not waiting.future.done()])
 
-    def _one(self, item: Item | StartItem, entries: dict[str, _Entry]) -> Answer:
+    async def _one(self, item: Item | StartItem, entries: dict[str, _Entry]) -> Answer:
         try:
             if isinstance(item, StartItem):
-                return self._start(item, entries)
-            return self._input(item, entries)
-        except AiosError as error:
+                return await self._start(item, entries)
+            return await self._input(item, entries)
+        except TerminalError as error:
             return Answer(refusal=error)
 
-    def _entry(self, workspace: str, run: str, entries: dict[str, _Entry]) -> _Entry | None:
+    async def _entry(self, workspace: str, run: str, entries: dict[str, _Entry]) -> _Entry | None:
         key = run_key(workspace, run)
         entry = entries.get(key)
         if entry is None:
-            stored = self._repository.load(workspace, run)
+            stored = await self._repository.load(workspace, run)
             if stored is None:
                 return None
-            workflow = self._resources.workflow(workspace, stored.run.workflow, stored.run.workflow_version)
+            workflow = await self._resources.workflow(
+                workspace, stored.run.workflow, stored.run.workflow_version
+            )
             entry = entries[key] = _Entry(stored, stored.run, workflow)
         return entry
 
-    def _start(self, item: StartItem, entries: dict[str, _Entry]) -> Answer:
+    async def _start(self, item: StartItem, entries: dict[str, _Entry]) -> Answer:
         request = item.request
         identifier = run_id(request.workspace, request.trigger, request.request_id)
-        entry = self._entry(request.workspace, identifier, entries)
+        entry = await self._entry(request.workspace, identifier, entries)
         if entry is not None:
             if entry.run.request_sha256 != item.request_sha256:
                 raise TerminalError(
@@ -245,7 +247,9 @@ class Engine:
                     field="request_id",
                 )
             return Answer(entry.run, duplicate=True)
-        workflow = self._resources.workflow(request.workspace, request.workflow, request.workflow_version)
+        workflow = await self._resources.workflow(
+            request.workspace, request.workflow, request.workflow_version
+        )
         value = workflow.check_input(decode(request.input))
         key = ""
         if workflow.concurrency is not None and request.mode == 1:
@@ -261,31 +265,33 @@ class Engine:
         run.parent_traceparent = parent = request.traceparent
         run.traceparent = tracing.child(parent, identifier) if parent else tracing.new_trace(identifier)
         if key:
-            self._replace(request.workspace, workflow.name, key, identifier, entries)
+            await self._replace(request.workspace, workflow.name, key, identifier, entries)
         entry = entries[run_key(request.workspace, identifier)] = _Entry(None, run, workflow)
         self._apply(entry, Start(encode(value), key, request.resolution_id), request.actor)
         return Answer(entry.run)
 
-    def _replace(self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]) -> None:
+    async def _replace(
+        self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]
+    ) -> None:
         """The new run takes the place of those under way for the same thing."""
-        others = set(self._repository.active_with_key(workspace, workflow, key))
+        others = set(await self._repository.active_with_key(workspace, workflow, key))
         others |= {
             entry.run.run_id
             for entry in entries.values()
             if entry.run.concurrency_key == key and entry.run.workflow == workflow and not entry.run.closed
         }
         for other in sorted(others - {by}):
-            entry = self._entry(workspace, other, entries)
+            entry = await self._entry(workspace, other, entries)
             if entry is not None:
                 self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
 
-    def _input(self, item: Item, entries: dict[str, _Entry]) -> Answer:
-        entry = self._entry(item.workspace, item.run_id, entries)
+    async def _input(self, item: Item, entries: dict[str, _Entry]) -> Answer:
+        entry = await self._entry(item.workspace, item.run_id, entries)
         if entry is None:
             raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
         if item.request_id:
             name = f"request/{item.request_id}"
-            known = entry.extra.get(name) or self._repository.store.record(
+            known = entry.extra.get(name) or await self._repository.store.record(
                 run_key(item.workspace, item.run_id), name
             )
             if known is not None:

@@ -44,7 +44,7 @@ class Intake:
         """Resolve an event and start what it asks for. The same event again answers with the first resolution."""
         check(event, self._workspace)
         key = f"{event.workspace}/resolution/{event_key(event)}"
-        known = self._store.read(key)
+        known = await self._store.read(key)
         if known is not None:
             resolution = Resolution.FromString(known.head)
             if not _same(resolution.event_data, event.data):
@@ -55,23 +55,24 @@ class Intake:
                 )
             return AcceptEventResponse(event_id=event.id, duplicate=True, resolution=resolution)
         with span("accept event", kind="consumer", parent=event.traceparent) as accepting:
-            resolution = resolve(event, self._resources.intents(event.workspace))
+            resolution = resolve(event, await self._resources.intents(event.workspace))
             resolution.time_ms = self._now_ms()
             items = []
             if resolution.outcome == OUTCOME_INTENT:
                 try:
-                    items.append(self._start(event, resolution, accepting.traceparent))
+                    items.append(await self._start(event, resolution, accepting.traceparent))
                 except TerminalError as error:
                     resolution.outcome, resolution.question = OUTCOME_QUESTION, error.message
                     resolution.intent = resolution.run_id = ""
             await self._engine.submit(items, [_write(key, event, resolution)])
         return AcceptEventResponse(event_id=event.id, resolution=resolution)
 
-    def _start(self, event: ExternalEvent, resolution: Resolution, traceparent: str) -> StartItem:
+    async def _start(self, event: ExternalEvent, resolution: Resolution, traceparent: str) -> StartItem:
         intent = next(
-            item for item in self._resources.intents(event.workspace) if item.name == resolution.intent
+            item for item in await self._resources.intents(event.workspace) if item.name == resolution.intent
         )
-        self._resources.workflow(event.workspace, intent.workflow).check_input(decode(resolution.parameters))
+        workflow = await self._resources.workflow(event.workspace, intent.workflow)
+        workflow.check_input(decode(resolution.parameters))
         trigger, request = f"intent:{intent.name}", f"{event.source}:{event.id}"
         resolution.run_id = run_id(event.workspace, trigger, request)
         start = StartRunRequest(

@@ -65,7 +65,7 @@ class Orchestrator:
         await Queries(repository, resources).serve(context.bus, context.workspace)
         await self._serve(Handlers(context.bus, engine, resources))
         await self._serve_intake(Intake(store, resources, engine, context.workspace, context.now_ms))
-        announcer.announce_heads(store)
+        await announcer.announce_heads(store)
         timers.start()
 
     async def _apply(self, resources: ResourceBook) -> None:
@@ -110,7 +110,8 @@ class Orchestrator:
     async def _recover(self, why: str) -> None:
         assert self._store is not None
         assert self._engine is not None
-        items = redispatch(self._context.workspace, tasks_out(self._store, self._context.workspace), why)
+        keys = await tasks_out(self._store, self._context.workspace)
+        items = redispatch(self._context.workspace, keys, why)
         for first in range(0, len(items), RECOVERED):
             await self._engine.submit(items[first : first + RECOVERED])
 

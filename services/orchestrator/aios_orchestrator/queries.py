@@ -36,14 +36,14 @@ class Queries:
         for (domain, name), handler in self._HANDLE.items():
             await bus.answer(subjects.query(domain, name, workspace), _bound(self, handler), queue=QUEUE)
 
-    def get_run(self, data: bytes) -> pb.GetRunResponse:
+    async def get_run(self, data: bytes) -> pb.GetRunResponse:
         request = parse(pb.GetRunRequest, data)
-        stored = self._repository.load(request.workspace, request.run_id)
+        stored = await self._repository.load(request.workspace, request.run_id)
         if stored is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         run = stored.run
         view = pb.RunView(
-            head=head_of(run, self._names(run)),
+            head=head_of(run, await self._names(run)),
             input=run.input,
             outputs=run.outputs,
             approvals=run.approvals.values(),
@@ -56,18 +56,19 @@ class Queries:
                     view.records[name].CopyFrom(step_record(step))
         return pb.GetRunResponse(run=view)
 
-    def _names(self, run: Run) -> tuple[str, ...]:
+    async def _names(self, run: Run) -> tuple[str, ...]:
         """All steps of a run, in the order of its document."""
-        return tuple(self._resources.workflow(run.workspace, run.workflow, run.workflow_version).steps)
+        workflow = await self._resources.workflow(run.workspace, run.workflow, run.workflow_version)
+        return tuple(workflow.steps)
 
-    def list_runs(self, data: bytes) -> pb.ListRunsResponse:
+    async def list_runs(self, data: bytes) -> pb.ListRunsResponse:
         request = parse(pb.ListRunsRequest, data)
         index, value = "runs", request.workspace
         if request.needs_person:
             index = "person"
         elif request.workflow:
             index, value = "workflow", f"{request.workspace}/{request.workflow}"
-        page = self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
+        page = await self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
         heads = [RunHead.FromString(item.head) for item in page.items]
         wanted = set(request.states)
         return pb.ListRunsResponse(
@@ -75,44 +76,44 @@ class Queries:
             next_page_token=page.next_token,
         )
 
-    def read_run_events(self, data: bytes) -> pb.ReadRunEventsResponse:
+    async def read_run_events(self, data: bytes) -> pb.ReadRunEventsResponse:
         """Events of one run after a sequence; sequences are gapless, so it is also how many to skip."""
         request = parse(pb.ReadRunEventsRequest, data)
         key = run_key(request.workspace, request.run_id)
-        if self._store.read(key) is None:
+        if await self._store.read(key) is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         limit = min(request.limit or MAX_PAGE, MAX_PAGE)
         response = pb.ReadRunEventsResponse()
         size = 0
-        for filed in self._store.events_of(key, request.after_sequence, limit):
+        for filed in await self._store.events_of(key, request.after_sequence, limit):
             size += len(filed.data)
             if response.events and size > MAX_ANSWER:
                 break
             response.events.append(filed.data)
         return response
 
-    def list_approvals(self, data: bytes) -> pb.ListApprovalsResponse:
+    async def list_approvals(self, data: bytes) -> pb.ListApprovalsResponse:
         request = parse(pb.ListApprovalsRequest, data)
         index = "open" if request.open_only else "approvals"
-        page = self._store.query(
+        page = await self._store.query(
             index, request.workspace, token=request.page_token, limit=_size(request.page_size, 20)
         )
         return pb.ListApprovalsResponse(
             approvals=[Approval.FromString(item.head) for item in page.items], next_page_token=page.next_token
         )
 
-    def get_approval(self, data: bytes) -> pb.GetApprovalResponse:
+    async def get_approval(self, data: bytes) -> pb.GetApprovalResponse:
         request = parse(pb.GetApprovalRequest, data)
-        stored = self._store.read(approval_key(request.workspace, request.approval_id))
+        stored = await self._store.read(approval_key(request.workspace, request.approval_id))
         if stored is None:
             raise TerminalError(
                 "NOT_FOUND", f"There is no approval {request.approval_id!r}.", field="approval_id"
             )
         return pb.GetApprovalResponse(approval=Approval.FromString(stored.head))
 
-    def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
+    async def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
         request = parse(pb.ListResolutionsRequest, data)
-        page = self._store.query(
+        page = await self._store.query(
             "resolutions", request.workspace, token=request.page_token, limit=_size(request.page_size, 50)
         )
         return pb.ListResolutionsResponse(
@@ -120,11 +121,13 @@ class Queries:
             next_page_token=page.next_token,
         )
 
-    def read_events(self, data: bytes) -> ReadEventsResponse:
+    async def read_events(self, data: bytes) -> ReadEventsResponse:
         request = parse(ReadEventsRequest, data)
-        response = ReadEventsResponse(head=self._store.event_head(request.partition))
+        response = ReadEventsResponse(head=await self._store.event_head(request.partition))
         size = 0
-        for filed in self._store.events(request.partition, request.after, min(request.limit or 500, 500)):
+        for filed in await self._store.events(
+            request.partition, request.after, min(request.limit or 500, 500)
+        ):
             size += len(filed.data) + 16
             if response.events and size > MAX_ANSWER:
                 break
@@ -133,17 +136,17 @@ class Queries:
             )
         return response
 
-    def list_resources(self, data: bytes) -> res.ListResourcesResponse:
+    async def list_resources(self, data: bytes) -> res.ListResourcesResponse:
         request = parse(res.ListResourcesRequest, data)
         kind = kind_named(request.kind) if request.kind else ""
-        return res.ListResourcesResponse(resources=self._resources.listed(request.workspace, kind))
+        return res.ListResourcesResponse(resources=await self._resources.listed(request.workspace, kind))
 
-    def get_resource(self, data: bytes) -> res.GetResourceResponse:
+    async def get_resource(self, data: bytes) -> res.GetResourceResponse:
         request = parse(res.GetResourceRequest, data)
         kind = kind_named(request.kind)
-        resource = self._resources.get(request.workspace, kind, request.name, request.version)
+        resource = await self._resources.get(request.workspace, kind, request.name, request.version)
         if resource is None:
-            raise self._resources.unknown(request.workspace, kind, request.name, request.version)
+            raise await self._resources.unknown(request.workspace, kind, request.name, request.version)
         return res.GetResourceResponse(resource=resource)
 
     _HANDLE: ClassVar = {
@@ -161,7 +164,7 @@ class Queries:
 
 def _bound(queries: Queries, handler: object):  # type: ignore[no-untyped-def]
     async def answer(data: bytes, headers: Mapping[str, str]) -> bytes:
-        return handler(queries, data).SerializeToString()  # type: ignore[operator, no-any-return]
+        return (await handler(queries, data)).SerializeToString()  # type: ignore[operator, no-any-return]
 
     return answer
 

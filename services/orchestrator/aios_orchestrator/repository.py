@@ -40,21 +40,21 @@ class Repository:
         self.store = store
         self._resident: OrderedDict[str, Stored] = OrderedDict()
 
-    def load(self, workspace: str, run_id: str) -> Stored | None:
+    async def load(self, workspace: str, run_id: str) -> Stored | None:
         """The run as it is stored now."""
         key = run_key(workspace, run_id)
         stored = self._resident.get(key)
         if stored is not None:
             self._resident.move_to_end(key)
             return stored
-        aggregate = self.store.read(key)
-        return self._stored(aggregate) if aggregate is not None else None
+        aggregate = await self.store.read(key)
+        return await self._stored(aggregate) if aggregate is not None else None
 
-    def _stored(self, aggregate: Aggregate) -> Stored:
+    async def _stored(self, aggregate: Aggregate) -> Stored:
         records: dict[str, bytes] = {}
         after = ""
         while True:
-            page = self.store.records(aggregate.key, after=after, limit=PAGE)
+            page = await self.store.records(aggregate.key, after=after, limit=PAGE)
             records.update(page)
             if len(page) < PAGE:
                 break
@@ -121,7 +121,7 @@ class Repository:
         """Somebody else wrote the run: read it again."""
         self._resident.pop(run_key(workspace, run_id), None)
 
-    def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[str]:
+    async def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[str]:
         """Ids of the active runs of a workflow that share a concurrency key."""
-        page = self.store.query("concurrency", f"{workspace}/{workflow}/{concurrency_key}", limit=100)
+        page = await self.store.query("concurrency", f"{workspace}/{workflow}/{concurrency_key}", limit=100)
         return [RunHead.FromString(item.head).run_id for item in page.items]

@@ -48,7 +48,7 @@ class ResourceBook:
             return await self._apply(request)
         key = f"{request.workspace}/apply/{request.request_id}"
         content = sha256(request.yaml, request.file.encode())
-        known = self._store.read(key)
+        known = await self._store.read(key)
         if known is None:
             answer = await self._apply(request)
             head = content + answer.SerializeToString(deterministic=True)
@@ -73,10 +73,10 @@ class ResourceBook:
         for document in documents:
             compiled = _COMPILE[document.kind](document)
             if isinstance(compiled, Intent):
-                self._check_intent(request.workspace, document, compiled, names)
+                await self._check_intent(request.workspace, document, compiled, names)
         changes, writes = [], []
         for document in documents:
-            change, write = self._change(request, document)
+            change, write = await self._change(request, document)
             changes.append(change)
             writes += [write] if write else []
         if writes and not request.dry_run:
@@ -89,20 +89,22 @@ class ResourceBook:
             self._intents.clear()
         return pb.ApplyResourcesResponse(applied=changes)
 
-    def _check_intent(
+    async def _check_intent(
         self, workspace: str, document: Document, intent: Intent, together: Sequence[tuple[str, str]]
     ) -> None:
-        known = ("Workflow", intent.workflow) in together or self.get(workspace, "Workflow", intent.workflow)
+        known = ("Workflow", intent.workflow) in together or await self.get(
+            workspace, "Workflow", intent.workflow
+        )
         if not known:
             raise document.error(
                 "BAD_RESOURCE", "spec.workflow", f"there is no workflow {intent.workflow!r}."
             )
 
-    def _change(
+    async def _change(
         self, request: pb.ApplyResourcesRequest, document: Document
     ) -> tuple[pb.Applied, Write | None]:
         key = resource_key(request.workspace, document.kind, document.name)
-        stored = self._store.read(key)
+        stored = await self._store.read(key)
         newest = pb.Resource.FromString(stored.head) if stored is not None else None
         version = document.version()
         applied = pb.Applied(kind=document.kind, name=document.name, version=version, change="unchanged")
@@ -124,30 +126,31 @@ class ResourceBook:
         expect = stored.revision if stored is not None else 0
         return applied, Write(key=key, expect=expect, head=data, records={f"v/{version}": data}, index=index)
 
-    def get(self, workspace: str, kind: str, name: str, version: str = "") -> pb.Resource | None:
+    async def get(self, workspace: str, kind: str, name: str, version: str = "") -> pb.Resource | None:
         """A resource, its newest version unless another is named."""
         key = resource_key(workspace, kind, name)
         if version:
-            data = self._store.record(key, f"v/{version}")
+            data = await self._store.record(key, f"v/{version}")
             return pb.Resource.FromString(data) if data is not None else None
-        stored = self._store.read(key)
+        stored = await self._store.read(key)
         return pb.Resource.FromString(stored.head) if stored is not None else None
 
-    def listed(self, workspace: str, kind: str) -> list[pb.Resource]:
+    async def listed(self, workspace: str, kind: str) -> list[pb.Resource]:
         """Resources of a kind (all kinds for ''), in the order of kind and name."""
         prefix = f"{workspace}/resource/{kind}/" if kind else f"{workspace}/resource/"
-        return [pb.Resource.FromString(item.head) for item in self._store.scan(prefix, limit=MAX_NAMES).items]
+        page = await self._store.scan(prefix, limit=MAX_NAMES)
+        return [pb.Resource.FromString(item.head) for item in page.items]
 
-    def workflow(self, workspace: str, name: str, version: str = "") -> Workflow:
+    async def workflow(self, workspace: str, name: str, version: str = "") -> Workflow:
         """A compiled workflow. Raises NOT_FOUND, naming the nearest."""
         version = version or self._newest.get((workspace, name), "")
         key = (workspace, name, version)
         if version and key in self._workflows:
             self._workflows.move_to_end(key)
             return self._workflows[key]
-        resource = self.get(workspace, "Workflow", name, version)
+        resource = await self.get(workspace, "Workflow", name, version)
         if resource is None:
-            raise self.unknown(workspace, "Workflow", name, version)
+            raise await self.unknown(workspace, "Workflow", name, version)
         compiled = compile_workflow(parse_documents(resource.document, f"{name}.yaml")[0])
         self._newest.setdefault((workspace, name), compiled.version) if not version else None
         self._workflows[(workspace, name, compiled.version)] = compiled
@@ -155,9 +158,9 @@ class ResourceBook:
             self._workflows.popitem(last=False)
         return compiled
 
-    def unknown(self, workspace: str, kind: str, name: str, version: str) -> TerminalError:
+    async def unknown(self, workspace: str, kind: str, name: str, version: str) -> TerminalError:
         """What to say of a resource that isn't there: NOT_FOUND, with the nearest name."""
-        names = [resource.name for resource in self.listed(workspace, kind)]
+        names = [resource.name for resource in await self.listed(workspace, kind)]
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]!r}?" if near else f" There are: {', '.join(names) or 'none yet'}."
         what = f"{kind.lower()} {name[:80]!r}"
@@ -166,11 +169,11 @@ class ResourceBook:
         field = "workflow" if kind == "Workflow" else "name"
         return TerminalError("NOT_FOUND", f"There is no {what}.{hint}", field=field)
 
-    def intents(self, workspace: str) -> tuple[Intent, ...]:
+    async def intents(self, workspace: str) -> tuple[Intent, ...]:
         """Every compiled intent of a workspace."""
         known = self._intents.get(workspace)
         if known is None:
-            resources = self.listed(workspace, "Intent")
+            resources = await self.listed(workspace, "Intent")
             known = tuple(
                 compile_intent(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
             )

@@ -61,6 +61,7 @@ class Timers:
             self._until = _ALWAYS
             try:
                 busy = await self._due()
+                wait_s = await self._wait_s()
             except RetryableError as error:
                 log.warning("timers wait: %s", error.message)
                 await asyncio.sleep(PAUSE_S)
@@ -68,11 +69,11 @@ class Timers:
             if busy:
                 continue
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._wait_s()):
+                async with asyncio.timeout(wait_s):
                     await self._wake.wait()
 
-    def _wait_s(self) -> float:
-        now, due = self._now_ms(), self._store.next_due()
+    async def _wait_s(self) -> float:
+        now, due = self._now_ms(), await self._store.next_due()
         lease = self._publisher.delivery.next_lease_end()
         waits = [LONGEST_MS]
         waits += [due - now] if due is not None else []
@@ -83,7 +84,7 @@ class Timers:
 
     async def _due(self) -> bool:
         now = self._now_ms()
-        due = [RunHead.FromString(item.head) for item in self._store.due(now, BATCH)]
+        due = [RunHead.FromString(item.head) for item in await self._store.due(now, BATCH)]
         items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in due]
         delivery = self._publisher.delivery
         expired = delivery.expired(lease_ms())
@@ -106,7 +107,7 @@ def redispatch(workspace: str, keys: list[TaskKey], why: str) -> list[Item]:
     return [Item(workspace, run, Redispatch(tuple(steps), why), ACTOR) for run, steps in runs.items()]
 
 
-def tasks_out(store: Store, workspace: str) -> list[TaskKey]:
+async def tasks_out(store: Store, workspace: str) -> list[TaskKey]:
     """Every task that committed state says is handed out, of all active runs: what a restart hands out again.
 
     A worker that has done one already answers with the same outcome, and one that is settled is ignored.
@@ -114,7 +115,7 @@ def tasks_out(store: Store, workspace: str) -> list[TaskKey]:
     keys: list[TaskKey] = []
     token = ""
     while True:
-        page = store.query("active", workspace, token=token, limit=1000, newest_first=False)
+        page = await store.query("active", workspace, token=token, limit=1000, newest_first=False)
         for item in page.items:
             head = RunHead.FromString(item.head)
             keys += [

@@ -130,58 +130,60 @@ class Store(Protocol):
         """Durably apply the writes, results in their order. Two writes to one key in a batch apply in order."""
         ...
 
-    def read(self, key: str) -> Aggregate | None:
+    async def read(self, key: str) -> Aggregate | None:
         """One aggregate."""
         ...
 
-    def record(self, key: str, name: str) -> bytes | None:
+    async def record(self, key: str, name: str) -> bytes | None:
         """One record of an aggregate."""
         ...
 
-    def records(self, key: str, prefix: str = "", *, after: str = "", limit: int = 1000) -> dict[str, bytes]:
+    async def records(
+        self, key: str, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> dict[str, bytes]:
         """Records of an aggregate by name, in name order, those after the name `after`."""
         ...
 
-    def query(
+    async def query(
         self, index: str, value: str, *, token: str = "", limit: int = 100, newest_first: bool = True
     ) -> Page:
         """Aggregates whose entry in `index` equals `value`, by the time of their creation."""
         ...
 
-    def scan(self, prefix: str, *, token: str = "", limit: int = 100) -> Page:
+    async def scan(self, prefix: str, *, token: str = "", limit: int = 100) -> Page:
         """Aggregates by key prefix, in key order."""
         ...
 
-    def due(self, before_ms: int, limit: int) -> list[Aggregate]:
+    async def due(self, before_ms: int, limit: int) -> list[Aggregate]:
         """Aggregates whose due time is at or before it, the earliest first."""
         ...
 
-    def next_due(self) -> int | None:
+    async def next_due(self) -> int | None:
         """The earliest due time of all."""
         ...
 
-    def handled(self, mark: str) -> bool:
+    async def handled(self, mark: str) -> bool:
         """Whether an inbox mark is there."""
         ...
 
-    def events(self, partition: int, after: int, limit: int) -> list[Filed]:
+    async def events(self, partition: int, after: int, limit: int) -> list[Filed]:
         """Events of a partition after a position, in order."""
         ...
 
-    def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
+    async def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
         """Events that the writes of an aggregate filed, in order, after the first `skip` of them. They must all be of
         one partition to be in order."""
         ...
 
-    def event_head(self, partition: int) -> int:
+    async def event_head(self, partition: int) -> int:
         """The last position of a partition; 0 when it has none."""
         ...
 
-    def pending(self, limit: int) -> list[Pending]:
+    async def pending(self, limit: int) -> list[Pending]:
         """Outbox messages that are not marked as sent, in the order of their commit."""
         ...
 
-    def meta(self, name: str) -> bytes | None:
+    async def meta(self, name: str) -> bytes | None:
         """A small value of the store itself, such as a cursor or the broker's incarnation."""
         ...
 

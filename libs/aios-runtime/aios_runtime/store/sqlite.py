@@ -118,21 +118,23 @@ class SqliteStore:
         )
         return results
 
-    def read(self, key: str) -> Aggregate | None:
+    async def read(self, key: str) -> Aggregate | None:
         """One aggregate."""
         found = self._rows(_READ, (key,))
         return Aggregate(*found[0]) if found else None
 
-    def record(self, key: str, name: str) -> bytes | None:
+    async def record(self, key: str, name: str) -> bytes | None:
         """One record of an aggregate."""
         data: bytes | None = self._value(_RECORD, (key, name))
         return data
 
-    def records(self, key: str, prefix: str = "", *, after: str = "", limit: int = 1000) -> dict[str, bytes]:
+    async def records(
+        self, key: str, prefix: str = "", *, after: str = "", limit: int = 1000
+    ) -> dict[str, bytes]:
         """Records of an aggregate by name, in name order, those after the name `after`."""
         return dict(self._rows(_RECORDS, (key, *_range(prefix), after, _bounded(limit))))
 
-    def query(
+    async def query(
         self, index: str, value: str, *, token: str = "", limit: int = 100, newest_first: bool = True
     ) -> Page:
         """Aggregates whose entry in `index` equals `value`, by the time of their creation."""
@@ -142,29 +144,29 @@ class SqliteStore:
         items = tuple(Aggregate(*row[:4]) for row in found[:limit])
         return Page(items, str(found[limit - 1][4]) if len(found) > limit else "")
 
-    def scan(self, prefix: str, *, token: str = "", limit: int = 100) -> Page:
+    async def scan(self, prefix: str, *, token: str = "", limit: int = 100) -> Page:
         """Aggregates by key prefix, in key order."""
         limit = _bounded(limit) or 1
         found = self._rows(_SCAN, (*_range(prefix), token, limit + 1))
         items = tuple(Aggregate(*row) for row in found[:limit])
         return Page(items, items[-1].key if len(found) > limit else "")
 
-    def due(self, before_ms: int, limit: int) -> list[Aggregate]:
+    async def due(self, before_ms: int, limit: int) -> list[Aggregate]:
         """Aggregates whose due time is at or before it, the earliest first."""
         return [Aggregate(*row) for row in self._rows(_DUE, (before_ms, _bounded(limit)))]
 
-    def next_due(self) -> int | None:
+    async def next_due(self) -> int | None:
         """The earliest due time of all."""
         due_ms: int | None = self._value(
             "SELECT due_ms FROM aggregates WHERE due_ms IS NOT NULL ORDER BY due_ms LIMIT 1"
         )
         return due_ms
 
-    def handled(self, mark: str) -> bool:
+    async def handled(self, mark: str) -> bool:
         """Whether an inbox mark is there."""
         return bool(self._rows("SELECT 1 FROM inbox WHERE mark = ?", (mark,)))
 
-    def events(self, partition: int, after: int, limit: int) -> list[Filed]:
+    async def events(self, partition: int, after: int, limit: int) -> list[Filed]:
         """Events of a partition after a position, in order."""
         found = self._rows(
             "SELECT id, data FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
@@ -172,7 +174,7 @@ class SqliteStore:
         )
         return [Filed(partition, schema.event_position(key), data) for key, data in found]
 
-    def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
+    async def events_of(self, key: str, skip: int, limit: int) -> list[Filed]:
         """Events that the writes of an aggregate filed, in order, after the first `skip` of them."""
         found = self._rows(
             "SELECT id, data FROM events WHERE seq = (SELECT seq FROM aggregates WHERE key = ?) ORDER BY id"
@@ -181,14 +183,14 @@ class SqliteStore:
         )
         return [Filed(key >> schema.POSITION_BITS, schema.event_position(key), data) for key, data in found]
 
-    def event_head(self, partition: int) -> int:
+    async def event_head(self, partition: int) -> int:
         """The last position of a partition; 0 when it has none."""
         try:
             return rows.load_position(self._connection, partition)
         except apsw.Error as error:
             raise as_error(error, self._path, self._connection.system_errno) from error
 
-    def pending(self, limit: int) -> list[Pending]:
+    async def pending(self, limit: int) -> list[Pending]:
         """Outbox messages that are not marked as sent, in the order of their commit."""
         found = self._rows(
             "SELECT id, subject, data, message_id, headers FROM outbox ORDER BY id LIMIT ?",
@@ -200,7 +202,7 @@ class SqliteStore:
             for row in waiting[:limit]
         ]
 
-    def meta(self, name: str) -> bytes | None:
+    async def meta(self, name: str) -> bytes | None:
         """A small value of the store itself, such as a cursor or the broker's incarnation."""
         value: bytes | None = self._value("SELECT value FROM meta WHERE name = ?", (name,))
         return value

@@ -114,7 +114,7 @@ class Effects:
 
     async def execute(self, task: Task, action: Action[Any, Any, Any], flight: Flight) -> Outcome:
         """The one outcome of an effect."""
-        stored = self._ledger.read(task.task_id)
+        stored = await self._ledger.read(task.task_id)
         move = core.next_move(
             stored.entry,
             codec.arguments_sha256(task.input),
@@ -158,7 +158,7 @@ class Effects:
             input=entry.input,
         )
         value, input = codec.arguments(task.target, action.spec, task.input)
-        stored = self._ledger.read(entry.effect_key)
+        stored = await self._ledger.read(entry.effect_key)
         effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
         await _until_visible(action)
         await self._looked_up(effect)
@@ -166,12 +166,12 @@ class Effects:
     async def undo(self, task: Task, effect_key: str, flight: Flight) -> Outcome:
         """Take an effect back, once."""
         undo_key = core.undo_key(effect_key, task.task_id)
-        effect = self._ledger.read(effect_key).entry
+        effect = (await self._ledger.read(effect_key)).entry
         action = self._connector.find(effect.action if effect else task.target)
         inverse = action.spec.inverse
         if inverse is None:
             raise TerminalError("ACTION_FAILED", f"{task.target} can't be taken back.", field="undo_token")
-        undos = self._ledger.undos(effect_key)
+        undos = await self._ledger.undos(effect_key)
         try:
             move = core.next_undo(effect, undos, undo_key, task.dispatch, repeatable=inverse.repeatable)
         except RetryableError as error:
@@ -182,7 +182,7 @@ class Effects:
             return codec.succeeded(task, b"", (), move.why)
         assert effect is not None
         value, input = codec.arguments(effect.action, action.spec, effect.input)
-        stored = self._ledger.read(undo_key)
+        stored = await self._ledger.read(undo_key)
         if isinstance(move, core.Begin):
             stored = await self._begin_undo(undo_key, effect, stored, flight)
         flight.begun = True

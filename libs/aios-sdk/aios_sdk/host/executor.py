@@ -67,7 +67,7 @@ class Executor:
     async def recover(self) -> int:
         """After a start: settle what was interrupted, where a look-up can tell that it happened, and clean up behind
         it. The rest waits for its task to come again. Returns how many stood open."""
-        entries = self._ledger.open_intents()
+        entries = await self._ledger.open_intents()
         await asyncio.gather(*(self._recover(entry) for entry in entries if entry.mode == MODE_EXECUTE))
         return len(entries)
 

@@ -29,23 +29,23 @@ class Ledger:
         self._store = store
         self._prefix = f"{workspace}/effect/"
 
-    def read(self, key: str) -> Stored:
+    async def read(self, key: str) -> Stored:
         """The entry of an effect or undo."""
-        found = self._store.read(self._prefix + key)
+        found = await self._store.read(self._prefix + key)
         return (
             Stored(None, 0) if found is None else Stored(LedgerEntry.FromString(found.head), found.revision)
         )
 
-    def undos(self, key: str) -> list[LedgerEntry]:
+    async def undos(self, key: str) -> list[LedgerEntry]:
         """The entries of an effect's undos."""
-        page = self._store.scan(f"{self._prefix}{key}/undo/", limit=MAX_UNDOS)
+        page = await self._store.scan(f"{self._prefix}{key}/undo/", limit=MAX_UNDOS)
         return [LedgerEntry.FromString(item.head) for item in page.items]
 
-    def open_intents(self) -> list[LedgerEntry]:
+    async def open_intents(self) -> list[LedgerEntry]:
         """Every effect and undo that was begun and is not settled. There are at most as many as the lane had slots."""
         token, entries = "", []
         while True:
-            page = self._store.query(_INDEX, OPEN, token=token, limit=_PAGE)
+            page = await self._store.query(_INDEX, OPEN, token=token, limit=_PAGE)
             entries += [LedgerEntry.FromString(item.head) for item in page.items]
             token = page.next_token
             if not token:

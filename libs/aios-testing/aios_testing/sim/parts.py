@@ -99,7 +99,7 @@ async def apply_documents(store: Any) -> None:
             workspace=WORKSPACE, yaml=text.encode(), file=name, actor="person:owner"
         )
         await book.apply(request)
-    _Book(store, lambda: 0).intents(WORKSPACE)
+    await _Book(store, lambda: 0).intents(WORKSPACE)
 
 
 async def _orchestrator(context: Context, outside: Outside) -> object:
@@ -124,14 +124,14 @@ async def _clerk(context: Context, outside: Outside) -> object:
     store = await context.open_store("clerk")
     relay = OutboxRelay(store, context.bus)
     key = f"{context.workspace}/note/all"
-    while store.pending(1):
+    while await store.pending(1):
         try:
             await relay.drain()
         except RetryableError:
             await outside.sleep(NOTE_SECONDS)
     while True:
         await outside.sleep(NOTE_SECONDS)
-        stored = store.read(key)
+        stored = await store.read(key)
         number = stored.revision if stored is not None else 0
         if number >= NOTES:
             return relay
@@ -207,7 +207,6 @@ async def _memory(context: Context, outside: Outside) -> object:
         workspace=context.workspace,
         lane=subjects.LANE_MEMORY,
         perform=steps.perform,
-        perform_now=steps.perform_now,
         slots=SLOTS,
         batch=SLOTS,
         worker=context.instance,

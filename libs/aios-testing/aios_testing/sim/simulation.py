@@ -39,6 +39,7 @@ from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.store import Disk, SimStore
 from aios_testing.sim.world import Silence, World
+from aios_testing.store_memory import MemoryStore
 
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
 PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
@@ -317,9 +318,9 @@ class Simulation:
 def _template() -> Disk:
     """An orchestrator's disk with the workload's documents on it."""
     disk = Disk("template", lambda: EPOCH_MS)
-    coroutine = apply_documents(disk)
+    coroutine = apply_documents(MemoryStore(lambda: EPOCH_MS, disk))
     try:
-        coroutine.send(None)  # a disk answers at once
+        coroutine.send(None)  # such a store answers at once
     except StopIteration:
         return disk
     raise RuntimeError("the documents could not be applied at once")

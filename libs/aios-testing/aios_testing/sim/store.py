@@ -14,20 +14,15 @@ from aios_runtime.store.checks import check
 from aios_runtime.store.port import Aggregate, Committed, Pending, Result, Write
 from aios_testing.sim.loop import Node, SimLoop
 from aios_testing.sim.record import Record
-from aios_testing.store_memory import MemoryStore
+from aios_testing.store_memory import Reads, Tables
 
 FLUSH: Final = 0.001  # seconds, at most twice that
 SLOW: Final = 3.0  # seconds of a slow flush
 
-_READS: Final = (
-    "read", "record", "records", "query", "scan", "due", "next_due", "handled", "events", "events_of", "event_head",
-    "meta",
-)  # fmt: skip
-
 Committing = Callable[[Write, Committed], None]
 
 
-class Disk(MemoryStore):
+class Disk(Tables):
     """What is durable of one store. `committed` is called for each write that has become so."""
 
     def __init__(self, name: str, now_ms: Callable[[], int]) -> None:
@@ -37,11 +32,11 @@ class Disk(MemoryStore):
         self.committed: Committing = lambda write, result: None
         self._due: dict[str, int] = {}
 
-    def apply(self, writes: Sequence[Write]) -> list[Result]:
+    def apply_all(self, writes: Sequence[Write]) -> list[Result]:
         """Make writes durable."""
         results: list[Result] = []
         for write in writes:
-            result = self._apply(write)
+            result = self.apply(write)
             results.append(result)
             if isinstance(result, Committed):
                 if write.head is None or write.due_ms is None:
@@ -66,26 +61,20 @@ class Disk(MemoryStore):
     def next_due(self) -> int | None:
         return min(self._due.values(), default=None)
 
-    def forget(self, outbox_ids: Sequence[int]) -> None:
-        """The messages were published."""
-        for number in outbox_ids:
-            self._outbox.pop(number, None)
 
-
-class SimStore:
+class SimStore(Reads):
     """A store in one life of its process; reads go straight to the disk, as they see all that was flushed."""
 
     def __init__(
         self, disk: Disk, node: Node, loop: SimLoop, rng: Random, record: Record, draw: Callable[[str], bool]
     ) -> None:
+        super().__init__(disk)
         self._disk, self._node, self._loop, self._rng = disk, node, loop, rng
         self._record, self._draw = record, draw
         self._waiting: list[tuple[Sequence[Write], asyncio.Future[list[Result]]]] = []
         self._sent: list[int] = []
         self._flushing = False
         self.broken = False  # whether what was written last is durable is not known until the next start
-        for name in _READS:
-            setattr(self, name, getattr(disk, name))
 
     async def commit(self, writes: Sequence[Write]) -> list[Result]:
         check(writes)
@@ -107,7 +96,7 @@ class SimStore:
         error = self._trouble()
         if error is None:
             sent, self._sent = self._sent, []
-            outcomes = [(future, self._disk.apply(writes)) for writes, future in waiting]
+            outcomes = [(future, self._disk.apply_all(writes)) for writes, future in waiting]
             self._disk.forget(sent)
             self._record.transitions += sum(len(writes) for writes, _ in waiting)
             if self._draw("store_after"):
@@ -143,7 +132,7 @@ class SimStore:
             if not future.done():
                 future.set_result(results)
 
-    def pending(self, limit: int) -> list[Pending]:
+    async def pending(self, limit: int) -> list[Pending]:
         marked = set(self._sent)
         found = self._disk.pending(limit + len(marked))
         return [message for message in found if message.outbox_id not in marked][:limit]
@@ -154,11 +143,11 @@ class SimStore:
 
     async def set_meta(self, name: str, value: bytes) -> None:
         await asyncio.sleep(FLUSH)
-        await self._disk.set_meta(name, value)
+        self._disk.put_meta(name, value)
 
     async def prune_inbox(self, before_ms: int) -> int:
         await asyncio.sleep(FLUSH)
-        return await self._disk.prune_inbox(before_ms)
+        return self._disk.prune(before_ms)
 
     async def close(self) -> None:
         """What was flushed stays."""

@@ -25,7 +25,7 @@ async def create_token(
 
 
 async def list_tokens(_: Call, __: api_pb2.ListTokensRequest, tokens: Tokens) -> api_pb2.ListTokensResponse:
-    return api_pb2.ListTokensResponse(tokens=[_message(record) for record in tokens.list()])
+    return api_pb2.ListTokensResponse(tokens=[_message(record) for record in await tokens.list()])
 
 
 async def revoke_token(

@@ -50,9 +50,9 @@ class Folders:
     def __init__(self, store: Store, workspace: str) -> None:
         self._store, self._workspace = store, workspace
 
-    def known_root(self, root: Path) -> bool:
+    async def known_root(self, root: Path) -> bool:
         """Whether this root was ever looked at."""
-        return self._store.meta(_root_mark(root)) is not None
+        return await self._store.meta(_root_mark(root)) is not None
 
     async def remember_root(self, root: Path, months: Mapping[Month, str]) -> None:
         """Durably take what is there for known, without an event."""
@@ -61,9 +61,9 @@ class Folders:
             await self._store.commit(writes[first : first + MAX_BATCH_WRITES])
         await self._store.set_meta(_root_mark(root), b"1")
 
-    def known(self, month: Month) -> Known | None:
+    async def known(self, month: Month) -> Known | None:
         """A month as it was last handled."""
-        found = self._store.read(self._key(month))
+        found = await self._store.read(self._key(month))
         return None if found is None else _decode(found.head)
 
     async def settled(
@@ -72,11 +72,11 @@ class Folders:
         """Durably note the state that a month came to rest in, with the event that it is; None when it is none: the
         files are those of before, or there are none."""
         for _ in range(MAX_TRIES):
-            found = self._store.read(self._key(month))
+            found = await self._store.read(self._key(month))
             before = _decode(found.head) if found else Known("", "")
             same = content.fingerprint == before.fingerprint
             known = replace(before, signature=content.signature, fingerprint=content.fingerprint)
-            event = self._owed_event(month) if same else None
+            event = await self._owed_event(month) if same else None
             if not same and content.fingerprint:
                 known = replace(known, generation=before.generation + 1)
                 event = self._event(month, content, known.generation, now_ms, traceparent)
@@ -88,20 +88,22 @@ class Folders:
 
     async def fill(self, month: Month, content: Content) -> None:
         """Add the fingerprint to what was taken for known by its signature alone, if it still stands so."""
-        found = self._store.read(self._key(month))
+        found = await self._store.read(self._key(month))
         if found is None:
             return
         known = _decode(found.head)
         if known.fingerprint is None and known.signature == content.signature:
             filled = replace(known, fingerprint=content.fingerprint)
-            await self._store.commit([self._write(month, found.revision, filled, self._owed_event(month))])
+            await self._store.commit(
+                [self._write(month, found.revision, filled, await self._owed_event(month))]
+            )
 
-    def owed(self) -> list[Owed]:
+    async def owed(self) -> list[Owed]:
         """Events that nobody has accepted yet, the oldest first."""
-        page = self._store.query(_INDEX, _OWED, limit=MAX_WAITING, newest_first=False)
+        page = await self._store.query(_INDEX, _OWED, limit=MAX_WAITING, newest_first=False)
         owed = []
         for item in page.items:
-            data = self._store.record(item.key, _EVENT)
+            data = await self._store.record(item.key, _EVENT)
             if data is not None:
                 owed.append(Owed(item.key, item.revision, _decode(item.head), ExternalEvent.FromString(data)))
         return owed
@@ -118,8 +120,8 @@ class Folders:
         (result,) = await self._store.commit([write])
         return isinstance(result, Committed)
 
-    def _owed_event(self, month: Month) -> ExternalEvent | None:
-        data = self._store.record(self._key(month), _EVENT)
+    async def _owed_event(self, month: Month) -> ExternalEvent | None:
+        data = await self._store.record(self._key(month), _EVENT)
         return None if data is None else ExternalEvent.FromString(data)
 
     def _write(self, month: Month, revision: int, known: Known, event: ExternalEvent | None = None) -> Write:

@@ -101,12 +101,12 @@ class Watcher:
 
     async def _first_look(self, seen: Seen) -> list[Month]:
         """What is there at the very first start is known, not news. Returns the months whose content is not known."""
-        if not self._folders.known_root(self._root.path):
+        if not await self._folders.known_root(self._root.path):
             there = {} if self._report_existing else seen.months
             await self._folders.remember_root(self._root.path, there)
             if there:
                 log.info("%d months were there at the first start; only later changes are events", len(there))
-        known = ((month, self._folders.known(month)) for month in seen.months)
+        known = [(month, await self._folders.known(month)) for month in seen.months]
         return [month for month, state in known if state is not None and state.fingerprint is None]
 
     async def _fill(self, months: list[Month]) -> None:
@@ -181,7 +181,7 @@ class Watcher:
 
     async def _compare(self, seen: Seen) -> None:
         for number, (month, state) in enumerate(seen.months.items(), 1):
-            known = self._folders.known(month)
+            known = await self._folders.known(month)
             if known is None or known.signature != state:
                 self._settling.seen("/".join(month), state, _monotonic_ms())
             if number % COMPARED_AT_ONCE == 0:
@@ -196,7 +196,7 @@ class Watcher:
                 await self._at_rest(folder, month, state)
 
     async def _at_rest(self, folder: str, month: Month, state: str) -> None:
-        known = self._folders.known(month)
+        known = await self._folders.known(month)
         if known is not None and known.signature == state and known.fingerprint is not None:
             return
         content = await asyncio.to_thread(look_into, self._root, month)
@@ -219,7 +219,7 @@ class Watcher:
         failures = 0
         while True:
             self._owing.clear()
-            owed = self._folders.owed()
+            owed = await self._folders.owed()
             failed = await self._hand_over(owed)
             self._delivery = f"{len(owed)}: {failed}" if failed else ""
             if failed:
