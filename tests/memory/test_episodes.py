@@ -14,7 +14,7 @@ from aios_core.labels import OWNER
 from aios_core.values import Leaf, Pointer
 from aios_memory.episodes import Episodes
 from aios_memory.narration import _TELLERS, KINDS, episode_of
-from aios_runtime.store.port import Store
+from aios_runtime.store.port import Store, Write
 from tests.memory.serving import WORKSPACE
 
 RUN = "run_7"
@@ -80,7 +80,7 @@ async def test_each_event_becomes_one_episode_that_says_who_what_why_and_from_wh
     assert (told[2].cost_micros, told[2].step, told[2].time_ms) == (1200, "read", 1003)
     assert told[3].why == "The disk is full."
     assert told[4].why == "looks right"
-    assert [episode.event_sha256 for episode in told] == [event_hash(stored) for stored in events]
+    assert [episode.event_sha256 for episode in told] == [b""] * 4 + [event_hash(events[-1])]
     assert [episode.sequence for episode in await episodes.of_run(RUN, 3, 1)] == [4]
 
 
@@ -107,11 +107,44 @@ async def test_the_log_dropped_and_told_again_is_equal(store: Store) -> None:
     for n, stored in enumerate(events, 1):
         await episodes.append(PARTITION, n, [stored])
     before = await episodes.of_run(RUN, 0, 100)
+    assert [episode.event_sha256 for episode in before] == [event_hash(stored) for stored in events]
     await episodes.forget()
     assert await episodes.position(PARTITION) == 0
     assert await episodes.of_run(RUN, 0, 100) == []
     await episodes.append(PARTITION, 1, events)
-    assert await episodes.of_run(RUN, 0, 100) == before
+    after = await episodes.of_run(RUN, 0, 100)
+    assert after[-1].event_sha256 == before[-1].event_sha256
+    for episode in (*before, *after):
+        episode.ClearField("event_sha256")
+    assert after == before
+
+
+@pytest.mark.feature("G10")
+@pytest.mark.parametrize("together", [1, 7, 100])
+async def test_a_long_run_is_read_page_by_page_from_any_place_however_its_events_came(
+    store: Store, together: int
+) -> None:
+    episodes = Episodes(store, WORKSPACE)
+    events = [event(n, step_skipped=run.StepSkipped(step=f"s{n}")) for n in range(1, 101)]
+    for first in range(0, 100, together):
+        await episodes.append(PARTITION, first + 1, events[first : first + together])
+    for after in (0, 1, 30, 31, 32, 33, 63, 64, 99, 100):
+        told = await episodes.of_run(RUN, after, 20)
+        assert [episode.sequence for episode in told] == list(range(after + 1, 101))[:20]
+        assert {(episode.run_id, episode.workspace) for episode in told} <= {(RUN, WORKSPACE)}
+
+
+async def test_episodes_that_version_0_1_0_kept_come_before_those_of_now(store: Store) -> None:
+    events = story()
+    old = [episode_of(stored) for stored in events[:2]]
+    records = {f"{RUN}/{episode.sequence:010}": episode.SerializeToString() for episode in old}
+    await store.commit([Write(f"{WORKSPACE}/episodes/{PARTITION:04}", 0, b"2", records)])
+    episodes = Episodes(store, WORKSPACE)
+    await episodes.append(PARTITION, 3, events[2:])
+    told = await episodes.of_run(RUN, 0, 100)
+    assert [episode.what for episode in told] == [episode_of(stored).what for stored in events]
+    assert told[:2] == old
+    assert await episodes.of_run(RUN, 1, 2) == told[1:3]
 
 
 @pytest.mark.feature("K2")

@@ -58,3 +58,13 @@ def test_every_beginning_of_a_history_is_the_run_as_it_was_then() -> None:
         then = fold(driver.history[:count])
         then.decoded = run.decoded
         assert then == run
+
+
+def test_an_input_is_kept_as_long_as_the_step_may_be_handed_out_again() -> None:
+    driver = Driver(workflow(WRITES))
+    assert driver.run.at("read").input
+    driver.settle("read")
+    assert driver.run.at("read").input == b""  # its event has it
+    driver.decide(ApprovalState.APPROVAL_STATE_APPROVED)
+    driver.settle("one")
+    assert driver.run.at("one").input  # to undo it takes it

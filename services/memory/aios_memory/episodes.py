@@ -1,21 +1,23 @@
 """The episode log: one line for each event of each run, for ever; derived from the orchestrator's events alone.
 
 Each partition of the event log is one aggregate `<workspace>/episodes/<partition>`: its head is the position up to
-which it was told, its records are the episodes `<run id>/<sequence>`. Both become durable in one commit, so an event is
-told once, and the log can be dropped and told again.
+which it was told, its records `<run id>:<sequence>` are the episodes of a run that came together, under the sequence of
+the first. Both become durable in one commit, so an event is told once, and the log can be dropped and told again.
+Version 0.1.0 kept each episode in a record `<run id>/<sequence>` of its own.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from aios.memory.v1.memory_pb2 import Episode
+from aios.memory.v1.memory_pb2 import Episode, EpisodeRecord
 from aios_core.errors import RetryableError
 from aios_core.ids import PARTITIONS, partition_of, slot_of
 from aios_memory.narration import episode_of
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Store, Write
 
+TOGETHER: Final = 32  # episodes in one record
 TOLD: Final = point(
     "memory.episodes_committed", "episodes and their position are committed, the events not acknowledged"
 )
@@ -55,12 +57,9 @@ class Episodes:
             new = events[position + 1 - first_position :]
             if not new:
                 return
-            records: dict[str, bytes | None] = {}
-            for stored in new:
-                episode = episode_of(stored)
-                records[_record(episode.run_id, episode.sequence)] = episode.SerializeToString(
-                    deterministic=True
-                )
+            records: dict[str, bytes | None] = {
+                name: record.SerializeToString(deterministic=True) for name, record in _records(new).items()
+            }
             last = position + len(new)
             revision = aggregate.revision if aggregate else 0
             (result,) = await self._store.commit(
@@ -74,13 +73,22 @@ class Episodes:
 
     async def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
         """Episodes of a run, in their order."""
-        stored = await self._store.records(
-            self._key(partition_of(slot_of(run_id), self._partitions)),
-            f"{run_id}/",
-            after=_record(run_id, after_sequence),
-            limit=limit,
+        key = self._key(partition_of(slot_of(run_id), self._partitions))
+        old = await self._store.records(
+            key, f"{run_id}/", after=f"{run_id}/{after_sequence:010}", limit=limit
         )
-        return [Episode.FromString(data) for data in stored.values()]
+        told = [Episode.FromString(data) for data in old.values()]
+        # The first one wanted lies in a record that begins at most this many before it.
+        begin = _name(run_id, max(0, after_sequence - TOGETHER))
+        stored = await self._store.records(key, f"{run_id}:", after=begin, limit=limit + TOGETHER)
+        for name, data in stored.items():
+            told += self._read(run_id, int(name.rpartition(":")[2]), EpisodeRecord.FromString(data))
+        return [episode for episode in told if episode.sequence > after_sequence][:limit]
+
+    def _read(self, run_id: str, first: int, record: EpisodeRecord) -> Iterator[Episode]:
+        for sequence, episode in enumerate(record.episodes, first):
+            episode.workspace, episode.run_id, episode.sequence = self._workspace, run_id, sequence
+            yield episode
 
     async def forget(self) -> None:
         """Drop every episode; the subscriber then tells the events from the first one again."""
@@ -94,5 +102,23 @@ class Episodes:
         return f"{self._workspace}/episodes/{partition:04}"
 
 
-def _record(run_id: str, sequence: int) -> str:
-    return f"{run_id}/{sequence:010}"
+def _records(events: Sequence[bytes]) -> dict[str, EpisodeRecord]:
+    """The records that tell events, by their names."""
+    records: dict[str, EpisodeRecord] = {}
+    latest: dict[str, tuple[int, EpisodeRecord]] = {}
+    for stored in events:
+        episode = episode_of(stored)
+        run_id, sequence = episode.run_id, episode.sequence
+        first, record = latest.get(run_id, (0, None))
+        if record is None or len(record.episodes) == TOGETHER or sequence != first + len(record.episodes):
+            first, record = latest[run_id] = sequence, EpisodeRecord()
+            records[_name(run_id, sequence)] = record
+        else:
+            record.episodes[-1].event_sha256 = b""  # the next event holds it
+        episode.workspace, episode.run_id, episode.sequence = "", "", 0
+        record.episodes.append(episode)
+    return records
+
+
+def _name(run_id: str, sequence: int) -> str:
+    return f"{run_id}:{sequence:010}"

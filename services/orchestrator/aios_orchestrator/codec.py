@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord
+from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord, StepState
 from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
 from aios_core.ids import effect_key, partition_of
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun
@@ -164,7 +164,7 @@ def _step_of(record: StepRecord) -> StepRun:
         effect_order=head.effect_order,
         undoable=head.undoable,
         error=head.error if head.HasField("error") else None,
-        input=record.input,
+        input=record.input if head.undoable or head.state != StepState.STEP_STATE_SUCCEEDED else b"",
         output=record.output,
         undo_token=record.undo_token,
         summary=record.summary,

@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from aios.effect.v1.effect_pb2 import LedgerEntry
 from aios.event.v1.event_pb2 import Resolution
+from aios.memory.v1.memory_pb2 import EpisodeRecord
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead, RunState, StepState
 from aios.task.v1.task_pb2 import Mode
@@ -215,10 +216,11 @@ class Invariants:
                 "fold(events) == state", f"{run.run_id}: what is stored is not what happened"
             )
         memory = self._disks["memory"]
-        prefix = f"{run.run_id}/"
-        told = memory.records(f"{WORKSPACE}/episodes/{partition_of(run.slot):04}", prefix, limit=MANY)
-        if len(told) != len(history):
-            self._record.violate("every event is told once", f"{run.run_id}: {len(told)} of {len(history)}")
+        prefix = f"{run.run_id}:"
+        records = memory.records(f"{WORKSPACE}/episodes/{partition_of(run.slot):04}", prefix, limit=MANY)
+        told = sum(len(EpisodeRecord.FromString(record).episodes) for record in records.values())
+        if told != len(history):
+            self._record.violate("every event is told once", f"{run.run_id}: {told} of {len(history)}")
         for approval in run.approvals.values():
             listed = disk.read(f"{WORKSPACE}/approval/{approval.approval_id}")
             if listed is None or Approval.FromString(listed.head) != approval:

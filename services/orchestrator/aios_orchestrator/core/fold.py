@@ -74,6 +74,8 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_SUCCEEDED)
     step.output, step.error = body.output, None
     step.undo_token, step.undoable = body.undo_token, bool(body.undo_token)
+    if not step.undoable:
+        step.input = b""  # it is not handed out again, and its event has it for ever
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
     step.end = event.time_ms

@@ -440,7 +440,9 @@ class Episode(google.protobuf.message.Message):
     step: builtins.str
     cost_micros: builtins.int
     event_sha256: builtins.bytes
-    """SHA-256 of the stored event that it tells of."""
+    """SHA-256 of the stored event that it tells of. Empty where a later episode of the run has one: each event holds the
+    hash of the one before it, so that one is evidence for all before it.
+    """
     @property
     def references(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -462,6 +464,27 @@ class Episode(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Episode: typing_extensions.TypeAlias = Episode
+
+@typing.final
+class EpisodeRecord(google.protobuf.message.Message):
+    """Episodes of one run that follow each other, as they are stored: without the workspace, the run and the sequence, which
+    the record's name says of the first; the hash of its event is kept of the last.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EPISODES_FIELD_NUMBER: builtins.int
+    @property
+    def episodes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Episode]: ...
+    def __init__(
+        self,
+        *,
+        episodes: collections.abc.Iterable[Global___Episode] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["episodes", b"episodes"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EpisodeRecord: typing_extensions.TypeAlias = EpisodeRecord
 
 @typing.final
 class ListEpisodesRequest(google.protobuf.message.Message):
