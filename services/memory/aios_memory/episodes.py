@@ -12,8 +12,9 @@ from typing import Final
 
 from aios.memory.v1.memory_pb2 import Episode, EpisodeRecord
 from aios_core.errors import RetryableError
+from aios_core.hashing import event_hash
 from aios_core.ids import PARTITIONS, partition_of, slot_of
-from aios_memory.narration import episode_of
+from aios_memory.narration import event_of, told
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Store, Write
 
@@ -77,13 +78,13 @@ class Episodes:
         old = await self._store.records(
             key, f"{run_id}/", after=f"{run_id}/{after_sequence:010}", limit=limit
         )
-        told = [Episode.FromString(data) for data in old.values()]
+        found = [Episode.FromString(data) for data in old.values()]
         # The first one wanted lies in a record that begins at most this many before it.
         begin = _name(run_id, max(0, after_sequence - TOGETHER))
         stored = await self._store.records(key, f"{run_id}:", after=begin, limit=limit + TOGETHER)
         for name, data in stored.items():
-            told += self._read(run_id, int(name.rpartition(":")[2]), EpisodeRecord.FromString(data))
-        return [episode for episode in told if episode.sequence > after_sequence][:limit]
+            found += self._read(run_id, int(name.rpartition(":")[2]), EpisodeRecord.FromString(data))
+        return [episode for episode in found if episode.sequence > after_sequence][:limit]
 
     def _read(self, run_id: str, first: int, record: EpisodeRecord) -> Iterator[Episode]:
         for sequence, episode in enumerate(record.episodes, first):
@@ -105,18 +106,22 @@ class Episodes:
 def _records(events: Sequence[bytes]) -> dict[str, EpisodeRecord]:
     """The records that tell events, by their names."""
     records: dict[str, EpisodeRecord] = {}
-    latest: dict[str, tuple[int, EpisodeRecord]] = {}
+    latest: dict[
+        str, tuple[str, int]
+    ] = {}  # of each run: the record that grows, and the sequence that it goes on with
+    last: dict[str, bytes] = {}
     for stored in events:
-        episode = episode_of(stored)
-        run_id, sequence = episode.run_id, episode.sequence
-        first, record = latest.get(run_id, (0, None))
-        if record is None or len(record.episodes) == TOGETHER or sequence != first + len(record.episodes):
-            first, record = latest[run_id] = sequence, EpisodeRecord()
-            records[_name(run_id, sequence)] = record
-        else:
-            record.episodes[-1].event_sha256 = b""  # the next event holds it
-        episode.workspace, episode.run_id, episode.sequence = "", "", 0
-        record.episodes.append(episode)
+        event = event_of(stored)
+        run_id, sequence = event.run_id, event.sequence
+        name, following = latest.get(run_id, ("", 0))
+        if sequence != following or len(records[name].episodes) == TOGETHER:
+            name = _name(run_id, sequence)
+            records[name] = EpisodeRecord()
+        latest[run_id] = name, sequence + 1
+        records[name].episodes.append(told(event))
+        last[name] = stored
+    for name, stored in last.items():
+        records[name].episodes[-1].event_sha256 = event_hash(stored)
     return records
 
 

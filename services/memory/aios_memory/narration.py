@@ -25,31 +25,41 @@ _DECISIONS: Final = {
 
 
 def episode_of(stored: bytes) -> Episode:
-    """The episode of one stored event. The same bytes give the same episode. Raises UNDECODABLE.
+    """The episode of one stored event. The same bytes give the same episode. Raises UNDECODABLE."""
+    event = event_of(stored)
+    episode = told(event)
+    episode.workspace, episode.run_id, episode.sequence = event.workspace, event.run_id, event.sequence
+    episode.event_sha256 = event_hash(stored)
+    return episode
+
+
+def event_of(stored: bytes) -> RunEvent:
+    """A stored event. Raises UNDECODABLE."""
+    try:
+        return RunEvent.FromString(stored)
+    except DecodeError:
+        raise TerminalError("UNDECODABLE", "A filed event is not a RunEvent.") from None
+
+
+def told(event: RunEvent) -> Episode:
+    """The episode of an event, without its place (workspace, run and sequence) and without its evidence.
 
     An event of a kind that this version does not know still becomes one, so that none is missing.
     """
-    try:
-        event = RunEvent.FromString(stored)
-    except DecodeError:
-        raise TerminalError("UNDECODABLE", "A filed event is not a RunEvent.") from None
-    body = event.WhichOneof("body")
-    what, why, references = (
-        _TELLERS[body](event) if body in _TELLERS else (f"{body or 'something'} happened", "", [])
-    )
-    return Episode(
-        workspace=event.workspace,
-        run_id=event.run_id,
-        sequence=event.sequence,
-        time_ms=event.time_ms,
-        actor=event.actor,
-        what=_short(what),
-        why=_short(why),
-        step=getattr(getattr(event, body), "step", "") if body else "",
-        references=list(dict.fromkeys(references))[:MAX_REFERENCES],
-        cost_micros=getattr(getattr(event, body), "cost_micros", 0) if body else 0,
-        event_sha256=event_hash(stored),
-    )
+    kind: str = event.WhichOneof("body") or ""
+    teller = _TELLERS.get(kind)
+    if teller is None:
+        what, why, references = f"{kind or 'something'} happened", "", []
+    else:
+        what, why, references = teller(event)
+    episode = Episode(time_ms=event.time_ms, actor=event.actor, what=_short(what), why=_short(why))
+    if references:
+        episode.references.extend(list(dict.fromkeys(references))[:MAX_REFERENCES])
+    if kind in _OF_A_STEP:
+        episode.step = getattr(event, kind).step
+    if kind in _COSTING:
+        episode.cost_micros = getattr(event, kind).cost_micros
+    return episode
 
 
 _Told = tuple[str, str, list[str]]
@@ -204,7 +214,12 @@ _TELLERS: Final = {
     "undo_conflicted": _undo_conflicted,
     "run_undone": _run_undone,
 }
-KINDS: Final = frozenset(field.name for field in events_pb2.RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields)
+_BODIES: Final = events_pb2.RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields
+KINDS: Final = frozenset(field.name for field in _BODIES)
+_OF_A_STEP: Final = frozenset(field.name for field in _BODIES if "step" in field.message_type.fields_by_name)
+_COSTING: Final = frozenset(
+    field.name for field in _BODIES if "cost_micros" in field.message_type.fields_by_name
+)
 
 
 def _changes(changes: Iterable[object]) -> list[str]:
