@@ -47,11 +47,7 @@ def told(event: RunEvent) -> Episode:
     An event of a kind that this version does not know still becomes one, so that none is missing.
     """
     kind: str = event.WhichOneof("body") or ""
-    teller = _TELLERS.get(kind)
-    if teller is None:
-        what, why, references = f"{kind or 'something'} happened", "", []
-    else:
-        what, why, references = teller(event)
+    what, why, references = _TELLERS.get(kind, _something)(event)
     episode = Episode(time_ms=event.time_ms, actor=event.actor, what=_short(what), why=_short(why))
     if references:
         episode.references.extend(list(dict.fromkeys(references))[:MAX_REFERENCES])
@@ -63,6 +59,10 @@ def told(event: RunEvent) -> Episode:
 
 
 _Told = tuple[str, str, list[str]]
+
+
+def _something(event: RunEvent) -> _Told:
+    return f"{event.WhichOneof('body') or 'something'} happened", "", []
 
 
 def _run_started(event: RunEvent) -> _Told:
