@@ -376,3 +376,26 @@ def test_any_order_of_outcomes_decisions_and_ticks_ends_and_keeps_its_books(data
         run.now += 100_000
         run.give(Tick())
     assert run.run.closed
+
+
+@pytest.mark.feature("D1")
+def test_a_pure_stretch_of_a_hundred_steps_is_decided_in_one_go() -> None:
+    """Branches, conditions and transforms need nobody: the whole stretch is one decision, so one commit."""
+    steps = [
+        '- {name: first, agent: x, input: {n: "${inputs.n}"}}',
+        '- {name: t0, transform: "${steps.first.n}"}',
+    ]
+    for at in range(1, 100):
+        before = f"steps.t{at - 1}"
+        if at % 10 == 0:
+            steps.append(f'- {{name: t{at}, branch: {{cases: {{big: "{at} > 50"}}, otherwise: small}}}}')
+        elif at % 10 == 1 and at > 1:
+            steps.append(f"""- {{name: t{at}, when: "{before}.case == 'big'", transform: {{n: {at}}}}}""")
+        else:
+            steps.append(f"- {{name: t{at}, transform: {{n: {at}}}}}")
+    steps.append("- {name: last, agent: x}")
+    run = Driver(workflow("\n".join(steps)))
+    decision = run.settle("first")
+    assert decision.dispatched == ("last",)
+    assert sum(run.run.at(f"t{at}").state == S.STEP_STATE_SUCCEEDED for at in range(100)) == 95
+    assert sum(run.run.at(f"t{at}").state == S.STEP_STATE_SKIPPED for at in range(100)) == 5
