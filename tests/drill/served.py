@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ class Served(Kept):
         crash_at: str = "",
         meanwhile: Callable[["Served"], None] = lambda served: None,
         settle_seconds: float = 5.0,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         """`meanwhile` is called after each death, before the next start."""
         self.files = place / "files"
@@ -44,7 +45,7 @@ class Served(Kept):
         super().__init__(
             place / "data",
             ["--files-root", str(self.files)],
-            environment={"AIOS_CONNECTOR_FILES_SETTLE_SECONDS": str(settle_seconds)},
+            environment={"AIOS_CONNECTOR_FILES_SETTLE_SECONDS": str(settle_seconds), **(environment or {})},
             marker=place / "crashed",
             crash_at=crash_at,
             meanwhile=lambda: meanwhile(self),

@@ -1,4 +1,4 @@
-"""A process that commits as fast as it can until it is killed: `crash_child.py <path> <writers> <commits>`.
+"""A process that commits as fast as it can until it is killed: `crash_child.py <path or address> <writers> <commits>`.
 
 It prints `<writer> <revision>` once a commit is acknowledged. Every write carries its revision in each of its parts, so
 that half a write would show.
@@ -10,11 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from aios_runtime.store.port import Committed, NewEvent, OutboxMessage, Write
-from aios_runtime.store.sqlite import SqliteStore, open_store
+from aios_runtime.store.port import Committed, NewEvent, OutboxMessage, Store, Write
+from aios_runtime.store.sqlite import open_store
 
 
-async def commit_for_ever(store: SqliteStore, writer: int, commits: int) -> None:
+async def commit_for_ever(store: Store, writer: int, commits: int) -> None:
     key = f"main/run/{writer}"
     found = await store.read(key)
     revision = found.revision if found else 0
@@ -39,8 +39,21 @@ async def commit_for_ever(store: SqliteStore, writer: int, commits: int) -> None
         os.write(1, f"{writer} {revision}\n".encode())
 
 
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def opened(place: str) -> Store:
+    if "://" not in place:
+        return await open_store(Path(place), service="test", now_ms=now_ms)
+    from aios_runtime.store.mongo import open_mongo_store
+
+    url, _, database = place.rpartition("/")
+    return await open_mongo_store(url, database=database, service="test", now_ms=now_ms)
+
+
 async def main() -> None:
-    store = await open_store(Path(sys.argv[1]), service="test", now_ms=lambda: time.time_ns() // 1_000_000)
+    store = await opened(sys.argv[1])
     writers, commits = int(sys.argv[2]), int(sys.argv[3])
     await asyncio.gather(*(commit_for_ever(store, writer, commits) for writer in range(writers)))
     await store.close()

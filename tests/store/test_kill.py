@@ -18,7 +18,7 @@ CHILD = Path(__file__).with_name("crash_child.py")
 WRITERS = 20
 
 
-def start(path: Path, commits: int, **environment: str) -> subprocess.Popen[bytes]:
+def start(path: Path | str, commits: int, **environment: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(CHILD), str(path), str(WRITERS), str(commits)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | environment)
 
@@ -29,7 +29,7 @@ def acknowledgements(output: bytes) -> dict[int, int]:
     return {int(writer): int(revision) for writer, revision in (line.split() for line in lines)}
 
 
-def run_until_killed(path: Path, after: int, pause: float) -> dict[int, int]:
+def run_until_killed(path: Path | str, after: int, pause: float) -> dict[int, int]:
     """Let a child commit until it has acknowledged so many commits, and kill it a moment later."""
     with start(path, 10**9) as child:
         assert child.stdout is not None

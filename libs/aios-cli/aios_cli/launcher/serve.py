@@ -174,9 +174,17 @@ class Launcher:
         return _Connected(service, bus, module.door)
 
     async def _open_store(self, service: str, name: str) -> Store:
+        settings = self._settings
+        if settings.mongodb_url:
+            from aios_runtime.store.mongo import open_mongo_store
+
+            database = f"{settings.mongodb_database}-{name}"
+            return await open_mongo_store(
+                settings.mongodb_url, database=database, service=service, now_ms=now_ms
+            )
         from aios_runtime.store.sqlite import open_store
 
-        return await open_store(self._settings.data_dir / f"{name}.db", service=service, now_ms=now_ms)
+        return await open_store(settings.data_dir / f"{name}.db", service=service, now_ms=now_ms)
 
     def _options(self, module: modules.Module) -> dict[str, str]:
         """A service's options; what this launcher only presumes gives way to the options file and the environment."""

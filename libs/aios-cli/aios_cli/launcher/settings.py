@@ -38,8 +38,9 @@ class ServeSettings:
     A port of None is the default or the next free one; 0 any free one; another number exactly that one. `nats_url`
     empty: `all` starts a bus of its own, other targets use the one that `all` has in the same data directory.
     `nats_users` is a folder with a file for each bus identity, which holds its password; None: the bus asks for none.
-    `options` are given to the services by name. `probe_port` None: no probes. `otlp_endpoint` empty: no traces leave
-    the process.
+    `mongodb_url` empty: the services that store do it in SQLite files in the data directory; else each in a database
+    `<mongodb_database>-<name>` of its own there. `options` are given to the services by name. `probe_port` None: no
+    probes. `otlp_endpoint` empty: no traces leave the process.
     """
 
     target: str = "all"
@@ -52,6 +53,8 @@ class ServeSettings:
     probe_port: int | None = None
     nats_url: str = ""
     nats_users: Path | None = None
+    mongodb_url: str = field(default="", repr=False)
+    mongodb_database: str = "aios"
     workspace: str = DEFAULT_WORKSPACE
     token_file: Path | None = None
     config: Path | None = None
@@ -87,6 +90,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: object) -
         "target": "AIOS_TARGET",
         "host": "AIOS_HOST",
         "nats_url": "AIOS_NATS_URL",
+        "mongodb_url": "AIOS_MONGODB_URL",
+        "mongodb_database": "AIOS_MONGODB_DATABASE",
         "workspace": "AIOS_WORKSPACE",
         "log": "AIOS_LOG",
         "otlp_endpoint": "AIOS_OTLP_ENDPOINT",
@@ -111,14 +116,26 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: object) -
     }
     if environ.get("AIOS_TRACE_RATIO"):
         values["trace_ratio"] = _ratio(environ["AIOS_TRACE_RATIO"])
+    if environ.get("AIOS_MONGODB_URL_FILE"):
+        values["mongodb_url"] = _secret("AIOS_MONGODB_URL_FILE", environ["AIOS_MONGODB_URL_FILE"])
     values |= {name: value for name, value in given.items() if value is not None}
     settings = ServeSettings(environ=environ, **values)  # type: ignore[arg-type]
     check_name(settings.workspace, "workspace")
+    check_name(settings.mongodb_database, "mongodb_database")
     if settings.log not in ("auto", "file", "stderr"):
         raise TerminalError(
             "INVALID_ARGUMENT", f"log is {settings.log!r}; use auto, file or stderr.", field="log"
         )
     return settings
+
+
+def _secret(variable: str, file: str) -> str:
+    try:
+        return Path(file).expanduser().read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"{variable} names {file!r}, which can't be read ({type(error).__name__})."
+        ) from None
 
 
 def _port(variable: str, text: str) -> int:

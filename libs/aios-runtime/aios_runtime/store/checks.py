@@ -19,6 +19,7 @@ MAX_NAME_CHARS: Final = 512  # record names, index names and values, inbox marks
 MAX_EVENT_BYTES: Final = 1024 * 1024
 MAX_OUTBOX_BYTES: Final = MAX_MESSAGE_BYTES - 4096  # the rest is for subject, trace context and framing
 MAX_PARTITION: Final = 32_767
+MAX_WRITE_BYTES: Final = 8 * 1024 * 1024  # of all that one write holds: it must fit into one document
 
 
 def check(writes: Sequence[Write]) -> int:
@@ -66,6 +67,8 @@ def _check(write: Write) -> int:
         size += _check_event(key, event)
     for message in write.outbox:
         size += _check_message(key, message)
+    if size > MAX_WRITE_BYTES:
+        raise _too_large("write", f"of {key}", size, MAX_WRITE_BYTES, "bytes")
     return size
 
 
