@@ -145,7 +145,7 @@ def test_no_step_ships_or_writes_the_history_before_it() -> None:
     assert max(written[1:-1]) - min(written[1:-1]) <= 16
 
 
-@pytest.mark.feature("B2", "B6")
+@pytest.mark.feature("B2")
 def test_what_is_handed_out_again_keeps_to_the_limits_of_its_lane() -> None:
     run, delivery = Driver(THREE), Delivery()
     tasks = []

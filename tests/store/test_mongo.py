@@ -180,6 +180,22 @@ async def test_of_several_processes_that_write_the_same_aggregates_one_wins_each
         await store.close()
 
 
+@pytest.mark.feature("L2")
+async def test_of_several_processes_that_write_at_the_same_instant_one_wins(
+    mongo_url: str, database: str
+) -> None:
+    stores = [await opened(mongo_url, database) for _ in range(3)]
+    for revision in range(20):
+        writes = [Write(KEY, revision, b"%d" % who, events=[NewEvent(0, b"e")]) for who in range(3)]
+        results = await asyncio.gather(
+            *(store.commit([write]) for store, write in zip(stores, writes, strict=True))
+        )
+        assert sorted(type(result).__name__ for (result,) in results) == ["Committed", "Conflict", "Conflict"]
+    assert await stores[0].event_head(0) == 20
+    for store in stores:
+        await store.close()
+
+
 @pytest.mark.feature("J1")
 async def test_an_aggregate_of_three_times_what_a_document_holds_meets_no_wall(store: MongoStore) -> None:
     for part in range(10):
