@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import api
+from tests.bench import api, flat
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -156,6 +156,14 @@ def report(floor: Figures, start: Figures, trusted: Figures, boxed: Figures) -> 
 
 
 async def main(arguments: argparse.Namespace) -> None:
+    if arguments.flat:
+        flatness = await flat.figures([int(count) for count in arguments.finished.split(",")], arguments.runs)
+        print(
+            json.dumps(flatness)
+            if arguments.json
+            else "\n".join(f"{name:45}{value:>14,.2f}" for name, value in flatness.items())
+        )
+        return
     levels = [int(level) for level in arguments.levels.split(",")]
     floor = await floor_figures(arguments.runs, levels)
     start, trusted, boxed = await aios_figures(arguments.runs, levels)
@@ -169,5 +177,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=3000, help="runs of five steps a round")
     parser.add_argument("--levels", default="100,300,600", help="runs at a time, a round each")
+    parser.add_argument(
+        "--flat",
+        action="store_true",
+        help="instead: a step's cost beside many finished runs, and late in a long one",
+    )
+    parser.add_argument("--finished", default="1000,1000000", help="with --flat: finished runs in the store")
     parser.add_argument("--json", action="store_true")
     uvloop.run(main(parser.parse_args()))

@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -41,11 +42,14 @@ def workflow(name: str, agent: str) -> str:
 
 
 class Served:
-    """`aios serve` in a process of its own, on a directory of its own."""
+    """`aios serve` in a process of its own, on a directory of its own, or on the one that is given."""
+
+    def __init__(self, data: Path | None = None) -> None:
+        self._given = data
 
     async def __aenter__(self) -> Self:
         self._directory = tempfile.TemporaryDirectory(prefix="aios-bench-")
-        self.data = Path(self._directory.name) / "data"
+        self.data = self._given or Path(self._directory.name) / "data"
         started = time.perf_counter()
         self.process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "aios_cli", "serve", "--data-dir", str(self.data), "--json",
@@ -57,12 +61,16 @@ class Served:
         endpoint = load_endpoint(self.data)
         self._bus = await NatsBus.connect(endpoint.credentials("gateway"), service="gateway")
         self._waiting: dict[str, asyncio.Future[None]] = {}
-        await self._bus.listen(subjects.run_events("*", 0).removesuffix("0") + "*", self._heard)
+        await self.listen(self._heard)
         for name, agent in (("five", "echo"), ("five-sandboxed", "echo-sandboxed")):
             request = ApplyResourcesRequest(workspace="main", yaml=workflow(name, agent).encode(), file=name)
             subject = subjects.resource_command("apply_resources", "main")
             await self.command(Message(subject, request.SerializeToString(), name))
         return self
+
+    async def listen(self, heard: Callable[[bytes], Awaitable[None]]) -> None:
+        """Have announcements of events handed over."""
+        await self._bus.listen(subjects.run_events("*", 0).removesuffix("0") + "*", heard)
 
     async def command(self, message: Message) -> None:
         """A command to a service, until it is answered."""

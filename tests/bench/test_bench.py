@@ -16,3 +16,22 @@ def test_a_short_benchmark_gives_every_figure_of_the_floor_and_of_aios() -> None
         assert all(figure > 0 for name, figure in figures[contender].items() if name != "cpu_us_per_step")
     assert figures["start"]["ready_seconds"] > 0
     assert figures["start"]["memory_mib"] > 0
+
+
+def test_a_short_look_at_flatness_gives_every_figure() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench",
+        "--flat",
+        "--finished",
+        "10,2000",
+        "--runs",
+        "40",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, timeout=170)
+    figures = json.loads(done.stdout)
+    assert all(figure > 0 for figure in figures.values())
+    assert sum("finished" in name for name in figures) == 4
+    assert sum("a step, the" in name for name in figures) == 2

@@ -92,6 +92,20 @@ def test_hostile_yaml_is_refused_quickly(text: str) -> None:
     assert time.monotonic() - started < 5
 
 
+def test_a_document_whose_stored_form_would_not_be_read_again_is_refused() -> None:
+    def chain(count: int) -> str:
+        steps = "".join(f" - {{name: a{at:04},agent: echo}}\n" for at in range(count))
+        return f"apiVersion: aios/v1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n steps:\n{steps}"
+
+    error = problem(chain(9_000))
+    assert len(chain(9_000)) < 256 * 1024
+    assert error.code == "TOO_LARGE"
+    assert "as it is stored" in error.message
+    (document,) = parse_documents(chain(8_000).encode(), "w.yaml")
+    (again,) = parse_documents(document.canonical(), "w.yaml")
+    assert len(compile_workflow(again).steps) == 8_000
+
+
 @pytest.mark.parametrize(
     ("expression", "result"),
     [

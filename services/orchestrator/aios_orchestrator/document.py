@@ -17,7 +17,7 @@ from aios_core.values import MAX_DECIMAL_DIGITS, checked_decimal
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_DOCUMENTS: Final = 100
 MAX_DEPTH: Final = 32
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 65_536  # enough for a workflow of as many steps as one may have
 API_VERSION: Final = "aios/v1"
 KINDS: Final = ("Workflow", "Intent")
 
@@ -122,7 +122,14 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
         raise TerminalError(
             "TOO_LARGE", f"{file} has {len(nodes)} documents; at most {MAX_DOCUMENTS} are read."
         )
-    return [_head(_Reader(file).document(node)) for node in nodes]
+    documents = [_head(_Reader(file).document(node)) for node in nodes]
+    for document in documents:
+        size = len(document.canonical())
+        if size > MAX_DOCUMENT_BYTES:
+            raise document.error(
+                "TOO_LARGE", "spec", f"takes {size} bytes as it is stored; at most {MAX_DOCUMENT_BYTES} fit."
+            )
+    return documents
 
 
 def _at(code: str, file: str, place: tuple[int, int], message: str) -> TerminalError:
