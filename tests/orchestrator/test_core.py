@@ -399,3 +399,43 @@ def test_a_pure_stretch_of_a_hundred_steps_is_decided_in_one_go() -> None:
     assert decision.dispatched == ("last",)
     assert sum(run.run.at(f"t{at}").state == S.STEP_STATE_SUCCEEDED for at in range(100)) == 95
     assert sum(run.run.at(f"t{at}").state == S.STEP_STATE_SKIPPED for at in range(100)) == 5
+
+
+ASKING = """
+- {name: make, agent: x}
+- {name: ask, ask: {title: T, questions: "${steps.make.questions}"}}
+"""
+
+
+def asking(pattern: str) -> Driver:
+    run = Driver(workflow(ASKING))
+    question = {"id": "q", "text": "Which?", "pattern": pattern}
+    run.settle("make", output=encode(labeled({"questions": [question]}, OWNER)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("pattern", "right", "wrong"),
+    [
+        ("(?i)(EUR|CHF)", "chf", "chfx"),
+        ("[0-9]+", "42", "4 2"),
+        ("a|b", "b", "ab"),
+        ("(a+)+b", "aab", "a" * 200),
+    ],
+)
+def test_an_answer_is_all_that_its_pattern_says_whatever_the_pattern(
+    pattern: str, right: str, wrong: str
+) -> None:
+    run = asking(pattern)
+    refused = run.decide(A.APPROVAL_STATE_ANSWERED, {"q": wrong})
+    assert refused.refusal is not None
+    assert refused.refusal.code == "BAD_ANSWER"
+    assert run.decide(A.APPROVAL_STATE_ANSWERED, {"q": right}).refusal is None
+
+
+@pytest.mark.parametrize("pattern", ["(", "(?=a)a", "((a{1000}){1000}){1000}", "x" * 5000])
+def test_a_question_with_a_pattern_that_can_not_be_matched_fails_its_step(pattern: str) -> None:
+    run = asking(pattern)
+    assert run.run.state == R.RUN_STATE_FAILED
+    assert run.run.error.code == "BAD_OUTPUT"
+    assert "pattern" in run.run.error.message

@@ -13,6 +13,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import derive
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
+from aios_orchestrator.core import patterns
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.mapping import Mapped, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
@@ -211,6 +212,7 @@ def _ask(draft: Draft, step: Step) -> None:
     for item in asked:
         if not isinstance(item, dict) or not item.get("id") or not item.get("text"):
             raise TerminalError("BAD_OUTPUT", f"Each question of step {step.name!r} needs an id and a text.")
+        patterns.check(str(item.get("pattern") or ""), str(item["id"]))
         options = item.get("options") or []
         assert isinstance(options, list)
         approval.questions.append(

@@ -1,6 +1,5 @@
 """A person's decisions: bound to what was shown, valid once, until they expire."""
 
-import re
 from collections.abc import Mapping
 
 from aios.error.v1.error_pb2 import Error
@@ -12,6 +11,7 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
 from aios_core.values import Leaf, Plain, Value, labeled, plain
+from aios_orchestrator.core import patterns
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
 
@@ -111,7 +111,7 @@ def _answer(question: Question, given: Plain) -> str:
     matching = [option for option in question.options if option.casefold() == text.strip().casefold()]
     if len(matching) == 1:
         return matching[0]
-    if question.pattern and re.fullmatch(question.pattern, text.strip()):
+    if question.pattern and patterns.matches(question.pattern, text.strip()):
         return text.strip()
     if not question.options and not question.pattern:
         return text
