@@ -126,8 +126,10 @@ async def _clerk(context: Context, outside: Outside) -> object:
     key = f"{context.workspace}/note/all"
     while await store.pending(1):
         try:
-            await relay.drain()
+            sent = await relay.drain()
         except RetryableError:
+            sent = 0
+        if not sent:  # no bus, or the relay is at it by itself
             await outside.sleep(NOTE_SECONDS)
     while True:
         await outside.sleep(NOTE_SECONDS)
