@@ -13,7 +13,7 @@ from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_UNKNOWN, Outcome, Task
 from aios_core.errors import AiosError
-from aios_orchestrator import engine, intake, module, publisher, repository
+from aios_orchestrator import engine, intake, leases, module, ownership, publisher, repository, takeover
 from aios_orchestrator.core import advance, approve, decide, draft, fold, settle, undo
 from aios_orchestrator.model import Run, StepRun
 from aios_runtime import lanes, outbox
@@ -21,6 +21,7 @@ from aios_runtime.bus import subscribers
 from aios_runtime.bus.port import Message
 from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
+from aios_testing import store_memory
 from aios_testing.sim.run import planted
 
 Plant = Callable[[], Any]
@@ -86,6 +87,7 @@ def tasks_lost_with_the_bus() -> Any:
     return replaced(
         (module.Orchestrator, "_restarted", restarted),
         (publisher.Delivery, "expired", lambda self, now, limit=0: []),
+        (publisher.Delivery, "next_lease_end", lambda self: None),
     )
 
 
@@ -181,7 +183,7 @@ def answered_before_the_commit() -> Any:
     async def decided(self: engine.Engine, batch: list[Any]) -> None:
         for waiting in batch:
             if not waiting.future.done():
-                waiting.future.set_result([self._one(item, {}) for item in waiting.items])
+                waiting.future.set_result([await self._one(item, {}) for item in waiting.items])
         try:
             await original(self, batch)
         except AiosError:
@@ -266,6 +268,63 @@ def late_worker_says_failed() -> Any:
     return replaced((lanes.LaneWorker, "_out_of_time", late), (effects.codec, "unknown", _failed))
 
 
+def lease_not_fenced() -> Any:
+    """A replica that was cut off goes on deciding although its leases have ended."""
+
+    def owns(self: ownership.SharedOwnership, partition: int) -> bool:
+        return partition in self._mine
+
+    return replaced((ownership.SharedOwnership, "owns", owns))
+
+
+def revision_check_left_out() -> Any:
+    """A store changes a run whatever revision that was decided on."""
+    original = store_memory.Tables.apply
+
+    def apply(self: store_memory.Tables, write: Write) -> Any:
+        known = self.read(write.key) if "/run/" in write.key else None
+        stands = known.revision if known is not None else write.expect
+        return original(self, replace(write, expect=stands))
+
+    return replaced((store_memory.Tables, "apply", apply))
+
+
+def lease_taken_from_the_living() -> Any:
+    """A replica takes for dead whoever it has not seen renew since it looked last."""
+    original = leases.Sightings.alive
+
+    def alive(self: leases.Sightings, table: Any, now: int) -> frozenset[str]:
+        seen = dict(self._seen)
+        original(self, table, now)
+        return frozenset(name for name in table.replicas if self._seen[name] != seen.get(name))
+
+    return replaced((leases.Sightings, "alive", alive))
+
+
+def work_of_a_dead_replica_is_nobodys() -> Any:
+    """Whoever takes over does not look for what the dead one has handed out."""
+
+    async def taken(self: takeover.Takeover, partitions: Any) -> None:
+        pass
+
+    async def sweep(self: takeover.Takeover) -> None:
+        pass
+
+    return replaced((takeover.Takeover, "taken", taken), (takeover.Takeover, "sweep", sweep))
+
+
+def decided_on_what_another_replica_has_changed() -> Any:
+    """That an input changes nothing is not checked against the store, where another replica has written since."""
+
+    async def stands(self: repository.Repository, before: Any) -> bool:
+        return True
+
+    def forget(self: repository.Repository, others: Any) -> None:
+        pass
+
+    return replaced((repository.Repository, "stands", stands), (repository.Repository, "forget_all", forget))
+
+
 def _failed(task: Task, why: str, token: bytes = b"") -> Outcome:
     return Outcome(status=STATUS_FAILED, error=decide.error_of(AiosError("ACTION_FAILED", why)))
 
@@ -280,22 +339,27 @@ DEFECTS: Final[dict[Plant, int]] = {
     redispatch_swallowed_by_the_duplicate_window: 5,
     tasks_lost_with_the_bus: 1,
     an_attempt_settled_twice: 3,
-    approval_reused: 2,
+    approval_reused: 10,
     approval_not_bound_to_what_was_shown: 24,
-    inverse_run_twice: 24,
+    inverse_run_twice: 91,
     undone_in_the_order_of_doing: 3,
     timer_lost_at_restart: 1,
     redelivered_task_done_again: 1,
     effect_before_its_intent: 3,
     unknown_taken_for_failed: 19,
     answered_before_the_commit: 2,
-    uncommitted_state_kept: 6,
+    uncommitted_state_kept: 423,
     cap_not_checked: 15,
     hold_released_twice: 1,
-    a_gap_in_the_chain: 1,
+    a_gap_in_the_chain: 3,
     started_once_more_for_each_repetition: 1,
     event_accepted_before_it_is_committed: 1,
     late_worker_says_failed: 19,
+    lease_not_fenced: 54,
+    revision_check_left_out: 3,
+    lease_taken_from_the_living: 3,
+    work_of_a_dead_replica_is_nobodys: 23,
+    decided_on_what_another_replica_has_changed: 3,
 }
 
 

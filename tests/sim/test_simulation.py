@@ -53,6 +53,9 @@ SOMETIMES = (
     "approved something else",
     "refused APPROVAL_EXPIRED",
     "refused APPROVAL_USED",
+    "a partition is let go of",
+    "a partition is taken over",
+    "somebody else was quicker",
 )
 
 

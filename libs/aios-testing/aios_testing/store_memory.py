@@ -181,6 +181,8 @@ class Tables:
 class Reads:
     """The reads of the port, answered from tables."""
 
+    shared = False
+
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
 
@@ -226,6 +228,9 @@ class Reads:
 
     async def meta(self, name: str) -> bytes | None:
         return self.tables.meta(name)
+
+    async def settle(self) -> None:
+        """A write is whole from the start."""
 
 
 class MemoryStore(Reads):

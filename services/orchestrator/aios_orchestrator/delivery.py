@@ -5,7 +5,7 @@ store at start. So overload stays in the store, and a broker that loses everythi
 """
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -30,7 +30,7 @@ class _Out:
 
 
 class Delivery:
-    """The window of every lane. Whoever uses it publishes what `hand_out` and `settled` return."""
+    """The window of every lane. Whoever uses it publishes what `hand_out` and `fill` return."""
 
     def __init__(self, window: int = WINDOW) -> None:
         self._window = window
@@ -55,6 +55,26 @@ class Delivery:
             return None
         self._count[out.lane] -= 1
         return out.lane
+
+    def adopt(self, key: TaskKey, dispatch: int, lane: str, lease_end: int) -> None:
+        """A task that somebody else put on the bus is counted and watched here from now on."""
+        self._waiting.setdefault(lane, [])
+        if key not in self._out:
+            self._count[lane] = self._count.get(lane, 0) + 1
+        self._out[key] = _Out(dispatch, lane, lease_end)
+        heapq.heappush(self._leases, (lease_end, key, dispatch))
+
+    def let_go(self, own: Callable[[str], bool]) -> None:
+        """Forget the tasks of the runs that are not one's `own` any more: somebody else watches them."""
+        for key in [key for key in self._out if not own(key.run_id)]:
+            self.settled(*key)
+        for waiting in self._waiting.values():
+            waiting[:] = [entry for entry in waiting if own(entry[2].run_id)]
+            heapq.heapify(waiting)
+
+    def watches(self, key: TaskKey) -> bool:
+        """Whether a task is on the bus, as far as is known here."""
+        return key in self._out
 
     def fill(self, lane: str, now: int) -> list[Task]:
         """Tasks that waited and may go on the bus now."""

@@ -23,7 +23,7 @@ from aios_orchestrator.repository import Repository, Stored, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.crashpoints import crash, point
-from aios_runtime.store.port import Committed, Filed, Result, Write
+from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
 from aios_runtime.telemetry import tracing
 
 MAX_QUEUE: Final = 20_000  # items that wait to be decided; whoever submits more waits
@@ -86,7 +86,6 @@ class _Entry:
 @dataclass(slots=True)
 class _Waiting:
     items: Sequence[Item | StartItem]
-    writes: Sequence[Write]
     future: "asyncio.Future[list[Answer]]"
     tries: int = 0
 
@@ -113,6 +112,8 @@ class Engine:
         self._loop: asyncio.Task[None] | None = None
         self.due: Callable[[int], None] = lambda due_ms: None
         """Called after a commit with the earliest time at which something in it is due by itself."""
+        self.owns: Callable[[str], bool] = lambda run_id: True
+        """Whether this process decides for a run, or another one does."""
 
     def start(self) -> None:
         """Begin to decide."""
@@ -125,13 +126,13 @@ class Engine:
             await asyncio.gather(self._loop, return_exceptions=True)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def submit(self, items: Sequence[Item | StartItem], writes: Sequence[Write] = ()) -> list[Answer]:
-        """Decide on items, commit with them the further `writes` (of other aggregates, by no one else), and publish.
+    async def submit(self, items: Sequence[Item | StartItem]) -> list[Answer]:
+        """Decide on items, commit, and publish what follows.
 
         Returns what became of each. Raises a RetryableError when the store could not commit; nothing is applied then.
         """
         future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Waiting(items, writes, future))
+        await self._queue.put(_Waiting(items, future))
         return await future
 
     async def _run(self) -> None:
@@ -151,8 +152,7 @@ class Engine:
                 _fail(batch, TerminalError("INTERNAL", f"The decision failed: {type(error).__name__}."))
 
     async def _decide(self, batch: list[_Waiting]) -> None:
-        entries: dict[str, _Entry] = {}
-        answers = [[await self._one(item, entries) for item in waiting.items] for waiting in batch]
+        entries, answers = await self._answers(batch)
         writes: list[Write] = []
         owners: list[str] = []
         for key, entry in entries.items():
@@ -162,10 +162,9 @@ class Engine:
                 )
                 writes += own
                 owners += [key] * len(own)
-        further = [write for waiting in batch for write in waiting.writes]
         crash(DECIDED)
         try:
-            results = await self._repository.store.commit([*writes, *further]) if writes or further else []
+            results = await self._repository.store.commit(writes) if writes else []
         except AiosError:
             # Whether it stands may not be known: what is decided next must be decided on what the store has.
             for entry in entries.values():
@@ -176,6 +175,9 @@ class Engine:
         if dues:
             self.due(min(dues))
         lost = self._keep(entries, writes, owners, results)
+        for write, key, result in zip(writes, owners, results, strict=True):
+            if write.key != key and key not in lost and isinstance(result, Conflict):
+                await self._repository.relist(entries[key].run, write.key)
         await self._publishing.acquire()
         for key in lost:
             del entries[key]
@@ -189,12 +191,32 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _answers(self, batch: list[_Waiting]) -> tuple[dict[str, _Entry], list[list[Answer]]]:
+        """Decide, on what stands: an input that changes nothing is not checked by any compare-and-set."""
+        if any(isinstance(item, StartItem) for waiting in batch for item in waiting.items):
+            await self._resources.refresh()
+        for _ in range(MAX_TRIES):
+            entries: dict[str, _Entry] = {}
+            answers = [[await self._one(item, entries) for item in waiting.items] for waiting in batch]
+            stale = [
+                entry
+                for entry in entries.values()
+                if entry.before is not None
+                and not (entry.events or entry.extra)
+                and not await self._repository.stands(entry.before)
+            ]
+            if not stale:
+                return entries, answers
+            for entry in stale:
+                self._repository.forget(entry.run.workspace, entry.run.run_id)
+        raise RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
+
     def _keep(
         self, entries: dict[str, _Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
     ) -> set[str]:
         """Remember what was committed; returns the keys of the runs whose compare-and-set was lost."""
         lost: set[str] = set()
-        for write, key, result in zip(writes, owners, results, strict=False):
+        for write, key, result in zip(writes, owners, results, strict=True):
             if write.key != key:
                 continue
             entry = entries[key]
@@ -273,14 +295,15 @@ class Engine:
     async def _replace(
         self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]
     ) -> None:
-        """The new run takes the place of those under way for the same thing."""
-        others = set(await self._repository.active_with_key(workspace, workflow, key))
+        """The new run takes the place of those under way for the same thing that this process decides for."""
+        active = await self._repository.active_with_key(workspace, workflow, key)
+        others = {run.run_id for run in active}
         others |= {
             entry.run.run_id
             for entry in entries.values()
             if entry.run.concurrency_key == key and entry.run.workflow == workflow and not entry.run.closed
         }
-        for other in sorted(others - {by}):
+        for other in sorted(filter(self.owns, others - {by})):
             entry = await self._entry(workspace, other, entries)
             if entry is not None:
                 self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
@@ -324,7 +347,7 @@ class Engine:
         changed = [_changed(entry) for entry in entries.values() if entry.events]
         filed = [
             Filed(event.partition, position, event.data)
-            for write, result in zip(writes, results, strict=False)
+            for write, result in zip(writes, results, strict=True)
             if isinstance(result, Committed)
             for event, position in zip(write.events, result.positions, strict=True)
         ]

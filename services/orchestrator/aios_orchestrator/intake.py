@@ -1,6 +1,6 @@
 """Events from outside: each is resolved once, and what it starts is committed together with the record of why."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -10,17 +10,18 @@ from aios.run.v1.commands_pb2 import StartRunRequest
 from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import decode
 from aios_core.errors import TerminalError
-from aios_core.hashing import sha256
 from aios_core.ids import run_id
 from aios_core.json_values import dumps, loads
-from aios_orchestrator.engine import Engine, StartItem
+from aios_orchestrator.repository import run_key
 from aios_orchestrator.resolve import OUTCOME_INTENT, OUTCOME_QUESTION, event_key, resolve
 from aios_orchestrator.resources import ResourceBook
-from aios_runtime.store.port import Store, Write
+from aios_runtime.store.port import Committed, Store, Write
 from aios_runtime.telemetry.tracing import span
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_FIELD_CHARS: Final = 300
+Starting = Callable[[StartRunRequest], Awaitable[None]]
+"""Starts a run; what was started already stays as it is."""
 
 
 def _same(one: bytes, other: bytes) -> bool:
@@ -29,14 +30,23 @@ def _same(one: bytes, other: bytes) -> bool:
 
 
 class Intake:
-    """Accepts external events. What it answers is committed."""
+    """Accepts external events. What it answers is committed.
+
+    What an event means is committed before what it starts, so that a change of the intents in between can't make two
+    things of it; if only the first of the two stands, the event that comes again is started then.
+    """
 
     def __init__(
-        self, store: Store, resources: ResourceBook, engine: Engine, workspace: str, now_ms: Callable[[], int]
+        self,
+        store: Store,
+        resources: ResourceBook,
+        start: Starting,
+        workspace: str,
+        now_ms: Callable[[], int],
     ) -> None:
         self._store = store
         self._resources = resources
-        self._engine = engine
+        self._start = start
         self._workspace = workspace
         self._now_ms = now_ms
 
@@ -44,38 +54,58 @@ class Intake:
         """Resolve an event and start what it asks for. The same event again answers with the first resolution."""
         check(event, self._workspace)
         key = f"{event.workspace}/resolution/{event_key(event)}"
-        known = await self._store.read(key)
+        known = await self._known(key, event)
         if known is not None:
-            resolution = Resolution.FromString(known.head)
-            if not _same(resolution.event_data, event.data):
-                raise TerminalError(
-                    "REQUEST_ID_REUSED",
-                    f"Event {event.id!r} of {event.source!r} came before with other data.",
-                    field="id",
-                )
-            return AcceptEventResponse(event_id=event.id, duplicate=True, resolution=resolution)
+            return known
         with span("accept event", kind="consumer", parent=event.traceparent) as accepting:
+            await self._resources.refresh()
             resolution = resolve(event, await self._resources.intents(event.workspace))
             resolution.time_ms = self._now_ms()
-            items = []
+            start = None
             if resolution.outcome == OUTCOME_INTENT:
                 try:
-                    items.append(await self._start(event, resolution, accepting.traceparent))
+                    start = await self._begin(event, resolution, accepting.traceparent)
                 except TerminalError as error:
                     resolution.outcome, resolution.question = OUTCOME_QUESTION, error.message
                     resolution.intent = resolution.run_id = ""
-            await self._engine.submit(items, [_write(key, event, resolution)])
+            (result,) = await self._store.commit([_write(key, event, resolution)])
+            if not isinstance(result, Committed):  # it came twice at once
+                known = await self._known(key, event)
+                if known is not None:
+                    return known
+            if start is not None:
+                await self._start(start)
         return AcceptEventResponse(event_id=event.id, resolution=resolution)
 
-    async def _start(self, event: ExternalEvent, resolution: Resolution, traceparent: str) -> StartItem:
-        intent = next(
-            item for item in await self._resources.intents(event.workspace) if item.name == resolution.intent
-        )
+    async def _known(self, key: str, event: ExternalEvent) -> AcceptEventResponse | None:
+        """The answer to an event that came before."""
+        known = await self._store.read(key)
+        if known is None:
+            return None
+        resolution = Resolution.FromString(known.head)
+        if not _same(resolution.event_data, event.data):
+            raise TerminalError(
+                "REQUEST_ID_REUSED",
+                f"Event {event.id!r} of {event.source!r} came before with other data.",
+                field="id",
+            )
+        if resolution.run_id and await self._store.read(run_key(event.workspace, resolution.run_id)) is None:
+            await self._start(await self._begin(event, resolution, event.traceparent))
+        return AcceptEventResponse(event_id=event.id, duplicate=True, resolution=resolution)
+
+    async def _begin(self, event: ExternalEvent, resolution: Resolution, traceparent: str) -> StartRunRequest:
+        """The run that a resolution asks for. Raises TerminalError when it can't be started so."""
+        intents = await self._resources.intents(event.workspace)
+        intent = next((item for item in intents if item.name == resolution.intent), None)
+        if intent is None:
+            raise TerminalError(
+                "NOT_FOUND", f"There is no intent {resolution.intent!r} any more.", field="intent"
+            )
         workflow = await self._resources.workflow(event.workspace, intent.workflow)
         workflow.check_input(decode(resolution.parameters))
         trigger, request = f"intent:{intent.name}", f"{event.source}:{event.id}"
         resolution.run_id = run_id(event.workspace, trigger, request)
-        start = StartRunRequest(
+        return StartRunRequest(
             workspace=event.workspace,
             request_id=request,
             workflow=intent.workflow,
@@ -86,7 +116,6 @@ class Intake:
             resolution_id=resolution.id,
             traceparent=traceparent,
         )
-        return StartItem(start, sha256(intent.workflow.encode(), resolution.parameters))
 
     async def answer(self, data: bytes) -> bytes:
         """The request-and-reply door: an AcceptEventRequest, answered after the commit."""

@@ -9,23 +9,27 @@ from pydantic import BaseModel
 
 from aios.event.v1.event_pb2 import ExternalEvent
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator.announcer import Announcer
+from aios_orchestrator.commands import Commands
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
+from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.queries import QUEUE, Queries
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
-from aios_orchestrator.timers import Timers, redispatch, tasks_out
+from aios_orchestrator.routing import Router
+from aios_orchestrator.takeover import Takeover, redispatch
+from aios_orchestrator.timers import Timers
 from aios_runtime.bus import subjects
 from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.store.port import Store
 
 SERVICE: Final = "orchestrator"
 PLAYBOOKS: Final = Path(__file__).parent / "playbooks"
-RECOVERED: Final = 500  # runs in one go after a restart
+APPLY_TRIES: Final = 5  # when another replica applies the same documents at the same time
 MAX_RESOURCE_FILES: Final = 1000
 
 
@@ -44,6 +48,8 @@ class Orchestrator:
         self._store: Store | None = None
         self._engine: Engine | None = None
         self._timers: Timers | None = None
+        self._takeover: Takeover | None = None
+        self._ownership: Ownership | None = None
         self._publisher: Publisher | None = None
         self._announcer: Announcer | None = None
         self._clock: asyncio.Task[None] | None = None
@@ -51,22 +57,50 @@ class Orchestrator:
     async def start(self) -> None:
         context = self._context
         store = self._store = await context.open_store(SERVICE)
-        resources = ResourceBook(store, context.now_ms)
+        resources = ResourceBook(store, context.workspace, context.now_ms)
         await self._apply(resources)
         repository = Repository(store)
         publisher = self._publisher = Publisher(context.bus, context.workspace)
         announcer = self._announcer = Announcer(context.bus, context.workspace)
         engine = self._engine = Engine(repository, resources, publisher, announcer, context.now_ms)
-        timers = self._timers = Timers(store, engine, publisher, context.workspace, context.now_ms)
+        ownership = self._ownership = self._share(store)
+        engine.owns = ownership.owns_run
+        timers = self._timers = Timers(store, engine, publisher, ownership, context.workspace, context.now_ms)
         engine.due = timers.wake
         engine.start()
-        await self._recover("the orchestrator was started again")
+        takeover = self._takeover = Takeover(
+            repository, resources, engine, publisher, ownership, context.workspace
+        )
+        router = Router(context.bus, ownership, Commands(engine, resources), repository, context.workspace)
+        await router.serve()
+        await self._own(ownership, takeover, timers)
         context.bus.on_restart(self._restarted)
         await Queries(repository, resources).serve(context.bus, context.workspace)
-        await self._serve(Handlers(context.bus, engine, resources))
-        await self._serve_intake(Intake(store, resources, engine, context.workspace, context.now_ms))
+        await self._serve(Handlers(context.bus, router))
+        await self._serve_intake(Intake(store, resources, router.start, context.workspace, context.now_ms))
         await announcer.announce_heads(store)
         timers.start()
+        takeover.start()
+
+    def _share(self, store: Store) -> Ownership:
+        context = self._context
+        if not store.shared:
+            return Ownership()
+        return SharedOwnership(
+            store, context.bus, context.workspace, context.mint("replica"), context.instance
+        )
+
+    async def _own(self, ownership: Ownership, takeover: Takeover, timers: Timers) -> None:
+        async def taken(partitions: Taken) -> None:
+            await takeover.taken(partitions)
+            timers.wake(0)
+
+        def lost(partitions: frozenset[int]) -> None:
+            takeover.lost(partitions)
+            timers.wake(0)
+
+        ownership.taken, ownership.lost = taken, lost
+        await ownership.start()
 
     async def _apply(self, resources: ResourceBook) -> None:
         """The playbooks that ship, then the person's own documents."""
@@ -84,7 +118,13 @@ class Orchestrator:
                 file=file.name,
                 actor="service:orchestrator",
             )
-            await resources.apply(request)
+            for tries in range(1, APPLY_TRIES + 1):
+                try:
+                    await resources.apply(request)
+                    break
+                except RetryableError:
+                    if tries == APPLY_TRIES:
+                        raise
 
     async def _serve(self, handlers: Handlers) -> None:
         bus = self._context.bus
@@ -107,27 +147,25 @@ class Orchestrator:
         self._intake = IntakeSubscriber(bus, workspace, handle)
         await self._intake.start()
 
-    async def _recover(self, why: str) -> None:
-        assert self._store is not None
-        assert self._engine is not None
-        keys = await tasks_out(self._store, self._context.workspace)
-        items = redispatch(self._context.workspace, keys, why)
-        for first in range(0, len(items), RECOVERED):
-            await self._engine.submit(items[first : first + RECOVERED])
-
     async def _restarted(self, wiped: bool) -> None:
         """The bus is back. If it lost what it held, hand out again all that was on it."""
         assert self._publisher is not None
         assert self._engine is not None
+        assert self._ownership is not None
         if wiped:
+            self._ownership.bus_wiped()
             keys = self._publisher.delivery.all_out()
             await self._engine.submit(redispatch(self._context.workspace, keys, "the message bus lost it"))
 
     async def stop(self) -> None:
+        if self._takeover is not None:
+            await self._takeover.stop()
         if self._timers is not None:
             await self._timers.stop()
         if self._engine is not None:
             await self._engine.stop()
+        if self._ownership is not None:
+            await self._ownership.stop()
         if self._announcer is not None:
             await self._announcer.stop()
         if self._store is not None:
@@ -140,7 +178,7 @@ class Orchestrator:
             lane: f"{out} out, {waiting} waiting"
             for lane, (out, waiting) in self._publisher.delivery.counts().items()
         }
-        return Health(True, facts=lanes)
+        return Health(True, facts={**self._ownership.facts(), **lanes} if self._ownership else lanes)
 
 
 def create(context: Context) -> Service:

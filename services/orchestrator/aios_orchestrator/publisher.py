@@ -13,7 +13,7 @@ from aios_core.errors import RetryableError
 from aios_orchestrator.ahead import Planner
 from aios_orchestrator.codec import task_of
 from aios_orchestrator.core.draft import look
-from aios_orchestrator.delivery import Delivery
+from aios_orchestrator.delivery import GRACE_MS, Delivery, TaskKey
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
@@ -105,6 +105,12 @@ class Publisher:
                     )
                 )
         return messages
+
+    def adopt(self, run: Run, workflow: Workflow, name: str) -> None:
+        """Watch over a task that another process has put on the bus."""
+        step = workflow.steps[name]
+        end = lease_ms() + step.timeout_ms + GRACE_MS
+        self.delivery.adopt(TaskKey(run.run_id, name), run.at(name).dispatch, step.lane, end)
 
     async def refill(self) -> None:
         """Hand out what waits, if there is room: after a restart, and when a lease has been given up."""

@@ -7,11 +7,11 @@ from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsRespons
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1 import resource_pb2 as res
 from aios.run.v1 import queries_pb2 as pb
-from aios.run.v1.state_pb2 import Approval, RunHead
+from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, Approval, RunHead
 from aios_core.errors import TerminalError
 from aios_orchestrator.codec import head_of, step_record
+from aios_orchestrator.commands import parse
 from aios_orchestrator.document import kind_named
-from aios_orchestrator.handlers import parse
 from aios_orchestrator.model import Run
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
@@ -38,7 +38,7 @@ class Queries:
 
     async def get_run(self, data: bytes) -> pb.GetRunResponse:
         request = parse(pb.GetRunRequest, data)
-        stored = await self._repository.load(request.workspace, request.run_id)
+        stored = await self._repository.view(request.workspace, request.run_id)
         if stored is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         run = stored.run
@@ -98,18 +98,19 @@ class Queries:
         page = await self._store.query(
             index, request.workspace, token=request.page_token, limit=_size(request.page_size, 20)
         )
-        return pb.ListApprovalsResponse(
-            approvals=[Approval.FromString(item.head) for item in page.items], next_page_token=page.next_token
-        )
+        found = await self._repository.shown(Approval.FromString(item.head) for item in page.items)
+        wanted = [item for item in found if item.state == APPROVAL_STATE_OPEN or not request.open_only]
+        return pb.ListApprovalsResponse(approvals=wanted, next_page_token=page.next_token)
 
     async def get_approval(self, data: bytes) -> pb.GetApprovalResponse:
         request = parse(pb.GetApprovalRequest, data)
         stored = await self._store.read(approval_key(request.workspace, request.approval_id))
-        if stored is None:
+        found = await self._repository.shown([Approval.FromString(stored.head)] if stored else [])
+        if not found:
             raise TerminalError(
                 "NOT_FOUND", f"There is no approval {request.approval_id!r}.", field="approval_id"
             )
-        return pb.GetApprovalResponse(approval=Approval.FromString(stored.head))
+        return pb.GetApprovalResponse(approval=found[0])
 
     async def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
         request = parse(pb.ListResolutionsRequest, data)

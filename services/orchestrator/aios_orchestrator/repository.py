@@ -1,15 +1,15 @@
 """Where runs are kept: the write that makes a decision durable, and the active runs that are in memory."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead
 from aios_core.ids import partition_of
 from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
-from aios_orchestrator.model import Run
-from aios_runtime.store.port import Aggregate, NewEvent, Store, Write
+from aios_orchestrator.model import OPEN_STEP, Run
+from aios_runtime.store.port import Aggregate, Committed, NewEvent, Store, Write
 
 RESIDENT_RUNS: Final = 20_000  # active runs kept in memory between two inputs; the rest are read again
 PAGE: Final = 2_000  # records that are read at once
@@ -41,12 +41,28 @@ class Repository:
         self._resident: OrderedDict[str, Stored] = OrderedDict()
 
     async def load(self, workspace: str, run_id: str) -> Stored | None:
-        """The run as it is stored now."""
+        """The run as it is stored, or as it was when this process wrote it last: `stands` tells."""
         key = run_key(workspace, run_id)
         stored = self._resident.get(key)
         if stored is not None:
             self._resident.move_to_end(key)
             return stored
+        return await self._read(key)
+
+    async def view(self, workspace: str, run_id: str) -> Stored | None:
+        """The run as it is stored now."""
+        if self.store.shared:
+            return await self._read(run_key(workspace, run_id))
+        return await self.load(workspace, run_id)
+
+    async def stands(self, before: Stored) -> bool:
+        """Whether nobody has written the run since."""
+        if not self.store.shared:
+            return True
+        aggregate = await self.store.read(run_key(before.run.workspace, before.run.run_id))
+        return aggregate is not None and aggregate.revision == before.revision
+
+    async def _read(self, key: str) -> Stored | None:
         aggregate = await self.store.read(key)
         return await self._stored(aggregate) if aggregate is not None else None
 
@@ -75,15 +91,16 @@ class Repository:
         """
         old = before.run if before is not None else None
         active = not run.closed
+        partition = partition_of(run.slot)
         shared = f"{run.workspace}/{run.workflow}/{run.concurrency_key}"
         index = {
             "runs": run.workspace,
             "workflow": f"{run.workspace}/{run.workflow}",
-            "active": run.workspace if active else "",
+            "out": f"{run.workspace}/{partition}" if hands_out(run) else "",
+            "active": "",  # what `out` was before there were partitions
             "concurrency": shared if active and run.concurrency_key else "",
             "person": run.workspace if run.open_approvals() else "",
         }
-        partition = partition_of(run.slot)
         main = Write(
             key=run_key(run.workspace, run.run_id),
             expect=before.revision if before is not None else 0,
@@ -106,6 +123,32 @@ class Repository:
             index=index,
         )
 
+    async def relist(self, run: Run, key: str) -> None:
+        """The entry of an approval was written by a replica whose decision did not count: write it as it is."""
+        approval = next(
+            found for name, found in run.approvals.items() if approval_key(run.workspace, name) == key
+        )
+        while True:
+            stored = await self.store.read(key)
+            write = replace(
+                self._listing(approval, None), expect=stored.revision if stored is not None else 0
+            )
+            (result,) = await self.store.commit([write])
+            if isinstance(result, Committed):
+                return
+
+    async def shown(self, listed: Iterable[Approval]) -> list[Approval]:
+        """Approvals of a listing as their runs have them. Where replicas write at once, an entry may stand there of a
+        decision that did not count."""
+        if not self.store.shared:
+            return list(listed)
+        found = []
+        for approval in listed:
+            key = run_key(approval.workspace, approval.run_id)
+            record = await self.store.record(key, f"approval/{approval.approval_id}")
+            found += [Approval.FromString(record)] if record is not None else []
+        return found
+
     def keep(self, run: Run, revision: int) -> None:
         """Remember what was just committed, as long as the run is active."""
         key = run_key(run.workspace, run.run_id)
@@ -121,7 +164,17 @@ class Repository:
         """Somebody else wrote the run: read it again."""
         self._resident.pop(run_key(workspace, run_id), None)
 
-    async def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[str]:
-        """Ids of the active runs of a workflow that share a concurrency key."""
+    def forget_all(self, others: Callable[[str], bool]) -> None:
+        """Somebody else writes these runs from now on."""
+        for key in [key for key, stored in self._resident.items() if others(stored.run.run_id)]:
+            del self._resident[key]
+
+    async def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[RunHead]:
+        """The active runs of a workflow that share a concurrency key."""
         page = await self.store.query("concurrency", f"{workspace}/{workflow}/{concurrency_key}", limit=100)
-        return [RunHead.FromString(item.head).run_id for item in page.items]
+        return [RunHead.FromString(item.head) for item in page.items]
+
+
+def hands_out(run: Run) -> bool:
+    """Whether a task of the run is handed out, or waits for a place on its lane."""
+    return any(run.steps[name].state in OPEN_STEP and not run.steps[name].due for name in run.live)

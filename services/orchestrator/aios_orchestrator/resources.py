@@ -32,12 +32,35 @@ def resource_key(workspace: str, kind: str, name: str) -> str:
 class ResourceBook:
     """Reads and applies resources."""
 
-    def __init__(self, store: Store, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, workspace: str, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._now_ms = now_ms
+        # Its revision counts what was applied, by whichever process.
+        self._changes = f"{workspace}/book/changes"
+        self._revision = 0
         self._workflows: OrderedDict[tuple[str, str, str], Workflow] = OrderedDict()
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
+
+    async def refresh(self) -> None:
+        """Forget which versions are the newest if another process has applied some since."""
+        if not self._store.shared:
+            return
+        stored = await self._store.read(self._changes)
+        revision = stored.revision if stored is not None else 0
+        if revision != self._revision:
+            self._revision = revision
+            self._newest.clear()
+            self._intents.clear()
+
+    async def _tell_others(self) -> None:
+        """After resources are committed: whoever reads what counts them reads those as well."""
+        while self._store.shared:
+            stored = await self._store.read(self._changes)
+            revision = stored.revision if stored is not None else 0
+            (result,) = await self._store.commit([Write(key=self._changes, expect=revision, head=b"")])
+            if isinstance(result, Committed):
+                return
 
     async def apply(self, request: pb.ApplyResourcesRequest) -> pb.ApplyResourcesResponse:
         """Check every document, then commit those that changed: all of them or none. Raises what a document breaks.
@@ -87,6 +110,9 @@ class ResourceBook:
                 )
             self._newest.clear()
             self._intents.clear()
+        if not request.dry_run:
+            # Also when nothing changed: whoever applied it before may not have come to it.
+            await self._tell_others()
         return pb.ApplyResourcesResponse(applied=changes)
 
     async def _check_intent(

@@ -8,17 +8,19 @@ from typing import Final
 
 from aios.run.v1.state_pb2 import RunHead
 from aios_core.errors import RetryableError
-from aios_orchestrator.core.decide import Redispatch, Tick
-from aios_orchestrator.delivery import TaskKey
+from aios_core.ids import partition_of
+from aios_orchestrator.core.decide import Tick
 from aios_orchestrator.engine import Engine, Item
-from aios_orchestrator.model import OPEN_STEP
+from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher, lease_ms
+from aios_orchestrator.takeover import ACTOR, redispatch
 from aios_runtime.store.port import Store
 
 BATCH: Final = 200  # runs that are ticked in one go
 LONGEST_MS: Final = 30_000  # between two looks, so that a stepped clock is noticed
+OTHERS_MS: Final = 250  # between two looks at what is due and is another replica's
+MAX_LOOKED: Final = 20_000  # runs that are due, at which one replica looks for its own
 PAUSE_S: Final = 1.0  # after the store could not commit
-ACTOR: Final = "service:orchestrator"
 
 _ALWAYS: Final = 1 << 62  # later than anything
 
@@ -29,11 +31,18 @@ class Timers:
     """Sleeps until the next thing is due. `wake` makes it look again: something may be due earlier now."""
 
     def __init__(
-        self, store: Store, engine: Engine, publisher: Publisher, workspace: str, now_ms: Callable[[], int]
+        self,
+        store: Store,
+        engine: Engine,
+        publisher: Publisher,
+        ownership: Ownership,
+        workspace: str,
+        now_ms: Callable[[], int],
     ) -> None:
         self._store = store
         self._engine = engine
         self._publisher = publisher
+        self._ownership = ownership
         self._workspace = workspace
         self._now_ms = now_ms
         self._wake = asyncio.Event()
@@ -74,6 +83,8 @@ class Timers:
 
     async def _wait_s(self) -> float:
         now, due = self._now_ms(), await self._store.next_due()
+        if due is not None and due <= now and self._store.shared:
+            due = now + OTHERS_MS  # it is another replica's, or has just become this one's
         lease = self._publisher.delivery.next_lease_end()
         waits = [LONGEST_MS]
         waits += [due - now] if due is not None else []
@@ -83,12 +94,14 @@ class Timers:
         return wait / 1000
 
     async def _due(self) -> bool:
-        now = self._now_ms()
-        due = [RunHead.FromString(item.head) for item in await self._store.due(now, BATCH)]
-        items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in due]
+        items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in await self._own_due()]
         delivery = self._publisher.delivery
-        expired = delivery.expired(lease_ms())
+        ended = delivery.expired(lease_ms())
+        expired = [key for key in ended if self._ownership.owns_run(key.run_id)]
         items += redispatch(self._workspace, expired, "its lease ended")
+        if len(expired) < len(ended):
+            delivery.let_go(self._ownership.owns_run)
+        await self._publisher.refill()
         if not items:
             return False
         try:
@@ -98,31 +111,13 @@ class Timers:
             raise
         return True
 
-
-def redispatch(workspace: str, keys: list[TaskKey], why: str) -> list[Item]:
-    """One input a run for the tasks that were lost."""
-    runs: dict[str, list[str]] = {}
-    for key in keys:
-        runs.setdefault(key.run_id, []).append(key.step)
-    return [Item(workspace, run, Redispatch(tuple(steps), why), ACTOR) for run, steps in runs.items()]
-
-
-async def tasks_out(store: Store, workspace: str) -> list[TaskKey]:
-    """Every task that committed state says is handed out, of all active runs: what a restart hands out again.
-
-    A worker that has done one already answers with the same outcome, and one that is settled is ignored.
-    """
-    keys: list[TaskKey] = []
-    token = ""
-    while True:
-        page = await store.query("active", workspace, token=token, limit=1000, newest_first=False)
-        for item in page.items:
-            head = RunHead.FromString(item.head)
-            keys += [
-                TaskKey(head.run_id, step.step)
-                for step in head.steps
-                if step.state in OPEN_STEP and not step.due_ms
-            ]
-        token = page.next_token
-        if not token:
-            return keys
+    async def _own_due(self) -> list[RunHead]:
+        """The runs of this replica that are due, the earliest first; those of others lie among them."""
+        now, limit = self._now_ms(), BATCH
+        while True:
+            found = await self._store.due(now, limit)
+            heads = [RunHead.FromString(item.head) for item in found]
+            own = [head for head in heads if self._ownership.owns(partition_of(head.slot))]
+            if own or len(found) < limit or limit >= MAX_LOOKED:
+                return own[:BATCH]
+            limit *= 4

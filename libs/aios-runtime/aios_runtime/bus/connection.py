@@ -166,6 +166,9 @@ class NatsBus:
         message = Message(subject, data, headers=headers or {})
         return unpack(await self.keeper.alive().request(subject, data, self._headers(message), timeout))
 
+    async def ping(self, timeout: float) -> None:
+        await self.keeper.alive().flush(timeout)
+
     async def reply(self, delivery: Delivery, payload: bytes | AiosError) -> None:
         inbox = delivery.headers.get(HEADER_REPLY, "")
         if not inbox.startswith(subjects.INBOXES):

@@ -84,6 +84,10 @@ class Bus(Protocol):
         """A question by request and reply; raises what the answer says, UNAVAILABLE when nobody answers."""
         ...
 
+    async def ping(self, timeout: float) -> None:
+        """A way to the broker and back within `timeout` seconds; raises BUS_FAILED."""
+        ...
+
     async def reply(self, delivery: Delivery, payload: bytes | AiosError) -> None:
         """Answer a command's reply inbox, if it has one."""
         ...

@@ -84,6 +84,8 @@ class _Request:
 class MongoStore(MongoReads):
     """A `Store` in one MongoDB database. Use it from the event loop that opened it."""
 
+    shared = True
+
     def __init__(
         self,
         client: AsyncMongoClient[Document],
@@ -132,13 +134,21 @@ class MongoStore(MongoReads):
         await self._database.inbox.create_index([("at", 1)])
         async with self._rounds.lock:
             await self._rounds.start()
-            left: list[Document] = []
-            async for document in aggregates.find({"o": 1}, {"h": 0}):
-                left.append(document)
-                if len(left) == SETTLED_AT_ONCE:
-                    await self._rounds.settle(left)
-                    left = []
-            await self._rounds.settle(left)
+            await self._settle_all()
+
+    async def settle(self) -> None:
+        """Finish what a process that has died left half-done."""
+        async with self._rounds.lock:
+            await self._ask(self._settle_all())
+
+    async def _settle_all(self) -> None:
+        left: list[Document] = []
+        async for document in self._database.aggregates.find({"o": 1}, {"h": 0}):
+            left.append(document)
+            if len(left) == SETTLED_AT_ONCE:
+                await self._rounds.settle(left)
+                left = []
+        await self._rounds.settle(left)
 
     async def commit(self, writes: Sequence[Write]) -> list[Result]:
         """Durably apply the writes, results in their order. Two writes to one key in a batch apply in order.

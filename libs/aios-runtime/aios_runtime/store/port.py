@@ -126,6 +126,9 @@ class Store(Protocol):
     Raises DISK_FULL (retryable; nothing of the batch is applied), READ_ONLY, CORRUPT_STORE.
     """
 
+    shared: bool
+    """Whether other processes write it as well, so that what was read may be out of date."""
+
     async def commit(self, writes: Sequence[Write]) -> list[Result]:
         """Durably apply the writes, results in their order. Two writes to one key in a batch apply in order."""
         ...
@@ -193,6 +196,10 @@ class Store(Protocol):
 
     async def set_meta(self, name: str, value: bytes) -> None:
         """Durably set a small value."""
+        ...
+
+    async def settle(self) -> None:
+        """Finish what a process that has died left half-done: events and messages it committed and did not file."""
         ...
 
     async def prune_inbox(self, before_ms: int) -> int:

@@ -70,6 +70,8 @@ async def open_store(
 class SqliteStore:
     """A `Store` over one SQLite file. Use it from the event loop that opened it."""
 
+    shared = False
+
     def __init__(
         self,
         path: Path,
@@ -220,6 +222,9 @@ class SqliteStore:
     async def set_meta(self, name: str, value: bytes) -> None:
         """Durably set a small value."""
         await self._request(Request(self._loop.create_future(), meta=((name, value),)))
+
+    async def settle(self) -> None:
+        """Nothing is ever left half-done: a commit is one transaction."""
 
     async def prune_inbox(self, before_ms: int) -> int:
         """Forget inbox marks older than it; returns how many. Marks outlive the bus's retention."""

@@ -193,9 +193,11 @@ class Broker:
 
     def returned(self, queue: Queue, stored: Stored, incarnation: int, delay: float) -> None:
         """The consumer gives it back."""
-        if self.away or incarnation != self.incarnation or stored.done:
+        if self.away or incarnation != self.incarnation or stored.number not in queue.out:
             return
-        self.loop.after(delay, self.loop.root, self.again, queue, stored)
+        if stored.timer is not None:  # given back twice, it comes again once
+            stored.timer.gone = True
+        stored.timer = self.loop.after(delay, self.loop.root, self.again, queue, stored)
 
     def renewed(self, queue: Queue, stored: Stored, incarnation: int) -> None:
         """Somebody still works on it."""

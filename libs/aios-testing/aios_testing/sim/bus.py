@@ -226,6 +226,11 @@ class SimBus:
         finally:
             self._replies.pop(token, None)
 
+    async def ping(self, timeout: float) -> None:
+        await self._away()
+        await asyncio.sleep(2 * self.broker.latency())
+        await self._away()
+
     async def reply(self, delivery: Delivered, payload: bytes | AiosError) -> None:
         token = delivery.headers.get(subjects.HEADER_REPLY, "")
         if not token or not self.linked or self.broker.draw("lose_answer"):

@@ -15,6 +15,7 @@ from aios_orchestrator.core.fold import apply, born, fold
 from aios_orchestrator.model import Run
 from aios_runtime.store.port import Committed, Write
 from aios_testing.sim.broker import Broker
+from aios_testing.sim.leases import KEY, LeaseWatch
 from aios_testing.sim.parts import CONNECTORS, NOTED, NOTES, WORKSPACE
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
@@ -37,12 +38,15 @@ class Invariants:
         self._effects_of: dict[str, list[str]] = defaultdict(list)
         self._used: dict[tuple[str, str], str] = {}
         disks["orchestrator"].committed = self._run_committed
+        self.leases: LeaseWatch | None = None
         world.happened = self._happened
         broker.heard = self._heard
         self._notes = 0
         self._open: dict[tuple[str, str], int] = defaultdict(int)
 
     def _run_committed(self, write: Write, result: Committed) -> None:
+        if self.leases is not None and write.key == KEY:
+            self.leases.committed(write, result)
         for event, position in zip(write.events, result.positions, strict=True):
             if position != self._positions[event.partition] + 1:
                 self._record.violate("positions are gapless", f"{event.partition}: {position}")

@@ -68,8 +68,8 @@ class _Book(resources.ResourceBook):
     _shared: OrderedDict[tuple[str, str, str], Any] = OrderedDict()  # noqa: RUF012
     _known: dict[str, Any] = {}  # noqa: RUF012
 
-    def __init__(self, store: Any, now_ms: Callable[[], int]) -> None:
-        super().__init__(store, now_ms)
+    def __init__(self, store: Any, workspace: str, now_ms: Callable[[], int]) -> None:
+        super().__init__(store, workspace, now_ms)
         self._workflows = self._shared
         self._intents = self._known
 
@@ -93,13 +93,13 @@ class _Orchestrator(module.Orchestrator):
 
 async def apply_documents(store: Any) -> None:
     """Put the workflows and intents of the workload into an orchestrator's store."""
-    book = resources.ResourceBook(store, lambda: 0)
+    book = resources.ResourceBook(store, WORKSPACE, lambda: 0)
     for name, text in DOCUMENTS.items():
         request = ApplyResourcesRequest(
             workspace=WORKSPACE, yaml=text.encode(), file=name, actor="person:owner"
         )
         await book.apply(request)
-    await _Book(store, lambda: 0).intents(WORKSPACE)
+    await _Book(store, WORKSPACE, lambda: 0).intents(WORKSPACE)
 
 
 async def _orchestrator(context: Context, outside: Outside) -> object:
@@ -229,6 +229,7 @@ PARTS: Final = {
     part.name: part
     for part in (
         Part("orchestrator", "orchestrator", _orchestrator),
+        Part("orchestrator-2", "orchestrator", _orchestrator),
         Part("agent-1", "", _agent_runner),
         Part("agent-2", "", _agent_runner),
         Part("memory", "memory", _memory),
@@ -237,6 +238,6 @@ PARTS: Final = {
         *(Part(f"{name}-2", name, _connector(name)) for name in CONNECTORS),
     )
 }
-REPLICAS: Final = frozenset(f"{name}-2" for name in CONNECTORS)
+REPLICAS: Final = frozenset(f"{name}-2" for name in ("orchestrator", *CONNECTORS))
 DISKS: Final = tuple(dict.fromkeys(part.disk for part in PARTS.values() if part.disk))
 NOWHERE: Final = Path("simulated")

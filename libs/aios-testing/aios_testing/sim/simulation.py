@@ -14,6 +14,7 @@ from typing import Any, Final
 from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
 from aios_core.ids import effect_key
+from aios_orchestrator.ownership import Ownership
 from aios_runtime import ahead, lanes
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
@@ -23,6 +24,7 @@ from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
 from aios_testing.sim.invariants import Invariants
+from aios_testing.sim.leases import LeaseWatch
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
 from aios_testing.sim.parts import (
     CONNECTORS,
@@ -96,6 +98,8 @@ class Simulation:
         self.disks = {name: Disk(name, self._wall) for name in DISKS}
         copy_documents(self.disks["orchestrator"])
         self.invariants = Invariants(self.record, self.disks, self.world, self.broker)
+        if self.plan.replicas:
+            self.invariants.leases = LeaseWatch(self.record, self._owners, self.loop.time)
         self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
         self._look = HORIZON  # when it is looked next whether everything has finished
@@ -127,6 +131,12 @@ class Simulation:
                 else:
                     self.invariants.at_the_end(self.person)
             return self._result()
+
+    def _owners(self) -> Iterator[Ownership]:
+        for part in self.parts.values():
+            ownership = getattr(part.service, "_ownership", None)
+            if ownership is not None and part.node is not None and part.node.alive:
+                yield ownership
 
     def _result(self) -> Result:
         return Result(
@@ -161,6 +171,7 @@ class Simulation:
             store = part.store = SimStore(
                 self.disks[name], node, self.loop, self.broker.rng, self.record, self.broker.draw
             )
+            store.shared = self.plan.replicas and f"{name}-2" in REPLICAS
             opened: Any = store
             return opened  # type: ignore[no-any-return]
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from aios_core.errors import RetryableError
 from aios_runtime.store.checks import check
-from aios_runtime.store.port import Aggregate, Committed, Pending, Result, Write
+from aios_runtime.store.port import Aggregate, Committed, Conflict, Pending, Result, Write
 from aios_testing.sim.loop import Node, SimLoop
 from aios_testing.sim.record import Record
 from aios_testing.store_memory import Reads, Tables
@@ -98,7 +98,11 @@ class SimStore(Reads):
             sent, self._sent = self._sent, []
             outcomes = [(future, self._disk.apply_all(writes)) for writes, future in waiting]
             self._disk.forget(sent)
-            self._record.transitions += sum(len(writes) for writes, _ in waiting)
+            for _, results in outcomes:
+                self._record.transitions += len(results)
+                for result in results:
+                    if isinstance(result, Conflict):
+                        self._record.count("somebody else was quicker")
             if self._draw("store_after"):
                 self.broken = True
                 error = self._unclear()

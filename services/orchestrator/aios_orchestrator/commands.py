@@ -1,0 +1,158 @@
+"""What the orchestrator does on a command, for runs that this process decides for: decoded, submitted, answered."""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Final, TypeVar
+
+from google.protobuf.message import DecodeError
+from google.protobuf.message import Message as Proto
+
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
+from aios.run.v1 import commands_pb2 as pb
+from aios.run.v1.queries_pb2 import RunView
+from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome
+from aios_core.encoding import decode
+from aios_core.errors import AiosError, TerminalError
+from aios_core.hashing import sha256
+from aios_core.ids import check_request_id
+from aios_orchestrator.codec import head_of
+from aios_orchestrator.core import undo
+from aios_orchestrator.core.decide import Cancel, Decide, Settle, Undo
+from aios_orchestrator.engine import Answer, Engine, Item, StartItem
+from aios_orchestrator.resources import ResourceBook
+from aios_runtime.bus.replies import error_to_proto
+
+M = TypeVar("M", bound=Proto)
+MAX_STARTS: Final = 100  # runs in one command
+MAX_VIEWS: Final = 100 * 1024  # bytes of inputs in one answer
+
+
+def parse(kind: type[M], data: bytes) -> M:
+    """The message, or UNDECODABLE."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        raise TerminalError("UNDECODABLE", f"This is not a {kind.DESCRIPTOR.full_name}.") from None
+
+
+class Commands:
+    """Carries out commands with the engine."""
+
+    def __init__(self, engine: Engine, resources: ResourceBook) -> None:
+        self._engine = engine
+        self._resources = resources
+
+    async def carry_out(self, name: str, data: bytes) -> Proto:
+        """The answer to a command. Raises UNDECODABLE, or what the decision refuses."""
+        handle = self._HANDLE.get(name)
+        if handle is None:
+            raise TerminalError("UNDECODABLE", f"There is no command {name!r}.")
+        answer: Proto = await handle(self, data)
+        return answer
+
+    async def settle(self, outcomes: Iterable[tuple[str, Sequence[Outcome]]]) -> None:
+        """Settle outcomes, each lot with its workspace, in one commit."""
+        items: list[Item | StartItem] = []
+        for workspace, some in outcomes:
+            items += _settled(workspace, some)
+        if items:
+            await self._engine.submit(items)
+
+    async def start_run(self, data: bytes) -> Proto:
+        (answer,) = await self._engine.submit([_start(parse(pb.StartRunRequest, data))])
+        return _started(answer, MAX_VIEWS)
+
+    async def start_runs(self, data: bytes) -> Proto:
+        """Many in one commit; what is wrong with one is its own answer."""
+        requests = parse(pb.StartRunsRequest, data).starts
+        if not 0 < len(requests) <= MAX_STARTS:
+            raise TerminalError(
+                "INVALID_ARGUMENT", f"starts: 1 to {MAX_STARTS} at once, not {len(requests)}."
+            )
+        items: list[StartItem] = []
+        refused: dict[int, AiosError] = {}
+        for at, request in enumerate(requests):
+            try:
+                items.append(_start(request))
+            except TerminalError as error:
+                refused[at] = error
+        answers = iter(await self._engine.submit(items) if items else ())
+        response = pb.StartRunsResponse()
+        for at in range(len(requests)):
+            result = response.results.add()
+            try:
+                if at in refused:
+                    raise refused[at]
+                result.started.CopyFrom(_started(next(answers), MAX_VIEWS // len(requests)))
+            except AiosError as error:
+                result.error.CopyFrom(error_to_proto(error))
+        return response
+
+    async def cancel_run(self, data: bytes) -> Proto:
+        request = parse(pb.CancelRunRequest, data)
+        run = await self._one(request, Cancel(request.why or "cancelled", request.superseded_by), request.why)
+        return pb.CancelRunResponse(state=run.state)
+
+    async def undo_run(self, data: bytes) -> Proto:
+        request = parse(pb.UndoRunRequest, data)
+        run = await self._one(request, Undo(request.why), request.why)
+        steps, impossible = undo.preview(run)
+        return pb.UndoRunResponse(state=run.state, steps=list(run.undo_queue) or steps, impossible=impossible)
+
+    async def decide_approval(self, data: bytes) -> Proto:
+        request = parse(pb.DecideApprovalRequest, data)
+        answers = decode(request.answers) if request.answers else None
+        run = await self._one(
+            request, Decide(request, answers), request.SerializeToString(deterministic=True).hex()
+        )
+        return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
+
+    async def _one(self, request: Any, what: Cancel | Undo | Decide, content: str) -> Any:
+        check_request_id(request.request_id)
+        hashed = sha256(type(what).__name__.encode(), content.encode())
+        item = Item(request.workspace, request.run_id, what, request.actor, request.request_id, hashed)
+        (answer,) = await self._engine.submit([item])
+        return _run(answer)
+
+    async def apply_resources(self, data: bytes) -> Proto:
+        return await self._resources.apply(parse(ApplyResourcesRequest, data))
+
+    _HANDLE: ClassVar[dict[str, Callable[..., Any]]] = {
+        "start_run": start_run,
+        "start_runs": start_runs,
+        "cancel_run": cancel_run,
+        "undo_run": undo_run,
+        "decide_approval": decide_approval,
+        "apply_resources": apply_resources,
+    }
+
+
+def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:
+    """One input for outcomes that follow each other and are of one run and worker."""
+    for (run, worker), group in groupby(outcomes, key=lambda outcome: (outcome.run_id, outcome.worker)):
+        first, *more = group
+        yield Item(workspace, run, Settle(first, tuple(more)), f"service:{worker or 'worker'}")
+
+
+def _start(request: pb.StartRunRequest) -> StartItem:
+    if not request.resolution_id:  # otherwise it is made of the event's own id and source
+        check_request_id(request.request_id)
+    decode(request.input)
+    request.mode = request.mode or MODE_EXECUTE
+    content = sha256(
+        request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode])
+    )
+    return StartItem(request, content)
+
+
+def _started(answer: Answer, room: int) -> pb.StartRunResponse:
+    run = _run(answer)
+    view = RunView(head=head_of(run), input=run.input if len(run.input) < room else b"")
+    return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate, run=view)
+
+
+def _run(answer: Answer) -> Any:
+    if answer.refusal is not None:
+        raise answer.refusal
+    assert answer.run is not None
+    return answer.run

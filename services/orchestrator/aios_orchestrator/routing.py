@@ -1,0 +1,261 @@
+"""To the replica that decides for a run: what comes to another one is passed on to it by request and reply, and only
+acknowledged once it has answered. Whoever passes on decides nothing, so a stale idea of the owner costs one more try.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from google.protobuf.message import Message as Proto
+
+from aios.run.v1 import commands_pb2 as pb
+from aios.run.v1.state_pb2 import RunHead
+from aios.task.v1.task_pb2 import Outcome, ReportOutcomes
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.ids import partition_of, run_id, slot_of
+from aios_orchestrator.commands import MAX_STARTS, Commands, parse
+from aios_orchestrator.model import TERMINAL_RUN
+from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.repository import Repository
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Bus
+
+ASK_S: Final = 10.0  # for another replica to answer
+LOOK_S: Final = 0.25  # between two looks whether that replica still decides
+MAX_BODY: Final = 200 * 1024  # bytes in one message, below the bus's own limit
+QUEUE: Final = "orchestrator"
+
+Report = tuple[str, Sequence[Outcome]]
+"""Outcomes of one workspace."""
+
+_REQUESTS: Final[Mapping[str, Any]] = {
+    "start_run": pb.StartRunRequest,
+    "cancel_run": pb.CancelRunRequest,
+    "undo_run": pb.UndoRunRequest,
+    "decide_approval": pb.DecideApprovalRequest,
+}
+_PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes")
+
+
+class Router:
+    """Carries out commands where they belong."""
+
+    def __init__(
+        self, bus: Bus, ownership: Ownership, commands: Commands, repository: Repository, workspace: str
+    ) -> None:
+        self._bus = bus
+        self._ownership = ownership
+        self._commands = commands
+        self._repository = repository
+        self._workspace = workspace
+        self._shared = repository.store.shared
+
+    async def serve(self) -> None:
+        """Take what other replicas pass on."""
+        if self._shared:
+            for name in _PASSED_ON:
+                subject = self._subject(name, self._ownership.me)
+                await self._bus.answer(subject, self._taker(name), queue=QUEUE)
+
+    async def carry_out(self, name: str, data: bytes) -> bytes:
+        """The encoded answer to a command. Raises UNAVAILABLE while nobody decides for its run, and what is refused."""
+        if not self._shared:
+            return (await self._commands.carry_out(name, data)).SerializeToString()
+        if name == "start_runs":
+            return (await self._start_runs(parse(pb.StartRunsRequest, data))).SerializeToString()
+        kind = _REQUESTS.get(name)
+        if kind is None:  # any replica's
+            return (await self._commands.carry_out(name, data)).SerializeToString()
+        request = parse(kind, data)
+        partition = _partition(_run_of(request))
+        replica = self._ownership.owner(partition)
+        if replica != self._ownership.me:
+            return await self._pass_on(name, data, partition, replica)
+        answer = await self._commands.carry_out(name, data)
+        if isinstance(answer, pb.StartRunResponse):
+            await self._supersede([answer.run.head])
+        return answer.SerializeToString()
+
+    async def start(self, request: pb.StartRunRequest) -> None:
+        """Start a run, wherever it belongs. Again is safe."""
+        await self.carry_out("start_run", request.SerializeToString())
+
+    async def settle(self, reports: Sequence[Report]) -> list[RetryableError | None]:
+        """Settle reports of outcomes; for each why it could not be, if so. Again is safe."""
+        if not self._shared:
+            why = await _tried(self._commands.settle(reports))
+            return [why] * len(reports)
+        parts: dict[int, list[tuple[int, Report]]] = {}
+        for at, (workspace, outcomes) in enumerate(reports):
+            by_partition: dict[int, list[Outcome]] = {}
+            for outcome in outcomes:
+                by_partition.setdefault(_partition(outcome.run_id), []).append(outcome)
+            for partition, some in by_partition.items():
+                parts.setdefault(partition, []).append((at, (workspace, some)))
+        owners: dict[str, list[int]] = {}
+        failures: list[RetryableError | None] = [None] * len(reports)
+
+        def failed(partitions: Iterable[int], why: RetryableError) -> None:
+            for partition in partitions:
+                for at, _ in parts[partition]:
+                    failures[at] = why
+
+        for partition in parts:
+            try:
+                owners.setdefault(self._ownership.owner(partition), []).append(partition)
+            except RetryableError as error:
+                failed([partition], error)
+
+        async def to(replica: str, partitions: list[int]) -> None:
+            some = [report for partition in partitions for _, report in parts[partition]]
+            if replica == self._ownership.me:
+                why = await _tried(self._commands.settle(some))
+            else:
+                why = await _tried(self._report(some, partitions[0], replica))
+            if why is not None:
+                failed(partitions, why)
+
+        await asyncio.gather(*(to(replica, partitions) for replica, partitions in owners.items()))
+        return failures
+
+    async def _report(self, reports: Sequence[Report], partition: int, replica: str) -> None:
+        for body in _bodies(reports):
+            await self._pass_on("report_outcomes", body.SerializeToString(), partition, replica)
+
+    async def _start_runs(self, request: pb.StartRunsRequest) -> Proto:
+        if not 0 < len(request.starts) <= MAX_STARTS:
+            return await self._commands.carry_out("start_runs", request.SerializeToString())
+        places: dict[str, list[int]] = {}
+        for at, start in enumerate(request.starts):
+            places.setdefault(self._ownership.owner(_partition(_run_of(start))), []).append(at)
+
+        async def to(replica: str, some: list[int]) -> pb.StartRunsResponse:
+            data = pb.StartRunsRequest(starts=[request.starts[at] for at in some]).SerializeToString()
+            if replica == self._ownership.me:
+                answer = await self._commands.carry_out("start_runs", data)
+                assert isinstance(answer, pb.StartRunsResponse)
+                await self._supersede([result.started.run.head for result in answer.results])
+                return answer
+            partition = _partition(_run_of(request.starts[some[0]]))
+            return pb.StartRunsResponse.FromString(
+                await self._pass_on("start_runs", data, partition, replica)
+            )
+
+        answers = await asyncio.gather(*(to(replica, some) for replica, some in places.items()))
+        results = [pb.StartRunResult()] * len(request.starts)
+        for some, answer in zip(places.values(), answers, strict=True):
+            for at, result in zip(some, answer.results, strict=True):
+                results[at] = result
+        response = pb.StartRunsResponse(results=results)
+        if response.ByteSize() > MAX_BODY:
+            for result in response.results:
+                result.started.run.ClearField("input")
+        return response
+
+    async def _supersede(self, heads: Sequence[RunHead]) -> None:
+        """The newest run for one thing takes the place of the others, those of other replicas too.
+
+        Each replica looks after its own start is committed, so of two that start at once the later one sees both.
+        """
+        seen = set()
+        for head in heads:
+            key = (head.workspace, head.workflow, head.concurrency_key)
+            if not head.concurrency_key or head.state in TERMINAL_RUN or key in seen:
+                continue
+            seen.add(key)
+            active = await self._repository.active_with_key(*key)
+            by = max(active, key=lambda run: (run.create_time_ms, run.run_id), default=head)
+            for run in active:
+                if run.run_id != by.run_id:
+                    await self._cancel(run, by.run_id)
+
+    async def _cancel(self, run: RunHead, by: str) -> None:
+        request = pb.CancelRunRequest(
+            workspace=run.workspace,
+            request_id=f"superseded/{by}",
+            run_id=run.run_id,
+            actor="service:orchestrator",
+            why="a later change takes its place",
+            superseded_by=by,
+        )
+        try:
+            await self.carry_out("cancel_run", request.SerializeToString())
+        except TerminalError as error:
+            if error.code != "RUN_CLOSED":
+                raise
+
+    async def _pass_on(self, name: str, data: bytes, partition: int, replica: str) -> bytes:
+        """Ask another replica, for as long as it is the one that decides."""
+        asking = asyncio.ensure_future(self._bus.ask(self._subject(name, replica), data, ASK_S))
+        try:
+            while True:
+                done, _ = await asyncio.wait([asking], timeout=LOOK_S)
+                if done:
+                    return asking.result()
+                if self._ownership.owner(partition) != replica:
+                    raise RetryableError(
+                        "UNAVAILABLE", "Another replica decides for this run now.", retry_after=LOOK_S
+                    )
+        finally:
+            asking.cancel()
+
+    def _taker(self, name: str) -> Callable[[bytes, Mapping[str, str]], Awaitable[bytes]]:
+        async def taken(data: bytes, headers: Mapping[str, str]) -> bytes:
+            runs = _runs_of(name, data)
+            if not all(map(self._ownership.owns_run, runs)):
+                raise RetryableError(
+                    "UNAVAILABLE", "Another replica decides for this run now.", retry_after=LOOK_S
+                )
+            if name != "report_outcomes":
+                return await self.carry_out(name, data)
+            (why,) = await self.settle([(self._workspace, parse(ReportOutcomes, data).outcomes)])
+            if why is not None:
+                raise why
+            return b""
+
+        return taken
+
+    def _subject(self, name: str, replica: str) -> str:
+        return f"{subjects.query('orchestrator', name, self._workspace)}.{replica}"
+
+
+async def _tried(work: Awaitable[None]) -> RetryableError | None:
+    try:
+        await work
+    except RetryableError as error:
+        return error
+    return None
+
+
+def _partition(run: str) -> int:
+    return partition_of(slot_of(run))
+
+
+def _run_of(request: Any) -> str:
+    if isinstance(request, pb.StartRunRequest):
+        return run_id(request.workspace, request.trigger, request.request_id)
+    return str(request.run_id)
+
+
+def _runs_of(name: str, data: bytes) -> list[str]:
+    if name == "report_outcomes":
+        return [outcome.run_id for outcome in parse(ReportOutcomes, data).outcomes]
+    if name == "start_runs":
+        return [_run_of(start) for start in parse(pb.StartRunsRequest, data).starts]
+    return [_run_of(parse(_REQUESTS[name], data))]
+
+
+def _bodies(reports: Sequence[Report]) -> Iterable[ReportOutcomes]:
+    """The outcomes of several reports, as many in one message as it holds."""
+    body = ReportOutcomes()
+    size = 0
+    for _, outcomes in reports:
+        for outcome in outcomes:
+            cost = outcome.ByteSize() + 8
+            if size + cost > MAX_BODY and body.outcomes:
+                yield body
+                body, size = ReportOutcomes(), 0
+            body.outcomes.append(outcome)
+            size += cost
+    if body.outcomes:
+        yield body

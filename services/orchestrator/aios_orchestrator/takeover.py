@@ -1,0 +1,167 @@
+"""What a process that begins to decide for a partition does first: see what is at work there, and watch over it.
+
+After a restart, or the death of another replica, what was handed out may be lost with it, and is handed out again: a
+worker that has done it already answers with the same outcome, and one that is settled is ignored. What a replica has
+handed out that left in good order is still at work: its leases go on here.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Final
+
+from aios.run.v1.state_pb2 import RunHead
+from aios_core.errors import RetryableError
+from aios_core.ids import partition_of, slot_of
+from aios_orchestrator.core.decide import Redispatch
+from aios_orchestrator.delivery import TaskKey
+from aios_orchestrator.engine import Engine, Item
+from aios_orchestrator.model import OPEN_STEP
+from aios_orchestrator.ownership import ALL, Ownership, Taken
+from aios_orchestrator.publisher import Publisher
+from aios_orchestrator.repository import Repository, hands_out, run_key
+from aios_orchestrator.resources import ResourceBook
+from aios_runtime.store.port import Store, Write
+
+AT_ONCE: Final = 500  # runs in one go
+SWEEP_S: Final = 20.0  # between two looks for what nobody watches over
+ACTOR: Final = "service:orchestrator"
+
+log = logging.getLogger(__name__)
+
+
+class Takeover:
+    """Takes over partitions."""
+
+    def __init__(
+        self,
+        repository: Repository,
+        resources: ResourceBook,
+        engine: Engine,
+        publisher: Publisher,
+        ownership: Ownership,
+        workspace: str,
+    ) -> None:
+        self._repository = repository
+        self._store: Store = repository.store
+        self._resources = resources
+        self._engine = engine
+        self._publisher = publisher
+        self._ownership = ownership
+        self._workspace = workspace
+        self._unwatched: set[tuple[TaskKey, int]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Look after what nobody watches over, from time to time: what a replica that was paused has committed late."""
+        if self._store.shared:
+            self._sweeping = asyncio.create_task(self._sweep(), name="orchestrator-sweep")
+
+    async def stop(self) -> None:
+        """Stop looking."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+
+    async def taken(self, taken: Taken) -> None:
+        """Take over partitions. Again is safe."""
+        await self._store.settle()
+        await self._refile()
+        again = "another replica takes over" if self._store.shared else "the orchestrator was started again"
+        for partition, orderly in taken.items():
+            async for heads in self._out(partition):
+                if orderly:
+                    await self._adopt(heads)
+                    continue
+                keys = [key for key, _ in tasks_of(heads) if not self._publisher.delivery.watches(key)]
+                items = redispatch(self._workspace, keys, again)
+                if items:
+                    await self._engine.submit(items)
+
+    def lost(self, partitions: frozenset[int]) -> None:
+        """Others decide there from now on."""
+        self._repository.forget_all(lambda run: partition_of(slot_of(run)) in partitions)
+        self._publisher.delivery.let_go(lambda run: partition_of(slot_of(run)) not in partitions)
+
+    async def _out(self, partition: int) -> AsyncIterator[Sequence[RunHead]]:
+        """The runs of a partition that have tasks handed out."""
+        token = ""
+        while True:
+            page = await self._store.query(
+                "out", f"{self._workspace}/{partition}", token=token, limit=AT_ONCE, newest_first=False
+            )
+            yield [RunHead.FromString(item.head) for item in page.items]
+            token = page.next_token
+            if not token:
+                return
+
+    async def _adopt(self, heads: Iterable[RunHead]) -> None:
+        for head in heads:
+            stored = await self._repository.load(head.workspace, head.run_id)
+            if stored is None:
+                continue
+            run = stored.run
+            workflow = await self._resources.workflow(run.workspace, run.workflow, run.workflow_version)
+            for key, _ in tasks_of([head]):
+                step = run.at(key.step)
+                if step.state in OPEN_STEP and not step.due and not self._publisher.delivery.watches(key):
+                    self._publisher.adopt(run, workflow, key.step)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep()
+            except RetryableError as error:
+                log.warning("the look for tasks that nobody watches is put off: %s", error.message)
+            except Exception:
+                log.exception("the look for tasks that nobody watches failed")
+
+    async def sweep(self) -> None:
+        """Watch over tasks that were unwatched the last time as well."""
+        unwatched: set[tuple[TaskKey, int]] = set()
+        for partition in filter(self._ownership.owns, ALL):
+            async for heads in self._out(partition):
+                lone = [
+                    (head, task)
+                    for head in heads
+                    for task in tasks_of([head])
+                    if not self._publisher.delivery.watches(task[0])
+                ]
+                unwatched |= {task for _, task in lone}
+                await self._adopt([head for head, task in lone if task in self._unwatched])
+        self._unwatched = unwatched
+
+    async def _refile(self) -> None:
+        """Runs that were written when `out` had another name, and not by partition, are put in their place."""
+        while True:
+            page = await self._store.query("active", self._workspace, limit=AT_ONCE)
+            if not page.items:
+                return
+            writes = []
+            for item in page.items:
+                head = RunHead.FromString(item.head)
+                stored = await self._repository.load(head.workspace, head.run_id)
+                if stored is not None and stored.revision == item.revision:
+                    place = f"{self._workspace}/{partition_of(head.slot)}" if hands_out(stored.run) else ""
+                    index = {"active": "", "out": place}
+                    key = run_key(head.workspace, head.run_id)
+                    writes.append(Write(key, item.revision, item.head, due_ms=item.due_ms, index=index))
+                self._repository.forget(head.workspace, head.run_id)
+            await self._store.commit(writes)
+
+
+def tasks_of(heads: Iterable[RunHead]) -> Iterable[tuple[TaskKey, int]]:
+    """Every task that committed state says is handed out, with its dispatch number."""
+    for head in heads:
+        for step in head.steps:
+            if step.state in OPEN_STEP and not step.due_ms:
+                yield TaskKey(head.run_id, step.step), step.dispatch
+
+
+def redispatch(workspace: str, keys: Iterable[TaskKey], why: str) -> list[Item]:
+    """One input a run for the tasks that were lost."""
+    runs: dict[str, list[str]] = {}
+    for key in keys:
+        runs.setdefault(key.run_id, []).append(key.step)
+    return [Item(workspace, run, Redispatch(tuple(steps), why), ACTOR) for run, steps in runs.items()]
