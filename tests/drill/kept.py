@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from aios_cli.launcher import address
+
 TRIES = 40  # of a client's command, each of which waits for a server by itself
 START_SECONDS = 30
 NO_ANSWER = ("NO_SERVER", "UNAVAILABLE", "DEADLINE_EXCEEDED", "BUS_FAILED", "NOTHING")
@@ -48,8 +50,13 @@ class Kept:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        if self.process is not None:
-            self.process.terminate()
+        for _ in range(START_SECONDS):
+            if self.process is not None and self.process.poll() is None:
+                self.process.terminate()  # it may have been started again in this instant
+            self._keeper.join(1.0)
+            if not self._keeper.is_alive():
+                return
+        self.kill()
         self._keeper.join(START_SECONDS)
 
     def wait_until_up(self) -> None:
@@ -84,6 +91,15 @@ class Kept:
             if not error or error["code"] not in NO_ANSWER:
                 return answer
         raise AssertionError(f"nobody ever answered {arguments}: {answer}")
+
+    def door(self) -> tuple[str, str]:
+        """Where the server that runs now takes gRPC, and the owner's token. Raises OSError while there is none."""
+        if not self._up.is_set():
+            raise FileNotFoundError(f"{self.data.name} is not up")
+        found = address.read(self.data)
+        if found is None:
+            raise FileNotFoundError(f"{self.data.name} is not up")
+        return found.grpc, Path(found.token_file).read_text().strip()
 
     def _keep(self) -> None:
         crash_at = {"AIOS_CRASH_AT": self._crash_at} if self._crash_at else {}

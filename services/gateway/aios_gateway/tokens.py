@@ -25,6 +25,7 @@ MAX_TOKENS: Final = 1000  # of a workspace
 MAX_TOKEN_CHARS: Final = 512
 MAX_NAME_CHARS: Final = 100
 SECRET_BYTES: Final = 32
+REPLICA_BYTES: Final = 4  # in the id of an owner's token that is one of several
 OWNER: Final = "person:owner"
 
 _TOKEN: Final = re.compile(r"aios_([a-z0-9]{1,64})_([A-Za-z0-9_-]{32,400})")
@@ -164,14 +165,16 @@ class Tokens:
     async def ensure_owner(self, path: Path) -> None:
         """Have the owner's token in `path`, readable for its owner alone, and its hash here.
 
-        A token that is there already (of an earlier start, or a mounted secret) is kept; a lost one is replaced.
+        A token that is there already (of an earlier start, or a mounted secret) is kept; a lost one is replaced. Where
+        other gateways use the same store, a lost one gets an id of its own, since theirs must go on working.
         Raises READ_ONLY, DISK_FULL or DATA_DIR when it can't be written, UNREADABLE when it can't be read.
         """
         text = _read_token(path)
         if text is not None:
             await self._put_owner(text, path)
             return
-        text = f"aios_{OWNER_ID}_{secrets.token_urlsafe(SECRET_BYTES)}"
+        token_id = OWNER_ID + (secrets.token_hex(REPLICA_BYTES) if self._store.shared else "")
+        text = f"aios_{token_id}_{secrets.token_urlsafe(SECRET_BYTES)}"
         await self._put_owner(text, path)  # before the file: what stands in the file always works
         _write_private(path, text)
 
