@@ -86,8 +86,12 @@ class Cluster:
     """The processes. Each has a data directory of its own, and is started again when it dies."""
 
     def __init__(
-        self, place: Path, environment: Mapping[str, str], replicas: Mapping[str, int] = REPLICAS
+        self,
+        place: Path,
+        environment: Callable[[str], Mapping[str, str]],
+        replicas: Mapping[str, int] = REPLICAS,
     ) -> None:
+        """`environment` by the name of a part, such as `memory-2`."""
         self.files = place / "files"
         (self.files / "notes").mkdir(parents=True)
         self.parts: dict[str, Kept] = {}
@@ -98,7 +102,10 @@ class Cluster:
                 if service == "connector-files":
                     arguments += ["--files-root", str(self.files)]
                 self.parts[name] = Kept(
-                    place / name, arguments, environment=dict(environment), marker=place / f"{name}.crashed"
+                    place / name,
+                    arguments,
+                    environment=dict(environment(name)),
+                    marker=place / f"{name}.crashed",
                 )
 
     async def start(self) -> Self:
@@ -201,6 +208,14 @@ class Person:
                         del missing[n]
                     elif not result.error.retryable:
                         raise AssertionError(str(result.error))
+
+    async def one_run(self, workflow: str, number: int) -> float:
+        """Start a run and see it end; how long that took, in seconds."""
+        began = time.monotonic()
+        await self.start(workflow, range(number, number + 1))
+        while (await self._run(f"{workflow}-{number}")).state not in TERMINAL_RUN:
+            await asyncio.sleep(0.05)
+        return time.monotonic() - began
 
     async def approve(self, done: asyncio.Event) -> None:
         """Approve whatever is asked, until `done`; say that nothing has happened where nobody knows and that is so."""

@@ -68,6 +68,11 @@ class Kept:
         self._up.clear()
         os.killpg(self.process.pid, signal.SIGKILL)
 
+    def kill_for_good(self) -> None:
+        """SIGKILL, and nobody starts it again."""
+        self._stopping.set()
+        self.kill()
+
     def stop(self, with_signal: int) -> int:
         """Let it end, for good; its exit code."""
         self._stopping.set()

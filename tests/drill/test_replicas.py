@@ -4,8 +4,7 @@ import asyncio
 import os
 import random
 import signal
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,8 @@ import pytest
 from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
 from aios_runtime.bus.embedded import EmbeddedNats
 from aios_runtime.bus.endpoint import Endpoint
-from tests.drill.cluster import WORKFLOWS, Cluster, Person, check_histories
+from tests.drill.blackhole import BlackHole
+from tests.drill.cluster import REPLICAS, WORKFLOWS, Cluster, Person, check_histories
 from tests.mongo import built_server
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
@@ -26,16 +26,18 @@ pytestmark = [pytest.mark.drill, pytest.mark.timeout(PATIENCE + 60)]
 
 
 class Running(NamedTuple):
-    """A cluster with what it stands on."""
+    """A cluster with what it stands on. `orchestrator-1` has ways of its own to the bus and the database."""
 
     cluster: Cluster
     person: Person
     bus: EmbeddedNats
     endpoint: Endpoint
+    to_bus: BlackHole
+    to_database: BlackHole
 
 
 @asynccontextmanager
-async def running(place: Path) -> AsyncIterator[Running]:
+async def running(place: Path, replicas: Mapping[str, int] = REPLICAS) -> AsyncIterator[Running]:
     async with AsyncExitStack() as stack:
         server = built_server(place / "data.mv")
         await asyncio.to_thread(server.start)
@@ -43,25 +45,32 @@ async def running(place: Path) -> AsyncIterator[Running]:
         bus = EmbeddedNats(place / "bus")
         endpoint = await bus.start()
         stack.push_async_callback(bus.stop)
-        environment = {
-            "AIOS_NATS_URL": endpoint.url,
-            "AIOS_NATS_USERS": str(place / "bus" / "nats-users"),
-            "AIOS_MONGODB_URL": server.url,
-        }
-        cluster = await Cluster(place, environment).start()
+        bus_port = int(endpoint.url.rpartition(":")[2])
+        to_bus = await stack.enter_async_context(BlackHole(bus_port))
+        to_database = await stack.enter_async_context(BlackHole(server.port))
+
+        def environment(name: str) -> Mapping[str, str]:
+            apart = name == "orchestrator-1"
+            return {
+                "AIOS_NATS_URL": f"nats://127.0.0.1:{to_bus.port if apart else bus_port}",
+                "AIOS_NATS_USERS": str(place / "bus" / "nats-users"),
+                "AIOS_MONGODB_URL": f"mongodb://127.0.0.1:{to_database.port if apart else server.port}/",
+            }
+
+        cluster = await Cluster(place, environment, replicas).start()
         stack.push_async_callback(cluster.stop)
         gateways = [part for name, part in cluster.parts.items() if name.startswith("gateway")]
         person = Person(gateways)
         stack.push_async_callback(person.close)
         await person.apply(WORKFLOWS)
-        yield Running(cluster, person, bus, endpoint)
+        yield Running(cluster, person, bus, endpoint, to_bus, to_database)
 
 
 @pytest.mark.feature("B1", "B3", "D3", "J1", "L2")
 async def test_whoever_dies_at_random_the_work_of_many_runs_ends_and_every_effect_is_there_once(
     tmp_path: Path,
 ) -> None:
-    async with running(tmp_path) as (cluster, person, bus, endpoint):
+    async with running(tmp_path) as (cluster, person, bus, endpoint, *_):
         done = asyncio.Event()
         killing = asyncio.create_task(
             cluster.kill_at_random(done, random.Random(1), {"bus": lambda: _kill(bus)})
@@ -88,3 +97,41 @@ async def test_whoever_dies_at_random_the_work_of_many_runs_ends_and_every_effec
 def _kill(bus: EmbeddedNats) -> None:
     if bus.pid is not None:
         os.kill(bus.pid, signal.SIGKILL)
+
+
+FAULTS = ("killed", "frozen", "cut off from the bus", "cut off from the database")
+
+
+@pytest.mark.feature("B1", "L2")
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_when_one_orchestrator_is_gone_the_other_takes_over_and_what_wakes_does_no_harm(
+    tmp_path: Path, fault: str
+) -> None:
+    """The longest that a run takes from its start to its end, of those that come every tenth of a second."""
+    replicas = {"gateway": 1, "orchestrator": 2, "agent-runner": 1}
+    async with running(tmp_path, replicas) as (cluster, person, _, endpoint, to_bus, to_database):
+        before = [await person.one_run("echoes", number) for number in range(50)]
+        took: list[asyncio.Task[float]] = []
+
+        async def runs(count: int) -> None:
+            for _ in range(count):
+                took.append(asyncio.create_task(person.one_run("echoes", 1000 + len(took))))
+                await asyncio.sleep(0.1)
+
+        await runs(10)
+        if fault == "killed":
+            cluster.parts["orchestrator-1"].kill_for_good()
+        elif fault == "frozen":
+            cluster.signal("orchestrator-1", signal.SIGSTOP)
+        else:
+            (to_bus if fault == "cut off from the bus" else to_database).cut()
+        await runs(80)
+        cluster.signal("orchestrator-1", signal.SIGCONT)
+        to_bus.mend()
+        to_database.mend()
+        await runs(30)
+        async with asyncio.timeout(60):
+            seconds = await asyncio.gather(*took)
+        await check_histories(endpoint, person.started, RUN_STATE_SUCCEEDED)
+        longest = max(seconds)
+        print(f"{fault}: at most {longest:.1f} s a run, {max(before) * 1000:.0f} ms before")

@@ -16,7 +16,7 @@ from aios.task.v1.task_pb2 import (
     Outcome,
 )
 from aios_core.errors import RetryableError, TerminalError
-from aios_sdk.connector import Idempotency, Key, Lookup, Nothing
+from aios_sdk.connector import Idempotency, Inverse, Key, Lookup, Nothing
 from aios_sdk.host import core
 
 HASH = b"h" * 32
@@ -84,8 +84,26 @@ def test_an_undo_that_succeeded_is_never_begun_again(status: int, dispatch: int,
     )
     undo = LedgerEntry(effect_key="run_1/send/0/0/undo/1", mode=MODE_UNDO, state=STATE_OUTCOME)
     undo.outcome.CopyFrom(Outcome(status=status, dispatch=1))  # type: ignore[arg-type]
-    move = core.next_undo(done, [undo], key, dispatch, repeatable=True)
+    move = core.next_undo(done, [undo], key, dispatch, Inverse("strikes it out", repeatable=True), 0)
     if status == STATUS_SUCCEEDED:
         assert isinstance(move, core.Replay | core.NothingToUndo)
     if status == STATUS_CONFLICT and dispatch > 1:
         assert isinstance(move, core.Begin), "the person may have made room since"
+
+
+@given(remembers=st.integers(0, 100), begun=st.integers(0, 200), now=st.integers(0, 400))
+def test_an_interrupted_undo_is_repeated_only_while_the_other_side_knows_its_key(
+    remembers: int, begun: int, now: int
+) -> None:
+    done = LedgerEntry(
+        effect_key="run_1/pay/0/0", state=STATE_OUTCOME, outcome=Outcome(status=STATUS_SUCCEEDED)
+    )
+    key = "run_1/pay/0/0/undo/1"
+    undo = LedgerEntry(effect_key=key, mode=MODE_UNDO, state=STATE_INTENT, intent_time_ms=begun)
+    inverse = Inverse("pays it back", repeatable=True, remembers_ms=remembers)
+    move = core.next_undo(done, [undo], key, 2, inverse, now)
+    surely_known = remembers == 0 or begun <= now < begun + remembers
+    assert isinstance(move, core.Resume if surely_known else core.Park)
+    assert isinstance(
+        core.next_undo(done, [undo], key, 2, Inverse("regrets", repeatable=False), now), core.Park
+    )

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.message import Message as Proto
 
@@ -12,6 +12,9 @@ from aios_gateway.settings import MAX_REQUEST_BYTES
 from aios_gateway.tokens import Identity
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
+
+PATIENCE_S: Final = (0.5, 0.5, 1.0, 2.0, 4.0)  # for an answer, before it is asked again; then all the time that is left
+PAUSE_S: Final = 0.1  # before asking again where nobody could answer
 
 Answer = TypeVar("Answer", bound=Proto)
 
@@ -50,12 +53,24 @@ class Call:
     async def ask(self, domain: str, name: str, request: Proto, answer: type[Answer]) -> Answer:
         """A question, which changes nothing. Raises what the owner answers, UNAVAILABLE or DEADLINE_EXCEEDED."""
         subject = subjects.query(domain, name, self.workspace)
-        return answer.FromString(await self.bus.ask(subject, _bounded(request), self.timeout))
+        return answer.FromString(await self._asked(subject, _bounded(request)))
 
     async def accept(self, request: Proto, answer: type[Answer]) -> Answer:
         """Hand in an event from outside; answered once it is committed."""
         subject = subjects.accept(self.workspace)
-        return answer.FromString(await self.bus.ask(subject, _bounded(request), self.timeout))
+        return answer.FromString(await self._asked(subject, _bounded(request)))
+
+    async def _asked(self, subject: str, data: bytes) -> bytes:
+        """Ask what may be asked again, and do so: the replica that got it may be frozen or cut off, and another not."""
+        for patience in PATIENCE_S:
+            try:
+                return await self.bus.ask(subject, data, min(patience, self.timeout))
+            except RetryableError as error:
+                if error.code == "UNAVAILABLE":
+                    await asyncio.sleep(PAUSE_S)
+                elif error.code != "DEADLINE_EXCEEDED":
+                    raise
+        return await self.bus.ask(subject, data, self.timeout)
 
     async def command_run(self, name: str, run_id: str, request: Proto, answer: type[Answer]) -> Answer:
         """A command about one run; answered once what it led to is committed."""

@@ -1,7 +1,8 @@
 """Who calls the engine over the bus: commands and outcomes. Each is carried out, answered, and then acknowledged."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from aios.task.v1.task_pb2 import ReportOutcomes
@@ -9,8 +10,10 @@ from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator.commands import parse
 from aios_orchestrator.routing import Report, Router
 from aios_runtime.bus.port import Bus, Delivery
+from aios_runtime.bus.topology import DECIDER_ACK_WAIT_SECONDS
 
 RETRY_S: Final = 1.0
+RENEW_S: Final = DECIDER_ACK_WAIT_SECONDS / 3
 
 
 class Handlers:
@@ -32,12 +35,14 @@ class Handlers:
                 continue
             good.append(delivery)
             reports.append((delivery.subject.split(".")[5], report.outcomes))
-        failures = await self._router.settle(reports)
+        with _renewed(good):
+            failures = await self._router.settle(reports)
         await asyncio.gather(*(_settle(delivery, why) for delivery, why in zip(good, failures, strict=True)))
 
     async def commands(self, deliveries: Sequence[Delivery]) -> None:
         """Clients' commands: each is answered on its reply inbox, then acknowledged."""
-        await asyncio.gather(*(self._command(delivery) for delivery in deliveries))
+        with _renewed(deliveries):
+            await asyncio.gather(*(self._command(delivery) for delivery in deliveries))
 
     async def _command(self, delivery: Delivery) -> None:
         try:
@@ -62,3 +67,23 @@ async def _settle(delivery: Delivery, why: RetryableError | None) -> None:
         await delivery.ack()
     else:
         await delivery.retry(why.retry_after or RETRY_S)
+
+
+@contextmanager
+def _renewed(deliveries: Sequence[Delivery]) -> Iterator[None]:
+    """Meanwhile the broker hears, from time to time, that the deliveries are still worked on."""
+    loop = asyncio.get_running_loop()
+    renewing: list[asyncio.Task[None]] = []
+    begin = loop.call_later(RENEW_S, lambda: renewing.append(loop.create_task(_renew(deliveries))))
+    try:
+        yield
+    finally:
+        begin.cancel()
+        for task in renewing:
+            task.cancel()
+
+
+async def _renew(deliveries: Sequence[Delivery]) -> None:
+    while True:
+        await asyncio.gather(*(delivery.working() for delivery in deliveries), return_exceptions=True)
+        await asyncio.sleep(RENEW_S)

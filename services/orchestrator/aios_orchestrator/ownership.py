@@ -6,9 +6,9 @@ over from those that fall silent, and lets go when it is cut off itself.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from aios.run.v1.leases_pb2 import Leases
 from aios_core.errors import AiosError, RetryableError
@@ -19,9 +19,11 @@ from aios_runtime.bus.port import Bus
 from aios_runtime.store.port import Committed, Store, Write
 
 PING_S: Final = 1.0  # for the bus to answer, before the place is renewed
+LOOK_S: Final = 0.25  # between two looks whether a replica still decides
 RACES: Final = 20  # tries of one renewal, each lost to another replica's
 ALL: Final = frozenset(range(PARTITIONS))
 
+T = TypeVar("T")
 Taken = Mapping[int, bool]
 """Partitions that were taken over, and whether their last owner let go of them by itself."""
 
@@ -54,6 +56,15 @@ class Ownership:
     def owns_run(self, run_id: str) -> bool:
         """Whether this replica decides for a run."""
         return self.owns(partition_of(slot_of(run_id)))
+
+    def present(self) -> bool:
+        """Whether this replica has reached the store and the bus of late."""
+        return True
+
+    async def while_owned(self, partitions: Collection[int], work: Coroutine[Any, Any, T]) -> T:
+        """Work that only the owner of the partitions can do. Raises UNAVAILABLE once it is none: then somebody else is
+        asked, whether or not this comes to an end."""
+        return await work
 
     def owner(self, partition: int) -> str:
         """The replica that decides for a partition. Raises UNAVAILABLE while there is none."""
@@ -93,6 +104,19 @@ class SharedOwnership(Ownership):
 
     def owns(self, partition: int) -> bool:
         return partition in self._mine and _clock() < self._until
+
+    def present(self) -> bool:
+        return _clock() < self._until
+
+    async def while_owned(self, partitions: Collection[int], work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.ensure_future(work)
+        while True:
+            done, _ = await asyncio.wait([task], timeout=LOOK_S)
+            if done:
+                return task.result()
+            if not all(map(self.owns, partitions)):
+                task.add_done_callback(_seen)
+                raise moved()
 
     def owner(self, partition: int) -> str:
         if self.owns(partition):
@@ -209,6 +233,16 @@ class SharedOwnership(Ownership):
                 self._last[at] = epoch
         if self._untold:
             self._news.set()
+
+
+def moved() -> RetryableError:
+    """What is raised where a run's owner has changed meanwhile."""
+    return RetryableError("UNAVAILABLE", "Another replica decides for this run now.", retry_after=LOOK_S)
+
+
+def _seen(task: "asyncio.Future[Any]") -> None:
+    if not task.cancelled():
+        task.exception()
 
 
 def _clock() -> int:

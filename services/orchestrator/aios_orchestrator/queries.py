@@ -8,11 +8,12 @@ from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1 import resource_pb2 as res
 from aios.run.v1 import queries_pb2 as pb
 from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, Approval, RunHead
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.commands import parse
 from aios_orchestrator.document import kind_named
 from aios_orchestrator.model import Run
+from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.bus import subjects
@@ -26,7 +27,8 @@ QUEUE: Final = "orchestrator"
 class Queries:
     """Answers questions from the store."""
 
-    def __init__(self, repository: Repository, resources: ResourceBook) -> None:
+    def __init__(self, repository: Repository, resources: ResourceBook, ownership: Ownership) -> None:
+        self._ownership = ownership
         self._repository = repository
         self._store = repository.store
         self._resources = resources
@@ -165,6 +167,8 @@ class Queries:
 
 def _bound(queries: Queries, handler: object):  # type: ignore[no-untyped-def]
     async def answer(data: bytes, headers: Mapping[str, str]) -> bytes:
+        if not queries._ownership.present():
+            raise RetryableError("UNAVAILABLE", "This replica is cut off; ask again.", retry_after=0.1)
         return (await handler(queries, data)).SerializeToString()  # type: ignore[operator, no-any-return]
 
     return answer

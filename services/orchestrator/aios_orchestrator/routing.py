@@ -15,13 +15,12 @@ from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import partition_of, run_id, slot_of
 from aios_orchestrator.commands import MAX_STARTS, Commands, parse
 from aios_orchestrator.model import TERMINAL_RUN
-from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.ownership import LOOK_S, Ownership, moved
 from aios_orchestrator.repository import Repository
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 
 ASK_S: Final = 10.0  # for another replica to answer
-LOOK_S: Final = 0.25  # between two looks whether that replica still decides
 MAX_BODY: Final = 200 * 1024  # bytes in one message, below the bus's own limit
 QUEUE: Final = "orchestrator"
 
@@ -71,7 +70,7 @@ class Router:
         replica = self._ownership.owner(partition)
         if replica != self._ownership.me:
             return await self._pass_on(name, data, partition, replica)
-        answer = await self._commands.carry_out(name, data)
+        answer = await self._ownership.while_owned([partition], self._commands.carry_out(name, data))
         if isinstance(answer, pb.StartRunResponse):
             await self._supersede([answer.run.head])
         return answer.SerializeToString()
@@ -109,7 +108,7 @@ class Router:
         async def to(replica: str, partitions: list[int]) -> None:
             some = [report for partition in partitions for _, report in parts[partition]]
             if replica == self._ownership.me:
-                why = await _tried(self._commands.settle(some))
+                why = await _tried(self._ownership.while_owned(partitions, self._commands.settle(some)))
             else:
                 why = await _tried(self._report(some, partitions[0], replica))
             if why is not None:
@@ -132,7 +131,9 @@ class Router:
         async def to(replica: str, some: list[int]) -> pb.StartRunsResponse:
             data = pb.StartRunsRequest(starts=[request.starts[at] for at in some]).SerializeToString()
             if replica == self._ownership.me:
-                answer = await self._commands.carry_out("start_runs", data)
+                partitions = [_partition(_run_of(request.starts[at])) for at in some]
+                work = self._commands.carry_out("start_runs", data)
+                answer = await self._ownership.while_owned(partitions, work)
                 assert isinstance(answer, pb.StartRunsResponse)
                 await self._supersede([result.started.run.head for result in answer.results])
                 return answer
@@ -193,9 +194,7 @@ class Router:
                 if done:
                     return asking.result()
                 if self._ownership.owner(partition) != replica:
-                    raise RetryableError(
-                        "UNAVAILABLE", "Another replica decides for this run now.", retry_after=LOOK_S
-                    )
+                    raise moved()
         finally:
             asking.cancel()
 
@@ -203,9 +202,7 @@ class Router:
         async def taken(data: bytes, headers: Mapping[str, str]) -> bytes:
             runs = _runs_of(name, data)
             if not all(map(self._ownership.owns_run, runs)):
-                raise RetryableError(
-                    "UNAVAILABLE", "Another replica decides for this run now.", retry_after=LOOK_S
-                )
+                raise moved()
             if name != "report_outcomes":
                 return await self.carry_out(name, data)
             (why,) = await self.settle([(self._workspace, parse(ReportOutcomes, data).outcomes)])

@@ -19,7 +19,6 @@ from aios_runtime.bus.session import Session
 from aios_runtime.bus.topology import Consumer
 from aios_runtime.bus.tracing import Tracing
 
-FETCH_SECONDS: Final = 60.0  # how long a fetch waits at the server before it is renewed
 HEARTBEAT_SECONDS: Final = 5.0  # the server says this often that the fetch still waits
 SILENCE_SECONDS: Final = 12.5  # without a sign of it the fetch is lost, and another one is sent
 MISSING_SECONDS: Final = (0.05, 0.1, 0.2, 0.5, 1.0)  # before asking again for a consumer that isn't there yet
@@ -148,7 +147,7 @@ class PullConsumer:
             session = self._session
             try:
                 if session is not None and session.alive:
-                    if loop.time() - self._ordered > FETCH_SECONDS + SILENCE_SECONDS:
+                    if loop.time() - self._ordered > self._consumer.fetch + SILENCE_SECONDS:
                         self._asked = 0  # every fetch has run out; what it still lacked was lost on its way
                     if self._asked and loop.time() - self._heard > SILENCE_SECONDS:
                         log.warning(
@@ -177,11 +176,9 @@ class PullConsumer:
         free = self._slots - self._in_hand - self._asked
         if free <= 0 or self._asked * 2 > self._slots:
             return
-        order = {
-            "batch": free,
-            "expires": int(FETCH_SECONDS * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
-        }
+        order = {"batch": free, "expires": int(self._consumer.fetch * 1e9)}
+        if self._consumer.fetch > 2 * HEARTBEAT_SECONDS:  # otherwise its end is sign enough
+            order["idle_heartbeat"] = int(HEARTBEAT_SECONDS * 1e9)
         if not self._asked:
             self._heard = asyncio.get_running_loop().time()
         self._ordered = asyncio.get_running_loop().time()

@@ -19,6 +19,10 @@ MAX_FILE_STORE_BYTES: Final = 16 * sum(stream.max_bytes for stream in STREAMS)
 MAX_CONNECTIONS: Final = 256
 MAX_PENDING_BYTES: Final = 64 * MEGABYTE  # per client: one that doesn't read is dropped at this backlog
 WRITE_DEADLINE_SECONDS: Final = 5
+PING_SECONDS: Final = (
+    2  # a client that answers none of these is frozen or cut off: what waits for it goes to others
+)
+PINGS_UNANSWERED: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ listen: {_text(f"{layout.host}:{layout.port}")}
 max_payload: {SERVER_MAX_PAYLOAD_BYTES}
 max_connections: {MAX_CONNECTIONS}
 max_pending: {MAX_PENDING_BYTES}
+ping_interval: "{PING_SECONDS}s"
+ping_max: {PINGS_UNANSWERED}
 write_deadline: "{WRITE_DEADLINE_SECONDS}s"
 lame_duck_duration: "30s"
 pid_file: {_text(str(layout.pid_file))}

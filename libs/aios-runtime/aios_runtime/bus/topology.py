@@ -41,6 +41,10 @@ SERVER_MAX_PAYLOAD_BYTES: Final = (
 DUPLICATE_WINDOW_SECONDS: Final = 10.0
 # How long after a worker's death its messages come again. A worker renews it with heartbeats three times as often.
 ACK_WAIT_SECONDS: Final = 15.0
+FETCH_SECONDS: Final = 60.0
+# Another replica of the orchestrator decides within seconds when one is gone; what that one had must come by then, too.
+DECIDER_ACK_WAIT_SECONDS: Final = 3.0
+DECIDER_FETCH_SECONDS: Final = 2.0
 MAX_ACK_PENDING_MESSAGES: Final = 4096
 MAX_WAITING_PULLS: Final = 512  # replicas of a service that wait at once
 ATTEMPTS: Final = 20
@@ -68,6 +72,9 @@ class Consumer:
     handler: str
     stream: str
     filters: tuple[str, ...]
+    ack_wait: float = ACK_WAIT_SECONDS
+    fetch: float = FETCH_SECONDS
+    """Seconds for which a fetch waits at the server: so long one that is frozen or cut off is still given messages."""
 
     @property
     def name(self) -> str:
@@ -94,7 +101,14 @@ def lane_consumer(service: str, lane: str) -> Consumer:
 def consumers(connectors: Sequence[str] = DEFAULT_CONNECTORS) -> tuple[Consumer, ...]:
     """Every durable consumer. On a work queue no two filters may overlap."""
     return (
-        Consumer("orchestrator", "report_outcomes", STREAM_CMD, ("aios.cmd.run.v1.report_outcomes.>",)),
+        Consumer(
+            "orchestrator",
+            "report_outcomes",
+            STREAM_CMD,
+            ("aios.cmd.run.v1.report_outcomes.>",),
+            DECIDER_ACK_WAIT_SECONDS,
+            DECIDER_FETCH_SECONDS,
+        ),
         Consumer(
             "orchestrator",
             "commands",
@@ -107,6 +121,8 @@ def consumers(connectors: Sequence[str] = DEFAULT_CONNECTORS) -> tuple[Consumer,
                 "aios.cmd.run.v1.decide_approval.>",
                 "aios.cmd.resource.v1.>",
             ),
+            DECIDER_ACK_WAIT_SECONDS,
+            DECIDER_FETCH_SECONDS,
         ),
         Consumer("orchestrator", "intake", STREAM_IN, ("aios.in.>",)),
         lane_consumer("agent-runner", subjects.LANE_AGENT),
@@ -143,7 +159,7 @@ def consumer_config(consumer: Consumer) -> ConsumerConfig:
         durable_name=consumer.name,
         ack_policy=AckPolicy.EXPLICIT,
         deliver_policy=DeliverPolicy.ALL,
-        ack_wait=ACK_WAIT_SECONDS,
+        ack_wait=consumer.ack_wait,
         max_deliver=-1,
         max_ack_pending=MAX_ACK_PENDING_MESSAGES,
         max_waiting=MAX_WAITING_PULLS,

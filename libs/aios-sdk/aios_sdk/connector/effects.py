@@ -47,8 +47,10 @@ class Inverse:
     """How an effect is taken back, in words for a person.
 
     `repeatable`: `undo` first looks at what stands and may be called again after a crash. Otherwise an undo that was
-    interrupted is parked, and a person is asked.
+    interrupted is parked, and a person is asked. `remembers_ms`: it may be called again because the other side knows
+    the call's key, but no longer than that; then it is parked. 0: for ever.
     """
 
     says: str
     repeatable: bool
+    remembers_ms: int = 0

@@ -21,7 +21,7 @@ from aios_core.errors import RetryableError, TerminalError
 from aios_core.labels import Trust
 from aios_core.values import Value, label_of
 from aios_sdk.connector.answers import CannotTell, NotDone
-from aios_sdk.connector.effects import Idempotency, Key, Lookup
+from aios_sdk.connector.effects import Idempotency, Inverse, Key, Lookup
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,8 @@ def next_undo(
     undos: Iterable[LedgerEntry],
     undo_key: str,
     dispatch: int,
-    *,
-    repeatable: bool,
+    inverse: Inverse,
+    now_ms: int,
 ) -> Move | NothingToUndo:
     """The next move for taking an effect back. `undos` are the ledger's entries of its undos so far.
 
@@ -134,7 +134,11 @@ def next_undo(
         if entry.effect_key == undo_key:
             if entry.state != STATE_INTENT:
                 return _settled(entry, dispatch)
-            return Resume(surely_open=False) if repeatable else Park(_NO_KEY)
+            if not inverse.repeatable:
+                return Park(_NO_KEY)
+            elapsed = now_ms - entry.intent_time_ms
+            known = not inverse.remembers_ms or 0 <= elapsed < inverse.remembers_ms
+            return Resume(surely_open=False) if known else Park(_TOO_LATE)
         if entry.outcome.status == STATUS_SUCCEEDED:
             return NothingToUndo("It had been taken back before.")
     return Begin()

@@ -173,7 +173,7 @@ class Effects:
             raise TerminalError("ACTION_FAILED", f"{task.target} can't be taken back.", field="undo_token")
         undos = await self._ledger.undos(effect_key)
         try:
-            move = core.next_undo(effect, undos, undo_key, task.dispatch, repeatable=inverse.repeatable)
+            move = core.next_undo(effect, undos, undo_key, task.dispatch, inverse, self._now_ms())
         except RetryableError as error:
             raise UnansweredError(error.message) from error
         if isinstance(move, core.Replay):

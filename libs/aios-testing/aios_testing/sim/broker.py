@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from aios_runtime.bus.topology import ACK_WAIT_SECONDS, DUPLICATE_WINDOW_SECONDS, Consumer, consumers
+from aios_runtime.bus.topology import DUPLICATE_WINDOW_SECONDS, Consumer, consumers
 from aios_testing.sim.loop import Call, SimLoop
 from aios_testing.sim.record import Record
 
@@ -152,7 +152,7 @@ class Broker:
         loop, root = self.loop, self.loop.root
         if stored.timer is not None:
             stored.timer.gone = True
-        stored.timer = loop.after(ACK_WAIT_SECONDS, root, self.again, queue, stored)
+        stored.timer = loop.after(queue.entry.ack_wait, root, self.again, queue, stored)
         if self.draw("lose_delivery"):
             return
         delay = self.latency()
@@ -205,7 +205,7 @@ class Broker:
             return
         if stored.timer is not None:
             stored.timer.gone = True
-        stored.timer = self.loop.after(ACK_WAIT_SECONDS, self.loop.root, self.again, queue, stored)
+        stored.timer = self.loop.after(queue.entry.ack_wait, self.loop.root, self.again, queue, stored)
 
     def leave(self, *, wipe: bool, purge: bool = False) -> None:
         """The broker is gone. With `wipe` it forgets everything and comes back as another one; with `purge` it loses

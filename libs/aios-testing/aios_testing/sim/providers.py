@@ -78,7 +78,7 @@ class Send(_Base):
     output=Receipt,
     captured=Before,
     effect=Effect.COMPENSABLE,
-    inverse=Inverse("pays it back", repeatable=True),
+    inverse=Inverse("pays it back", repeatable=True, remembers_ms=KEY_MEMORY_MS),
     idempotency=Key(remembers_ms=KEY_MEMORY_MS),
 )
 class Charge(_Base):
