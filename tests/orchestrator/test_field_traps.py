@@ -5,12 +5,13 @@ import pytest
 from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
 from aios.task.v1.task_pb2 import ReportOutcomes
 from aios_core.encoding import decode
+from aios_core.ids import partition_of
 from aios_core.values import plain
 from aios_orchestrator.codec import head_of, records_of, task_of
 from aios_orchestrator.core.decide import Redispatch, Settle, Tick
 from aios_orchestrator.delivery import WINDOW, Delivery, TaskKey
 from aios_orchestrator.repository import Repository
-from aios_orchestrator.timers import tasks_out
+from aios_orchestrator.takeover import handed_out, tasks_of
 from aios_runtime.outcomes import messages
 from aios_testing.store_memory import MemoryStore
 from tests.orchestrator.runs import Driver, workflow
@@ -169,7 +170,8 @@ async def test_an_approved_call_runs_although_nothing_was_published_after_the_ap
     # The process died here. Another one reads what is committed.
     stored = await Repository(store).load("main", run.run.run_id)
     assert stored is not None
-    assert await tasks_out(store, "main") == [TaskKey(run.run.run_id, "one")]
+    found = [heads async for heads in handed_out(store, "main", partition_of(run.run.slot))]
+    assert [key for key, _ in tasks_of(found[0])] == [TaskKey(run.run.run_id, "one")]
     task = task_of(stored.run, GATED, "one", next(iter(stored.run.approvals.values())), "")
     assert plain(decode(task.input)) == {"n": 1}
     assert task.approval.approval_id == next(iter(run.run.approvals))

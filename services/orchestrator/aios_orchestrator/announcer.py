@@ -54,9 +54,9 @@ class Announcer:
         if self._sending is None:
             self._sending = asyncio.create_task(self._send_all(), name="announce events")
 
-    async def announce_heads(self, store: Store) -> None:
+    async def announce_heads(self, store: Store, partitions: Iterable[int] = range(PARTITIONS)) -> None:
         """Announce the last event of each partition: whoever missed some then asks for them."""
-        for partition in range(PARTITIONS):
+        for partition in partitions:
             head = await store.event_head(partition)
             if head:
                 self.announce(await store.events(partition, head - 1, 1), urgent=True)

@@ -69,7 +69,7 @@ class Orchestrator:
         engine.due = timers.wake
         engine.start()
         takeover = self._takeover = Takeover(
-            repository, resources, engine, publisher, ownership, context.workspace
+            repository, resources, engine, publisher, announcer, ownership, context.workspace
         )
         router = Router(context.bus, ownership, Commands(engine, resources), repository, context.workspace)
         await router.serve()

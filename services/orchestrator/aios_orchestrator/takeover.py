@@ -13,6 +13,7 @@ from typing import Final
 from aios.run.v1.state_pb2 import RunHead
 from aios_core.errors import RetryableError
 from aios_core.ids import partition_of, slot_of
+from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Redispatch
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine, Item
@@ -39,9 +40,11 @@ class Takeover:
         resources: ResourceBook,
         engine: Engine,
         publisher: Publisher,
+        announcer: Announcer,
         ownership: Ownership,
         workspace: str,
     ) -> None:
+        self._announcer = announcer
         self._repository = repository
         self._store: Store = repository.store
         self._resources = resources
@@ -53,7 +56,8 @@ class Takeover:
         self._sweeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look after what nobody watches over, from time to time: what a replica that was paused has committed late."""
+        """Look after what nobody watches over, from time to time: what a replica has committed that was paused, or
+        never heard that it was committed."""
         if self._store.shared:
             self._sweeping = asyncio.create_task(self._sweep(), name="orchestrator-sweep")
 
@@ -66,10 +70,12 @@ class Takeover:
     async def taken(self, taken: Taken) -> None:
         """Take over partitions. Again is safe."""
         await self._store.settle()
+        if self._store.shared:
+            await self._announcer.announce_heads(self._store, taken)
         await self._refile()
         again = "another replica takes over" if self._store.shared else "the orchestrator was started again"
         for partition, orderly in taken.items():
-            async for heads in self._out(partition):
+            async for heads in handed_out(self._store, self._workspace, partition):
                 if orderly:
                     await self._adopt(heads)
                     continue
@@ -82,18 +88,6 @@ class Takeover:
         """Others decide there from now on."""
         self._repository.forget_all(lambda run: partition_of(slot_of(run)) in partitions)
         self._publisher.delivery.let_go(lambda run: partition_of(slot_of(run)) not in partitions)
-
-    async def _out(self, partition: int) -> AsyncIterator[Sequence[RunHead]]:
-        """The runs of a partition that have tasks handed out."""
-        token = ""
-        while True:
-            page = await self._store.query(
-                "out", f"{self._workspace}/{partition}", token=token, limit=AT_ONCE, newest_first=False
-            )
-            yield [RunHead.FromString(item.head) for item in page.items]
-            token = page.next_token
-            if not token:
-                return
 
     async def _adopt(self, heads: Iterable[RunHead]) -> None:
         for head in heads:
@@ -118,10 +112,12 @@ class Takeover:
                 log.exception("the look for tasks that nobody watches failed")
 
     async def sweep(self) -> None:
-        """Watch over tasks that were unwatched the last time as well."""
+        """Watch over tasks that were unwatched the last time as well, and tell again of the last events: some may have
+        been committed by whoever never heard of it."""
+        await self._announcer.announce_heads(self._store, filter(self._ownership.owns, ALL))
         unwatched: set[tuple[TaskKey, int]] = set()
         for partition in filter(self._ownership.owns, ALL):
-            async for heads in self._out(partition):
+            async for heads in handed_out(self._store, self._workspace, partition):
                 lone = [
                     (head, task)
                     for head in heads
@@ -149,6 +145,19 @@ class Takeover:
                     writes.append(Write(key, item.revision, item.head, due_ms=item.due_ms, index=index))
                 self._repository.forget(head.workspace, head.run_id)
             await self._store.commit(writes)
+
+
+async def handed_out(store: Store, workspace: str, partition: int) -> AsyncIterator[Sequence[RunHead]]:
+    """The runs of a partition that have tasks handed out, as committed state says, some at a time."""
+    token = ""
+    while True:
+        page = await store.query(
+            "out", f"{workspace}/{partition}", token=token, limit=AT_ONCE, newest_first=False
+        )
+        yield [RunHead.FromString(item.head) for item in page.items]
+        token = page.next_token
+        if not token:
+            return
 
 
 def tasks_of(heads: Iterable[RunHead]) -> Iterable[tuple[TaskKey, int]]:

@@ -61,7 +61,7 @@ class Invariants:
             self._record.transitions += 1
             self._record.tell(f"event {told.run_id[-6:]} {told.sequence} {body}")
             self._record.count(f"event {body}")
-            self._attempts(told, body)
+            self._attempts(told, body, run)
             if run is None:
                 run = born(told)
             if told.previous_hash != run.last_hash or told.sequence != run.sequence + 1:
@@ -85,7 +85,7 @@ class Invariants:
             self._record.violate("an outbox keeps its order", f"{number} before {self._notes}")
         self._notes = max(self._notes, number + 1)
 
-    def _attempts(self, event: RunEvent, body: str) -> None:
+    def _attempts(self, event: RunEvent, body: str, run: Run | None) -> None:
         """What was handed out is settled once: by an outcome, or by a person where that was UNKNOWN; and a success of
         work that was done twice counts after a failure of it."""
         if body == "step_scheduled":
@@ -94,7 +94,6 @@ class Invariants:
             return
         told = getattr(event, body)
         key = (event.run_id, told.step)
-        run = self.runs.get(_RUN + event.run_id)
         if key not in self._open or run is None or run.undo_queue or event.actor.startswith("person:"):
             return
         if body == "step_succeeded" and run.at(told.step).state == S.STEP_STATE_WAITING:

@@ -1,0 +1,99 @@
+"""Partitions go to replicas in equal shares, and change hands only with a new epoch."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aios.run.v1.leases_pb2 import Leases
+from aios_core.ids import PARTITIONS, partition_of
+from aios_orchestrator.delivery import Delivery, TaskKey
+from aios_orchestrator.leases import LEASE_MS, Sightings, left, owned, renewed, shares
+from aios_orchestrator.repository import Repository
+from aios_orchestrator.takeover import Takeover, handed_out
+from aios_testing.store_memory import MemoryStore
+from tests.orchestrator.runs import Driver, workflow
+
+pytestmark = pytest.mark.feature("L2")
+
+NAMES = ("a", "b", "c", "d", "e")
+MOVES = st.lists(
+    st.tuples(st.sampled_from(NAMES), st.sampled_from(("renew", "renew", "renew", "leave", "die")))
+)
+
+
+def checked(before: Leases, after: Leases) -> Leases:
+    """No partition has a new owner without a new epoch, and no epoch comes again."""
+    for old, new in zip(before.leases, after.leases, strict=False):
+        assert new.epoch >= old.epoch
+        assert not new.owner or new.owner == old.owner or new.epoch == old.epoch + 1
+    return after
+
+
+@given(moves=MOVES, rest=st.sets(st.sampled_from(NAMES), min_size=1))
+def test_whoever_comes_and_goes_those_who_stay_share_all_partitions_equally(
+    moves: list[tuple[str, str]], rest: set[str]
+) -> None:
+    table, alive = Leases(), set[str]()
+    for name, what in moves:
+        if what == "renew":
+            alive.add(name)
+            table = checked(table, renewed(table, name, name, alive))
+        elif what == "leave" and name in alive:
+            alive.discard(name)
+            table = checked(table, left(table, name))
+        else:
+            alive.discard(name)
+    for _ in range(3):
+        for name in sorted(rest):
+            table = checked(table, renewed(table, name, name, rest))
+    counts = sorted(len(owned(table, name)) for name in rest)
+    assert sum(counts) == PARTITIONS
+    assert counts[-1] - counts[0] <= 1
+    assert counts == sorted(shares(dict.fromkeys(rest)).values())
+
+
+def test_what_was_let_go_of_is_at_work_and_what_a_dead_one_had_is_not() -> None:
+    table = renewed(Leases(), "a", "a", {"a"})
+    assert len(owned(table, "a")) == PARTITIONS
+    taken = renewed(left(table, "a"), "b", "b", {"b"})
+    assert all(lease.released for lease in taken.leases)
+    taken = renewed(taken, "c", "c", {"c"})  # b is dead
+    assert len(owned(taken, "c")) == PARTITIONS
+    assert not any(lease.released for lease in taken.leases)
+
+
+def test_a_replica_is_dead_only_when_it_was_silent_for_a_lease_by_the_clock_of_who_looks() -> None:
+    table = renewed(Leases(), "a", "a", {"a"})
+    sightings = Sightings()
+    assert sightings.alive(table, 50_000) == {"a"}, "seen for the first time, however long ago it was"
+    assert sightings.alive(table, 50_000 + LEASE_MS - 1) == {"a"}
+    assert sightings.alive(table, 50_000 + LEASE_MS) == set()
+    table = renewed(table, "a", "a", {"a"})
+    assert sightings.alive(table, 90_000) == {"a"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(("r1", "r2", "r3")), st.booleans()), max_size=20))
+def test_what_is_let_go_of_frees_its_places(tasks: list[tuple[str, bool]]) -> None:
+    delivery = Delivery(window=2)
+    for number, (run, _) in enumerate(tasks):
+        delivery.adopt(TaskKey(run, f"s{number}"), 1, "agent", 100)
+    delivery.let_go(lambda run: run != "r2")
+    assert {key.run_id for key in delivery.all_out()} <= {"r1", "r3"}
+    assert delivery.counts().get("agent", (0, 0))[0] == sum(run != "r2" for run, _ in tasks)
+
+
+async def test_runs_that_were_written_before_there_were_partitions_are_found() -> None:
+    run = Driver(workflow("- {name: a, agent: x}")).run
+    store = MemoryStore(lambda: 0)
+    repository = Repository(store)
+    (write,) = repository.writes(None, run, run.own, [], {})
+    await store.commit([replace(write, index={**write.index, "out": "", "active": "main"})])
+    unused: Any = None
+    takeover = Takeover(repository, unused, unused, unused, unused, unused, "main")
+    await takeover._refile()
+    found = [head async for heads in handed_out(store, "main", partition_of(run.slot)) for head in heads]
+    assert [head.run_id for head in found] == [run.run_id]
+    assert not (await store.query("active", "main")).items
