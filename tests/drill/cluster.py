@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -69,6 +70,17 @@ spec:
       connector: files.append_line
       effect: write
       input: {path: "notes/${inputs.n}.jsonl", entry: {n: "${steps.a.n}"}}
+"""
+# Each step in a sandbox of its own: what one machine does of these in a second is a tenth of what it can accept.
+SLOW = """\
+apiVersion: aios/v1
+kind: Workflow
+metadata: {name: slow}
+spec:
+  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}
+  steps:
+    - {name: a, agent: echo-sandboxed, input: {n: "${inputs.n}"}}
+    - {name: b, agent: echo-sandboxed, input: {n: "${steps.a.n}"}}
 """
 PASSING = (
     grpc.StatusCode.UNAVAILABLE,
@@ -181,7 +193,7 @@ class Person:
     async def apply(self, yaml: str) -> None:
         """Apply documents."""
         request = api_pb2.ApplyResourcesRequest(
-            request_id="drill-apply", yaml=yaml.encode(), file="drill.yaml"
+            request_id=f"drill-{zlib.crc32(yaml.encode())}", yaml=yaml.encode(), file="drill.yaml"
         )
         await self.call(api_pb2_grpc.ResourceServiceStub, "ApplyResources", request)
 

@@ -1,0 +1,233 @@
+"""Troubles of an installation in one process: too much, poison, a frozen or wiped bus, a clock that is set."""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+
+from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
+from aios_runtime.bus import subjects
+from aios_runtime.bus.connection import NatsBus
+from aios_runtime.bus.endpoint import load_endpoint
+from aios_runtime.bus.port import Message
+from tests.drill.cluster import SLOW, WORKFLOWS, Person, check_histories
+from tests.drill.kept import Kept
+
+ALL = os.environ.get("AIOS_DRILL") == "all"
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+OVERSIZE = 250_000  # bytes: what the bus just takes, and an event may not have
+PAGE = resource.getpagesize()
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
+
+
+class Alone:
+    """One process with everything in it, and a person at its door."""
+
+    def __init__(self, place: Path, kept: Kept, person: Person) -> None:
+        self.place, self.kept, self.person = place, kept, person
+
+    def processes(self) -> list[int]:
+        """The server and what it has started."""
+        assert self.kept.process is not None
+        top = self.kept.process.pid
+        children = Path(f"/proc/{top}/task/{top}/children").read_text().split()
+        return [top, *map(int, children)]
+
+    def bus(self) -> int:
+        """The process id of the embedded nats-server."""
+        for pid in self.processes():
+            if b"nats-server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        raise AssertionError("there is no nats-server")
+
+    def resident(self, pid: int) -> int:
+        """Bytes of memory."""
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+    async def check(self) -> int:
+        """Every run that was started succeeds, its history is whole; returns how many events there are."""
+        states = await self.person.ended(400)
+        assert set(states.values()) == {RUN_STATE_SUCCEEDED}
+        return await check_histories(load_endpoint(self.kept.data), self.person.started, RUN_STATE_SUCCEEDED)
+
+    def notes(self, count: int) -> None:
+        """Each effect is there once."""
+        for number in range(count):
+            lines = (self.place / "files" / "notes" / f"{number}.jsonl").read_text().splitlines()
+            assert len(lines) == 1, number
+
+
+@asynccontextmanager
+async def alone(place: Path, environment: Mapping[str, str] | None = None) -> AsyncIterator[Alone]:
+    (place / "files" / "notes").mkdir(parents=True)
+    arguments = ["--files-root", str(place / "files")]
+    kept = Kept(place / "data", arguments, environment=dict(environment or {}), marker=place / "crashed")
+    await asyncio.to_thread(kept.__enter__)
+    person = Person([kept])
+    try:
+        await person.apply(WORKFLOWS)
+        yield Alone(place, kept, person)
+    finally:
+        await person.close()
+        await asyncio.to_thread(kept.__exit__)
+
+
+async def mixed(person: Person, count: int) -> None:
+    """Runs of all kinds."""
+    await asyncio.gather(
+        person.start("echoes", range(count)),
+        person.start("waits", range(count // 4)),
+        person.start("keeps", range(count // 4)),
+    )
+
+
+@pytest.mark.feature("B1", "J1")
+@pytest.mark.parametrize("trouble", ["frozen", "wiped"])
+async def test_a_bus_that_is_frozen_or_wiped_in_the_middle_loses_nothing(
+    tmp_path: Path, trouble: str
+) -> None:
+    count = 2000 if ALL else 80
+    async with alone(tmp_path) as here:
+        done = asyncio.Event()
+        approving = asyncio.create_task(here.person.approve(done))
+
+        async def troubles() -> None:
+            while not done.is_set():
+                await asyncio.sleep(0.7)
+                bus = here.bus()
+                if trouble == "frozen":
+                    os.kill(bus, signal.SIGSTOP)
+                    await asyncio.sleep(12.0 if ALL else 3.0)
+                    os.kill(bus, signal.SIGCONT)
+                    await asyncio.sleep(3.0)
+                else:
+                    os.kill(bus, signal.SIGKILL)
+                    await asyncio.to_thread(shutil.rmtree, here.kept.data / "nats" / "jetstream", True)
+                    await asyncio.sleep(8.0)
+
+        troubling = asyncio.create_task(troubles())
+        await mixed(here.person, count)
+        events = await here.check()
+        done.set()
+        troubling.cancel()
+        await asyncio.gather(troubling, return_exceptions=True)
+        await approving
+        here.notes(count // 4)
+        print(
+            f"{trouble}: {len(here.person.started)} runs, {events} events, slowest call {here.person.slowest:.1f} s"
+        )
+
+
+@pytest.mark.feature("B1", "D4")
+@pytest.mark.skipif(FAKETIME is None, reason="Debian's faketime is not installed; `.ci/run` installs it")
+async def test_a_clock_that_is_set_by_hours_in_the_middle_harms_no_run(tmp_path: Path) -> None:
+    count = 1000 if ALL else 80
+    clock = tmp_path / "clock"
+    clock.write_text("+0\n")
+    faked = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",  # as earlier releases of it call the same
+        "FAKETIME_CACHE_DURATION": "1",
+    }
+    async with alone(tmp_path, faked) as here:
+        done = asyncio.Event()
+        approving = asyncio.create_task(here.person.approve(done))
+
+        async def set_clock() -> None:
+            for hours in (3, -5, 26, 0):
+                await asyncio.sleep(1.5)
+                clock.write_text(f"{hours * 3600:+d}\n")
+
+        setting = asyncio.create_task(set_clock())
+        await mixed(here.person, count)
+        await setting
+        events = await here.check()
+        done.set()
+        await approving
+        here.notes(count // 4)
+        print(f"clock set four times: {len(here.person.started)} runs, {events} events")
+
+
+@pytest.mark.feature("B1", "B3")
+async def test_poison_beside_good_messages_is_put_aside_and_holds_nothing_up(tmp_path: Path) -> None:
+    count = 1000 if ALL else 100
+    async with alone(tmp_path) as here:
+        endpoint = load_endpoint(here.kept.data)
+        quiet = await here.person.one_run("echoes", 100_000)
+        gateway = await NatsBus.connect(endpoint.credentials("gateway"), service="gateway")
+        worker = await NatsBus.connect(endpoint.credentials("agent-runner"), service="agent-runner")
+        credentials = endpoint.credentials("external")
+        client = await nats.connect(credentials.url, user="external", password=credentials.password)
+        outside = client.jetstream()
+        try:
+            begun = asyncio.create_task(here.person.start("echoes", range(count)))
+            for number in range(count):
+                await gateway.publish([Message(subjects.run_command("start_run", "main", 0), b"\xff\xfe")])
+                await worker.publish([Message(subjects.report_outcomes("main", number % 16), b"\xff\xfe")])
+                await outside.publish(subjects.external("main", "post", "x"), b"\xff")
+            await outside.publish(subjects.external("main", "post", "x"), b"x" * OVERSIZE)
+            await begun
+            await here.check()
+            loud = await here.person.one_run("echoes", 100_001)
+            letters = await _dead_letters(gateway, 3 * count + 1)
+        finally:
+            await client.close()
+            await gateway.close(0)
+            await worker.close(0)
+        print(f"{letters} put aside; a run took {quiet * 1000:.0f} ms before, {loud * 1000:.0f} ms after")
+
+
+async def _dead_letters(bus: NatsBus, expected: int) -> int:
+    """How many there are, once there are as many as expected."""
+    while True:
+        info = await bus.keeper.alive().jetstream().stream_info(subjects.STREAM_DLQ)
+        if info.state.messages >= expected:
+            assert info.state.messages == expected
+            return expected
+        await asyncio.sleep(0.2)
+
+
+@pytest.mark.feature("B1")
+async def test_ten_times_too_much_is_slow_and_bounded_loses_nothing_and_passes(tmp_path: Path) -> None:
+    seconds = 60 if ALL else 4
+    async with alone(tmp_path) as here:
+        await here.person.apply(SLOW)
+        before = [await here.person.one_run("slow", number) for number in range(10)]
+        pids = here.processes()
+        at_first = sum(map(here.resident, pids))
+        began, number, most = time.monotonic(), 1000, at_first
+        while time.monotonic() - began < seconds:
+            await asyncio.gather(
+                *(
+                    here.person.start("slow", range(first, first + 100), 100)
+                    for first in range(number, number + 400, 100)
+                )
+            )
+            number += 400
+            most = max(most, sum(map(here.resident, pids)))
+        offered = (number - 1000) / (time.monotonic() - began)
+        passed = asyncio.create_task(here.person.ended(500))
+        while not passed.done():
+            await asyncio.sleep(0.25)
+            most = max(most, sum(map(here.resident, pids)))
+        states = passed.result()
+        assert set(states.values()) == {RUN_STATE_SUCCEEDED}
+        done = (number - 1000) / (time.monotonic() - began)
+        after = [await here.person.one_run("slow", 900 + number) for number in range(10)]
+        print(
+            f"{number - 1000} runs: {offered:.0f} a second came, {done:.0f} were done ({offered / done:.1f} x);"
+            f" memory {at_first >> 20} MiB, at most {most >> 20} MiB;"
+            f" a run alone {sorted(before)[5] * 1000:.0f} ms before, {sorted(after)[5] * 1000:.0f} ms after"
+        )
+        assert most < at_first + (400 << 20)
