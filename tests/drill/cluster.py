@@ -221,13 +221,14 @@ class Person:
                     elif not result.error.retryable:
                         raise AssertionError(str(result.error))
 
-    async def one_run(self, workflow: str, number: int) -> float:
-        """Start a run and see it end; how long that took, in seconds."""
+    async def one_run(self, workflow: str, number: int) -> tuple[float, float]:
+        """Start a run and see it end; how long it took until it was accepted, and until it ended, in seconds."""
         began = time.monotonic()
         await self.start(workflow, range(number, number + 1))
+        accepted = time.monotonic() - began
         while (await self._run(f"{workflow}-{number}")).state not in TERMINAL_RUN:
             await asyncio.sleep(0.05)
-        return time.monotonic() - began
+        return accepted, time.monotonic() - began
 
     async def approve(self, done: asyncio.Event) -> None:
         """Approve whatever is asked, until `done`; say that nothing has happened where nobody knows and that is so."""

@@ -196,6 +196,26 @@ async def test_of_several_processes_that_write_at_the_same_instant_one_wins(
         await store.close()
 
 
+@pytest.mark.feature("L2")
+async def test_processes_that_open_a_database_at_the_same_instant_keep_their_aggregates_apart(
+    mongo_url: str, database: str
+) -> None:
+    """They create at the same millisecond, as the clock stands; what one files is never taken for the other's."""
+    stores = await asyncio.gather(*(opened(mongo_url, database) for _ in range(12)))
+    try:
+        await asyncio.gather(
+            *(
+                store.commit([Write(f"main/run/{at}", 0, b"", events=[NewEvent(at, b"%d" % at)])])
+                for at, store in enumerate(stores)
+            )
+        )
+        for at, store in enumerate(stores):
+            filed = await store.events_of(f"main/run/{at}", 0, 10)
+            assert [event.data for event in filed] == [b"%d" % at]
+    finally:
+        await asyncio.gather(*(store.close() for store in stores))
+
+
 @pytest.mark.feature("J1")
 async def test_an_aggregate_of_three_times_what_a_document_holds_meets_no_wall(store: MongoStore) -> None:
     for part in range(10):

@@ -22,7 +22,7 @@ WRITE_DEADLINE_SECONDS: Final = 5
 PING_SECONDS: Final = (
     2  # a client that answers none of these is frozen or cut off: what waits for it goes to others
 )
-PINGS_UNANSWERED: Final = 2
+PINGS_UNANSWERED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)

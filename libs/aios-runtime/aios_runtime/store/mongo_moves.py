@@ -2,6 +2,7 @@
 with others: the outcome is the same."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -95,11 +96,7 @@ class Moves:
         count = sum(len(entry.outbox) for entry in entries)
         if not count:
             return {}
-        counter = await self._database.meta.find_one_and_update(
-            {"_id": "\0outbox"}, {"$inc": {"n": count}}, upsert=True, return_document=True
-        )
-        assert counter is not None
-        number = int(counter["n"]) - count
+        number = await count_up(self._database, "\0outbox", count) - count
         numbers: dict[Spot, list[int]] = {}
         documents = []
         for entry in entries:
@@ -191,6 +188,22 @@ class Moves:
                 partition = batch["_id"] >> POSITION_BITS
                 if partition in waiting:
                     _note(batch, waiting[partition], positions)
+
+
+async def count_up(database: AsyncDatabase[Document], counter: str, by: int) -> int:
+    """Take the next `by` numbers of a counter, which nobody else gets; returns the last of them."""
+    for _ in range(MAX_RACES):
+        found = await database.meta.find_one({"_id": counter})
+        if found is None:
+            with contextlib.suppress(DuplicateKeyError):
+                await database.meta.insert_one({"_id": counter, "n": by})
+                return by
+        else:
+            last = int(found["n"]) + by
+            taken = await database.meta.update_one({"_id": counter, "n": found["n"]}, {"$set": {"n": last}})
+            if taken.modified_count:
+                return last
+    raise RetryableError("UNAVAILABLE", "Too many others count at the same time.")
 
 
 def _data(entry: Entry, partition: int) -> list[bytes]:

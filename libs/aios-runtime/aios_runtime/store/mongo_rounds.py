@@ -28,7 +28,7 @@ from aios_runtime.store.mongo_documents import (
     known_of,
     record_id,
 )
-from aios_runtime.store.mongo_moves import DUPLICATE, Moves, Spot
+from aios_runtime.store.mongo_moves import DUPLICATE, Moves, Spot, count_up
 from aios_runtime.store.port import Committed, Conflict, Duplicate, Result, Write
 
 REMEMBERED: Final = 20_000  # aggregates whose revision and index entries are known without reading
@@ -104,11 +104,7 @@ class Rounds:
 
     async def start(self) -> None:
         """Go on with the creation numbers of whoever wrote before, whatever the clock says now."""
-        counted = await self._database.meta.find_one_and_update(
-            {"_id": "\0openings"}, {"$inc": {"n": 1}}, upsert=True, return_document=True
-        )
-        assert counted is not None
-        self._opening = counted["n"] % (1 << _OPENING_BITS)
+        self._opening = await count_up(self._database, "\0openings", 1) % (1 << _OPENING_BITS)
         last = await self._aggregates.find_one({}, {"t": 1}, sort=[("t", -1)])
         self._last_number = last["t"] >> _OPENING_BITS if last else 0
 
