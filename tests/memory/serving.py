@@ -12,6 +12,7 @@ from aios_core.labels import OWNER, Label
 from aios_core.values import Pointer, Value, labeled, plain
 from aios_memory.artifacts import Artifacts
 from aios_memory.blobs import Blobs
+from aios_memory.kept_blobs import KeptBlobs, OnDisk
 from aios_memory.steps import Steps
 from aios_memory.store import Records
 from aios_memory.writing import Writing
@@ -34,10 +35,11 @@ class Clock:
 class Memory:
     """The steps of memory over a store, without a bus."""
 
-    def __init__(self, store: Store, root: Path, clock: Clock) -> None:
+    def __init__(self, store: Store, root: Path, clock: Clock, *, blobs: KeptBlobs | None = None) -> None:
+        """`blobs` are kept under `root` unless said otherwise."""
         self.store = store
         self.records = Records(store, WORKSPACE)
-        self.artifacts = Artifacts(store, Blobs(root), WORKSPACE, clock)
+        self.artifacts = Artifacts(store, blobs or OnDisk(Blobs(root)), WORKSPACE, clock)
         self.steps = Steps(WORKSPACE, self.records, Writing(store, self.records), self.artifacts, clock)
 
     async def write(

@@ -10,7 +10,7 @@ from aios.memory.v1 import memory_pb2
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import content_hash
 from aios_core.ids import check_request_id
-from aios_memory.blobs import Blobs
+from aios_memory.kept_blobs import KeptBlobs
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Store, Write
 
@@ -32,7 +32,7 @@ BLOB_STORED: Final = point(
 class Artifacts:
     """The artifacts of one workspace. An artifact is known once its metadata is committed."""
 
-    def __init__(self, store: Store, blobs: Blobs, workspace: str, now_ms: Callable[[], int]) -> None:
+    def __init__(self, store: Store, blobs: KeptBlobs, workspace: str, now_ms: Callable[[], int]) -> None:
         self._store = store
         self._blobs = blobs
         self._workspace = workspace
@@ -41,7 +41,7 @@ class Artifacts:
 
     async def start(self) -> int:
         """Make the folders and remove what earlier processes left half done; returns how many files that was."""
-        return await asyncio.to_thread(self._blobs.prepare, self._now_ms() - MAX_UPLOAD_AGE_MS)
+        return await self._blobs.prepare(self._now_ms() - MAX_UPLOAD_AGE_MS)
 
     async def find(self, sha256: str) -> memory_pb2.Artifact | None:
         """What is known of an artifact, by its hash in hex."""
@@ -62,18 +62,18 @@ class Artifacts:
         async with self._locks.setdefault(upload, asyncio.Lock()):
             known = await self.find(sha256) if sha256 else None
             if known is not None:
-                await asyncio.to_thread(self._blobs.drop, upload)
+                await self._blobs.drop(upload)
                 return memory_pb2.PutArtifactResponse(received=known.size, stored=True)
             if request.last and request.offset == 0:
                 size = await self._put_whole(request, sha256)
             else:
-                received = await asyncio.to_thread(self._receive, upload, request)
+                received = await self._receive(upload, request)
                 if not request.last:
                     return memory_pb2.PutArtifactResponse(received=received)
                 size = await self._put_staged(request, upload, sha256)
             crash(BLOB_STORED)
             await self._commit(request, size)
-            await asyncio.to_thread(self._blobs.drop, upload)
+            await self._blobs.drop(upload)
             return memory_pb2.PutArtifactResponse(received=size, stored=True)
 
     async def get(self, request: memory_pb2.GetArtifactRequest) -> memory_pb2.GetArtifactResponse:
@@ -91,7 +91,7 @@ class Artifacts:
                 field="offset",
             )
         limit = min(request.limit or MAX_CHUNK_BYTES, MAX_CHUNK_BYTES)
-        chunk = await asyncio.to_thread(self._blobs.read, sha256, request.offset, limit) if limit > 0 else b""
+        chunk = await self._blobs.read(sha256, request.offset, limit) if limit > 0 else b""
         return memory_pb2.GetArtifactResponse(
             chunk=chunk,
             size=known.size,
@@ -104,19 +104,19 @@ class Artifacts:
         found = content_hash(request.chunk)
         if found != sha256:
             raise _wrong_hash(found, sha256)
-        await asyncio.to_thread(self._blobs.put, request.chunk, sha256)
+        await self._blobs.put(request.chunk, sha256)
         return len(request.chunk)
 
     async def _put_staged(self, request: memory_pb2.PutArtifactRequest, upload: str, sha256: str) -> int:
-        found = await asyncio.to_thread(self._blobs.finish, upload, sha256)
+        found = await self._blobs.finish(upload, sha256)
         if found != sha256:
-            await asyncio.to_thread(self._blobs.drop, upload)
+            await self._blobs.drop(upload)
             raise _wrong_hash(found, sha256)
         return request.offset + len(request.chunk)
 
-    def _receive(self, upload: str, request: memory_pb2.PutArtifactRequest) -> int:
+    async def _receive(self, upload: str, request: memory_pb2.PutArtifactRequest) -> int:
         """Bytes received so far, with this chunk. One that comes again is taken for the same chunk."""
-        received = self._blobs.staged(upload)
+        received = await self._blobs.staged(upload)
         end = request.offset + len(request.chunk)
         if request.offset > received or (request.last and end < received):
             raise RetryableError(
@@ -127,15 +127,15 @@ class Artifacts:
         if end <= received:
             return received
         if received == 0:
-            self._make_room()
-        return self._blobs.append(upload, request.offset, request.chunk)
+            await self._make_room()
+        return await self._blobs.append(upload, request.offset, request.chunk)
 
-    def _make_room(self) -> None:
+    async def _make_room(self) -> None:
         old = self._now_ms() - MAX_UPLOAD_AGE_MS
-        uploads = self._blobs.uploads()
+        uploads = await self._blobs.uploads()
         for upload, touched_ms in uploads.items():
             if touched_ms < old:
-                self._blobs.drop(upload)
+                await self._blobs.drop(upload)
         if sum(touched_ms >= old for touched_ms in uploads.values()) >= MAX_UPLOADS:
             raise RetryableError(
                 "UNAVAILABLE", f"{MAX_UPLOADS} uploads are under way; try again later.", retry_after=5.0

@@ -6,6 +6,7 @@ from aios_memory.artifacts import Artifacts
 from aios_memory.blobs import Blobs
 from aios_memory.cache import Cache
 from aios_memory.episodes import Episodes
+from aios_memory.kept_blobs import InStore, KeptBlobs, OnDisk
 from aios_memory.questions import Questions
 from aios_memory.steps import Steps
 from aios_memory.store import Records
@@ -42,7 +43,10 @@ class MemoryService:
         if context.service != SERVICE:
             raise TerminalError("INTERNAL", f"Memory was started as {context.service}.")
         store = self._store = await context.open_store(SERVICE)
-        artifacts = Artifacts(store, Blobs(context.data_dir / "artifacts"), context.workspace, context.now_ms)
+        blobs: KeptBlobs = OnDisk(Blobs(context.data_dir / "artifacts"))
+        if store.shared:
+            blobs = InStore(store, context.workspace, context.now_ms)
+        artifacts = Artifacts(store, blobs, context.workspace, context.now_ms)
         self._removed = await artifacts.start()
         records = Records(store, context.workspace)
         episodes = Episodes(store, context.workspace)
