@@ -1,5 +1,6 @@
 """A connector on its work lane: the parts that every connector's service is made of."""
 
+from dataclasses import replace
 from typing import Final
 
 from aios.task.v1.task_pb2 import MODE_SIMULATE, MODE_UNDO, Outcome, Task
@@ -24,6 +25,7 @@ class ConnectorLane:
         self, context: Context, connector: Connector, store: Store, *, slots: int, rules: Rules
     ) -> None:
         lane = subjects.connector_lane(connector.name)
+        rules = replace(rules, sole_owner=rules.sole_owner and not store.shared)
         artifacts = MemoryArtifacts(context.bus, context.workspace, context.mint)
         self._executor = Executor(
             connector, Ledger(store, context.workspace), artifacts, context.now_ms, rules

@@ -53,13 +53,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What a part meets besides its context. `alone`: no other process works under the same ledger."""
+    """What a part meets besides its context."""
 
     world: World
     draw: Callable[[str], bool]
     sleep: Callable[[float], Awaitable[None]]
     now_ms: Callable[[], int]
-    alone: bool
 
 
 class _Book(resources.ResourceBook):
@@ -111,7 +110,7 @@ async def _orchestrator(context: Context, outside: Outside) -> object:
 def _connector(name: str) -> Callable[[Context, Outside], Awaitable[object]]:
     async def start(context: Context, outside: Outside) -> object:
         store = await context.open_store(name)
-        rules = Rules(needs_approval=name != "book", sole_owner=outside.alone)
+        rules = Rules(needs_approval=name != "book")
         lane = ConnectorLane(context, connector(name, outside.world), store, slots=SLOTS, rules=rules)
         await lane.start()
         return lane

@@ -184,7 +184,7 @@ class Simulation:
         context = Context(
             part.name, f"{part.name}.{part.lives}", WORKSPACE, NOWHERE, {}, typed, open_store, now_ms, mint
         )
-        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms, not self.plan.replicas)
+        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms)
         try:
             part.service = await PARTS[part.name].start(context, outside)
         except AiosError as error:
