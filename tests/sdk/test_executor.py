@@ -26,7 +26,7 @@ from aios_runtime.lanes import UnansweredError
 from aios_runtime.store.port import Result, Store, Write
 from aios_runtime.store.sqlite import open_store
 from aios_sdk.conformance import FolderArtifacts
-from aios_sdk.connector import Connector, Done, Idempotency, Key, Lookup, NotDone, Nothing
+from aios_sdk.connector import Connector, Done, Idempotency, Key, Lookup, NotDone, Nothing, Rate
 from aios_sdk.host import effects
 from aios_sdk.host.codec import arguments_sha256
 from aios_sdk.host.effects import Rules
@@ -510,3 +510,21 @@ async def test_what_comes_from_the_connector_is_not_trusted(rig: Rig) -> None:
     label = label_of(decode(outcome.output))
     assert label.trust is Trust.UNTRUSTED
     assert "connector:toy" in label.origins
+
+
+@pytest.mark.feature("B6")
+async def test_a_connector_at_its_limit_lets_a_call_wait_and_begins_nothing(rig: Rig) -> None:
+    connector = mode_a(rig)
+    connector.rate = Rate(calls=1, per_ms=3_600_000)
+    second = "run_2/send/0/0"
+    async with rig.hosting(connector) as executor:
+        assert (await executor.perform(rig.task())).status == STATUS_SUCCEEDED
+        waiting = asyncio.create_task(executor.perform(rig.task(key=second)))
+        while not executor._effects.limiter._line.locked():
+            await asyncio.sleep(0)
+        tasks = [waiting, *executor._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (await rig.ledger.read(second)).entry is None
+    assert rig.world.happened() == [KEY]

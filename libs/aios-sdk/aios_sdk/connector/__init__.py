@@ -13,7 +13,7 @@ from aios_sdk.connector.answers import (
 )
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector
-from aios_sdk.connector.effects import Effect, Idempotency, Inverse, Key, Lookup, Nothing
+from aios_sdk.connector.effects import Effect, Idempotency, Inverse, Key, Lookup, Nothing, Rate
 
 __all__ = [
     "Action",
@@ -34,6 +34,7 @@ __all__ = [
     "NotDone",
     "Nothing",
     "Predicted",
+    "Rate",
     "Result",
     "Spec",
     "Undone",

@@ -6,12 +6,19 @@ from typing import Any
 
 from aios_core.errors import TerminalError
 from aios_sdk.connector.actions import Action
+from aios_sdk.connector.effects import Rate
 
 
 class Connector:
-    """The actions of one external system. `name` is what targets start with, such as `files` in `files.write_file`."""
+    """The actions of one external system. `name` is what targets start with, such as `files` in `files.write_file`.
 
-    def __init__(self, name: str, version: str, actions: Sequence[Action[Any, Any, Any]]) -> None:
+    With a `rate`, each try of an action, each look-up and each undo waits for its turn.
+    """
+
+    def __init__(
+        self, name: str, version: str, actions: Sequence[Action[Any, Any, Any]], rate: Rate | None = None
+    ) -> None:
+        self.rate = rate
         self.name = name
         self.version = version
         self.actions: Mapping[str, Action[Any, Any, Any]] = {action.spec.name: action for action in actions}

@@ -43,6 +43,18 @@ Idempotency: TypeAlias = Key | Lookup | Nothing
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """What the other side allows: `calls` in a row, and after that `calls` every `per_ms`. All replicas together."""
+
+    calls: int
+    per_ms: int
+
+    def __post_init__(self) -> None:
+        if self.calls < 1 or self.per_ms < 1:
+            raise ValueError("a rate has at least one call, in at least one millisecond")
+
+
+@dataclass(frozen=True, slots=True)
 class Inverse:
     """How an effect is taken back, in words for a person.
 

@@ -93,6 +93,7 @@ class Effects:
     ) -> None:
         self._connector, self._ledger, self._artifacts = connector, ledger, artifacts
         self._now_ms, self._rules = now_ms, rules
+        self.limiter = ledger.limiter(connector.name, connector.rate, now_ms)
 
     def call(self, task: Task, key: str, effect_key: str) -> Call:
         """What an action is told besides its input."""
@@ -130,6 +131,7 @@ class Effects:
         if isinstance(move, core.Begin):
             try:
                 self.admit(task, action, value)
+                await self.limiter.take()
                 begun = await self._begin(effect, flight)
             except AiosError as error:
                 return await self._refused(effect, error)
@@ -182,6 +184,8 @@ class Effects:
             return codec.succeeded(task, b"", (), move.why)
         assert effect is not None
         value, input = codec.arguments(effect.action, action.spec, effect.input)
+        if not isinstance(move, core.Park):
+            await self.limiter.take()
         stored = await self._ledger.read(undo_key)
         if isinstance(move, core.Begin):
             stored = await self._begin_undo(undo_key, effect, stored, flight)
@@ -273,6 +277,7 @@ class Effects:
 
     async def _looked_up(self, effect: _Effect) -> Outcome | core.Resume | core.Park:
         try:
+            await self.limiter.take()
             found = await effect.action.lookup(effect.input, effect.captured, effect.call)
         except TerminalError as error:
             return core.Park(f"The call was interrupted, and looking it up failed: {error.message}")
@@ -293,6 +298,7 @@ class Effects:
                 return await self._settle(effect, codec.failed(effect.task, error))
             why = f"The call was interrupted and may not be repeated: {error.message}"
             return await self._settle(effect, codec.unknown(effect.task, why, effect.token))
+        await self.limiter.take()
         return await self._perform(await self._renewed(effect))
 
     async def _renewed(self, effect: _Effect) -> _Effect:

@@ -128,6 +128,7 @@ class Executor:
     async def _read(self, task: Task, action: Action[Any, Any, Any]) -> Outcome:
         value, input = codec.arguments(task.target, action.spec, task.input)
         self._effects.admit(task, action, value)
+        await self._effects.limiter.take()
         done: Done[Any] = await action.perform(
             input, None, self._effects.call(task, task.task_id, task.task_id)
         )
@@ -136,6 +137,7 @@ class Executor:
 
     async def _simulate(self, task: Task, action: Action[Any, Any, Any]) -> Outcome:
         value, input = codec.arguments(task.target, action.spec, task.input)
+        await self._effects.limiter.take()
         predicted = await action.simulate(input, self._effects.call(task, task.task_id, task.task_id))
         output = codec.output_bytes(predicted.result, value, self._connector.name)
         return codec.succeeded(task, output, predicted.changes, predicted.summary)

@@ -1,11 +1,14 @@
 """The ledger of external effects: one aggregate of the connector's own store per effect, and per undo of one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
 from aios_core.errors import RetryableError
 from aios_runtime.store.port import Committed, Store, Write
+from aios_sdk.connector.effects import Rate
+from aios_sdk.host.rate import Limiter
 
 MAX_UNDOS: Final = 100  # undos of one effect that are looked at
 OPEN: Final = "open"
@@ -28,6 +31,10 @@ class Ledger:
         self.workspace = workspace
         self._store = store
         self._prefix = f"{workspace}/effect/"
+
+    def limiter(self, connector: str, rate: Rate | None, now_ms: Callable[[], int]) -> Limiter:
+        """The connector's turns, which all who write this ledger share."""
+        return Limiter(self._store, f"{self.workspace}/rate/{connector}", rate, now_ms)
 
     async def read(self, key: str) -> Stored:
         """The entry of an effect or undo."""
