@@ -137,8 +137,9 @@ class SharedOwnership(Ownership):
         return {"partitions": f"{mine} of {PARTITIONS}", "replicas": str(len(self._table.replicas))}
 
     async def start(self) -> None:
-        """Take a place among the replicas, and go on renewing it. Raises what the store or the bus raises."""
-        await self._beat()
+        """Take a place among the replicas, now if it can be, and go on renewing it."""
+        with suppress(RetryableError):
+            await self._beat()
         self._tasks = [
             asyncio.create_task(self._renew(), name="orchestrator-leases"),
             asyncio.create_task(self._tell(), name="orchestrator-takeover"),
