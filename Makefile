@@ -12,7 +12,7 @@ TOOLS    := .venv/.tools
 IMAGE ?= aios:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench drill sim servers image chart cluster-test proto features lock clean
+.PHONY: help setup demo up test lint format bench bench-peers drill sim servers image chart cluster-test proto features lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ format: $(TOOLS) ## write every Python file in the one format
 
 bench: $(TOOLS) ## steps a second, latency, CPU, bytes and fsyncs a step, beside the floor
 	@$(PYTHON) -m tests.bench $(ARGS)
+
+bench-peers: $(TOOLS) ## the same work by other engines, on requirements of their own; needs PostgreSQL, npm and Go
+	@$(PYTHON) -m tests.bench.peers
 
 drill: $(TOOLS) ## kill every service and the bus at every named instant; fresh seeds for every planted defect
 	@AIOS_DRILL=all $(PYTEST) tests/drill tests/sim -m drill $(ARGS)
@@ -76,6 +79,8 @@ lock: ## choose versions anew; needs uv
 	    --custom-compile-command "make lock" $(ARGS) requirements-dev.in -o requirements-dev.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
 	    --custom-compile-command "make lock" -c requirements-dev.lock requirements.in -o requirements.lock
+	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+	    --custom-compile-command "make lock" $(ARGS) tests/bench/peers/requirements.in -o tests/bench/peers/requirements.lock
 
 clean: ## remove the environment and what tools left behind; data directories stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

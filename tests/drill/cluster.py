@@ -92,6 +92,7 @@ PASSING = (
 )
 CALL_SECONDS = 10.0
 PAUSE = 0.2
+CALLS = 8  # of starts at once
 
 
 class Cluster:
@@ -198,28 +199,33 @@ class Person:
         await self.call(api_pb2_grpc.ResourceServiceStub, "ApplyResources", request)
 
     async def start(self, workflow: str, numbers: range, at_once: int = 25) -> None:
-        """Start runs, many in a call."""
-        for first in range(numbers.start, numbers.stop, at_once):
-            some = range(first, min(first + at_once, numbers.stop))
-            requests = [
-                api_pb2.StartRunRequest(
-                    request_id=f"{workflow}-{n}", workflow=workflow, input=_value({"n": n})
-                )
-                for n in some
-            ]
-            missing = dict(zip(some, requests, strict=True))
-            while missing:
-                answer = await self.call(
-                    api_pb2_grpc.RunServiceStub,
-                    "StartRuns",
-                    api_pb2.StartRunsRequest(requests=missing.values()),
-                )
-                for n, result in zip(list(missing), answer.results, strict=True):
-                    if result.HasField("started"):
-                        self.started[f"{workflow}-{n}"] = result.started.run.run_id
-                        del missing[n]
-                    elif not result.error.retryable:
-                        raise AssertionError(str(result.error))
+        """Start runs, many in a call and several calls at once."""
+        places = asyncio.Semaphore(CALLS)
+
+        async def some(first: int) -> None:
+            async with places:
+                await self._start(workflow, range(first, min(first + at_once, numbers.stop)))
+
+        await asyncio.gather(*map(some, range(numbers.start, numbers.stop, at_once)))
+
+    async def _start(self, workflow: str, numbers: range) -> None:
+        missing = {
+            n: api_pb2.StartRunRequest(
+                request_id=f"{workflow}-{n}", workflow=workflow, input=_value({"n": n})
+            )
+            for n in numbers
+        }
+        while missing:
+            request = api_pb2.StartRunsRequest(requests=missing.values())
+            answer = await self.call(api_pb2_grpc.RunServiceStub, "StartRuns", request)
+            for n, result in zip(list(missing), answer.results, strict=True):
+                if result.HasField("started"):
+                    self.started[f"{workflow}-{n}"] = result.started.run.run_id
+                    del missing[n]
+                elif not result.error.retryable:
+                    raise AssertionError(str(result.error))
+            if missing:
+                await asyncio.sleep(PAUSE)
 
     async def one_run(self, workflow: str, number: int) -> tuple[float, float]:
         """Start a run and see it end; how long it took until it was accepted, and until it ended, in seconds."""

@@ -19,6 +19,7 @@ from aios_orchestrator.ownership import LOOK_S, Ownership, moved
 from aios_orchestrator.repository import Repository
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
+from aios_runtime.bus.replies import error_to_proto
 
 ASK_S: Final = 10.0  # for another replica to answer
 MAX_BODY: Final = 200 * 1024  # bytes in one message, below the bus's own limit
@@ -124,34 +125,42 @@ class Router:
     async def _start_runs(self, request: pb.StartRunsRequest) -> Proto:
         if not 0 < len(request.starts) <= MAX_STARTS:
             return await self._commands.carry_out("start_runs", request.SerializeToString())
+        results = [pb.StartRunResult()] * len(request.starts)
         places: dict[str, list[int]] = {}
         for at, start in enumerate(request.starts):
-            places.setdefault(self._ownership.owner(_partition(_run_of(start))), []).append(at)
+            try:
+                places.setdefault(self._ownership.owner(_partition(_run_of(start))), []).append(at)
+            except RetryableError as error:
+                results[at] = pb.StartRunResult(error=error_to_proto(error))
 
-        async def to(replica: str, some: list[int]) -> pb.StartRunsResponse:
-            data = pb.StartRunsRequest(starts=[request.starts[at] for at in some]).SerializeToString()
-            if replica == self._ownership.me:
-                partitions = [_partition(_run_of(request.starts[at])) for at in some]
-                work = self._commands.carry_out("start_runs", data)
-                answer = await self._ownership.while_owned(partitions, work)
-                assert isinstance(answer, pb.StartRunsResponse)
-                await self._supersede([result.started.run.head for result in answer.results])
-                return answer
-            partition = _partition(_run_of(request.starts[some[0]]))
-            return pb.StartRunsResponse.FromString(
-                await self._pass_on("start_runs", data, partition, replica)
-            )
-
-        answers = await asyncio.gather(*(to(replica, some) for replica, some in places.items()))
-        results = [pb.StartRunResult()] * len(request.starts)
-        for some, answer in zip(places.values(), answers, strict=True):
-            for at, result in zip(some, answer.results, strict=True):
+        async def to(replica: str, some: list[int]) -> None:
+            try:
+                answer = await self._start_some([request.starts[at] for at in some], replica)
+            except RetryableError as error:
+                answer = [pb.StartRunResult(error=error_to_proto(error))] * len(some)
+            for at, result in zip(some, answer, strict=True):
                 results[at] = result
+
+        await asyncio.gather(*(to(replica, some) for replica, some in places.items()))
         response = pb.StartRunsResponse(results=results)
         if response.ByteSize() > MAX_BODY:
             for result in response.results:
                 result.started.run.ClearField("input")
         return response
+
+    async def _start_some(
+        self, starts: Sequence[pb.StartRunRequest], replica: str
+    ) -> Sequence[pb.StartRunResult]:
+        """Start runs that one replica decides for."""
+        data = pb.StartRunsRequest(starts=starts).SerializeToString()
+        partitions = [_partition(_run_of(start)) for start in starts]
+        if replica != self._ownership.me:
+            told = await self._pass_on("start_runs", data, partitions[0], replica)
+            return pb.StartRunsResponse.FromString(told).results
+        answer = await self._ownership.while_owned(partitions, self._commands.carry_out("start_runs", data))
+        assert isinstance(answer, pb.StartRunsResponse)
+        await self._supersede([result.started.run.head for result in answer.results])
+        return answer.results
 
     async def _supersede(self, heads: Sequence[RunHead]) -> None:
         """The newest run for one thing takes the place of the others, those of other replicas too.
