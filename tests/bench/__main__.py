@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import api, flat
+from tests.bench import api, broker, flat
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -156,12 +156,16 @@ def report(floor: Figures, start: Figures, trusted: Figures, boxed: Figures) -> 
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    if arguments.flat:
-        flatness = await flat.figures([int(count) for count in arguments.finished.split(",")], arguments.runs)
+    if arguments.flat or arguments.broker:
+        found = (
+            await broker.figures()
+            if arguments.broker
+            else await flat.figures([int(count) for count in arguments.finished.split(",")], arguments.runs)
+        )
         print(
-            json.dumps(flatness)
+            json.dumps(found)
             if arguments.json
-            else "\n".join(f"{name:45}{value:>14,.2f}" for name, value in flatness.items())
+            else "\n".join(f"{name:45}{value:>14,.2f}" for name, value in found.items())
         )
         return
     levels = [int(level) for level in arguments.levels.split(",")]
@@ -181,6 +185,9 @@ if __name__ == "__main__":
         "--flat",
         action="store_true",
         help="instead: a step's cost beside many finished runs, and late in a long one",
+    )
+    parser.add_argument(
+        "--broker", action="store_true", help="instead: the broker's memory while many messages pass"
     )
     parser.add_argument("--finished", default="1000,1000000", help="with --flat: finished runs in the store")
     parser.add_argument("--json", action="store_true")

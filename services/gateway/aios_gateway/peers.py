@@ -13,13 +13,8 @@ from aios_gateway.tokens import Identity
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
 
-PATIENCE_S: Final = (
-    0.5,
-    0.5,
-    1.0,
-    2.0,
-    4.0,
-)  # for an answer, before it is asked again; then all the time that is left
+# For an answer, before it is asked again; then all the time that is left.
+PATIENCE_S: Final = (0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 2.0, 4.0)
 PAUSE_S: Final = 0.1  # before asking again where nobody could answer
 
 Answer = TypeVar("Answer", bound=Proto)

@@ -16,9 +16,9 @@ from aios_runtime.store.port import Filed, Store
 LINGER_S: Final = (
     0.005  # that events wait for further ones, unless their runs wait for somebody or have ended
 )
-SPACING_S: Final = (
-    0.004  # between two announcements, however urgent: every subscriber takes each in its hands
-)
+# Between two announcements of many events, however urgent: every subscriber takes each in its hands.
+SPACING_S: Final = 0.004
+MANY: Final = 64  # events in an announcement after which the next one keeps the whole distance
 MAX_MESSAGE: Final = 200 * 1024  # bytes of events in one message, below the bus's own limit
 MAX_EVENTS: Final = 512  # in one message
 MAX_WAITING: Final = 20_000  # events; past these only the last of each partition is announced
@@ -80,7 +80,7 @@ class Announcer:
                 loop = asyncio.get_running_loop()
                 if loop.time() < self._next:
                     await asyncio.sleep(self._next - loop.time())
-                self._next = loop.time() + SPACING_S
+                self._next = loop.time() + SPACING_S * min(1.0, self._count / MANY)
                 self._urgent.clear()
                 waiting, self._waiting, self._count = self._waiting, {}, 0
                 await self._send(list(self._messages(waiting.values())))
@@ -113,8 +113,8 @@ class Announcer:
         first = part[0]
         first.more.extend(part[1:])
         subject = subjects.run_events(self._workspace, first.partition)
-        identity = f"{first.partition}@{first.first_position}+{len(first.events)}+{len(part)}"
-        return Message(subject, first.SerializeToString(), identity)
+        # Without an id: what is announced again, because it may have been lost, is no duplicate to the broker.
+        return Message(subject, first.SerializeToString())
 
 
 def _bodies(events: Sequence[Filed]) -> Iterable[EventsFiled]:

@@ -1,0 +1,72 @@
+"""What the broker keeps in memory while many messages pass: its duplicate window's ids and its subjects are bounded.
+
+Messages of 200 bytes, each with an id of its own, go through AIOS's own stream of commands to a worker's lane that
+acknowledges them, at a steady rate for several times the duplicate window.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from aios_runtime.bus import subjects
+from aios_runtime.bus.connection import NatsBus
+from aios_runtime.bus.embedded import EmbeddedNats
+from aios_runtime.bus.port import Delivery, Message
+from aios_runtime.bus.topology import DUPLICATE_WINDOW_SECONDS
+
+RATE = 8_700  # messages a second
+TURN_S = 0.02
+WINDOWS = 5
+DATA = b"x" * 200
+
+
+async def figures(rate: int = RATE, windows: int = WINDOWS) -> dict[str, float]:
+    """Resident MiB of the broker at the end of each window's time, the rate that was reached, and subjects at the end."""
+    with tempfile.TemporaryDirectory(prefix="aios-bench-") as place:
+        server = EmbeddedNats(Path(place))
+        endpoint = await server.start()
+        sender = await NatsBus.connect(endpoint.credentials("orchestrator"), service="orchestrator")
+        worker = await NatsBus.connect(endpoint.credentials("agent-runner"), service="agent-runner")
+        try:
+            assert server.pid is not None
+            return await _measure(sender, worker, server.pid, rate, windows)
+        finally:
+            await worker.close(0)
+            await sender.close(0)
+            await server.stop()
+
+
+async def _measure(
+    sender: NatsBus, worker: NatsBus, broker: int, rate: int, windows: int
+) -> dict[str, float]:
+    async def acknowledge(deliveries: Sequence[Delivery]) -> None:
+        await asyncio.gather(*(delivery.ack() for delivery in deliveries))
+
+    consumer = subjects.consumer("agent-runner", "perform")
+    await worker.consume(consumer, acknowledge, batch=256, slots=4096)
+    subject = subjects.perform("main", subjects.LANE_AGENT)
+    found = {"broker_mib_at_first": resident_mib(broker)}
+    began, sent = time.perf_counter(), 0
+    for window in range(1, windows + 1):
+        until = began + window * DUPLICATE_WINDOW_SECONDS
+        while time.perf_counter() < until:
+            due = int((time.perf_counter() - began) * rate) - sent
+            if due > 0:
+                await sender.publish([Message(subject, DATA, f"m{sent + number}") for number in range(due)])
+                sent += due
+            await asyncio.sleep(TURN_S)
+        found[f"broker_mib_after_{window * DUPLICATE_WINDOW_SECONDS:.0f}_s"] = resident_mib(broker)
+        print(f"  broker: {sent} messages, {resident_mib(broker):.0f} MiB", file=sys.stderr)
+    found["messages_per_second"] = sent / (time.perf_counter() - began)
+    info = await sender.keeper.alive().jetstream().stream_info(subjects.STREAM_CMD)
+    found["messages_left"], found["subjects_left"] = info.state.messages, info.state.num_subjects or 0
+    return found
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
