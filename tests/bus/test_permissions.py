@@ -20,6 +20,7 @@ from tests.bus.serving import Connect, Server
 DECIDE = subjects.run_command("decide_approval", "main", 0)
 START = subjects.run_command("start_run", "main", 0)
 REPORT = subjects.report_outcomes("main", 0)
+PASSED_ON = subjects.passed_on("report_outcomes", "main", "replica-1")
 TASK = subjects.perform("main", "connector-files")
 
 FORBIDDEN = [
@@ -31,6 +32,7 @@ FORBIDDEN = [
         for who in ("agent-runner", "memory", "connector-files", "gateway")
     ),
     ("gateway", REPORT),
+    *((who, PASSED_ON) for who in ("agent-runner", "memory", "connector-files", "gateway")),
     ("agent-runner", subjects.dead_letter("memory", "perform")),
     ("connector-files", subjects.external("main", "mail", "received")),
 ]

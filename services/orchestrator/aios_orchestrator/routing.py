@@ -222,7 +222,7 @@ class Router:
         return taken
 
     def _subject(self, name: str, replica: str) -> str:
-        return f"{subjects.query('orchestrator', name, self._workspace)}.{replica}"
+        return subjects.passed_on(name, self._workspace, replica)
 
 
 async def _tried(work: Awaitable[None]) -> RetryableError | None:

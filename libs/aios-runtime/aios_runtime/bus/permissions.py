@@ -88,10 +88,12 @@ _OWN: Final = {
             "aios.cmd.run.>",
             "aios.cmd.memory.>",
             "aios.evt.>",
+            "aios.own.>",
             "aios.qry.>",
             "aios.inbox.>",
         ),
         subscribe=(
+            "aios.own.>",
             "aios.qry.run.>",
             "aios.qry.resource.>",
             "aios.qry.event.>",

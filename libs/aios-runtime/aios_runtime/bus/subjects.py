@@ -56,6 +56,11 @@ def query(domain: str, name: str, workspace: str) -> str:
     return f"aios.qry.{domain}.v1.{name}.{workspace}"
 
 
+def passed_on(name: str, workspace: str, replica: str) -> str:
+    """A command, or `report_outcomes`, that one replica of the orchestrator asks another one to carry out."""
+    return f"aios.own.v1.{name}.{workspace}.{replica}"
+
+
 def external(workspace: str, source: str, event_type: str) -> str:
     """Events from outside, bare: as durable as the broker."""
     return f"aios.in.{workspace}.{source}.{event_type}"
