@@ -7,6 +7,7 @@ and only then does whoever submitted it answer and acknowledge.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -177,7 +178,8 @@ class Engine:
         lost = self._keep(entries, writes, owners, results)
         for write, key, result in zip(writes, owners, results, strict=True):
             if write.key != key and key not in lost and isinstance(result, Conflict):
-                await self._repository.relist(entries[key].run, write.key)
+                with suppress(RetryableError):  # what is shown is the run's own, whatever stands in the listing
+                    await self._repository.relist(entries[key].run, write.key)
         await self._publishing.acquire()
         for key in lost:
             del entries[key]
