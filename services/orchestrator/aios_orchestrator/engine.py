@@ -178,7 +178,9 @@ class Engine:
         lost = self._keep(entries, writes, owners, results)
         for write, key, result in zip(writes, owners, results, strict=True):
             if write.key != key and key not in lost and isinstance(result, Conflict):
-                with suppress(RetryableError):  # what is shown is the run's own, whatever stands in the listing
+                with suppress(
+                    RetryableError
+                ):  # what is shown is the run's own, whatever stands in the listing
                     await self._repository.relist(entries[key].run, write.key)
         await self._publishing.acquire()
         for key in lost:
