@@ -16,6 +16,7 @@ from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.embedded import EmbeddedNats
 from aios_runtime.bus.port import Delivery, Message
 from aios_runtime.bus.topology import DUPLICATE_WINDOW_SECONDS
+from tests.bench.served import memory_bytes
 
 RATE = 8_700  # messages a second
 TURN_S = 0.02
@@ -24,7 +25,7 @@ DATA = b"x" * 200
 
 
 async def figures(rate: int = RATE, windows: int = WINDOWS) -> dict[str, float]:
-    """Resident MiB of the broker at the end of each window's time, the rate that was reached, and what was left."""
+    """MiB of the broker (PSS) at the end of each window's time, the rate that was reached, and what was left."""
     with tempfile.TemporaryDirectory(prefix="aios-bench-") as place:
         server = EmbeddedNats(Path(place))
         endpoint = await server.start()
@@ -48,7 +49,7 @@ async def _measure(
     consumer = subjects.consumer("agent-runner", "perform")
     await worker.consume(consumer, acknowledge, batch=256, slots=4096)
     subject = subjects.perform("main", subjects.LANE_AGENT)
-    found = {"broker_mib_at_first": resident_mib(broker)}
+    found = {"broker_mib_at_first": memory_bytes([broker]) / 2**20}
     began, sent = time.perf_counter(), 0
     for window in range(1, windows + 1):
         until = began + window * DUPLICATE_WINDOW_SECONDS
@@ -58,15 +59,9 @@ async def _measure(
                 await sender.publish([Message(subject, DATA, f"m{sent + number}") for number in range(due)])
                 sent += due
             await asyncio.sleep(TURN_S)
-        found[f"broker_mib_after_{window * DUPLICATE_WINDOW_SECONDS:.0f}_s"] = resident_mib(broker)
-        print(f"  broker: {sent} messages, {resident_mib(broker):.0f} MiB", file=sys.stderr)
+        found[f"broker_mib_after_{window * DUPLICATE_WINDOW_SECONDS:.0f}_s"] = memory_bytes([broker]) / 2**20
+        print(f"  broker: {sent} messages, {memory_bytes([broker]) / 2**20:.0f} MiB", file=sys.stderr)
     found["messages_per_second"] = sent / (time.perf_counter() - began)
     info = await sender.keeper.alive().jetstream().stream_info(subjects.STREAM_CMD)
     found["messages_left"] = info.state.messages
     return found
-
-
-def resident_mib(pid: int) -> float:
-    """Resident memory of a process."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024

@@ -15,7 +15,7 @@ from string import ascii_lowercase, digits
 from aios.bus.v1.bus_pb2 import EventsFiled
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1.events_pb2 import RunEvent
-from aios_core.ids import PARTITIONS, partition_of, slot_of
+from aios_core.ids import PARTITIONS, partition_of_run
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_runtime.store.port import NewEvent, Write
@@ -72,7 +72,7 @@ async def _fill(data: Path, count: int) -> None:
         writes = []
         for number in range(first, min(first + BATCH, count)):
             new = _identifier(number)
-            partition = partition_of(slot_of(new))
+            partition = partition_of_run(new)
             name = new.encode()
             writes.append(
                 Write(

@@ -16,7 +16,7 @@ from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1.commands_pb2 import StartRunRequest
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.encoding import encode
-from aios_core.ids import partition_of, run_id, slot_of
+from aios_core.ids import partition_of_run, run_id
 from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_runtime.bus import subjects
@@ -103,13 +103,13 @@ class Served:
             actor="person:owner",
             trigger="manual",
         )
-        subject = subjects.run_command("start_run", "main", partition_of(slot_of(run)))
+        subject = subjects.run_command("start_run", "main", partition_of_run(run))
         await self._bus.command(Message(subject, request.SerializeToString(), name), 30)
         await asyncio.wait_for(done, 60)
 
     def tree(self) -> list[int]:
         """The process ids of the server and all below it."""
-        return [self.process.pid, *_below(self.process.pid)]
+        return tree(self.process.pid)
 
     def bus_pid(self) -> int:
         """The process id of the embedded nats-server."""
@@ -120,11 +120,13 @@ class Served:
         return sum(file.stat().st_size for file in self.data.glob("*.db"))
 
 
-def _below(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            found += [int(child), *_below(int(child))]
+def tree(pid: int) -> list[int]:
+    """A process and all below it."""
+    found = [pid]
+    with suppress(OSError):  # it is over
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += tree(int(child))
     return found
 
 

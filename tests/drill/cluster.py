@@ -163,6 +163,8 @@ class Person:
         self._turn = 0
         self.started: dict[str, str] = {}
         self.slowest = 0.0
+        self.created: dict[str, int] = {}  # when the runs that have ended were created, ms
+        self.put_off = 0  # starts that were answered with UNAVAILABLE
 
     async def call(self, stub: Any, method: str, request: Any) -> Any:
         """One call, at one gateway after the other until one has answered. Raises what is refused for good."""
@@ -224,6 +226,7 @@ class Person:
                     del missing[n]
                 elif not result.error.retryable:
                     raise AssertionError(str(result.error))
+                self.put_off += result.error.code == "UNAVAILABLE"
             if missing:
                 await asyncio.sleep(PAUSE)
 
@@ -270,6 +273,7 @@ class Person:
                     for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
                         if run.state in TERMINAL_RUN:
                             states[name] = run.state
+                            self.created[name] = run.create_time_ms
                             del waiting[name]
                 if waiting:
                     await asyncio.sleep(0.3)

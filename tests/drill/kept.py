@@ -106,6 +106,14 @@ class Kept:
             raise FileNotFoundError(f"{self.data.name} is not up")
         return found.grpc, Path(found.token_file).read_text().strip()
 
+    def bus_pid(self) -> int:
+        """The process id of its embedded nats-server."""
+        assert self.process is not None
+        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
+            if b"nats-server" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+        raise AssertionError("there is no nats-server")
+
     def _keep(self) -> None:
         crash_at = {"AIOS_CRASH_AT": self._crash_at} if self._crash_at else {}
         while not self._stopping.is_set():

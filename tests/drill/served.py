@@ -55,14 +55,6 @@ class Served(Kept):
     def report(self) -> Path:
         return report_of(self)
 
-    def bus_pid(self) -> int:
-        """The process id of the embedded nats-server."""
-        assert self.process is not None
-        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            if b"nats-server" in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
-        raise AssertionError("there is no nats-server")
-
 
 def make_report(served: Installation) -> str:
     """The whole work, by a client that repeats what got no answer. Returns the run's id."""

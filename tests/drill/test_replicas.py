@@ -126,6 +126,8 @@ async def test_when_one_orchestrator_is_gone_the_other_takes_over_and_what_wakes
         else:
             (to_bus if fault == "cut off from the bus" else to_database).cut()
         await runs(80)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*took)  # all of them while it is gone
         cluster.signal("orchestrator-1", signal.SIGCONT)
         to_bus.mend()
         to_database.mend()
@@ -133,6 +135,7 @@ async def test_when_one_orchestrator_is_gone_the_other_takes_over_and_what_wakes
         async with asyncio.timeout(60):
             seconds = await asyncio.gather(*took)
         await check_histories(endpoint, person.started, RUN_STATE_SUCCEEDED)
+        assert not person.put_off, "a start waits for the take-over; its caller is not told to come again"
         print(
             f"{fault}: until a start was accepted at most {max(took for took, _ in seconds):.1f} s, until its run was"
             f" seen to end {max(took for _, took in seconds):.1f} s; before that {max(b for _, b in before):.1f} s"

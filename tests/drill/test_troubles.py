@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import shutil
 import signal
 import time
@@ -18,13 +17,13 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.endpoint import load_endpoint
 from aios_runtime.bus.port import Message
+from tests.bench.served import memory_bytes, tree
 from tests.drill.cluster import SLOW, WORKFLOWS, Person, check_histories
 from tests.drill.kept import Kept
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 OVERSIZE = 250_000  # bytes: what the bus just takes, and an event may not have
-PAGE = resource.getpagesize()
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(600)]
 
@@ -35,23 +34,10 @@ class Alone:
     def __init__(self, place: Path, kept: Kept, person: Person) -> None:
         self.place, self.kept, self.person = place, kept, person
 
-    def processes(self) -> list[int]:
-        """The server and what it has started."""
+    def memory(self) -> int:
+        """Bytes that the server and all that it has started take."""
         assert self.kept.process is not None
-        top = self.kept.process.pid
-        children = Path(f"/proc/{top}/task/{top}/children").read_text().split()
-        return [top, *map(int, children)]
-
-    def bus(self) -> int:
-        """The process id of the embedded nats-server."""
-        for pid in self.processes():
-            if b"nats-server" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-        raise AssertionError("there is no nats-server")
-
-    def resident(self, pid: int) -> int:
-        """Bytes of memory."""
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+        return memory_bytes(tree(self.kept.process.pid))
 
     async def check(self) -> int:
         """Every run that was started succeeds, its history is whole; returns how many events there are."""
@@ -103,7 +89,7 @@ async def test_a_bus_that_is_frozen_or_wiped_in_the_middle_loses_nothing(
         async def troubles() -> None:
             while not done.is_set():
                 await asyncio.sleep(0.7)
-                bus = here.bus()
+                bus = here.kept.bus_pid()
                 if trouble == "frozen":
                     os.kill(bus, signal.SIGSTOP)
                     await asyncio.sleep(12.0 if ALL else 3.0)
@@ -156,6 +142,8 @@ async def test_a_clock_that_is_set_by_hours_in_the_middle_harms_no_run(tmp_path:
         done.set()
         await approving
         here.notes(count // 4)
+        created = here.person.created.values()
+        assert max(created) - min(created) > 3_600_000, "the clock was never set"
         print(f"clock set four times: {len(here.person.started)} runs, {events} events")
 
 
@@ -204,8 +192,7 @@ async def test_ten_times_too_much_is_slow_and_bounded_loses_nothing_and_passes(t
     async with alone(tmp_path) as here:
         await here.person.apply(SLOW)
         before = [await here.person.one_run("slow", number) for number in range(10)]
-        pids = here.processes()
-        at_first = sum(map(here.resident, pids))
+        at_first = here.memory()
         began, number, most = time.monotonic(), 1000, at_first
         while time.monotonic() - began < seconds:
             await asyncio.gather(
@@ -215,12 +202,12 @@ async def test_ten_times_too_much_is_slow_and_bounded_loses_nothing_and_passes(t
                 )
             )
             number += 400
-            most = max(most, sum(map(here.resident, pids)))
+            most = max(most, here.memory())
         offered = (number - 1000) / (time.monotonic() - began)
         passed = asyncio.create_task(here.person.ended(500))
         while not passed.done():
             await asyncio.sleep(0.25)
-            most = max(most, sum(map(here.resident, pids)))
+            most = max(most, here.memory())
         states = passed.result()
         assert set(states.values()) == {RUN_STATE_SUCCEEDED}
         done = (number - 1000) / (time.monotonic() - began)

@@ -9,7 +9,7 @@ from aios.task.v1.task_pb2 import Change
 from aios_core.encoding import encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import event_hash
-from aios_core.ids import partition_of, slot_of
+from aios_core.ids import partition_of_run
 from aios_core.labels import OWNER
 from aios_core.values import Leaf, Pointer
 from aios_memory.episodes import Episodes
@@ -18,7 +18,7 @@ from aios_runtime.store.port import Store, Write
 from tests.memory.serving import WORKSPACE
 
 RUN = "run_7"
-PARTITION = partition_of(slot_of(RUN))
+PARTITION = partition_of_run(RUN)
 
 
 def event(sequence: int, **body: object) -> bytes:

@@ -520,7 +520,7 @@ async def test_a_connector_at_its_limit_lets_a_call_wait_and_begins_nothing(rig:
     async with rig.hosting(connector) as executor:
         assert (await executor.perform(rig.task())).status == STATUS_SUCCEEDED
         waiting = asyncio.create_task(executor.perform(rig.task(key=second)))
-        while not executor._effects.limiter._line.locked():
+        while not (executor._effects.limiter._line.locked() or waiting.done()):
             await asyncio.sleep(0)
         tasks = [waiting, *executor._running.values()]
         for task in tasks:

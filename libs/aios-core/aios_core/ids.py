@@ -70,6 +70,11 @@ def partition_of(slot: int, partitions: int = PARTITIONS) -> int:
     return slot * partitions // SLOTS
 
 
+def partition_of_run(run: str, partitions: int = PARTITIONS) -> int:
+    """The partition of a run, by its id."""
+    return partition_of(slot_of(run), partitions)
+
+
 def effect_key(run: str, step: str, iteration: int, attempt_group: int) -> str:
     """The idempotency key of an effect: retries share it; only a person starts a new attempt group."""
     return f"{run}/{step}/{iteration}/{attempt_group}"

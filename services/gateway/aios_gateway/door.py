@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -31,8 +31,15 @@ class Door:
     """Makes gRPC handlers of the table of methods."""
 
     def __init__(
-        self, bus: Bus, tokens: Tokens, options: Options, methods: Mapping[str, Unary | Streaming]
+        self,
+        bus: Bus,
+        tokens: Tokens,
+        options: Options,
+        methods: Mapping[str, Unary | Streaming],
+        patience_s: Sequence[float] = (),
     ) -> None:
+        """`patience_s` as `Call` has it."""
+        self._patience_s = patience_s
         self._bus = bus
         self._tokens = tokens
         self._options = options
@@ -48,7 +55,8 @@ class Door:
         identity.require(scope)
         options = self._options
         seconds = options.default_timeout_s if remaining is None else min(remaining, options.max_timeout_s)
-        return Call(identity, traceparent, asyncio.get_running_loop().time() + seconds, self._bus)
+        deadline = asyncio.get_running_loop().time() + seconds
+        return Call(identity, traceparent, deadline, self._bus, patience_s=self._patience_s)
 
     def _handler(self, service: ServiceDescriptor) -> grpc.GenericRpcHandler:
         rpcs = {method.name: self._rpc(service, method) for method in service.methods}

@@ -7,6 +7,7 @@ from aios_core.errors import AiosError
 from aios_gateway import ingress, settings
 from aios_gateway.api.methods import Surroundings, methods
 from aios_gateway.door import Door
+from aios_gateway.peers import PATIENCE_S
 from aios_gateway.servers import GrpcServer, HttpServer
 from aios_gateway.starter import Starter
 from aios_gateway.tokens import Tokens
@@ -55,7 +56,8 @@ class Gateway:
             version=settings.VERSION,
             now_ms=context.now_ms,
         )
-        door = Door(context.bus, tokens, options, methods(around))
+        patience_s = PATIENCE_S if self._store.shared else ()  # otherwise nothing has replicas
+        door = Door(context.bus, tokens, options, methods(around), patience_s)
         try:
             self._grpc = GrpcServer(door.handlers())
             await self._grpc.start(options.grpc_host, options.grpc_port)

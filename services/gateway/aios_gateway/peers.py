@@ -1,19 +1,20 @@
 """The services that decide and remember, as the gateway sees them: messages in, messages out."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message as Proto
 
 from aios_core.errors import RetryableError, TerminalError
-from aios_core.ids import partition_of, slot_of
+from aios_core.ids import partition_of_run
 from aios_gateway.settings import MAX_REQUEST_BYTES
 from aios_gateway.tokens import Identity
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
 
-# For an answer, before it is asked again; then all the time that is left.
+# For an answer, before another replica is asked; then all the time that is left.
 PATIENCE_S: Final = (0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 1.0, 2.0, 4.0)
 PAUSE_S: Final = 0.1  # before asking again where nobody could answer
 
@@ -29,6 +30,9 @@ class Call:
     deadline: float
     bus: Bus
     part_s: float = 0.0
+    patience_s: Sequence[float] = ()
+    """How long to wait for an answer, try by try, before the question is asked again; then all the time that is left.
+    Empty where nobody else could answer."""
 
     @property
     def workspace(self) -> str:
@@ -63,7 +67,7 @@ class Call:
 
     async def _asked(self, subject: str, data: bytes) -> bytes:
         """Ask what may be asked again, and do so: the replica that got it may be frozen or cut off, and another not."""
-        for patience in PATIENCE_S:
+        for patience in self.patience_s:
             try:
                 return await self.bus.ask(subject, data, min(patience, self.timeout))
             except RetryableError as error:
@@ -75,7 +79,7 @@ class Call:
 
     async def command_run(self, name: str, run_id: str, request: Proto, answer: type[Answer]) -> Answer:
         """A command about one run; answered once what it led to is committed."""
-        subject = subjects.run_command(name, self.workspace, partition_of(slot_of(run_id)))
+        subject = subjects.run_command(name, self.workspace, partition_of_run(run_id))
         return await self._command(subject, request, answer)
 
     async def command_resources(self, name: str, request: Proto, answer: type[Answer]) -> Answer:

@@ -16,6 +16,7 @@ from aios_gateway.settings import MAX_REQUEST_BYTES
 from aios_runtime.bus.replies import error_from_proto
 
 MAX_STARTS: Final = 100  # in one command
+AGAIN_S: Final = 0.25  # before a start is sent again that nobody decides for now
 MAX_BYTES: Final = 200 * 1024  # of one command; a larger start is refused as every request is
 
 
@@ -49,23 +50,28 @@ class Starter:
             )
         lane = self._lanes.setdefault(call.workspace, _Lane())
         start = _Start(call, run_id, request, size, asyncio.get_running_loop().create_future())
-        lane.waiting.append(start)
-        if lane.sending is None:
-            lane.sending = asyncio.create_task(self._send_all(lane), name="starts")
+        self._put(lane, start)
         try:
             async with asyncio.timeout(call.timeout):
                 return await start.done
         except TimeoutError:
             raise RetryableError("DEADLINE_EXCEEDED", "The run was not started in time; ask again.") from None
 
+    def _put(self, lane: _Lane, start: _Start) -> None:
+        if start.done.done():
+            return  # its caller has gone
+        lane.waiting.append(start)
+        if lane.sending is None:
+            lane.sending = asyncio.create_task(self._send_all(lane), name="starts")
+
     async def _send_all(self, lane: _Lane) -> None:
         try:
             while lane.waiting:
-                await self._send(_take(lane.waiting))
+                await self._send(lane, _take(lane.waiting))
         finally:
             lane.sending = None
 
-    async def _send(self, starts: list[_Start]) -> None:
+    async def _send(self, lane: _Lane, starts: list[_Start]) -> None:
         last = max(starts, key=lambda start: start.call.deadline)
         command = StartRunsRequest(starts=[start.request for start in starts])
         try:
@@ -80,10 +86,16 @@ class Starter:
         for start, result in zip(starts, answer.results, strict=True):
             if start.done.done():
                 continue  # its caller has gone
-            if result.WhichOneof("result") == "error":
-                start.done.set_exception(error_from_proto(result.error))
-            else:
+            if result.WhichOneof("result") != "error":
                 start.done.set_result(result.started)
+                continue
+            refusal = error_from_proto(result.error)
+            if isinstance(refusal, RetryableError) and refusal.code == "UNAVAILABLE":
+                # One replica takes over from another: its caller waits for that, and the others do not.
+                pause = refusal.retry_after or AGAIN_S
+                asyncio.get_running_loop().call_later(pause, self._put, lane, start)
+            else:
+                start.done.set_exception(refusal)
 
 
 def _take(waiting: deque[_Start]) -> list[_Start]:

@@ -12,7 +12,7 @@ from typing import Final
 from aios.bus.v1.bus_pb2 import EventsFiled
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.errors import RetryableError
-from aios_core.ids import partition_of, slot_of
+from aios_core.ids import partition_of_run
 
 ENDINGS: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled", "run_undone"})
 
@@ -74,7 +74,7 @@ class Watches:
     def lost(self, partition: int | None = None) -> None:
         """Announcements (of one partition) may have been missed: who watches a run there reads the log again."""
         for (_, run_id), watchers in self._watchers.items():
-            if partition is None or partition_of(slot_of(run_id)) == partition:
+            if partition is None or partition_of_run(run_id) == partition:
                 for watcher in watchers:
                     watcher.lose()
 

@@ -13,7 +13,7 @@ from typing import Final
 from aios.memory.v1.memory_pb2 import Episode, EpisodeRecord
 from aios_core.errors import RetryableError
 from aios_core.hashing import event_hash
-from aios_core.ids import PARTITIONS, partition_of, slot_of
+from aios_core.ids import PARTITIONS, partition_of_run
 from aios_memory.narration import event_of, told
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Store, Write
@@ -74,7 +74,7 @@ class Episodes:
 
     async def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
         """Episodes of a run, in their order."""
-        key = self._key(partition_of(slot_of(run_id), self._partitions))
+        key = self._key(partition_of_run(run_id, self._partitions))
         old = await self._store.records(
             key, f"{run_id}/", after=f"{run_id}/{after_sequence:010}", limit=limit
         )

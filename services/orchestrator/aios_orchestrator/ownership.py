@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 from aios.run.v1.leases_pb2 import Leases
 from aios_core.errors import AiosError, RetryableError
-from aios_core.ids import PARTITIONS, partition_of, slot_of
+from aios_core.ids import PARTITIONS, partition_of_run
 from aios_orchestrator import leases
 from aios_orchestrator.leases import BEAT_MS, LEASE_MS, Sightings
 from aios_runtime.bus.port import Bus
@@ -55,15 +55,15 @@ class Ownership:
 
     def owns_run(self, run_id: str) -> bool:
         """Whether this replica decides for a run."""
-        return self.owns(partition_of(slot_of(run_id)))
+        return self.owns(partition_of_run(run_id))
 
     def present(self) -> bool:
         """Whether this replica has reached the store and the bus of late."""
         return True
 
-    async def while_owned(self, partitions: Collection[int], work: Coroutine[Any, Any, T]) -> T:
-        """Work that only the owner of the partitions can do. Raises UNAVAILABLE once it is none: then somebody else is
-        asked, whether or not this comes to an end."""
+    async def while_owner(self, replica: str, partitions: Collection[int], work: Coroutine[Any, Any, T]) -> T:
+        """Wait for work that only the owner of the partitions can do, as long as `replica` is that. Raises UNAVAILABLE
+        once it is not: then another one is asked, whether or not this one comes to an end."""
         return await work
 
     def owner(self, partition: int) -> str:
@@ -108,15 +108,17 @@ class SharedOwnership(Ownership):
     def present(self) -> bool:
         return _clock() < self._until
 
-    async def while_owned(self, partitions: Collection[int], work: Coroutine[Any, Any, T]) -> T:
+    async def while_owner(self, replica: str, partitions: Collection[int], work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
-        while True:
-            done, _ = await asyncio.wait([task], timeout=LOOK_S)
-            if done:
-                return task.result()
-            if not all(map(self.owns, partitions)):
-                task.add_done_callback(_seen)
-                raise moved()
+        try:
+            while True:
+                done, _ = await asyncio.wait([task], timeout=LOOK_S)
+                if done:
+                    return task.result()
+                if any(self.owner(partition) != replica for partition in partitions):
+                    raise moved()
+        finally:
+            task.cancel()
 
     def owner(self, partition: int) -> str:
         if self.owns(partition):
@@ -239,11 +241,6 @@ class SharedOwnership(Ownership):
 def moved() -> RetryableError:
     """What is raised where a run's owner has changed meanwhile."""
     return RetryableError("UNAVAILABLE", "Another replica decides for this run now.", retry_after=LOOK_S)
-
-
-def _seen(task: "asyncio.Future[Any]") -> None:
-    if not task.cancelled():
-        task.exception()
 
 
 def _clock() -> int:

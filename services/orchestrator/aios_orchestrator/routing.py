@@ -3,7 +3,7 @@ acknowledged once it has answered. Whoever passes on decides nothing, so a stale
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.message import Message as Proto
@@ -12,14 +12,15 @@ from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1.state_pb2 import RunHead
 from aios.task.v1.task_pb2 import Outcome, ReportOutcomes
 from aios_core.errors import RetryableError, TerminalError
-from aios_core.ids import partition_of, run_id, slot_of
+from aios_core.ids import partition_of_run, run_id
 from aios_orchestrator.commands import MAX_STARTS, Commands, parse
 from aios_orchestrator.model import TERMINAL_RUN
-from aios_orchestrator.ownership import LOOK_S, Ownership, moved
+from aios_orchestrator.ownership import Ownership, moved
 from aios_orchestrator.repository import Repository
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 from aios_runtime.bus.replies import error_to_proto
+from aios_runtime.outcomes import messages
 
 ASK_S: Final = 10.0  # for another replica to answer
 MAX_BODY: Final = 200 * 1024  # bytes in one message, below the bus's own limit
@@ -67,11 +68,11 @@ class Router:
         if kind is None:  # any replica's
             return (await self._commands.carry_out(name, data)).SerializeToString()
         request = parse(kind, data)
-        partition = _partition(_run_of(request))
+        partition = partition_of_run(_run_of(request))
         replica = self._ownership.owner(partition)
         if replica != self._ownership.me:
-            return await self._pass_on(name, data, partition, replica)
-        answer = await self._ownership.while_owned([partition], self._commands.carry_out(name, data))
+            return await self._pass_on(name, data, [partition], replica)
+        answer = await self._ownership.while_owner(replica, [partition], self._commands.carry_out(name, data))
         if isinstance(answer, pb.StartRunResponse):
             await self._supersede([answer.run.head])
         return answer.SerializeToString()
@@ -89,7 +90,7 @@ class Router:
         for at, (workspace, outcomes) in enumerate(reports):
             by_partition: dict[int, list[Outcome]] = {}
             for outcome in outcomes:
-                by_partition.setdefault(_partition(outcome.run_id), []).append(outcome)
+                by_partition.setdefault(partition_of_run(outcome.run_id), []).append(outcome)
             for partition, some in by_partition.items():
                 parts.setdefault(partition, []).append((at, (workspace, some)))
         owners: dict[str, list[int]] = {}
@@ -109,18 +110,21 @@ class Router:
         async def to(replica: str, partitions: list[int]) -> None:
             some = [report for partition in partitions for _, report in parts[partition]]
             if replica == self._ownership.me:
-                why = await _tried(self._ownership.while_owned(partitions, self._commands.settle(some)))
+                why = await _tried(
+                    self._ownership.while_owner(replica, partitions, self._commands.settle(some))
+                )
             else:
-                why = await _tried(self._report(some, partitions[0], replica))
+                why = await _tried(self._report(some, partitions, replica))
             if why is not None:
                 failed(partitions, why)
 
         await asyncio.gather(*(to(replica, partitions) for replica, partitions in owners.items()))
         return failures
 
-    async def _report(self, reports: Sequence[Report], partition: int, replica: str) -> None:
-        for body in _bodies(reports):
-            await self._pass_on("report_outcomes", body.SerializeToString(), partition, replica)
+    async def _report(self, reports: Sequence[Report], partitions: Sequence[int], replica: str) -> None:
+        outcomes = [(workspace, partitions[0], outcome) for workspace, some in reports for outcome in some]
+        for message in messages(outcomes):
+            await self._pass_on("report_outcomes", message.data, partitions, replica)
 
     async def _start_runs(self, request: pb.StartRunsRequest) -> Proto:
         if not 0 < len(request.starts) <= MAX_STARTS:
@@ -129,7 +133,7 @@ class Router:
         places: dict[str, list[int]] = {}
         for at, start in enumerate(request.starts):
             try:
-                places.setdefault(self._ownership.owner(_partition(_run_of(start))), []).append(at)
+                places.setdefault(self._ownership.owner(partition_of_run(_run_of(start))), []).append(at)
             except RetryableError as error:
                 results[at] = pb.StartRunResult(error=error_to_proto(error))
 
@@ -153,11 +157,13 @@ class Router:
     ) -> Sequence[pb.StartRunResult]:
         """Start runs that one replica decides for."""
         data = pb.StartRunsRequest(starts=starts).SerializeToString()
-        partitions = [_partition(_run_of(start)) for start in starts]
+        partitions = [partition_of_run(_run_of(start)) for start in starts]
         if replica != self._ownership.me:
-            told = await self._pass_on("start_runs", data, partitions[0], replica)
+            told = await self._pass_on("start_runs", data, partitions, replica)
             return pb.StartRunsResponse.FromString(told).results
-        answer = await self._ownership.while_owned(partitions, self._commands.carry_out("start_runs", data))
+        answer = await self._ownership.while_owner(
+            replica, partitions, self._commands.carry_out("start_runs", data)
+        )
         assert isinstance(answer, pb.StartRunsResponse)
         await self._supersede([result.started.run.head for result in answer.results])
         return answer.results
@@ -194,18 +200,9 @@ class Router:
             if error.code != "RUN_CLOSED":
                 raise
 
-    async def _pass_on(self, name: str, data: bytes, partition: int, replica: str) -> bytes:
-        """Ask another replica, for as long as it is the one that decides."""
-        asking = asyncio.ensure_future(self._bus.ask(self._subject(name, replica), data, ASK_S))
-        try:
-            while True:
-                done, _ = await asyncio.wait([asking], timeout=LOOK_S)
-                if done:
-                    return asking.result()
-                if self._ownership.owner(partition) != replica:
-                    raise moved()
-        finally:
-            asking.cancel()
+    async def _pass_on(self, name: str, data: bytes, partitions: Collection[int], replica: str) -> bytes:
+        asking = self._bus.ask(self._subject(name, replica), data, ASK_S)
+        return await self._ownership.while_owner(replica, partitions, asking)
 
     def _taker(self, name: str) -> Callable[[bytes, Mapping[str, str]], Awaitable[bytes]]:
         async def taken(data: bytes, headers: Mapping[str, str]) -> bytes:
@@ -233,10 +230,6 @@ async def _tried(work: Awaitable[None]) -> RetryableError | None:
     return None
 
 
-def _partition(run: str) -> int:
-    return partition_of(slot_of(run))
-
-
 def _run_of(request: Any) -> str:
     if isinstance(request, pb.StartRunRequest):
         return run_id(request.workspace, request.trigger, request.request_id)
@@ -249,19 +242,3 @@ def _runs_of(name: str, data: bytes) -> list[str]:
     if name == "start_runs":
         return [_run_of(start) for start in parse(pb.StartRunsRequest, data).starts]
     return [_run_of(parse(_REQUESTS[name], data))]
-
-
-def _bodies(reports: Sequence[Report]) -> Iterable[ReportOutcomes]:
-    """The outcomes of several reports, as many in one message as it holds."""
-    body = ReportOutcomes()
-    size = 0
-    for _, outcomes in reports:
-        for outcome in outcomes:
-            cost = outcome.ByteSize() + 8
-            if size + cost > MAX_BODY and body.outcomes:
-                yield body
-                body, size = ReportOutcomes(), 0
-            body.outcomes.append(outcome)
-            size += cost
-    if body.outcomes:
-        yield body

@@ -12,7 +12,7 @@ from typing import Final
 
 from aios.run.v1.state_pb2 import RunHead
 from aios_core.errors import RetryableError
-from aios_core.ids import partition_of, slot_of
+from aios_core.ids import partition_of, partition_of_run
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Redispatch
 from aios_orchestrator.delivery import TaskKey
@@ -86,8 +86,8 @@ class Takeover:
 
     def lost(self, partitions: frozenset[int]) -> None:
         """Others decide there from now on."""
-        self._repository.forget_all(lambda run: partition_of(slot_of(run)) in partitions)
-        self._publisher.delivery.let_go(lambda run: partition_of(slot_of(run)) not in partitions)
+        self._repository.forget_all(lambda run: partition_of_run(run) in partitions)
+        self._publisher.delivery.let_go(lambda run: partition_of_run(run) not in partitions)
 
     async def _adopt(self, heads: Iterable[RunHead]) -> None:
         for head in heads:

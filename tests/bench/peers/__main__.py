@@ -13,8 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,7 @@ TEMPORAL_PACKAGE: Final = (
 )
 RESTATE_PACKAGE: Final = "@restatedev/restate-server@1.7.12"
 START_SECONDS: Final = 60
+POLL_SECONDS: Final = 0.1  # between two looks whether a server is ready
 
 
 def install() -> None:
@@ -56,22 +59,27 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def answers(url: str) -> bool:
+    """Whether a server answers there that it is well."""
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return bool(answer.status == HTTPStatus.OK)
+    except OSError:
+        return False
+
+
 @contextmanager
-def process(command: list[str | Path], port: int, **environment: str) -> Iterator[None]:
-    """A server until it takes connections, and until the end."""
+def process(command: list[str | Path], ready: Callable[[], bool], **environment: str) -> Iterator[None]:
+    """A server until it says that it is ready, and until the end."""
     running = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | environment
     )
     try:
         until = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                if time.monotonic() > until or running.poll() is not None:
-                    raise RuntimeError(f"{command[0]} did not start") from None
-                time.sleep(0.1)
+        while not ready():
+            if time.monotonic() > until or running.poll() is not None:
+                raise RuntimeError(f"{command[0]} did not start")
+            time.sleep(POLL_SECONDS)
         yield
     finally:
         running.terminate()
@@ -97,8 +105,10 @@ def postgres(place: Path) -> Iterator[str]:
         [*user, initdb, "-D", data, "-A", "trust", "-U", "peer"], check=True, stdout=subprocess.DEVNULL
     )
     settings = ["-p", str(port), "-k", "", "-h", "127.0.0.1", "-c", "max_connections=200"]
-    with process([*user, found, "-D", data, *settings], port):
-        time.sleep(1)
+    ready = [str(Path(found).with_name("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
+    with process(
+        [*user, found, "-D", data, *settings], lambda: subprocess.run(ready, check=False).returncode == 0
+    ):
         yield f"postgresql://peer@127.0.0.1:{port}/postgres"
 
 
@@ -122,12 +132,15 @@ def of_restate(place: Path) -> dict[str, Any]:
         "RESTATE_INGRESS__BIND_ADDRESS": f"127.0.0.1:{ingress}",
         "RESTATE_ADMIN__BIND_ADDRESS": f"127.0.0.1:{admin}",
         "RESTATE_BIND_ADDRESS": f"127.0.0.1:{free_port()}",
-        "RESTATE_ADVERTISED_ADDRESS": "",
         "DO_NOT_TRACK": "1",
     }
-    settings = {name: value for name, value in settings.items() if value}
-    with process([RESTATE, "--base-dir", str(place / "restate")], admin, **settings):
-        time.sleep(3)
+
+    def healthy() -> bool:
+        return answers(f"http://127.0.0.1:{admin}/health") and answers(
+            f"http://127.0.0.1:{ingress}/restate/health"
+        )
+
+    with process([RESTATE, "--base-dir", str(place / "restate")], healthy, **settings):
         return peer(
             "peer_restate.py",
             PEER_RESTATE_INGRESS=f"http://127.0.0.1:{ingress}",
@@ -138,8 +151,12 @@ def of_restate(place: Path) -> dict[str, Any]:
 def of_temporal(place: Path) -> dict[str, Any]:
     port = free_port()
     command = [TEMPORAL, "server", "start-dev", "--headless", "--port", str(port), "--log-level", "error"]
-    with process([*command, "--db-filename", str(place / "temporal.db")], port):
-        time.sleep(2)
+    health = [TEMPORAL, "operator", "cluster", "health", "--address", f"127.0.0.1:{port}"]
+
+    def healthy() -> bool:
+        return subprocess.run(health, capture_output=True, check=False).returncode == 0
+
+    with process([*command, "--db-filename", str(place / "temporal.db")], healthy):
         return peer("peer_temporal.py", PEER_TEMPORAL=f"127.0.0.1:{port}")
 
 

@@ -27,9 +27,12 @@ from aios_runtime.service.port import Context
 from aios_runtime.store.port import Committed, OutboxMessage, Write
 from aios_sdk.host.effects import Rules
 from aios_sdk.host.lane import ConnectorLane
+from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.providers import connector
+from aios_testing.sim.store import Disk
 from aios_testing.sim.workload import DOCUMENTS
 from aios_testing.sim.world import World
+from aios_testing.store_memory import MemoryStore
 
 WORKSPACE: Final = "main"
 SLOTS: Final = 8  # tasks that a worker takes at once
@@ -99,6 +102,23 @@ async def apply_documents(store: Any) -> None:
         )
         await book.apply(request)
     await _Book(store, WORKSPACE, lambda: 0).intents(WORKSPACE)
+
+
+@cache
+def _template() -> Disk:
+    """An orchestrator's disk with the workload's documents on it."""
+    disk = Disk("template", lambda: EPOCH_MS)
+    coroutine = apply_documents(MemoryStore(lambda: EPOCH_MS, disk))
+    try:
+        coroutine.send(None)  # such a store answers at once
+    except StopIteration:
+        return disk
+    raise RuntimeError("the documents could not be applied at once")
+
+
+def copy_documents(disk: Disk) -> None:
+    """Put the documents on a new disk."""
+    disk.copy_from(_template())
 
 
 async def _orchestrator(context: Context, outside: Outside) -> object:

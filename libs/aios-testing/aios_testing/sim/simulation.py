@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from random import Random
 from typing import Any, Final
 
@@ -34,14 +33,13 @@ from aios_testing.sim.parts import (
     REPLICAS,
     WORKSPACE,
     Outside,
-    apply_documents,
     compiled_once,
+    copy_documents,
 )
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.store import Disk, SimStore
 from aios_testing.sim.world import Silence, World
-from aios_testing.store_memory import MemoryStore
 
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
 PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
@@ -323,23 +321,6 @@ class Simulation:
     def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
         if node.alive:
             self.record.violate("no defect", f"{node.name}: {what}: {type(error).__name__} {error}"[:400])
-
-
-@cache
-def _template() -> Disk:
-    """An orchestrator's disk with the workload's documents on it."""
-    disk = Disk("template", lambda: EPOCH_MS)
-    coroutine = apply_documents(MemoryStore(lambda: EPOCH_MS, disk))
-    try:
-        coroutine.send(None)  # such a store answers at once
-    except StopIteration:
-        return disk
-    raise RuntimeError("the documents could not be applied at once")
-
-
-def copy_documents(disk: Disk) -> None:
-    """Put the documents on a new disk."""
-    disk.copy_from(_template())
 
 
 class _Defects(logging.Handler):
