@@ -92,6 +92,7 @@ PASSING = (
 )
 CALL_SECONDS = 10.0
 PAUSE = 0.2
+PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
 CALLS = 8  # of starts at once
 
 
@@ -161,6 +162,7 @@ class Person:
         self._gateways = gateways
         self._channels: dict[str, tuple[grpc.aio.Channel, str]] = {}
         self._turn = 0
+        self._probes = 0
         self.started: dict[str, str] = {}
         self.slowest = 0.0
         self.created: dict[str, int] = {}  # when the runs that have ended were created, ms
@@ -238,6 +240,14 @@ class Person:
         while (await self._run(f"{workflow}-{number}")).state not in TERMINAL_RUN:
             await asyncio.sleep(0.05)
         return accepted, time.monotonic() - began
+
+    async def created_now(self) -> int:
+        """When a run that is started now says that it was created, ms: what the clock of the service shows."""
+        self._probes += 1
+        name = f"echoes-{PROBES + self._probes}"
+        await self.start("echoes", range(PROBES + self._probes, PROBES + self._probes + 1))
+        created: int = (await self._run(name)).create_time_ms
+        return created
 
     async def approve(self, done: asyncio.Event) -> None:
         """Approve whatever is asked, until `done`; say that nothing has happened where nobody knows and that is so."""

@@ -131,9 +131,13 @@ async def test_a_clock_that_is_set_by_hours_in_the_middle_harms_no_run(tmp_path:
         approving = asyncio.create_task(here.person.approve(done))
 
         async def set_clock() -> None:
-            for hours in (3, -5, 26, 0):
+            for at, hours in enumerate((3, -5, 26, 0), start=1):
                 await asyncio.sleep(1.5)
                 clock.write_text(f"{hours * 3600:+d}\n")
+                while abs(await here.person.created_now() / 1000 - time.time() - hours * 3600) > 1800:
+                    await asyncio.sleep(0.2)  # it is read once in a second
+                waits = [here.person.one_run("waits", 1000 * at + n) for n in range(10)]
+                assert all(ended < 15 for _, ended in await asyncio.gather(*waits)), f"by {hours} h"
 
         setting = asyncio.create_task(set_clock())
         await mixed(here.person, count)

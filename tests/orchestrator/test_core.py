@@ -66,6 +66,37 @@ def test_a_transient_failure_is_tried_again_later_and_a_permanent_one_ends_the_r
     assert run.run.state == R.RUN_STATE_FAILED and run.run.error.code == "ACTION_FAILED"
 
 
+@pytest.mark.feature("D2", "D4")
+def test_what_is_due_after_a_wrong_clock_was_set_right_is_due_by_the_right_clock() -> None:
+    run = Driver(
+        workflow(
+            """
+- {name: a, agent: x, input: {n: "${inputs.n}"}}
+- {name: pause, wait: 2s, needs: [a]}
+- name: ok
+  needs: [pause]
+  gate: {title: "Go on", approves: [b], expires: 1h}
+- {name: b, connector: files.write, effect: write, needs: [ok], input: {n: 1}}
+"""
+        )
+    )
+    right, day = run.now, 86_400_000
+    run.now = right + day
+    run.fail("a", retryable=True)
+    run.now = run.run.at("a").due
+    run.give(Tick())
+    run.now = right
+    run.settle("a")
+    assert run.run.at("pause").due == right + 2000
+    assert run.run.update_time > right + day, "within a run time does not go back"
+    assert run.give(Tick()).events == ()
+    run.now = right + 2000
+    run.give(Tick())
+    assert run.approval.expire_time_ms == run.now + 3_600_000
+    run.decide(A.APPROVAL_STATE_APPROVED)
+    assert run.run.at("b").state == S.STEP_STATE_DISPATCHED
+
+
 @pytest.mark.feature("D2")
 def test_retries_end_at_their_limit() -> None:
     run = Driver(workflow("- {name: a, agent: x, retry: {limit: 2, backoff: 1ms}}"))

@@ -17,7 +17,7 @@ from aios_orchestrator.takeover import ACTOR, redispatch
 from aios_runtime.store.port import Store
 
 BATCH: Final = 200  # runs that are ticked in one go
-LONGEST_MS: Final = 30_000  # between two looks, so that a stepped clock is noticed
+LONGEST_MS: Final = 5_000  # between two looks, so that a stepped clock is noticed
 OTHERS_MS: Final = 250  # between two looks at what is due and is another replica's
 MAX_LOOKED: Final = 20_000  # runs that are due, at which one replica looks for its own
 PAUSE_S: Final = 1.0  # after the store could not commit
@@ -46,7 +46,7 @@ class Timers:
         self._workspace = workspace
         self._now_ms = now_ms
         self._wake = asyncio.Event()
-        self._until = 0  # when it looks again by itself, ms
+        self._until = 0  # when it looks again by itself, by the clock that nobody sets, ms
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -61,7 +61,7 @@ class Timers:
 
     def wake(self, due_ms: int) -> None:
         """Something is due at that time; look at the store again if that is earlier than the next look."""
-        if due_ms < self._until:
+        if lease_ms() + due_ms - self._now_ms() < self._until:
             self._wake.set()
 
     async def _run(self) -> None:
@@ -90,7 +90,7 @@ class Timers:
         waits += [due - now] if due is not None else []
         waits += [lease - lease_ms()] if lease is not None else []
         wait = max(0, min(waits))
-        self._until = now + wait
+        self._until = lease_ms() + wait
         return wait / 1000
 
     async def _due(self) -> bool:

@@ -106,7 +106,7 @@ def _wait(draft: Draft, step: Step) -> None:
     if draft.run.mode == MODE_SIMULATE:
         draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="a simulation does not wait"))
     else:
-        draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.now + step.wait_ms))
+        draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.clock + step.wait_ms))
 
 
 def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
@@ -159,7 +159,7 @@ def _check_approved(draft: Draft, step: Step, gate: str, data: bytes) -> None:
     shown = next((proposed for proposed in approval.proposed if proposed.step == step.name), None)
     if shown is None or shown.arguments_sha256 != sha256(data):
         raise TerminalError("APPROVAL_STALE", f"What {step.name!r} would do is no longer what was approved.")
-    if draft.now > approval.expire_time_ms:
+    if draft.clock > approval.expire_time_ms:
         raise TerminalError("APPROVAL_EXPIRED", f"The approval for {step.name!r} has expired.")
 
 
@@ -245,7 +245,7 @@ def _approval(
         title=_words(draft, title),
         policy_version=run.workflow_version,
         create_time_ms=draft.now,
-        expire_time_ms=draft.now + expires_ms,
+        expire_time_ms=draft.clock + expires_ms,
         nonce=derive("nonce", run.run_id, step.name, run.last_hash.hex()),
         traceparent=run.traceparent,
     )

@@ -53,7 +53,7 @@ def _decided_so(approval: Approval, request: DecideApprovalRequest) -> bool:
 
 def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> None:
     if approval.state == st.APPROVAL_STATE_EXPIRED or (
-        approval.expire_time_ms and draft.now > approval.expire_time_ms
+        approval.expire_time_ms and draft.clock > approval.expire_time_ms
     ):
         raise TerminalError("APPROVAL_EXPIRED", "The time to decide is over. Start the run again.")
     if approval.state == st.APPROVAL_STATE_REPLACED:

@@ -170,7 +170,7 @@ def _undo(draft: Draft, what: Undo) -> None:
 
 def _tick(draft: Draft, what: Tick) -> None:
     for step in draft.run.lively():
-        if not step.due or step.due > draft.now:
+        if not step.due or step.due > draft.clock:
             continue
         if step.state == st.STEP_STATE_GATED:
             approve.expire(draft, step)

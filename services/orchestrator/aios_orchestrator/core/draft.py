@@ -21,12 +21,15 @@ SEMANTICS: Final = 1  # of what its fields mean
 class Draft:
     """Collects what one decision does: `events` (stored bytes, in order), `dispatched` and `undoing` (step names whose
     tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `next` (places of the steps
-    that may be ready now: a heap)."""
+    that may be ready now: a heap).
+
+    `now` stamps the events and never goes back within a run; `clock` is what the clock shows, and what becomes due is
+    reckoned by it: after a clock was wrong and is set right, a run must not wait until the wrong time comes."""
 
     def __init__(self, run: Run, workflow: Workflow, now: int, actor: str) -> None:
         self.run = run.copy()
         self.workflow = workflow
-        self.now = max(now, run.update_time)
+        self.clock, self.now = now, max(now, run.update_time)
         self.actor = actor
         self.events: list[bytes] = []
         self.dispatched: list[str] = []

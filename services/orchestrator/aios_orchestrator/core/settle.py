@@ -89,7 +89,7 @@ def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
                 error=outcome.error,
                 cost_micros=outcome.cost_micros,
                 attempt=state.attempt,
-                due_ms=draft.now + wait,
+                due_ms=draft.clock + wait,
             )
         )
         return

@@ -92,7 +92,7 @@ def settle(draft: Draft, outcome: Outcome) -> None:
         wait = backoff_ms(retry, draft.run.run_id, state.name, state.attempt, outcome.error)
         draft.emit(
             step_retry_scheduled=ev.StepRetryScheduled(
-                step=state.name, error=outcome.error, attempt=state.attempt, due_ms=draft.now + wait
+                step=state.name, error=outcome.error, attempt=state.attempt, due_ms=draft.clock + wait
             )
         )
     else:
