@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,6 +73,19 @@ class Kept:
         """SIGKILL, and nobody starts it again."""
         self._stopping.set()
         self.kill()
+
+    def renew(self, environment: Mapping[str, str]) -> None:
+        """Let it end, and come back with these environment variables changed; an empty one is taken away. Returns
+        when it is up."""
+        changed = {**self._environment, **environment}
+        self._environment = {name: value for name, value in changed.items() if value}
+        assert self.process is not None
+        starts = self.starts
+        self.process.terminate()
+        self.process.wait(START_SECONDS)
+        while self.starts == starts:
+            time.sleep(0.01)  # its keeper sees its end in another thread
+        self.wait_until_up()
 
     def stop(self, with_signal: int) -> int:
         """Let it end, for good; its exit code."""

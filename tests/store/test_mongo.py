@@ -14,7 +14,7 @@ from aios_runtime.store.mongo import MongoStore, open_mongo_store
 from aios_runtime.store.mongo_documents import COMMITS_REMEMBERED
 from aios_runtime.store.port import MAX_RECORD_BYTES, Committed, NewEvent, Write
 from tests.mongo import built_server
-from tests.store.cut_proxy import CutProxy
+from tests.store.cut_proxy import Applied, CutProxy
 from tests.store.histories import assert_nothing_torn
 from tests.store.test_kill import acknowledgements, run_until_killed, start
 
@@ -120,9 +120,10 @@ async def test_a_server_killed_in_the_middle_and_started_again_lost_nothing_ackn
 
 @pytest.mark.feature("J1", "L2")
 @pytest.mark.parametrize("collection", ["aggregates", "events", "records"])
-@pytest.mark.parametrize("applied", [False, True])
-async def test_a_connection_that_is_cut_in_the_middle_of_a_bulk_write_loses_and_doubles_nothing(
-    mongo_url: str, database: str, collection: str, applied: bool
+@pytest.mark.parametrize("applied", ["none", "some", "all"])
+@pytest.mark.parametrize("steps_down", [False, True], ids=["cut", "step-down"])
+async def test_a_primary_that_is_cut_off_or_steps_down_in_the_middle_of_a_bulk_write_loses_and_doubles_nothing(
+    mongo_url: str, database: str, collection: str, applied: Applied, steps_down: bool
 ) -> None:
     async with CutProxy(mongo_url) as proxy:
         store = await opened(proxy.url, database)
@@ -131,7 +132,7 @@ async def test_a_connection_that_is_cut_in_the_middle_of_a_bulk_write_loses_and_
             for n in range(50)
         ]
         await store.commit(writes[:1])
-        proxy.cut(collection, applied=applied)
+        proxy.cut(collection, applied=applied, answers=steps_down)
         results = await store.commit(writes[1:])
         assert proxy.cuts == 1
         assert [type(result) for result in results] == [Committed] * 49
