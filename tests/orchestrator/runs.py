@@ -5,12 +5,13 @@ from typing import Any
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
-from aios.run.v1.state_pb2 import Approval, ApprovalState
+from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.encoding import decode, encode
 from aios_core.ids import effect_key
 from aios_core.labels import OWNER
 from aios_core.values import Plain, labeled, plain
+from aios_orchestrator.codec import head_of, records_of, run_of
 from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
 from aios_orchestrator.core.fold import fold
 from aios_orchestrator.definition import compile_workflow
@@ -19,15 +20,15 @@ from aios_orchestrator.model import Run
 from aios_orchestrator.workflow import Workflow
 
 
-def workflow(steps: str, head: str = "") -> Workflow:
-    """A workflow of these YAML steps with the integer input `n`."""
+def workflow(steps: str, head: str = "", name: str = "w", uses: Mapping[str, Workflow] = {}) -> Workflow:
+    """A workflow of these YAML steps with the integer input `n`; `uses` are the workflows that its steps name."""
     body = "\n".join("  " + line for line in steps.strip("\n").splitlines())
     text = (
-        "apiVersion: aios/v1\nkind: Workflow\nmetadata: {name: w}\nspec:\n"
+        f"apiVersion: aios/v1\nkind: Workflow\nmetadata: {{name: {name}}}\nspec:\n"
         "  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}\n"
         f"{head}  steps:\n{body}\n"
     )
-    return compile_workflow(parse_documents(text.encode(), "w.yaml")[0])
+    return compile_workflow(parse_documents(text.encode(), "w.yaml")[0], uses)
 
 
 class Driver:
@@ -37,17 +38,22 @@ class Driver:
         self.workflow = of
         self.now = 1_000
         self.history: list[bytes] = []
+        self.records: dict[str, bytes] = {}
         self.run = Run("main", "run_test", 7, of.name, of.version, mode)
         self.last = self.give(Start(encode(of.check_input(labeled({"n": n}, OWNER))), ""))
 
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
-        """Decide on one input, and check that the state is the fold of the history."""
+        """Decide on one input, and check that the state is the fold of the history, and what is stored of it."""
+        before = self.run if self.history else None
         self.last = decide(self.run, self.workflow, what, self.now, actor)
         self.history += self.last.events
         self.run = self.last.run
         folded = fold(self.history)
         folded.decoded = self.run.decoded
         assert folded == self.run
+        changed = records_of(self.run, before, self.run.own)
+        self.records |= {name: data for name, data in changed.items() if data is not None}
+        assert run_of(RunHead.FromString(head_of(self.run).SerializeToString()), self.records) == self.run
         return self.last
 
     def outcome(self, step: str, **fields: Any) -> Outcome:
@@ -63,7 +69,7 @@ class Driver:
             output=state.input,
             worker="test",
             mode=Mode.MODE_UNDO if undoing else self.run.mode,
-            undo_token=b"token" if self.workflow.steps[step].effect else b"",
+            undo_token=b"token" if self.workflow.at(step).effect else b"",
         )
         for name, value in fields.items():
             if name == "error":

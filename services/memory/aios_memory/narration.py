@@ -148,6 +148,16 @@ def _wait_started(event: RunEvent) -> _Told:
     return f"waits in step {event.wait_started.step}", "", []
 
 
+def _body_started(event: RunEvent) -> _Told:
+    body = event.body_started
+    return f"began the {body.rounds} rounds of {body.step}", "", _artifacts(body.input)
+
+
+def _rounds_started(event: RunEvent) -> _Told:
+    body = event.rounds_started
+    return f"went on with {body.step}, {body.begun} begun", "", []
+
+
 def _run_succeeded(event: RunEvent) -> _Told:
     return "the run succeeded", "", _artifacts(event.run_succeeded.outputs)
 
@@ -204,6 +214,8 @@ _TELLERS: Final = {
     "approval_decided": _approval_decided,
     "decision_refused": _decision_refused,
     "wait_started": _wait_started,
+    "body_started": _body_started,
+    "rounds_started": _rounds_started,
     "run_succeeded": _run_succeeded,
     "run_failed": _run_failed,
     "cancel_requested": _cancel_requested,

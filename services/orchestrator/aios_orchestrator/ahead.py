@@ -68,7 +68,7 @@ def followers(workflow: Workflow) -> dict[str, tuple[Step, ...]]:
     """
     chains = {}
     for at, step in enumerate(workflow.ordered):
-        if step.kind != "agent":
+        if step.kind != "agent" or step.scope:
             continue
         done = workflow.before[step.name] | 1 << at
         chain: list[Step] = []
@@ -84,7 +84,7 @@ def followers(workflow: Workflow) -> dict[str, tuple[Step, ...]]:
 
 
 def _free(workflow: Workflow, step: Step) -> bool:
-    alone = step.kind == "agent" and step.when is None and not step.hold
+    alone = step.kind == "agent" and not step.scope and step.when is None and not step.hold
     return alone and bool(step.needs) and step.name not in workflow.approved_by
 
 

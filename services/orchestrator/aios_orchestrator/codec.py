@@ -1,4 +1,7 @@
-"""A run to and from its stored form: a bounded head and records: `input`, `outputs`, `step/…`, `approval/…`."""
+"""A run to and from its stored form: a bounded head and records: `input`, `outputs`, `step/…`, `approval/…`, `over/…`.
+
+What a step with steps of its own goes over (`over/…`) lies apart from its record, which is written with each new round.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -7,7 +10,7 @@ from immutables import Map
 from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord, StepState
 from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
 from aios_core.ids import effect_key, partition_of
-from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun
+from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
 from aios_orchestrator.workflow import Workflow
 
 PRIORITY = 5
@@ -27,7 +30,7 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         update_time_ms=run.update_time,
         sequence=run.sequence,
         last_hash=run.last_hash,
-        steps=[_step_head(step) for step in (map(run.at, names) if names else run.lively())],
+        steps=[_step_head(step, run) for step in (map(run.at, names) if names else run.lively())],
         cap_micros=run.cap,
         held_micros=run.held,
         settled_micros=run.settled,
@@ -47,8 +50,8 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
     )
 
 
-def _step_head(step: StepRun) -> StepHead:
-    return StepHead(
+def _step_head(step: StepRun, run: Run) -> StepHead:
+    head = StepHead(
         step=step.name,
         state=step.state,
         attempt=step.attempt,
@@ -64,6 +67,12 @@ def _step_head(step: StepRun) -> StepHead:
         error=step.error,
         undoable=step.undoable,
     )
+    if step.body is not None:
+        head.rounds, head.round_steps, head.rounds_begun = step.body.rounds, step.body.steps, step.body.begun
+        rounds = run.rounds.get(step.name)
+        if rounds is not None:
+            head.rounds_ended, head.rounds_failed = rounds.ended, len(rounds.failed)
+    return head
 
 
 def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str, bytes | None]:
@@ -76,7 +85,12 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
     for name in changed:
         step = run.steps[name]
         record = step_record(step)
-        record.head.CopyFrom(_step_head(step))
+        record.head.CopyFrom(_step_head(step, run))
+        if step.body is not None and step.state == StepState.STEP_STATE_RUNNING:
+            record.input = b""
+            old = before.steps.get(name) if before is not None else None
+            if old is None or old.body is None:
+                records[f"over/{name}"] = step.input
         records[f"step/{name}"] = record.SerializeToString()
     for approval in changed_approvals(run, before):
         records[f"approval/{approval.approval_id}"] = approval.SerializeToString()
@@ -137,12 +151,15 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
     for name, data in records.items():
         if name.startswith("step/"):
             step = _step_of(StepRecord.FromString(data))
+            if step.body is not None and step.state == StepState.STEP_STATE_RUNNING:
+                step.input = records[f"over/{step.name}"]
             steps[step.name] = step
         elif name.startswith("approval/"):
             run.approvals[name.removeprefix("approval/")] = Approval.FromString(data)
     run.steps = Map(steps)
     run.live = Map({name: None for name, step in steps.items() if step.state in LIVE_STEP})
-    run.done = sum(step.state in DONE_STEP for step in steps.values())
+    run.done = sum(step.state in DONE_STEP and "." not in name for name, step in steps.items())
+    run.rounds = rounds_of(steps)
     run.effects = max((step.effect_order for step in steps.values()), default=0)
     return run
 
@@ -170,12 +187,13 @@ def _step_of(record: StepRecord) -> StepRun:
         summary=record.summary,
         changes=tuple(record.changes),
         usage=record.usage if record.HasField("usage") else None,
+        body=Begun(head.rounds, head.round_steps, head.rounds_begun) if head.round_steps else None,
     )
 
 
 def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, traceparent: str) -> Task:
     """The task of a step that is handed out, derived from committed state alone."""
-    step, definition = run.at(name), workflow.steps[name]
+    step, definition = run.at(name), workflow.at(name)
     undoing = bool(run.undo_queue)
     task = Task(
         workspace=run.workspace,

@@ -1,7 +1,9 @@
 """From a Workflow document to the workflow that the core runs, checked so far as it can be before any run."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
@@ -17,11 +19,17 @@ from aios_orchestrator.mapping import (
     compile_expression,
     compile_mapping,
 )
-from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Gate, Retry, Step, Workflow
+from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
 from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 10_000
-KINDS: Final = ("agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait")
+MAX_NESTED: Final = 8  # bodies within bodies
+MAX_AT_ONCE: Final = 1_000  # items of a map under way
+MAX_TURNS: Final = 1_000  # of a repeat
+KINDS: Final = (
+    "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
+)  # fmt: skip
+BODIES: Final = ("map", "repeat", "workflow")
 _WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
 _STEP_FIELDS: Final = (
     "name",
@@ -39,25 +47,22 @@ _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-def compile_workflow(document: Document) -> Workflow:
+Children = Mapping[str, Workflow]
+"""The workflows that a document uses, by what it calls them: `name@version`."""
+NO_CHILDREN: Final[Children] = MappingProxyType({})
+
+
+def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Workflow:
     """Compile and check a Workflow. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION, CYCLE with the place."""
     spec = document.known("spec", document.spec, _WORKFLOW_FIELDS)
-    steps_data = spec.get("steps")
-    if not isinstance(steps_data, list) or not steps_data:
-        raise document.error("BAD_RESOURCE", "spec.steps", "must be a list of at least one step.")
-    if len(steps_data) > MAX_STEPS:
+    compiler = _Compiler(document, "spec", children)
+    steps = {step.name: step for step in compiler.steps(spec.get("steps"), "steps", "", ())}
+    if len(steps) > MAX_STEPS:
         raise document.error(
-            "BAD_RESOURCE", "spec.steps", f"has {len(steps_data)} steps; at most {MAX_STEPS} are allowed."
+            "BAD_RESOURCE", "spec.steps", f"has {len(steps)} steps; at most {MAX_STEPS} are allowed."
         )
-    steps: dict[str, Step] = {}
-    previous = ""
-    for at, data in enumerate(steps_data):
-        step = _Compiler(document, f"spec.steps[{at}]").step(data, previous)
-        if step.name in steps:
-            raise document.error("BAD_RESOURCE", f"spec.steps[{at}].name", f"{step.name!r} stands twice.")
-        steps[step.name] = step
-        previous = step.name
-    compiler = _Compiler(document, "spec")
+    if any(step.scope.count(".") > MAX_NESTED for step in steps.values()):
+        raise document.error("BAD_RESOURCE", "spec.steps", f"is nested deeper than {MAX_NESTED} levels.")
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
     concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
     if concurrency.get("policy", "replace") != "replace":
@@ -72,9 +77,49 @@ def compile_workflow(document: Document) -> Workflow:
         steps=steps,
         cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
         concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
-        approved_by={name: gate.name for gate in steps.values() if gate.gate for name in gate.gate.approves},
+        approved_by={
+            gate.scope + name: gate.name
+            for gate in steps.values()
+            if gate.gate
+            for name in gate.gate.approves
+        },
+        size=sum(not step.scope for step in steps.values()),
     )
     return connect(document, workflow)
+
+
+def used(document: Document) -> list[tuple[str, str]]:
+    """The workflows that a Workflow document uses: (place of the field, `name` or `name@version`)."""
+    found: list[tuple[str, str]] = []
+
+    def look(data: Any, path: str) -> None:
+        for at, step in enumerate(data if isinstance(data, list) else []):
+            place = f"{path}[{at}]"
+            if isinstance(step, dict):
+                if "workflow" in step:
+                    found.append((f"{place}.workflow", str(step["workflow"])))
+                for kind in ("map", "repeat"):
+                    if isinstance(step.get(kind), dict):
+                        look(step[kind].get("steps"), f"{place}.{kind}.steps")
+
+    look(document.spec.get("steps"), "spec.steps")
+    return found
+
+
+def pin(document: Document, versions: Mapping[str, str]) -> None:
+    """Name the versions of the workflows that a document uses, where it names none: `invoice` to `invoice@1f0c…`."""
+
+    def go(data: Any) -> None:
+        for step in data if isinstance(data, list) else []:
+            if isinstance(step, dict):
+                name = str(step.get("workflow", ""))
+                if name in versions:
+                    step["workflow"] = f"{name}@{versions[name]}"
+                for kind in ("map", "repeat"):
+                    if isinstance(step.get(kind), dict):
+                        go(step[kind].get("steps"))
+
+    go(document.spec.get("steps"))
 
 
 def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
@@ -87,12 +132,51 @@ def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
         raise document.error("BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error}.") from None
 
 
+def _rooted(step: Step, inner: Sequence[Step]) -> Body:
+    """The body of a step with the steps that need no other."""
+    own = [other for other in inner if other.scope == f"{step.name}[]."]
+    return replace(step.own, roots=tuple(other.local for other in own if not other.needs))
+
+
 class _Compiler:
     """Compiles the fields below one place of a document."""
 
-    def __init__(self, document: Document, path: str) -> None:
+    def __init__(self, document: Document, path: str, children: Children) -> None:
         self.document = document
         self.path = path
+        self.children = children
+
+    def steps(self, data: Any, name: str, scope: str, around: Sequence[str]) -> list[Step]:
+        """Compile a list of steps, each followed by those of its body. `around` are the names that they see already."""
+        if not isinstance(data, list) or not data:
+            raise self._error(name, "must be a list of at least one step.")
+        found: list[Step] = []
+        previous, names = "", list(around)
+        for at, item in enumerate(data):
+            compiler = _Compiler(self.document, f"{self.path}.{name}[{at}]", self.children)
+            step = compiler.step(item, previous)
+            if step.name in names:
+                raise compiler._error("name", f"{step.name!r} stands twice.")
+            names.append(step.name)
+            previous = step.name
+            inner = compiler.inside(step, item, scope, names)
+            placed = replace(step, name=scope + step.name, scope=scope, place=compiler.path)
+            if step.kind in ("map", "repeat"):
+                placed = replace(placed, body=_rooted(placed, inner))
+            found += [placed, *inner]
+        return found
+
+    def inside(self, step: Step, data: Mapping[str, Any], scope: str, around: Sequence[str]) -> list[Step]:
+        """The steps of a step's body."""
+        if step.body is None:
+            return []
+        if step.body.child is not None:
+            home = f"{scope}{step.name}."
+            return [
+                replace(inner, name=home + inner.name, scope=home + inner.scope, place="")
+                for inner in step.body.child.steps.values()
+            ]
+        return self.steps(data[step.kind]["steps"], f"{step.kind}.steps", f"{scope}{step.name}[].", around)
 
     def step(self, data: Any, previous: str) -> Step:
         fields = self.document.known(self.path, data, _STEP_FIELDS)
@@ -182,6 +266,61 @@ class _Compiler:
 
     def _wait(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {"wait_ms": self.duration(data, "wait")}
+
+    def _map(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        names = ("over", "at_once", "on_failure", "steps", "result")
+        spec = self.document.known(f"{self.path}.map", data, names)
+        if "over" not in spec:
+            raise self._error("map.over", "is missing: the list whose items are gone through.")
+        if spec.get("on_failure", "fail") not in ("fail", "collect"):
+            raise self._error("map.on_failure", "must be 'fail' or 'collect'.")
+        return {
+            "body": Body(
+                over=self.mapping(spec["over"], "map.over"),
+                at_once=self.count(spec.get("at_once", 10), "map.at_once", MAX_AT_ONCE),
+                collect=spec.get("on_failure") == "collect",
+                **self._rounds("map", spec),
+            )
+        }
+
+    def _repeat(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        names = ("limit", "until", "at_limit", "steps", "result")
+        spec = self.document.known(f"{self.path}.repeat", data, names)
+        for name in ("limit", "until"):
+            if name not in spec:
+                raise self._error(f"repeat.{name}", "is missing.")
+        if spec.get("at_limit", "fail") not in ("fail", "go-on"):
+            raise self._error("repeat.at_limit", "must be 'fail' or 'go-on'.")
+        return {
+            "body": Body(
+                until=self.condition(spec["until"], "repeat.until"),
+                limit=self.count(spec["limit"], "repeat.limit", MAX_TURNS),
+                lenient=spec.get("at_limit") == "go-on",
+                **self._rounds("repeat", spec),
+            )
+        }
+
+    def _rounds(self, kind: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+        """What maps and repeats have in common; without a `result` it is the output of the last step."""
+        steps = spec.get("steps")
+        if not isinstance(steps, list) or not steps or not isinstance(steps[-1], dict):
+            raise self._error(f"{kind}.steps", "must be a list of at least one step.")
+        result = spec.get("result", f"${{steps.{steps[-1].get('name', '')}}}")
+        return {"result": self.mapping(result, f"{kind}.result"), "size": len(steps)}
+
+    def _workflow(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        child = self.children.get(str(data))
+        if child is None:
+            raise self._error("workflow", f"there is no workflow {str(data)[:80]!r}.")
+        return {
+            "target": str(data),
+            "body": Body(result=child.outputs, size=child.size, roots=child.roots, child=child),
+        }
+
+    def count(self, data: Any, name: str, most: int) -> int:
+        if isinstance(data, bool) or not isinstance(data, int) or not 1 <= data <= most:
+            raise self._error(name, f"must be a whole number from 1 to {most}.")
+        return data
 
     def mapping(self, data: Any, name: str) -> Mapped:
         try:

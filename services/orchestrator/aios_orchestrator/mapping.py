@@ -1,9 +1,9 @@
 """Expressions in documents: how a step's input, a condition or an output is computed from what came before.
 
-A text `${…}` is a CEL expression over `inputs`, `steps.<name>` (a step's output) and `run`; a text with `${…}` inside
-it is a template of text. A plain path (`${steps.read.files}`) hands the value on as it is, each leaf with its label. Of
-any other expression the result carries the meet of the labels of everything that it refers to.
-"""
+A text `${…}` is a CEL expression over `inputs`, `steps.<name>` (a step's output) and `run`, in a map also over `item`
+and `index`, in a repeat over `index` and `previous`; a text with `${…}` inside it is a template of text. A plain path
+(`${steps.read.files}`) hands the value on as it is, each leaf with its label. Of any other expression the result
+carries the meet of the labels of everything that it refers to."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,17 +18,28 @@ from aios_core.values import Leaf, Plain, Value, follow, label_of, labeled, plai
 from aios_orchestrator import cel_engine
 
 MAX_EXPRESSION_CHARS: Final = 2000
-ROOTS: Final = ("inputs", "steps", "run", "event")
+BODY_ROOTS: Final = ("item", "index", "previous")  # known only to the steps of a map or a repeat
+ROOTS: Final = ("inputs", "steps", "run", "event", *BODY_ROOTS)
 
 _WHOLE: Final = re.compile(r"\s*\$\{(.*)\}\s*", re.DOTALL)
 _PART: Final = re.compile(r"\$\{((?:[^{}]|\{[^{}]*\})*)\}")
 _PATH: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_-]*)*")
 _STEP: Final = re.compile(r"\bsteps\.([A-Za-z_][A-Za-z0-9_-]*)|\bsteps\[[\"']([A-Za-z0-9_-]+)[\"']\]")
-_ROOT: Final = re.compile(r"(?<![\w.])(inputs|run|event)\b")
+_ROOT: Final = re.compile(r"(?<![\w.])(inputs|run|event|item|index|previous)\b")
 _QUOTED: Final = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
 
+_NONE: Final[Mapping[str, Any]] = {
+    "inputs": {},
+    "run": {},
+    "event": {},
+    "item": None,
+    "index": None,
+    "previous": None,
+}
+
 Lookup = Callable[[str], "Value | None"]
-"""`inputs`, `run`, `event` or `steps.<name>` to its value; None when there is none (a step that was skipped)."""
+"""`inputs`, `run`, `event`, `item`, `index`, `previous` or `steps.<name>` to its value; None when there is none (a step
+that was skipped)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class Expression:
         return labeled(self._run(found), label)
 
     def _run(self, found: Mapping[str, "Value | None"]) -> Plain:
-        context: dict[str, Any] = {"inputs": {}, "run": {}, "event": {}, "steps": {}}
+        context: dict[str, Any] = {**_NONE, "steps": {}}
         for root, value in found.items():
             data = None if value is None else to_json(plain(value))
             if root.startswith("steps."):
@@ -179,7 +190,8 @@ def compile_expression(text: str, where: str) -> Path | Expression:
 
 
 def references(node: Mapped) -> Iterable[str]:
-    """The roots that an expression tree reads: `inputs`, `run`, `event`, `steps.<name>`."""
+    """The roots that an expression tree reads: `inputs`, `run`, `event`, `item`, `index`, `previous`,
+    `steps.<name>`."""
     if isinstance(node, Path):
         yield node.root
     elif isinstance(node, Expression):
@@ -238,7 +250,8 @@ def _cel_names(text: str) -> str:
 def _roots(text: str) -> tuple[str, ...]:
     bare = _QUOTED.sub('""', text)
     steps = [f"steps.{a or b}" for a, b in _STEP.findall(text)]
-    return tuple(dict.fromkeys([*_ROOT.findall(bare), *steps]))
+    own = set(BODY_ROOTS).intersection(_macro_variables(text))
+    return tuple(dict.fromkeys([*(root for root in _ROOT.findall(bare) if root not in own), *steps]))
 
 
 def _macro_variables(text: str) -> list[str]:

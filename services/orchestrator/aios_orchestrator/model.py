@@ -6,6 +6,8 @@ persistent map, a copy of which costs nothing, and what a decision asks of all s
 Times are milliseconds since 1970 in UTC, money is micro-dollars.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -29,7 +31,13 @@ TERMINAL_RUN: Final = frozenset(
 )
 DONE_STEP: Final = frozenset({st.STEP_STATE_SUCCEEDED, st.STEP_STATE_SKIPPED})
 OPEN_STEP: Final = frozenset({st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING})
-LIVE_STEP: Final = OPEN_STEP | {st.STEP_STATE_WAITING, st.STEP_STATE_GATED, st.STEP_STATE_UNKNOWN}
+LIVE_STEP: Final = OPEN_STEP | {
+    st.STEP_STATE_WAITING,
+    st.STEP_STATE_GATED,
+    st.STEP_STATE_UNKNOWN,
+    st.STEP_STATE_RUNNING,
+}
+_PARTS: Final = re.compile(r"[.\[\]]+")
 MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
 
@@ -41,6 +49,98 @@ class _Copied:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a step with steps of its own has begun: `rounds` in all or at most, `steps` in each, `begun` so far."""
+
+    rounds: int
+    steps: int
+    begun: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round that has begun and not ended: how many of its steps are done, and how many have begun and not ended."""
+
+    done: int = 0
+    live: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """How far the rounds of a step are: `failed` has the first step by name that failed in a round, by its number."""
+
+    ended: int = 0
+    failed: "Map[int, str]" = field(default_factory=Map)
+    open: "Map[int, Round]" = field(default_factory=Map)
+
+    def moved(self, step: "StepRun", index: int, before: StepState.ValueType, steps: int) -> "Rounds":
+        """After a step of a round went from one state to another; the round has so many steps."""
+        known = self.open.get(index, Round())
+        done = known.done + (step.state in DONE_STEP) - (before in DONE_STEP)
+        live = known.live + _active(step, step.state) - _active(step, before)
+        failed = self.failed
+        if step.state == st.STEP_STATE_FAILED:
+            failed = failed.set(index, min(step.name, failed.get(index, step.name)))
+        if done == steps or (index in failed and not live):
+            return Rounds(
+                self.ended + 1, failed, self.open.delete(index) if index in self.open else self.open
+            )
+        return Rounds(self.ended, failed, self.open.set(index, Round(done, live)))
+
+
+def _active(step: "StepRun", state: StepState.ValueType) -> bool:
+    """Whether a step in that state has begun and not ended; after a person said what nobody knew it is pending."""
+    return state in LIVE_STEP or (state == st.STEP_STATE_PENDING and bool(step.approval_id))
+
+
+def rounds_of(steps: "Mapping[str, StepRun]") -> "Map[str, Rounds]":
+    """How far the bodies that are gone through are, as it is after their steps have moved one by one."""
+    homes: dict[str, dict[int, list[StepRun]]] = {
+        name: {} for name, step in steps.items() if step.state == st.STEP_STATE_RUNNING
+    }
+    if not homes:
+        return Map()
+    for step in steps.values():
+        owner, index = home_of(step.name)
+        if owner in homes:
+            homes[owner].setdefault(index, []).append(step)
+    found = {}
+    for owner, rounds in homes.items():
+        found[owner] = _told(rounds, steps[owner].begun.steps)
+    return Map(found)
+
+
+def _told(rounds: "Mapping[int, list[StepRun]]", size: int) -> Rounds:
+    ended, failed, still = 0, {}, {}
+    for index, steps in rounds.items():
+        broken = [step.name for step in steps if step.state == st.STEP_STATE_FAILED]
+        if broken:
+            failed[index] = min(broken)
+        done = sum(step.state in DONE_STEP for step in steps)
+        live = sum(_active(step, step.state) for step in steps)
+        if done == size or (broken and not live):
+            ended += 1
+        else:
+            still[index] = Round(done, live)
+    return Rounds(ended, Map(failed), Map(still))
+
+
+def home_of(name: str) -> tuple[str, int]:
+    """The step that a step of a body belongs to, and the number of the round: `each[3].write` is in round 3 of
+    `each`."""
+    home = name[: max(name.rfind("."), 0)]
+    if home.endswith("]"):
+        owner, _, index = home[:-1].rpartition("[")
+        return owner, int(index)
+    return home, 0
+
+
+def by_round(name: str) -> list[tuple[int, str]]:
+    """What steps of a run are sorted by: `each[10].write` comes after `each[9].write`."""
+    return [(int(part) if part.isdigit() else -1, part) for part in _PARTS.split(name)]
 
 
 @dataclass
@@ -67,15 +167,22 @@ class StepRun(_Copied):
     summary: str = ""
     changes: tuple[Change, ...] = ()
     usage: Usage | None = None
+    body: Begun | None = None
+
+    @property
+    def begun(self) -> Begun:
+        """What it has begun; only for a step with steps of its own."""
+        assert self.body is not None, f"{self.name} has no body"
+        return self.body
 
 
 @dataclass
 class Run(_Copied):
     """A run: its bounded head, and the values and approvals that `decide` reads.
 
-    `steps` has the steps that have begun, `live` the names of those that have not ended; `done` counts those that
-    succeeded or were skipped, `failed` is the first that failed.
-    """
+    `steps` has the steps that have begun, `live` the names of those that have not ended; `done` counts those outside
+    of bodies that succeeded or were skipped, `failed` is the first that failed the run; `rounds` tells of the bodies
+    that are gone through, by their step."""
 
     workspace: str
     run_id: str
@@ -107,6 +214,7 @@ class Run(_Copied):
     outputs: bytes = b""
     steps: "Map[str, StepRun]" = field(default_factory=Map)
     live: "Map[str, None]" = field(default_factory=Map)
+    rounds: "Map[str, Rounds]" = field(default_factory=Map)
     done: int = 0
     failed: str = ""
     approvals: dict[str, Approval] = field(default_factory=dict)
@@ -142,12 +250,24 @@ class Run(_Copied):
     def move(self, step: StepRun, state: StepState.ValueType) -> None:
         """Change the state of a step that `step` returned, and what is counted."""
         before, step.state = step.state, state
-        self.done += (state in DONE_STEP) - (before in DONE_STEP)
+        if "." in step.name:
+            self._round_moved(step, before)
+        else:
+            self.done += (state in DONE_STEP) - (before in DONE_STEP)
+        if before == st.STEP_STATE_RUNNING and step.name in self.rounds:
+            self.rounds = self.rounds.delete(step.name)
         if state in LIVE_STEP:
             if before not in LIVE_STEP:
                 self.live = self.live.set(step.name, None)
         elif before in LIVE_STEP:
             self.live = self.live.delete(step.name)
+
+    def _round_moved(self, step: StepRun, before: StepState.ValueType) -> None:
+        owner, index = home_of(step.name)
+        rounds = self.rounds.get(owner)
+        if rounds is not None:
+            steps = self.steps[owner].begun.steps
+            self.rounds = self.rounds.set(owner, rounds.moved(step, index, before, steps))
 
     def remember(self, name: str, value: Value) -> None:
         """Keep a decoded value of a step's output, or of the input under ''."""
@@ -174,8 +294,9 @@ class Run(_Copied):
         return sorted((s for s in self.steps.values() if s.effect_order), key=lambda s: s.effect_order)
 
     def open_approvals(self) -> list[Approval]:
-        """What waits for a person."""
-        return [a for a in self.approvals.values() if a.state == st.APPROVAL_STATE_OPEN]
+        """What waits for a person, what was asked first before the rest."""
+        still_open = [a for a in self.approvals.values() if a.state == st.APPROVAL_STATE_OPEN]
+        return sorted(still_open, key=lambda a: (a.create_time_ms, by_round(a.step)))
 
     def next_due(self) -> int | None:
         """The earliest time at which something is due by itself."""

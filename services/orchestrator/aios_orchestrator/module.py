@@ -19,7 +19,7 @@ from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.queries import QUEUE, Queries
 from aios_orchestrator.repository import Repository
-from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.resources import ResourceBook, used_first
 from aios_orchestrator.routing import Router
 from aios_orchestrator.takeover import Takeover, redispatch
 from aios_orchestrator.timers import Timers
@@ -111,12 +111,9 @@ class Orchestrator:
                     "NOT_FOUND", f"--resources: there is no folder {self._options.resources}."
                 )
             files += sorted(self._options.resources.glob("*.y*ml"))[:MAX_RESOURCE_FILES]
-        for file in files:
+        for name, text in used_first([(file.name, file.read_bytes()) for file in files]):
             request = ApplyResourcesRequest(
-                workspace=self._context.workspace,
-                yaml=file.read_bytes(),
-                file=file.name,
-                actor="service:orchestrator",
+                workspace=self._context.workspace, yaml=text, file=name, actor="service:orchestrator"
             )
             for tries in range(1, APPLY_TRIES + 1):
                 try:

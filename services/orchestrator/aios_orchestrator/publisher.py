@@ -67,7 +67,7 @@ class Publisher:
                     if lane is not None:
                         lanes.setdefault(lane, [])
             for name in change.out:
-                lane = change.workflow.steps[name].lane
+                lane = change.workflow.at(name).lane
                 lanes.setdefault(lane, []).append(self._task(run, change.workflow, name))
         messages: list[Message] = []
         for lane, tasks in lanes.items():
@@ -75,12 +75,12 @@ class Publisher:
         return messages
 
     def _task(self, run: Run, workflow: Workflow, name: str) -> Task:
-        gate = workflow.approved_by.get(name)
+        gate = workflow.gate_of(name)
         approval = run.approvals.get(run.at(gate).approval_id) if gate else None
         if approval is not None and approval.state != st.APPROVAL_STATE_APPROVED:
             approval = None
         task = task_of(run, workflow, name, approval, step_trace(run, name))
-        if workflow.steps[name].kind == "agent" and not run.undo_queue:
+        if workflow.at(name).kind == "agent" and not run.undo_queue:
             task.ahead.extend(self._planner.ahead(workflow, name, lambda root: look(run, root)))
             if run.traceparent:
                 for after in task.ahead:
@@ -108,7 +108,7 @@ class Publisher:
 
     def adopt(self, run: Run, workflow: Workflow, name: str) -> None:
         """Watch over a task that another process has put on the bus."""
-        step = workflow.steps[name]
+        step = workflow.at(name)
         end = lease_ms() + step.timeout_ms + GRACE_MS
         self.delivery.adopt(TaskKey(run.run_id, name), run.at(name).dispatch, step.lane, end)
 
@@ -162,7 +162,7 @@ def trace_ended(change: Changed) -> None:
         step = run.at(name)
         if step.state in (st.STEP_STATE_SUCCEEDED, st.STEP_STATE_FAILED):
             tracing.record(
-                f"step {workflow.steps[name].kind}",
+                f"step {workflow.at(name).kind}",
                 step_trace(run, name),
                 start_ms=step.start,
                 end_ms=step.end,
@@ -170,7 +170,7 @@ def trace_ended(change: Changed) -> None:
                 attributes={
                     "aios.run_id": run.run_id,
                     "aios.step": name,
-                    "aios.target": workflow.steps[name].target,
+                    "aios.target": workflow.at(name).target,
                 },
                 error=step.error.code if step.error else "",
             )

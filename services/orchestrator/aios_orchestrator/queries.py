@@ -7,12 +7,12 @@ from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsRespons
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1 import resource_pb2 as res
 from aios.run.v1 import queries_pb2 as pb
-from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, Approval, RunHead
+from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, STEP_STATE_FAILED, Approval, RunHead
 from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.commands import parse
 from aios_orchestrator.document import kind_named
-from aios_orchestrator.model import Run
+from aios_orchestrator.model import Run, by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
@@ -20,6 +20,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 
 MAX_PAGE: Final = 200
+MAX_SHOWN: Final = 500  # steps of the rounds of one step in an answer
 MAX_ANSWER: Final = 200 * 1024  # bytes of events or values in one answer
 QUEUE: Final = "orchestrator"
 
@@ -59,9 +60,14 @@ class Queries:
         return pb.GetRunResponse(run=view)
 
     async def _names(self, run: Run) -> tuple[str, ...]:
-        """All steps of a run, in the order of its document."""
+        """The steps of a run in the order of its document, after each the steps of its rounds."""
         workflow = await self._resources.workflow(run.workspace, run.workflow, run.workflow_version)
-        return tuple(workflow.steps)
+        inner = shown_of_rounds(run)
+        names: list[str] = []
+        for step in workflow.ordered:
+            if not step.scope:
+                names += [step.name, *inner.get(step.name, ())]
+        return tuple(names)
 
     async def list_runs(self, data: bytes) -> pb.ListRunsResponse:
         request = parse(pb.ListRunsRequest, data)
@@ -163,6 +169,24 @@ class Queries:
         ("resource", "list_resources"): list_resources,
         ("resource", "get_resource"): get_resource,
     }
+
+
+def shown_of_rounds(run: Run) -> dict[str, list[str]]:
+    """The steps of rounds by the outermost step whose rounds they are, round by round; of many those under way, those
+    that failed, and the first."""
+    inner: dict[str, list[str]] = {}
+    for name in run.steps:
+        if "." in name:
+            inner.setdefault(name[: min(name.find(end) for end in ".[" if end in name)], []).append(name)
+    for owner, names in inner.items():
+        if len(names) > MAX_SHOWN:
+            names.sort(key=lambda name: (not _matters(run, name), by_round(name)))
+        inner[owner] = sorted(names[:MAX_SHOWN], key=by_round)
+    return inner
+
+
+def _matters(run: Run, name: str) -> bool:
+    return name in run.live or run.steps[name].state == STEP_STATE_FAILED
 
 
 def _bound(queries: Queries, handler: object):  # type: ignore[no-untyped-def]

@@ -1,8 +1,9 @@
 """A workflow as the core runs it."""
 
 import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
@@ -16,6 +17,18 @@ from aios_runtime.schemas import Schema
 DEFAULT_CAP: Final = usd("1.00")
 NOTHING: Final = Micros(0)
 DEFAULT_TIMEOUT_MS: Final = 300_000
+
+_ROUND: Final = re.compile(r"\[\d+\]")
+
+
+def path_of(name: str) -> str:
+    """The path in the document of a step of a run: `each[3].write` is `each[].write`."""
+    return _ROUND.sub("[]", name) if "[" in name else name
+
+
+def scope_of(name: str) -> str:
+    """What stands before a step's own name: `each[3].` of `each[3].write`, '' of `write`."""
+    return name[: name.rfind(".") + 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +61,34 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Body:
+    """What a step goes through in rounds: the items of a map, the turns of a repeat, or a sub-workflow once.
+
+    `over` gives a map's list, `at_once` of which are under way; with `collect` it goes on when one fails. A repeat
+    ends when `until` holds after a turn, or after `limit` turns, which is a failure unless it is `lenient`. `result`
+    is what a round gives, in words of the round's own steps."""
+
+    result: Mapped
+    size: int
+    """Steps in a round; those of their own bodies not counted."""
+    roots: tuple[str, ...] = ()
+    """The steps with which a round begins, by their paths."""
+    over: Mapped | None = None
+    at_once: int = 1
+    collect: bool = False
+    until: Path | Expression | None = None
+    limit: int = 1
+    lenient: bool = False
+    child: "Workflow | None" = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One step. `target` is an agent's name, `connector.action` or `memory.operation`; `lane` where its tasks go."""
+    """One step. `target` is an agent's name, `connector.action` or `memory.operation`; `lane` where its tasks go.
+
+    A step of a body has the path of its place in the name: `each[].write` in the document, `each[3].write` in a run;
+    `scope` is what stands before its own name (`each[3].`). `needs` and a gate's `approves` are of the same scope.
+    """
 
     name: str
     kind: str
@@ -68,6 +107,21 @@ class Step:
     otherwise: str = ""
     output: Mapped | None = None
     wait_ms: int = 0
+    scope: str = ""
+    body: Body | None = None
+    place: str = ""
+    """Where it stands in the document, such as `spec.steps[2].map.steps[0]`."""
+
+    @property
+    def own(self) -> Body:
+        """Its body; only for a step that has one."""
+        assert self.body is not None, f"{self.name} has no body"
+        return self.body
+
+    @property
+    def local(self) -> str:
+        """Its own name."""
+        return self.name[len(self.scope) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +137,32 @@ class Workflow:
     cap: Micros = DEFAULT_CAP
     concurrency: Mapped | None = None
     approved_by: Mapping[str, str] = field(default_factory=dict)
-    """The gate that approves a step, by the step's name."""
+    """The gate that approves a step, by the step's path."""
     before: Mapping[str, int] = field(default_factory=dict)
-    """All steps that have ended when a step starts, by its name: a set of places, a bit each."""
+    """All steps of the same scope that have ended when a step starts, by its path: a set of places, a bit each."""
     ordered: tuple[Step, ...] = ()
     place: Mapping[str, int] = field(default_factory=dict)
     """Where a step stands in `ordered`, the document's order."""
     roots: tuple[str, ...] = ()
     dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The steps that need a step, by its name."""
+    """The steps that need a step, by its path."""
+    size: int = 0
+    """Steps that are in no body."""
+
+    def at(self, name: str) -> Step:
+        """A step of a run, by its name there: `write`, or `each[3].write` in the fourth round of `each`."""
+        step = self.steps.get(name)
+        if step is not None:
+            return step
+        return replace(self.steps[path_of(name)], name=name, scope=scope_of(name))
+
+    def gate_of(self, name: str) -> str:
+        """The gate of a run that approves a step of the run; '' when none has to."""
+        gate = self.approved_by.get(name, "")
+        if gate or "[" not in name:
+            return gate
+        gate = self.approved_by.get(path_of(name), "")
+        return scope_of(name) + gate[len(scope_of(gate)) :] if gate else ""
 
     def check_input(self, value: Value) -> Value:
         """The run's input, checked against the schema, defaults filled in. Raises INVALID_ARGUMENT naming the field."""

@@ -13,6 +13,7 @@ from aios_core.ids import effect_key, partition_of
 from aios_orchestrator.codec import head_of, run_of
 from aios_orchestrator.core.fold import apply, born, fold
 from aios_orchestrator.model import Run
+from aios_orchestrator.workflow import path_of, scope_of
 from aios_runtime.store.port import Committed, Write
 from aios_testing.sim.broker import Broker
 from aios_testing.sim.leases import KEY, LeaseWatch
@@ -99,6 +100,9 @@ class Invariants:
         if body == "step_succeeded" and run.at(told.step).state == S.STEP_STATE_WAITING:
             self._record.count("done, and failed as well")
             return
+        if body == "step_failed" and told.error.code == "ROUND_FAILED":
+            self._record.count("given up with its round")
+            return
         self._open[key] -= 1
         if self._open[key] < 0:
             self._record.violate("an attempt is settled once", f"{event.run_id} {told.step} {body}")
@@ -130,9 +134,9 @@ class Invariants:
             self._undone(run, step, key)
             return
         self._effects_of[run.run_id].append(key)
-        gate = _GATES.get((run.workflow, step))
+        gate = _GATES.get((run.workflow, path_of(step)))
         if gate is not None:
-            self._approved(run, step, gate, key)
+            self._approved(run, step, scope_of(step) + gate, key)
 
     def _undone(self, run: Run, step: str, key: str) -> None:
         if self._world.effects.get(key, 0) != 1:
@@ -236,7 +240,7 @@ class Invariants:
                 self._record.violate("a simulation has no effect", run.run_id)
             return
         for step in run.steps.values():
-            if (run.workflow, step.name) not in _EFFECTS:
+            if (run.workflow, path_of(step.name)) not in _EFFECTS:
                 continue
             key = effect_key(run.run_id, step.name, 0, step.attempt_group)
             effects, undos = self._world.effects.get(key, 0), self._world.undos.get(key, 0)
@@ -266,6 +270,7 @@ _GATES = {
     ("pay", "place"): "ok",
     ("mail", "send"): "ok",
     ("only", "send"): "ok",
+    ("each", "all[].send"): "ok",
 }
 _EFFECTS = {
     ("pay", "charge"),
@@ -280,5 +285,10 @@ _EFFECTS = {
     ("twice", "two"),
     ("twice", "three"),
     ("chain", "keep"),
+    ("each", "all[].send"),
+    ("each", "keep"),
+    ("turns", "turns[].put"),
+    ("turns", "sub.keep"),
+    ("turns", "both[].one[].hold"),
 }
 assert {name for name, _ in _EFFECTS} == set(WORKFLOWS)

@@ -70,6 +70,39 @@ _CHAIN: Final = """
   - {name: d, agent: echo, timeout: 10s, input: "${steps.c}"}
   - {name: e, agent: echo, timeout: 10s, input: {d: "${steps.d}"}}
 """
+_EACH: Final = """
+  - {name: list, agent: echo, timeout: 10s, input: {of: ["${inputs.n}", 7, 8]}}
+  - name: all
+    map:
+      over: "${steps.list.of}"
+      at_once: 2
+      on_failure: collect
+      steps:
+        - {name: ok, needs: [], gate: {title: "Send ${item}", approves: [send], expires: 90s}}
+        - {name: sure, needs: [], agent: echo, timeout: 10s, budget: "0.10", input: {n: "${item}"}}
+        - {name: send, needs: [ok, sure], connector: mail.send, effect: write, timeout: 8s, input: {n: "${item}"}}
+  - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {failed: "${steps.all.failed}"}}
+"""
+_TURNS: Final = """
+  - name: turns
+    repeat:
+      limit: 3
+      until: "index == 1"
+      steps:
+        - {name: a, agent: echo, timeout: 10s, input: {before: "${previous}", at: "${index}"}}
+        - {name: put, connector: book.place, effect: write, timeout: 20s, input: {n: "${steps.a.at}"}}
+        - {name: pause, wait: 1s}
+      result: "${steps.a.at}"
+  - {name: sub, workflow: chain, input: {n: "${inputs.n}"}}
+  - name: both
+    map:
+      over: [[1], [2, 3]]
+      steps:
+        - name: one
+          map:
+            over: "${item}"
+            steps: [{name: hold, connector: pay.charge, effect: write, timeout: 8s, input: {n: "${item}"}}]
+"""
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}
@@ -79,7 +112,7 @@ spec:
   rules:
     - {name: asked, event: sim.wanted, parameters: {n: "${event.data.n}"}}
 """
-WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only", "chain")
+WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only", "chain", "each", "turns")
 DOCUMENTS: Final = {
     "pay.yaml": _workflow("pay", _PAY),
     "mail.yaml": _workflow("mail", _MAIL),
@@ -88,5 +121,7 @@ DOCUMENTS: Final = {
     "tight.yaml": _workflow("tight", _FAN, cap="0.25"),
     "only.yaml": _workflow("only", _MAIL, head='  concurrency: {key: "same", policy: replace}\n'),
     "chain.yaml": _workflow("chain", _CHAIN),
+    "each.yaml": _workflow("each", _EACH),
+    "turns.yaml": _workflow("turns", _TURNS),
     "wanted.yaml": _INTENT,
 }

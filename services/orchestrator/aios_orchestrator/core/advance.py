@@ -1,7 +1,5 @@
 """What may go on now: steps whose needs are done start, pure ones finish at once, and a run with nothing left ends."""
 
-from heapq import heappop
-
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
@@ -13,7 +11,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import derive
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
-from aios_orchestrator.core import patterns
+from aios_orchestrator.core import patterns, rounds
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.mapping import Mapped, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
@@ -26,11 +24,16 @@ MAX_WORDS = 20_000  # characters of a gate's title, why or risk
 
 def advance(draft: Draft) -> None:
     """Start what can start, until nothing more can; then end the run if it has nothing left to wait for."""
-    steps, run = draft.workflow.ordered, draft.run
-    while draft.next and not run.closed:
-        step = steps[heappop(draft.next)]
-        if not run.stopping and _ready(draft, step):
-            start(draft, step)
+    run = draft.run
+    while (draft.next or draft.turned) and not run.closed:
+        if draft.next:
+            step = draft.pop()
+            if not run.stopping and _ready(draft, step):
+                start(draft, step)
+        else:
+            owner, _ = draft.turned.popitem()
+            if not run.stopping:
+                rounds.go_on(draft, owner)
     _end(draft)
 
 
@@ -40,10 +43,10 @@ def _ready(draft: Draft, step: Step) -> bool:
     if own is not None and own.state != st.STEP_STATE_PENDING:
         return False
     for need in step.needs:
-        before = known.get(need)
+        before = known.get(step.scope + need)
         if before is None or before.state not in DONE_STEP:
             return False
-    return True
+    return not step.scope or rounds.goes_on(draft.run, step.name)
 
 
 def start(draft: Draft, step: Step) -> None:
@@ -51,13 +54,13 @@ def start(draft: Draft, step: Step) -> None:
     try:
         guard: Label | None = None
         if step.when is not None:
-            wanted, guard = truth(step.when, draft.look)
+            wanted, guard = truth(step.when, draft.look_from(step.scope))
             if not wanted:
                 draft.emit(step_skipped=ev.StepSkipped(step=step.name, why=f"not needed: {step.when.text}"))
                 return
         if step.kind == "transform":
             assert step.output is not None
-            _succeed(draft, step, step.output.evaluate(draft.look), guard)
+            succeed(draft, step, step.output.evaluate(draft.look_from(step.scope)), guard)
         elif step.kind == "branch":
             _branch(draft, step, guard)
         elif step.kind == "wait":
@@ -66,29 +69,28 @@ def start(draft: Draft, step: Step) -> None:
             _gate(draft, step)
         elif step.kind == "ask":
             _ask(draft, step)
+        elif step.body is not None:
+            rounds.begin(draft, step, guard)
         else:
             schedule(draft, step, guard)
     except TerminalError as error:
-        fail(draft, step.name, error)
+        rounds.fail(draft, step.name, error)
 
 
-def fail(draft: Draft, step: str, error: TerminalError) -> None:
-    """The step fails for good."""
-    reason = Error(code=error.code, message=error.message, details=error.details)
-    draft.emit(step_failed=ev.StepFailed(step=step, error=reason, attempt=draft.run.at(step).attempt))
-
-
-def _succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> None:
-    if guard is not None:
-        value = relabeled(value, guard)
+def succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> None:
+    """A step is done that only computes."""
+    for label in (guard, rounds.guard_of(draft, step.scope)):
+        if label is not None:
+            value = relabeled(value, label)
     draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
 
 
 def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
-    labels = [guard] if guard else []
+    around = rounds.guard_of(draft, step.scope)
+    labels = [label for label in (guard, around) if label is not None]
     chosen = step.otherwise
     for name, condition in step.cases:
-        holds, label = truth(condition, draft.look)
+        holds, label = truth(condition, draft.look_from(step.scope))
         labels.append(label)
         if holds:
             chosen = name
@@ -118,7 +120,7 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
             f"Step {step.name!r} may cost {step.hold} micro-dollars; {run.settled + run.held} of {run.cap} are taken.",
         )
     data = state.input if state.attempt else encode(_input(draft, step, guard))
-    gate = draft.workflow.approved_by.get(step.name)
+    gate = draft.workflow.gate_of(step.name)
     if gate and run.mode != MODE_SIMULATE and not state.attempt:
         _check_approved(draft, step, gate, data)
     draft.emit(
@@ -136,13 +138,16 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
 
 
 def _input(draft: Draft, step: Step, guard: Label | None) -> Value:
-    value = step.input.evaluate(draft.look) if step.input is not None else Leaf({}, RESOURCE)
-    return relabeled(value, guard) if guard is not None else value
+    value = step.input.evaluate(draft.look_from(step.scope)) if step.input is not None else Leaf({}, RESOURCE)
+    for label in (guard, rounds.guard_of(draft, step.scope)):
+        if label is not None:
+            value = relabeled(value, label)
+    return value
 
 
 def approval_of(draft: Draft, step: str) -> Approval | None:
     """The approval that covers a step, if its gate was approved."""
-    gate = draft.workflow.approved_by.get(step)
+    gate = draft.workflow.gate_of(step)
     approval = draft.run.approvals.get(draft.run.at(gate).approval_id) if gate else None
     return approval if approval is not None and approval.state == st.APPROVAL_STATE_APPROVED else None
 
@@ -170,17 +175,18 @@ def _gate(draft: Draft, step: Step) -> None:
         return
     proposed = []
     for name in step.gate.approves:
-        arguments = encode(_input(draft, draft.workflow.steps[name], _guard(draft, name)))
+        approved = draft.workflow.at(step.scope + name)
+        arguments = encode(_input(draft, approved, _guard(draft, approved)))
         proposed.append(
             ProposedStep(
-                step=name,
-                target=draft.workflow.steps[name].target,
+                step=approved.name,
+                target=approved.target,
                 arguments=arguments,
                 arguments_sha256=sha256(arguments),
             )
         )
     approval = _approval(draft, step, st.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
-    approval.why, approval.risk = _words(draft, step.gate.why), _words(draft, step.gate.risk)
+    approval.why, approval.risk = _words(draft, step, step.gate.why), _words(draft, step, step.gate.risk)
     approval.proposed.extend(proposed)
     approval.arguments_sha256 = sha256(
         *(item.step.encode() + b"\0" + item.arguments_sha256 for item in proposed)
@@ -188,14 +194,13 @@ def _gate(draft: Draft, step: Step) -> None:
     draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
 
 
-def _guard(draft: Draft, name: str) -> Label | None:
-    when = draft.workflow.steps[name].when
-    return truth(when, draft.look)[1] if when is not None else None
+def _guard(draft: Draft, step: Step) -> Label | None:
+    return truth(step.when, draft.look_from(step.scope))[1] if step.when is not None else None
 
 
 def _ask(draft: Draft, step: Step) -> None:
     assert step.ask is not None
-    asked = plain(step.ask.questions.evaluate(draft.look))
+    asked = plain(step.ask.questions.evaluate(draft.look_from(step.scope)))
     if draft.run.mode == MODE_SIMULATE:
         value = labeled({"answers": {}, "answered": []}, RESOURCE)
         draft.emit(
@@ -242,7 +247,7 @@ def _approval(
         step=step.name,
         kind=kind,
         state=st.APPROVAL_STATE_OPEN,
-        title=_words(draft, title),
+        title=_words(draft, step, title),
         policy_version=run.workflow_version,
         create_time_ms=draft.now,
         expire_time_ms=draft.clock + expires_ms,
@@ -275,8 +280,8 @@ def unknown_approval(draft: Draft, state: StepRun, target: str, message: str) ->
     )
 
 
-def _words(draft: Draft, mapped: Mapped) -> str:
-    data = plain(mapped.evaluate(draft.look))
+def _words(draft: Draft, step: Step, mapped: Mapped) -> str:
+    data = plain(mapped.evaluate(draft.look_from(step.scope)))
     return ("" if data is None else str(data))[:MAX_WORDS]
 
 
@@ -291,7 +296,7 @@ def _end(draft: Draft) -> None:
             draft.emit(run_failed=ev.RunFailed(error=run.error, step=run.failed))
         else:
             draft.emit(run_cancelled=ev.RunCancelled())
-    elif run.done == len(draft.workflow.steps):
+    elif run.done == draft.workflow.size:
         try:
             outputs = encode(draft.workflow.outputs.evaluate(draft.look))
         except TerminalError as error:

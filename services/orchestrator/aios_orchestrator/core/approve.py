@@ -11,9 +11,10 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
 from aios_core.values import Leaf, Plain, Value, labeled, plain
-from aios_orchestrator.core import patterns
+from aios_orchestrator.core import patterns, rounds
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
+from aios_orchestrator.workflow import path_of, scope_of
 
 MAX_ANSWER_CHARS = 1000
 
@@ -130,7 +131,7 @@ def _follow(
         _follow_unknown(draft, approval, request, given)
     elif request.decision == st.APPROVAL_STATE_REJECTED:
         why = f"rejected: {request.note}" if request.note else "rejected by a person"
-        draft.emit(cancel_requested=ev.CancelRequested(why=why))
+        _give_up(draft, step, "REJECTED", why)
     elif approval.kind == st.APPROVAL_KIND_GATE:
         output = encode(labeled({"approved": True, "by": request.actor, "note": request.note}, OWNER))
         draft.emit(
@@ -148,9 +149,9 @@ def _follow(
 
 def _answered(draft: Draft, approval: Approval, given: Mapping[str, Plain]) -> Value:
     """The questions as they were asked, whole, each with its answer."""
-    ask = draft.workflow.steps[approval.step].ask
+    ask = draft.workflow.at(approval.step).ask
     assert ask is not None
-    asked = ask.questions.evaluate(draft.look)
+    asked = ask.questions.evaluate(draft.look_from(scope_of(approval.step)))
     out: list[Value] = []
     for item in asked if isinstance(asked, list) else []:
         if isinstance(item, dict):
@@ -168,7 +169,9 @@ def _follow_unknown(
         if undoing:
             draft.emit(undo_conflicted=ev.UndoConflicted(step=step, error=error))
         else:
-            draft.emit(step_failed=ev.StepFailed(step=step, error=error))
+            draft.emit(
+                step_failed=ev.StepFailed(step=step, error=error, contained=rounds.contained(draft, step))
+            )
     elif given.get("happened") == "yes":
         if undoing:
             draft.emit(step_undone=ev.StepUndone(step=step, summary="a person saw that it was taken back"))
@@ -182,8 +185,18 @@ def _follow_unknown(
                     effect_order=draft.run.effects + 1,
                 )
             )
+    elif rounds.goes_on(draft.run, step):
+        draft.may_start((path_of(step),), scope_of(step))
     else:
-        draft.may_start((step,))
+        rounds.leave(draft, step)
+
+
+def _give_up(draft: Draft, step: str, code: str, why: str) -> None:
+    """What was to be approved won't be: the item of a map that collects failures fails, any other run is cancelled."""
+    if rounds.contained(draft, step):
+        draft.emit(step_failed=ev.StepFailed(step=step, error=Error(code=code, message=why), contained=True))
+    else:
+        draft.emit(cancel_requested=ev.CancelRequested(why=why))
 
 
 def expire(draft: Draft, step: StepRun) -> None:
@@ -194,4 +207,4 @@ def expire(draft: Draft, step: StepRun) -> None:
         )
     )
     if draft.run.at(step.name).state == st.STEP_STATE_GATED:
-        draft.emit(cancel_requested=ev.CancelRequested(why="nobody decided in time"))
+        _give_up(draft, step.name, "APPROVAL_EXPIRED", "nobody decided in time")

@@ -1,27 +1,31 @@
 """A decision in the making: events are stamped into the chain and applied to a private copy of the run as they come."""
 
-from collections.abc import Iterable
-from heapq import heappush
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.encoding import decode_trusted
 from aios_core.hashing import event_hash
-from aios_core.labels import RESOURCE
-from aios_core.values import Value, labeled
+from aios_core.labels import RESOURCE, Label
+from aios_core.values import Leaf, Value, labeled
 from aios_orchestrator.core.fold import apply
-from aios_orchestrator.model import DONE_STEP, Run
-from aios_orchestrator.workflow import Workflow
+from aios_orchestrator.mapping import Lookup
+from aios_orchestrator.model import DONE_STEP, Run, home_of
+from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 SCHEMA: Final = 1  # of RunEvent
 SEMANTICS: Final = 1  # of what its fields mean
 
 
 class Draft:
-    """Collects what one decision does: `events` (stored bytes, in order), `dispatched` and `undoing` (step names whose
-    tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `next` (places of the steps
-    that may be ready now: a heap).
+    """Collects what one decision does: `events` (stored bytes, in order), `dispatched` and `undoing` (step names
+    whose tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `next` (the steps
+    that may be ready now: a heap of their places, the numbers of their rounds, and their scopes), `turned` (the steps
+    whose rounds may have ended).
 
     `now` stamps the events and never goes back within a run; `clock` is what the clock shows, and what becomes due is
     reckoned by it: after a clock was wrong and is set right, a run must not wait until the wrong time comes."""
@@ -35,7 +39,9 @@ class Draft:
         self.dispatched: list[str] = []
         self.undoing: list[str] = []
         self.ended: list[str] = []
-        self.next: list[int] = []
+        self.next: list[tuple[int, tuple[int, ...], str]] = []
+        self.turned: dict[str, None] = {}
+        self.guards: dict[str, Label] = {}
 
     def emit(self, **body: Any) -> None:
         """Add one event; the keyword names its body, such as `step_skipped=StepSkipped(…)`."""
@@ -56,18 +62,94 @@ class Draft:
         self.events.append(stored)
         for name, ended in body.items():
             if name in _ENDS:
-                self.ended.append(ended.step)
+                step = ended.step
+                self.ended.append(step)
+                scope = scope_of(step)
+                if scope:
+                    self.turned[home_of(step)[0]] = None
                 if name != "step_failed":
-                    self.may_start(self.workflow.dependents.get(ended.step, ()))
+                    self.may_start(self.workflow.dependents.get(path_of(step), ()), scope)
 
-    def may_start(self, steps: Iterable[str]) -> None:
-        """Have `advance` look at these steps."""
-        for name in steps:
-            heappush(self.next, self.workflow.place[name])
+    def may_start(self, paths: Iterable[str], scope: str = "") -> None:
+        """Have `advance` look at the steps of these paths in a scope of the run."""
+        order = tuple(map(int, _NUMBERS.findall(scope))) if scope else ()
+        for path in paths:
+            heappush(self.next, (self.workflow.place[path], order, scope))
+
+    def pop(self) -> Step:
+        """The next step that may be ready, in the document's order."""
+        place, _, scope = heappop(self.next)
+        step = self.workflow.ordered[place]
+        return step if step.scope == scope else self.workflow.at(scope + step.local)
 
     def look(self, root: str) -> Value | None:
-        """What an expression sees under a root."""
+        """What an expression outside of all bodies sees under a root."""
         return look(self.run, root)
+
+    def look_from(self, scope: str) -> Lookup:
+        """What expressions in a scope see."""
+        return look_from(self.run, self.workflow, scope) if scope else self.look
+
+
+def look_from(run: Run, workflow: Workflow, scope: str) -> Lookup:
+    """What expressions in the scope of a run see: its own steps, its item, and what is around it."""
+    owner, index = home_of(scope)
+    step = workflow.at(owner)
+    around = look_from(run, workflow, step.scope) if step.scope else partial(look, run)
+    own = partial(_own, run, workflow, step, index)
+
+    def find(root: str) -> Value | None:
+        if root.startswith("steps."):
+            name = root.removeprefix("steps.")
+            here = path_of(scope + name) in workflow.steps
+            if here or step.kind == "workflow":
+                return _output(run, scope + name)
+            return around(root)
+        if root in _OWN[step.kind]:
+            return own(root)
+        return around(root)
+
+    return find
+
+
+def _own(run: Run, workflow: Workflow, step: Step, index: int, root: str) -> Value | None:
+    """What a body gives its steps: `item`, `index`, `previous`, or the `inputs` of a sub-workflow."""
+    over = over_of(run, step.name)
+    if root == "inputs":
+        return over["inputs"]
+    if root == "index":
+        return Leaf(index, guard_in(over))
+    if root == "item":
+        items = over["items"]
+        assert isinstance(items, list)
+        return items[index]
+    if index == 0:
+        return None
+    return step.own.result.evaluate(look_from(run, workflow, round_of(step, index - 1)))
+
+
+def over_of(run: Run, name: str) -> Mapping[str, Value]:
+    """What a step with steps of its own goes over: `guard` (null with the label of what it depends on), and `items`
+    of a map or `inputs` of a sub-workflow."""
+    key = f"{name}."
+    value = run.decoded.get(key)
+    if value is None:
+        value = decode_trusted(run.at(name).input)
+        run.remember(key, value)
+    assert isinstance(value, dict)
+    return value
+
+
+def guard_in(over: Mapping[str, Value]) -> Label:
+    """What it depends on that the rounds are gone through at all."""
+    guard = over["guard"]
+    assert isinstance(guard, Leaf)
+    return guard.label
+
+
+def round_of(step: Step, index: int) -> str:
+    """The scope of a round of a step of a run."""
+    return f"{step.name}." if step.kind == "workflow" else f"{step.name}[{index}]."
 
 
 def look(run: Run, root: str) -> Value | None:
@@ -77,10 +159,14 @@ def look(run: Run, root: str) -> Value | None:
     if root == "run":
         return labeled({"id": run.run_id, "workflow": run.workflow, "trigger": run.trigger}, RESOURCE)
     if root.startswith("steps."):
-        step = run.at(root.removeprefix("steps."))
-        done = step.state in DONE_STEP or step.state in _AFTER_DONE
-        return _decoded(run, step.name, step.output) if done and step.output else None
+        return _output(run, root.removeprefix("steps."))
     return None
+
+
+def _output(run: Run, name: str) -> Value | None:
+    step = run.at(name)
+    done = step.state in DONE_STEP or step.state in _AFTER_DONE
+    return _decoded(run, step.name, step.output) if done and step.output else None
 
 
 def _decoded(run: Run, key: str, data: bytes) -> Value:
@@ -91,5 +177,7 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
     return value
 
 
+_OWN: Final = {"map": ("item", "index"), "repeat": ("index", "previous"), "workflow": ("inputs",)}
+_NUMBERS: Final = re.compile(r"\[(\d+)\]")
 _ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed"})
 _AFTER_DONE: Final = frozenset({st.STEP_STATE_UNDOING, st.STEP_STATE_UNDONE, st.STEP_STATE_UNDO_CONFLICT})

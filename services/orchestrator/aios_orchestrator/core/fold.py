@@ -1,12 +1,13 @@
 """What each event does to a run. A run is the fold of its events, and nothing else changes one."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import RunState, StepState
+from aios.run.v1.state_pb2 import Approval, RunState, StepState
 from aios_core.hashing import event_hash
-from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.model import Begun, Rounds, Run, StepRun
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -88,9 +89,12 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     body = event.step_failed
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
+    if step.state == st.STEP_STATE_GATED:
+        _replaced(run, run.approvals[step.approval_id], event)
     run.move(step, st.STEP_STATE_FAILED)
     step.error, step.end = body.error, event.time_ms
-    run.error, run.failed = body.error, run.failed or body.step
+    if not body.contained:
+        run.error, run.failed = body.error, run.failed or body.step
 
 
 def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
@@ -150,6 +154,19 @@ def _wait_started(run: Run, event: RunEvent) -> None:
     step.due, step.start = event.wait_started.due_ms, event.time_ms
 
 
+def _body_started(run: Run, event: RunEvent) -> None:
+    body = event.body_started
+    step = run.step(body.step)
+    run.move(step, st.STEP_STATE_RUNNING)
+    step.input, step.start, step.body = body.input, event.time_ms, Begun(body.rounds, body.steps)
+    run.rounds = run.rounds.set(step.name, Rounds())
+
+
+def _rounds_started(run: Run, event: RunEvent) -> None:
+    step = run.step(event.rounds_started.step)
+    step.body = replace(step.begun, begun=event.rounds_started.begun)
+
+
 def _run_succeeded(run: Run, event: RunEvent) -> None:
     run.outputs = event.run_succeeded.outputs
     _close(run, event, st.RUN_STATE_SUCCEEDED)
@@ -178,10 +195,16 @@ def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
             own.due, own.end = 0, event.time_ms
     for approval in run.open_approvals():
         if run.steps[approval.step].state != st.STEP_STATE_UNKNOWN:
-            replaced = type(approval)()
-            replaced.CopyFrom(approval)
-            replaced.state, replaced.decide_time_ms = st.APPROVAL_STATE_REPLACED, event.time_ms
-            run.approvals[approval.approval_id] = replaced
+            _replaced(run, approval, event)
+
+
+def _replaced(run: Run, approval: Approval, event: RunEvent) -> None:
+    """It is open no more, and was not decided."""
+    if approval.state == st.APPROVAL_STATE_OPEN:
+        replaced = Approval()
+        replaced.CopyFrom(approval)
+        replaced.state, replaced.decide_time_ms = st.APPROVAL_STATE_REPLACED, event.time_ms
+        run.approvals[approval.approval_id] = replaced
 
 
 def _undo_requested(run: Run, event: RunEvent) -> None:
@@ -237,6 +260,8 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "approval_requested": _approval_requested,
     "approval_decided": _approval_decided,
     "wait_started": _wait_started,
+    "body_started": _body_started,
+    "rounds_started": _rounds_started,
     "run_succeeded": _run_succeeded,
     "run_failed": _run_failed,
     "cancel_requested": _cancel_requested,

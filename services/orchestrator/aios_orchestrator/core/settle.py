@@ -16,7 +16,8 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import effect_key
-from aios_orchestrator.core.advance import fail, schedule, unknown_approval
+from aios_orchestrator.core import rounds
+from aios_orchestrator.core.advance import schedule, unknown_approval
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Retry, Step
@@ -27,7 +28,7 @@ def settle(draft: Draft, outcome: Outcome) -> None:
     state = draft.run.steps.get(outcome.step)
     if state is None or draft.run.closed or not _awaited(draft, state, outcome):
         return
-    step = draft.workflow.steps[state.name]
+    step = draft.workflow.at(state.name)
     if outcome.status == STATUS_SUCCEEDED:
         _succeeded(draft, step, state, outcome)
     elif outcome.status == STATUS_UNKNOWN:
@@ -56,7 +57,7 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
     try:
         value = decode(outcome.output)
     except TerminalError as error:
-        fail(
+        rounds.fail(
             draft,
             step.name,
             TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"),
@@ -80,8 +81,8 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
 
 
 def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
-    again = outcome.error.retryable and state.attempt < step.retry.limit and not draft.run.stopping
-    if again:
+    goes_on = not draft.run.stopping and (not step.scope or rounds.goes_on(draft.run, step.name))
+    if outcome.error.retryable and state.attempt < step.retry.limit and goes_on:
         wait = backoff_ms(step.retry, draft.run.run_id, step.name, state.attempt, outcome.error)
         draft.emit(
             step_retry_scheduled=ev.StepRetryScheduled(
@@ -95,7 +96,11 @@ def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
         return
     draft.emit(
         step_failed=ev.StepFailed(
-            step=step.name, error=outcome.error, cost_micros=outcome.cost_micros, attempt=state.attempt
+            step=step.name,
+            error=outcome.error,
+            cost_micros=outcome.cost_micros,
+            attempt=state.attempt,
+            contained=rounds.contained(draft, step.name),
         )
     )
 
@@ -109,14 +114,14 @@ def backoff_ms(retry: Retry, run_id: str, step: str, attempt: int, error: Error)
 
 def due(draft: Draft, state: StepRun) -> None:
     """A step's time has come: a wait is over, or a retry starts."""
-    step = draft.workflow.steps[state.name]
+    step = draft.workflow.at(state.name)
     if step.kind == "wait":
         draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=_NOTHING, summary="waited"))
         return
     try:
         schedule(draft, step)
     except TerminalError as error:
-        fail(draft, step.name, error)
+        rounds.fail(draft, step.name, error)
 
 
 _NOTHING = (

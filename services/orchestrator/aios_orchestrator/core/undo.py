@@ -77,13 +77,13 @@ def settle(draft: Draft, outcome: Outcome) -> None:
         != effect_key(draft.run.run_id, state.name, 0, 0).rpartition("/")[0]
     ):
         return
-    retry = draft.workflow.steps[state.name].retry
+    retry = draft.workflow.at(state.name).retry
     if outcome.status == Status.STATUS_SUCCEEDED:
         draft.emit(
             step_undone=ev.StepUndone(step=state.name, summary=outcome.summary, changes=outcome.changes)
         )
     elif outcome.status == Status.STATUS_UNKNOWN:
-        target = draft.workflow.steps[state.name].target
+        target = draft.workflow.at(state.name).target
         approval = unknown_approval(draft, state, f"the undo of {target}", outcome.error.message)
         draft.emit(
             step_unknown=ev.StepUnknown(step=state.name, error=outcome.error, approval=approval, undoing=True)

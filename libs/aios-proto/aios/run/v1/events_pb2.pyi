@@ -56,6 +56,8 @@ class RunEvent(google.protobuf.message.Message):
     UNDO_CONFLICTED_FIELD_NUMBER: builtins.int
     RUN_UNDONE_FIELD_NUMBER: builtins.int
     DECISION_REFUSED_FIELD_NUMBER: builtins.int
+    BODY_STARTED_FIELD_NUMBER: builtins.int
+    ROUNDS_STARTED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
     semantics: builtins.int
@@ -110,6 +112,10 @@ class RunEvent(google.protobuf.message.Message):
     def run_undone(self) -> Global___RunUndone: ...
     @property
     def decision_refused(self) -> Global___DecisionRefused: ...
+    @property
+    def body_started(self) -> Global___BodyStarted: ...
+    @property
+    def rounds_started(self) -> Global___RoundsStarted: ...
     def __init__(
         self,
         *,
@@ -142,12 +148,14 @@ class RunEvent(google.protobuf.message.Message):
         undo_conflicted: Global___UndoConflicted | None = ...,
         run_undone: Global___RunUndone | None = ...,
         decision_refused: Global___DecisionRefused | None = ...,
+        body_started: Global___BodyStarted | None = ...,
+        rounds_started: Global___RoundsStarted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -325,9 +333,12 @@ class StepFailed(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     COST_MICROS_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    CONTAINED_FIELD_NUMBER: builtins.int
     step: builtins.str
     cost_micros: builtins.int
     attempt: builtins.int
+    contained: builtins.bool
+    """The map that it is in goes on without it: the run does not fail by it."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     def __init__(
@@ -337,10 +348,11 @@ class StepFailed(google.protobuf.message.Message):
         error: aios.error.v1.error_pb2.Error | None = ...,
         cost_micros: builtins.int = ...,
         attempt: builtins.int = ...,
+        contained: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "cost_micros", b"cost_micros", "error", b"error", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "contained", b"contained", "cost_micros", b"cost_micros", "error", b"error", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepFailed: typing_extensions.TypeAlias = StepFailed
@@ -520,6 +532,60 @@ class WaitStarted(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WaitStarted: typing_extensions.TypeAlias = WaitStarted
+
+@typing.final
+class BodyStarted(google.protobuf.message.Message):
+    """A step that has steps of its own begins: a map, a repeat or a sub-workflow. Its rounds are its items, its turns, or
+    the one time that the sub-workflow is gone through.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    ROUNDS_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value: the list of a map, the input of a sub-workflow."""
+    rounds: builtins.int
+    """Rounds in all, or at most."""
+    steps: builtins.int
+    """Steps in each round."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        input: builtins.bytes = ...,
+        rounds: builtins.int = ...,
+        steps: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "rounds", b"rounds", "step", b"step", "steps", b"steps"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___BodyStarted: typing_extensions.TypeAlias = BodyStarted
+
+@typing.final
+class RoundsStarted(google.protobuf.message.Message):
+    """Further rounds of such a step begin."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    BEGUN_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    begun: builtins.int
+    """How many have begun afterwards."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        begun: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["begun", b"begun", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RoundsStarted: typing_extensions.TypeAlias = RoundsStarted
 
 @typing.final
 class RunSucceeded(google.protobuf.message.Message):

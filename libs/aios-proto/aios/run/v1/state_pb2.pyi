@@ -75,6 +75,8 @@ class _StepStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     STEP_STATE_UNDONE: _StepState.ValueType  # 10
     STEP_STATE_UNDO_CONFLICT: _StepState.ValueType  # 11
     STEP_STATE_CANCELLED: _StepState.ValueType  # 12
+    STEP_STATE_RUNNING: _StepState.ValueType  # 13
+    """Steps of its own are under way: a map, a repeat or a sub-workflow."""
 
 class StepState(_StepState, metaclass=_StepStateEnumTypeWrapper): ...
 
@@ -95,6 +97,8 @@ STEP_STATE_UNDOING: StepState.ValueType  # 9
 STEP_STATE_UNDONE: StepState.ValueType  # 10
 STEP_STATE_UNDO_CONFLICT: StepState.ValueType  # 11
 STEP_STATE_CANCELLED: StepState.ValueType  # 12
+STEP_STATE_RUNNING: StepState.ValueType  # 13
+"""Steps of its own are under way: a map, a repeat or a sub-workflow."""
 Global___StepState: typing_extensions.TypeAlias = StepState
 
 class _ApprovalKind:
@@ -281,6 +285,12 @@ class StepHead(google.protobuf.message.Message):
     EFFECT_ORDER_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     UNDOABLE_FIELD_NUMBER: builtins.int
+    ROUNDS_FIELD_NUMBER: builtins.int
+    ROUND_STEPS_FIELD_NUMBER: builtins.int
+    ROUNDS_BEGUN_FIELD_NUMBER: builtins.int
+    ROUNDS_ENDED_FIELD_NUMBER: builtins.int
+    ROUNDS_FAILED_FIELD_NUMBER: builtins.int
+    CONTAINED_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
     attempt: builtins.int
@@ -296,6 +306,14 @@ class StepHead(google.protobuf.message.Message):
     effect_order: builtins.int
     """Order in which effects were done, from 1; 0: it has none."""
     undoable: builtins.bool
+    rounds: builtins.int
+    """Of a step with steps of its own: its rounds in all or at most, the steps in each, those that have begun, ended, failed."""
+    round_steps: builtins.int
+    rounds_begun: builtins.int
+    rounds_ended: builtins.int
+    rounds_failed: builtins.int
+    contained: builtins.bool
+    """It failed, and the map that it is in goes on without it."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     def __init__(
@@ -315,10 +333,16 @@ class StepHead(google.protobuf.message.Message):
         effect_order: builtins.int = ...,
         error: aios.error.v1.error_pb2.Error | None = ...,
         undoable: builtins.bool = ...,
+        rounds: builtins.int = ...,
+        round_steps: builtins.int = ...,
+        rounds_begun: builtins.int = ...,
+        rounds_ended: builtins.int = ...,
+        rounds_failed: builtins.int = ...,
+        contained: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "contained", b"contained", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead

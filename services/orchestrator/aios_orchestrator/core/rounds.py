@@ -1,0 +1,230 @@
+"""Steps with steps of their own: the items of a map, the turns of a repeat, a sub-workflow.
+
+All of them are steps of the one run, so that its history, its undo, its budget and its approvals are theirs. A round
+fails when a step of it fails and nothing of it is under way any more; what that means for the run depends on the maps
+around it."""
+
+from typing import Final
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1 import state_pb2 as st
+from aios_core.encoding import encode
+from aios_core.errors import TerminalError
+from aios_core.labels import RESOURCE, Label, meet
+from aios_core.values import Leaf, Value, label_of, plain, relabeled
+from aios_orchestrator.core.draft import Draft, guard_in, look_from, over_of, round_of
+from aios_orchestrator.mapping import truth
+from aios_orchestrator.model import Run, home_of
+from aios_orchestrator.workflow import Step, Workflow, path_of
+
+MAX_ITEMS: Final = 10_000  # of a map
+MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
+
+
+def begin(draft: Draft, step: Step, guard: Label | None) -> None:
+    """Begin the step's rounds. Raises what makes that impossible."""
+    body = step.own
+    look = draft.look_from(step.scope)
+    labels = [label for label in (guard, guard_of(draft, step.scope)) if label is not None]
+    over: dict[str, Value] = {}
+    count = body.limit
+    if body.over is not None:
+        items = body.over.evaluate(look)
+        listed = [] if isinstance(items, Leaf) and items.data == [] else items
+        if not isinstance(listed, list):
+            raise TerminalError(
+                "BAD_OUTPUT", f"What map {step.name!r} goes over is {_kind(items)}; it must be a list."
+            )
+        count = len(listed)
+        labels.append(label_of(items))
+        over["items"] = items
+    elif body.child is not None:
+        given = step.input.evaluate(look) if step.input is not None else Leaf({}, RESOURCE)
+        over["inputs"] = body.child.check_input(given)
+    if count > MAX_ITEMS or count * body.size > MAX_ROUND_STEPS:
+        raise TerminalError(
+            "TOO_LARGE",
+            f"Step {step.name!r} would have {count} rounds of {body.size} steps; at most {MAX_ITEMS} rounds and"
+            f" {MAX_ROUND_STEPS} steps are allowed.",
+        )
+    label = meet(labels)
+    for name, value in over.items():
+        over[name] = relabeled(value, label)
+    over["guard"] = Leaf(None, label)
+    draft.emit(body_started=ev.BodyStarted(step=step.name, input=encode(over), rounds=count, steps=body.size))
+    draft.turned[step.name] = None
+
+
+def guard_of(draft: Draft, scope: str) -> Label | None:
+    """What it depends on that a scope is gone through at all; None outside of all bodies."""
+    if not scope:
+        return None
+    known = draft.guards.get(scope)
+    if known is None:
+        owner, index = home_of(scope)
+        labels = [guard_in(over_of(draft.run, owner))]
+        step = draft.workflow.at(owner)
+        if step.own.until is not None and index:
+            before = round_of(step, index - 1)
+            labels.append(truth(step.own.until, draft.look_from(before))[1])
+            around = guard_of(draft, before)
+            labels += [around] if around is not None else []
+        known = draft.guards[scope] = meet(labels)
+    return known
+
+
+def goes_on(run: Run, name: str) -> bool:
+    """Whether steps of the round that a step is in may start: none of it has failed, nor of what is around it."""
+    while "." in name:
+        owner, index = home_of(name)
+        rounds = run.rounds.get(owner)
+        if rounds is None or index in rounds.failed:
+            return False
+        name = owner
+    return True
+
+
+def go_on(draft: Draft, name: str) -> None:
+    """Something in a step's rounds has ended: begin further rounds, or end the step."""
+    rounds = draft.run.rounds.get(name)
+    if rounds is None:
+        return
+    step, state = draft.workflow.at(name), draft.run.at(name)
+    body, begun = step.own, state.begun
+    for index in rounds.failed:
+        if index in rounds.open:
+            _leave_round(draft, round_of(step, index))
+    rounds = draft.run.rounds[name]
+    try:
+        if not goes_on(draft.run, name):
+            if rounds.ended == begun.begun:
+                leave(draft, name)
+            return
+        if rounds.failed and not body.collect:
+            if rounds.ended == begun.begun:
+                _fail_with(draft, step, rounds.failed[min(rounds.failed)])
+            return
+        if step.kind == "repeat" and begun.begun and rounds.ended == begun.begun:
+            _turned(draft, step, begun.begun)
+            return
+        at_once = body.at_once if step.kind == "map" else 1
+        more = min(at_once - (begun.begun - rounds.ended), begun.rounds - begun.begun)
+        if more > 0:
+            _start_rounds(draft, step, begun.begun, more)
+        elif rounds.ended == begun.rounds:
+            _finish(draft, step)
+    except TerminalError as error:
+        fail(draft, name, error)
+
+
+def _leave_round(draft: Draft, scope: str) -> None:
+    """A round failed: what waits in it for a time or a person waits no more; what is handed out is awaited."""
+    for step in draft.run.lively():
+        waits = step.state in (st.STEP_STATE_GATED, st.STEP_STATE_WAITING)
+        if waits and step.name.startswith(scope):
+            leave(draft, step.name)
+
+
+def leave(draft: Draft, name: str) -> None:
+    """A step is given up since another one of its round, or of one around it, failed."""
+    error = Error(code="ROUND_FAILED", message="Another step of the same round failed.")
+    draft.emit(step_failed=ev.StepFailed(step=name, error=error, contained=contained(draft, name)))
+
+
+def _start_rounds(draft: Draft, step: Step, first: int, count: int) -> None:
+    draft.emit(rounds_started=ev.RoundsStarted(step=step.name, begun=first + count))
+    paths = [path_of(round_of(step, 0)) + local for local in step.own.roots]
+    for index in range(first, first + count):
+        draft.may_start(paths, round_of(step, index))
+
+
+def _turned(draft: Draft, step: Step, turns: int) -> None:
+    """A turn of a repeat is over."""
+    body = step.own
+    assert body.until is not None
+    scope = round_of(step, turns - 1)
+    done, label = truth(body.until, draft.look_from(scope))
+    if not done and turns < body.limit:
+        _start_rounds(draft, step, turns, 1)
+        return
+    if not done and not body.lenient:
+        raise TerminalError(
+            "REPEAT_LIMIT",
+            f"Step {step.name!r} took {turns} turns and its condition {body.until.text!r} still does not hold.",
+        )
+    guard = guard_of(draft, scope)
+    label = meet([label, *([guard] if guard is not None else [])])
+    result = relabeled(body.result.evaluate(draft.look_from(scope)), label)
+    value: Value = {"result": result, "turns": Leaf(turns, label), "done": Leaf(done, label)}
+    draft.emit(
+        step_succeeded=ev.StepSucceeded(
+            step=step.name, output=encode(value), summary=f"{step.name}: {turns} turns"
+        )
+    )
+
+
+def _finish(draft: Draft, step: Step) -> None:
+    """All rounds of a map, or the one of a sub-workflow, are over."""
+    body, run = step.own, draft.run
+    label = guard_in(over_of(run, step.name))
+    if step.kind == "workflow":
+        value = relabeled(body.result.evaluate(draft.look_from(round_of(step, 0))), label)
+        draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
+        return
+    failed, begun = run.rounds[step.name].failed, run.at(step.name).begun
+    results = [
+        _result(run, draft.workflow, step, index, failed.get(index), label) for index in range(begun.rounds)
+    ]
+    listed: Value = results or Leaf([], label)
+    value = {"results": listed, "failed": Leaf(len(failed), label)}
+    words = f"{step.name}: {begun.rounds} items" + (f", {len(failed)} of them failed" if failed else "")
+    draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value), summary=words))
+
+
+def _result(run: Run, workflow: Workflow, step: Step, index: int, failed: str | None, guard: Label) -> Value:
+    """What a round of a map gave: of one that collects also whether it did, and why not."""
+    if failed is None:
+        value = step.own.result.evaluate(look_from(run, workflow, round_of(step, index)))
+        return {"ok": Leaf(True, guard), "result": value} if step.own.collect else value
+    error = run.at(failed).error or Error()
+    told: dict[str, Value] = {
+        "code": Leaf(error.code, guard),
+        "message": Leaf(error.message, guard),
+        "step": Leaf(failed, guard),
+    }
+    return {"ok": Leaf(False, guard), "error": told}
+
+
+def _fail_with(draft: Draft, step: Step, failed: str) -> None:
+    """A round failed, and so does the step that it is a round of."""
+    error = draft.run.at(failed).error or Error()
+    draft.emit(step_failed=ev.StepFailed(step=step.name, error=error, contained=contained(draft, step.name)))
+
+
+def fail(draft: Draft, name: str, error: TerminalError) -> None:
+    """The step fails for good, and the run with it unless a map around it goes on without."""
+    reason = Error(code=error.code, message=error.message, details=error.details)
+    draft.emit(
+        step_failed=ev.StepFailed(
+            step=name,
+            error=reason,
+            attempt=draft.run.at(name).attempt,
+            contained=contained(draft, name),
+        )
+    )
+
+
+def contained(draft: Draft, name: str) -> bool:
+    """Whether a map around the step collects failures."""
+    while "." in name:
+        name, _ = home_of(name)
+        body = draft.workflow.at(name).body
+        if body is not None and body.collect:
+            return True
+    return False
+
+
+def _kind(value: Value) -> str:
+    data = plain(value)
+    return {dict: "a map", str: "a text", bool: "a truth value", int: "a number"}.get(type(data), "nothing")
