@@ -137,7 +137,18 @@ REASONS: Final[dict[str, Reason]] = {
     "BAD_OUTPUT": _r(
         "FAILED_PRECONDITION", "The result breaks the declared schema.", "Correct the agent or connector."
     ),
+    "REPEAT_LIMIT": _r(
+        "FAILED_PRECONDITION",
+        "A repeat took all its turns and its condition does not hold.",
+        "Raise its limit, or let it go on with `at_limit: go-on`.",
+    ),
+    "ROUND_FAILED": _r(
+        "ABORTED",
+        "Another step of the same round failed.",
+        "See why that one failed; nothing of this was done.",
+    ),
     # Approvals
+    "REJECTED": _r("FAILED_PRECONDITION", "A person rejected it.", "Nothing: it was not done."),
     "APPROVAL_STALE": _r(
         "FAILED_PRECONDITION",
         "What would run is no longer what was shown.",
