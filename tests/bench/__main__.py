@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import api, broker, flat
+from tests.bench import api, broker, flat, maps
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -156,19 +156,22 @@ def report(floor: Figures, start: Figures, trusted: Figures, boxed: Figures) -> 
 
 
 async def main(arguments: argparse.Namespace) -> None:
-    if arguments.flat or arguments.broker:
-        found = (
-            await broker.figures()
-            if arguments.broker
-            else await flat.figures([int(count) for count in arguments.finished.split(",")], arguments.runs)
-        )
+    levels = [int(level) for level in arguments.levels.split(",")]
+    found: Figures = {}
+    if arguments.flat:
+        found = await flat.figures([int(count) for count in arguments.finished.split(",")], arguments.runs)
+    elif arguments.broker:
+        found = await broker.figures()
+    elif arguments.map:
+        floor = await floor_figures(arguments.runs, levels)
+        found = {"floor, steps a second": floor["steps_per_second"], **await maps.figures(levels)}
+    if found:
         print(
             json.dumps(found)
             if arguments.json
             else "\n".join(f"{name:45}{value:>14,.2f}" for name, value in found.items())
         )
         return
-    levels = [int(level) for level in arguments.levels.split(",")]
     floor = await floor_figures(arguments.runs, levels)
     start, trusted, boxed = await aios_figures(arguments.runs, levels)
     if arguments.json:
@@ -188,6 +191,9 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--broker", action="store_true", help="instead: the broker's memory while many messages pass"
+    )
+    parser.add_argument(
+        "--map", action="store_true", help="instead: a map of 10,000 items in one run, and the floor"
     )
     parser.add_argument("--finished", default="1000,1000000", help="with --flat: finished runs in the store")
     parser.add_argument("--json", action="store_true")

@@ -6,9 +6,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from aios.bus.v1.bus_pb2 import EventsFiled
@@ -18,7 +19,7 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios_core.encoding import encode
 from aios_core.ids import partition_of_run, run_id
 from aios_core.labels import OWNER
-from aios_core.values import labeled
+from aios_core.values import Plain, labeled
 from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.endpoint import load_endpoint
@@ -91,7 +92,9 @@ class Served:
                 if done is not None and not done.done():
                     done.set_result(None)
 
-    async def run(self, name: str, workflow: str = "five") -> None:
+    async def run(
+        self, name: str, workflow: str = "five", values: Mapping[str, Plain] = MappingProxyType({"n": 1})
+    ) -> None:
         """One run to its end."""
         run = run_id("main", "manual", name)
         done = self._waiting[run] = asyncio.get_running_loop().create_future()
@@ -99,7 +102,7 @@ class Served:
             workspace="main",
             request_id=name,
             workflow=workflow,
-            input=encode(labeled({"n": 1}, OWNER)),
+            input=encode(labeled(dict(values), OWNER)),
             actor="person:owner",
             trigger="manual",
         )
