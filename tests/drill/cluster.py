@@ -71,6 +71,26 @@ spec:
       effect: write
       input: {path: "notes/${inputs.n}.jsonl", entry: {n: "${steps.a.n}"}}
 """
+# A map and a sub-workflow, which no version before them knows.
+BODIES = """\
+apiVersion: aios/v1
+kind: Workflow
+metadata: {name: maps}
+spec:
+  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}
+  steps:
+    - name: each
+      map:
+        over: [1, 2, 3]
+        at_once: 2
+        steps:
+          - {name: a, workflow: echoes, input: {n: "${inputs.n}"}}
+          - {name: ok, gate: {title: "Note ${item}", approves: [keep]}}
+          - name: keep
+            connector: files.append_line
+            effect: write
+            input: {path: "notes/m${inputs.n}-${item}.jsonl", entry: {n: "${item}"}}
+"""
 # Each step in a sandbox of its own: what one machine does of these in a second is a tenth of what it can accept.
 SLOW = """\
 apiVersion: aios/v1

@@ -10,7 +10,7 @@ import pytest
 
 from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
 from aios_runtime.bus.embedded import EmbeddedNats
-from tests.drill.cluster import check_histories
+from tests.drill.cluster import BODIES, check_histories
 from tests.drill.replicated import running
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
@@ -30,19 +30,21 @@ async def test_whoever_dies_at_random_the_work_of_many_runs_ends_and_every_effec
             cluster.kill_at_random(done, random.Random(1), {"bus": lambda: _kill(bus)})
         )
         approving = asyncio.create_task(person.approve(done))
+        await person.apply(BODIES)
         kept = RUNS // 10
-        await person.start("echoes", range(RUNS - 2 * kept))
-        await person.start("waits", range(kept))
-        await person.start("keeps", range(kept))
+        await person.start("echoes", range(RUNS - 3 * kept))
+        for workflow in ("waits", "keeps", "maps"):
+            await person.start(workflow, range(kept))
         states = await person.ended(PATIENCE)
         done.set()
         killed = await killing
         await approving
         assert set(states.values()) == {RUN_STATE_SUCCEEDED}
         events = await check_histories(endpoint, person.started, RUN_STATE_SUCCEEDED)
-        for number in range(kept):
-            lines = (cluster.files / "notes" / f"{number}.jsonl").read_text().splitlines()
-            assert len(lines) == 1, number
+        notes = [str(number) for number in range(kept)]
+        notes += [f"m{number}-{item}" for number in range(kept) for item in (1, 2, 3)]
+        for note in notes:
+            assert len((cluster.files / "notes" / f"{note}.jsonl").read_text().splitlines()) == 1, note
         print(
             f"{len(states)} runs, {events} events, killed {killed}, the slowest call {person.slowest:.1f} s"
         )

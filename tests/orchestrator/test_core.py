@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from aios.run.v1.state_pb2 import ApprovalState, RunState, StepState
 from aios.task.v1.task_pb2 import Mode, Status
 from aios_core.encoding import decode, encode
+from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled
 from aios_orchestrator.core.decide import Cancel, Redispatch, Settle, Tick, Undo
@@ -64,6 +65,66 @@ def test_a_transient_failure_is_tried_again_later_and_a_permanent_one_ends_the_r
     assert run.run.at("a").attempt == 2
     run.fail("a")
     assert run.run.state == R.RUN_STATE_FAILED and run.run.error.code == "ACTION_FAILED"
+
+
+@pytest.mark.feature("D2")
+def test_a_failure_with_a_code_that_is_never_retried_is_final() -> None:
+    step = (
+        "- {name: a, agent: x, retry: {limit: 9, jitter: 0, backoff: 2s, max_backoff: 5s, never: [NO_MONEY]}}"
+    )
+    run = Driver(workflow(step))
+    waits = []
+    for _ in range(4):
+        run.fail("a", retryable=True)
+        waits.append(run.run.at("a").due - run.now)
+        run.now = run.run.at("a").due
+        run.give(Tick())
+    assert waits == [2_000, 4_000, 5_000, 5_000]
+    run.fail("a", retryable=True, code="NO_MONEY")
+    assert run.run.state == R.RUN_STATE_FAILED
+
+
+@pytest.mark.feature("D1")
+def test_a_step_waits_until_a_time_that_was_computed() -> None:
+    run = Driver(
+        workflow(
+            """
+- {name: a, agent: x, input: {at: "1970-01-01T02:00:00+01:00"}}
+- {name: pause, wait: {until: "${steps.a.at}"}}
+- {name: past, wait: {until: "1970-01-01T00:00:00Z"}}
+"""
+        )
+    )
+    run.settle("a")
+    assert run.run.at("pause").due == 3_600_000
+    run.now = 3_599_999
+    assert run.give(Tick()).events == ()
+    run.now = 3_600_000
+    run.give(Tick())
+    run.give(Tick())
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+    other = Driver(run.workflow)
+    other.settle("a", output=encode(labeled({"at": "tomorrow"}, OWNER)))
+    assert other.run.error is not None and other.run.error.code == "BAD_OUTPUT"
+    assert "'tomorrow' is not a time with its zone" in other.run.error.message
+
+
+@pytest.mark.feature("D2")
+@pytest.mark.parametrize(
+    ("step", "field", "words"),
+    [
+        ("{name: a, wait: {until: 2026-12-24}}", "wait.until", "is not a time with its zone"),
+        ("{name: a, wait: {untill: 1}}", "wait.untill", "did you mean 'until'?"),
+        ("{name: a, wait: {}}", "wait.until", "is missing"),
+        ("{name: a, agent: x, retry: {never: [no]}}", "retry.never", "reason codes such as"),
+        ("{name: a, agent: x, retry: {jitter: 101}}", "retry.jitter", "from 0 to 100"),
+        ("{name: a, agent: x, retry: {max_backoff: long}}", "retry.max_backoff", "is not a duration"),
+    ],
+)
+def test_a_wait_or_a_retry_that_is_wrong_is_refused_with_its_place(step: str, field: str, words: str) -> None:
+    with pytest.raises(TerminalError, match=r"w\.yaml:") as caught:
+        workflow(f"- {step}")
+    assert caught.value.details["field"].endswith(field) and words in caught.value.message
 
 
 @pytest.mark.feature("D2", "D4")

@@ -10,14 +10,17 @@ from aios_core.errors import TerminalError
 from aios_core.ids import check_name
 from aios_core.json_values import from_json, to_json
 from aios_core.money import Micros, usd
+from aios_core.values import plain
 from aios_orchestrator.document import Document
 from aios_orchestrator.graph import connect
 from aios_orchestrator.mapping import (
+    Constant,
     Expression,
     Mapped,
     Path,
     compile_expression,
     compile_mapping,
+    time_of,
 )
 from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
 from aios_runtime.schemas import Schema
@@ -44,6 +47,7 @@ _STEP_FIELDS: Final = (
     *KINDS,
 )
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
+_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -265,7 +269,18 @@ class _Compiler:
         return {"output": self.mapping(data, "transform")}
 
     def _wait(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        return {"wait_ms": self.duration(data, "wait")}
+        if not isinstance(data, dict):
+            return {"wait_ms": self.duration(data, "wait")}
+        spec = self.document.known(f"{self.path}.wait", data, ("until",))
+        if "until" not in spec:
+            raise self._error("wait.until", "is missing: the time until which it waits.")
+        until = self.mapping(spec["until"], "wait.until")
+        if isinstance(until, Constant):
+            try:
+                time_of(plain(until.value))
+            except ValueError as error:
+                raise self._error("wait.until", f"{error}.") from None
+        return {"until": until}
 
     def _map(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         names = ("over", "at_once", "on_failure", "steps", "result")
@@ -338,11 +353,24 @@ class _Compiler:
             raise self.document.error(error.code, f"{self.path}.{name}", error.message) from None
 
     def retry(self, data: Any) -> Retry:
-        fields = self.document.known(f"{self.path}.retry", data, ("limit", "backoff"))
+        names = ("limit", "backoff", "max_backoff", "jitter", "never")
+        fields = self.document.known(f"{self.path}.retry", data, names)
         limit = fields.get("limit", Retry().limit)
         if not isinstance(limit, int) or not 1 <= limit <= 100:
             raise self._error("retry.limit", "must be a whole number from 1 to 100.")
-        return Retry(limit=limit, backoff_ms=self.duration(fields.get("backoff", "1s"), "retry.backoff"))
+        never = fields.get("never", [])
+        if not isinstance(never, list) or not all(_CODE.fullmatch(str(code)) for code in never):
+            raise self._error("retry.never", "must be a list of reason codes such as MAIL_REFUSED.")
+        jitter = fields.get("jitter", 20)
+        if isinstance(jitter, bool) or not isinstance(jitter, int) or not 0 <= jitter <= 100:
+            raise self._error("retry.jitter", "must be a whole number of percent from 0 to 100.")
+        return Retry(
+            limit=limit,
+            backoff_ms=self.duration(fields.get("backoff", "1s"), "retry.backoff"),
+            cap_ms=self.duration(fields.get("max_backoff", "1m"), "retry.max_backoff"),
+            jitter=jitter,
+            never=tuple(map(str, never)),
+        )
 
     def duration(self, data: Any, name: str) -> int:
         """Milliseconds of a duration such as `500ms`, `5s`, `2m`, `1h`, `14d`."""

@@ -88,7 +88,9 @@ class _Checks:
         self._known(self.workflow.outputs, "spec.outputs", "")
 
     def _step(self, step: Step) -> None:
-        trees: list[Mapped] = [tree for tree in (step.input, step.output, step.when) if tree is not None]
+        trees: list[Mapped] = [
+            tree for tree in (step.input, step.output, step.when, step.until) if tree is not None
+        ]
         trees += [condition for _, condition in step.cases]
         if step.gate:
             trees += [step.gate.title, step.gate.why, step.gate.risk, *self._approved(step)]

@@ -8,6 +8,7 @@ carries the meet of the labels of everything that it refers to."""
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
@@ -218,6 +219,17 @@ def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
             f"The condition {node.text!r} gave {_as_text(data)!r}; it must be true or false.",
         )
     return data, label_of(value)
+
+
+def time_of(data: Plain) -> int:
+    """The time that a text names in RFC 3339, in ms since 1970. Raises ValueError in a person's words."""
+    try:
+        moment = datetime.fromisoformat(str(data)) if isinstance(data, str) else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"{str(data)[:40]!r} is not a time with its zone, such as 2026-12-24T09:00:00+01:00")
+    return int(moment.timestamp() * 1000)
 
 
 def _compile_text(data: str, where: str) -> Text:

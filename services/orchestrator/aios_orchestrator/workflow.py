@@ -33,11 +33,14 @@ def scope_of(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Attempts in all, and the wait before the second one in ms; it doubles up to `cap_ms`."""
+    """Attempts in all, and the wait before the second one in ms; it doubles up to `cap_ms`, give or take `jitter`
+    percent. A failure with one of the codes of `never` is final whatever it says of itself."""
 
     limit: int = 5
     backoff_ms: int = 1000
     cap_ms: int = 60_000
+    jitter: int = 20
+    never: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ class Step:
     otherwise: str = ""
     output: Mapped | None = None
     wait_ms: int = 0
+    until: Mapped | None = None
+    """The time until which a step waits, in RFC 3339; the length of another wait is `wait_ms`."""
     scope: str = ""
     body: Body | None = None
     place: str = ""

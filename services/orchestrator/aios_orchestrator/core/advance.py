@@ -13,7 +13,7 @@ from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
 from aios_orchestrator.core import patterns, rounds
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.mapping import Mapped, truth
+from aios_orchestrator.mapping import Mapped, time_of, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
 from aios_orchestrator.workflow import Step
 
@@ -108,7 +108,18 @@ def _wait(draft: Draft, step: Step) -> None:
     if draft.run.mode == MODE_SIMULATE:
         draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="a simulation does not wait"))
     else:
-        draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.clock + step.wait_ms))
+        due = _until(draft, step) if step.until is not None else draft.clock + step.wait_ms
+        draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=max(due, 1)))
+
+
+def _until(draft: Draft, step: Step) -> int:
+    assert step.until is not None
+    try:
+        return time_of(plain(step.until.evaluate(draft.look_from(step.scope))))
+    except ValueError as error:
+        raise TerminalError(
+            "BAD_OUTPUT", f"What step {step.name!r} waits until is no time: {error}."
+        ) from None
 
 
 def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:

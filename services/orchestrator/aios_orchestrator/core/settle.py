@@ -82,7 +82,8 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
 
 def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
     goes_on = not draft.run.stopping and (not step.scope or rounds.goes_on(draft.run, step.name))
-    if outcome.error.retryable and state.attempt < step.retry.limit and goes_on:
+    final = not outcome.error.retryable or outcome.error.code in step.retry.never
+    if not final and state.attempt < step.retry.limit and goes_on:
         wait = backoff_ms(step.retry, draft.run.run_id, step.name, state.attempt, outcome.error)
         draft.emit(
             step_retry_scheduled=ev.StepRetryScheduled(
@@ -106,10 +107,12 @@ def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
 
 
 def backoff_ms(retry: Retry, run_id: str, step: str, attempt: int, error: Error) -> int:
-    """Doubling waits, spread by ± 20% that run, step and attempt decide, never shorter than the failing side asks."""
+    """Doubling waits, spread by the jitter as run, step and attempt decide, never shorter than the failing side
+    asks."""
     wait = min(retry.backoff_ms << min(attempt - 1, 20), retry.cap_ms)
     spread = int.from_bytes(hashlib.sha256(f"{run_id}/{step}/{attempt}".encode()).digest()[:2], "big")
-    return max(wait * (80 + spread * 40 // 65536) // 100, int(error.retry_after * 1000), 1)
+    percent = 100 - retry.jitter + spread * 2 * retry.jitter // 65536
+    return max(wait * percent // 100, int(error.retry_after * 1000), 1)
 
 
 def due(draft: Draft, state: StepRun) -> None:
