@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from aios_cli import options
-from aios_cli.commands import approvals, artifacts, demo, events, resources, runs, serve, system, tokens
+from aios_cli.commands import (
+    approvals,
+    artifacts,
+    demo,
+    events,
+    resources,
+    runs,
+    serve,
+    system,
+    tokens,
+    workflows,
+)
 from aios_cli.exits import EPILOG, INTERRUPTED, USAGE
 from aios_cli.options import given, shared
 from aios_core.errors import AiosError
@@ -40,6 +51,7 @@ app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.command("apply")(resources.apply)
 app.add_typer(resources.app, name="resource")
+app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")

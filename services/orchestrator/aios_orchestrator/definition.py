@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
@@ -22,6 +21,7 @@ from aios_orchestrator.mapping import (
     compile_mapping,
     time_of,
 )
+from aios_orchestrator.uses import NO_CHILDREN, Children
 from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
 from aios_runtime.schemas import Schema
 
@@ -49,11 +49,6 @@ _STEP_FIELDS: Final = (
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 _UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-
-Children = Mapping[str, Workflow]
-"""The workflows that a document uses, by what it calls them: `name@version`."""
-NO_CHILDREN: Final[Children] = MappingProxyType({})
 
 
 def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Workflow:
@@ -90,40 +85,6 @@ def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Wo
         size=sum(not step.scope for step in steps.values()),
     )
     return connect(document, workflow)
-
-
-def used(document: Document) -> list[tuple[str, str]]:
-    """The workflows that a Workflow document uses: (place of the field, `name` or `name@version`)."""
-    found: list[tuple[str, str]] = []
-
-    def look(data: Any, path: str) -> None:
-        for at, step in enumerate(data if isinstance(data, list) else []):
-            place = f"{path}[{at}]"
-            if isinstance(step, dict):
-                if "workflow" in step:
-                    found.append((f"{place}.workflow", str(step["workflow"])))
-                for kind in ("map", "repeat"):
-                    if isinstance(step.get(kind), dict):
-                        look(step[kind].get("steps"), f"{place}.{kind}.steps")
-
-    look(document.spec.get("steps"), "spec.steps")
-    return found
-
-
-def pin(document: Document, versions: Mapping[str, str]) -> None:
-    """Name the versions of the workflows that a document uses, where it names none: `invoice` to `invoice@1f0c…`."""
-
-    def go(data: Any) -> None:
-        for step in data if isinstance(data, list) else []:
-            if isinstance(step, dict):
-                name = str(step.get("workflow", ""))
-                if name in versions:
-                    step["workflow"] = f"{name}@{versions[name]}"
-                for kind in ("map", "repeat"):
-                    if isinstance(step.get(kind), dict):
-                        go(step[kind].get("steps"))
-
-    go(document.spec.get("steps"))
 
 
 def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:

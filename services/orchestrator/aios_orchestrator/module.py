@@ -19,10 +19,11 @@ from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.queries import QUEUE, Queries
 from aios_orchestrator.repository import Repository
-from aios_orchestrator.resources import ResourceBook, used_first
+from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.routing import Router
 from aios_orchestrator.takeover import Takeover, redispatch
 from aios_orchestrator.timers import Timers
+from aios_orchestrator.uses import used_first
 from aios_runtime.bus import subjects
 from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.store.port import Store

@@ -1,8 +1,6 @@
 """Resources: documents under a name, every version of them kept, compiled when they are used."""
 
-import contextlib
 import difflib
-import graphlib
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -10,45 +8,20 @@ from typing import Final
 from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
-from aios_orchestrator.definition import compile_workflow, pin, used
+from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.resolve import Intent, compile_intent
+from aios_orchestrator.uses import in_order, pin, used
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
 
 COMPILED: Final = 256  # workflow versions kept compiled
-MAX_CHAIN: Final = 100  # files that use each other one after the other
 MAX_NAMES: Final = 1000  # resources listed at once
 
 
 def resource_key(workspace: str, kind: str, name: str) -> str:
     """The aggregate of a resource: its head is the newest version, its records are all of them."""
     return f"{workspace}/resource/{kind}/{name}"
-
-
-def used_first(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
-    """Files of documents, by name and content, each after those whose workflows it uses. What can't be read, or goes
-    in a circle, is left for when it is applied."""
-    home: dict[str, int] = {}
-    uses: dict[int, list[str]] = {}
-    for at, (name, text) in enumerate(files):
-        with contextlib.suppress(TerminalError):
-            for document in parse_documents(text, name):
-                if document.kind == "Workflow":
-                    home[document.name] = at
-                    uses.setdefault(at, []).extend(ref for _, ref in used(document))
-    ordered: dict[int, None] = {}
-
-    def take(at: int, waiting: tuple[int, ...]) -> None:
-        for ref in uses.get(at, ()):
-            before = home.get(ref, at)
-            if before not in ordered and before not in (*waiting, at) and len(waiting) < MAX_CHAIN:
-                take(before, (*waiting, at))
-        ordered[at] = None
-
-    for at in range(len(files)):
-        take(at, ())
-    return [files[at] for at in ordered]
 
 
 class ResourceBook:
@@ -140,27 +113,16 @@ class ResourceBook:
     async def _compile(self, workspace: str, documents: Sequence[Document]) -> None:
         """Check the workflows among the documents, those first that others use, and pin what each uses to its
         version."""
-        together = {document.name: document for document in documents if document.kind == "Workflow"}
-        uses = {name: used(document) for name, document in together.items()}
-        graph = {name: {ref for _, ref in found if ref in together} for name, found in uses.items()}
-        try:
-            order = list(graphlib.TopologicalSorter(graph).static_order())
-        except graphlib.CycleError as error:
-            circle = " → ".join(map(str, error.args[1]))
-            first = together[error.args[1][0]]
-            raise first.error(
-                "CYCLE", uses[first.name][0][0], f"workflows use each other in a circle: {circle}."
-            ) from None
         compiled: dict[str, Workflow] = {}
-        for name in order:
-            document, children = together[name], dict[str, Workflow]()
-            for place, ref in uses[name]:
+        for document in in_order(documents):
+            children = dict[str, Workflow]()
+            for place, ref in used(document):
                 child = (
                     compiled[ref] if ref in compiled else await self._used(workspace, document, place, ref)
                 )
                 children[f"{child.name}@{child.version}"] = child
             pin(document, {child.name: child.version for child in children.values()})
-            compiled[name] = compile_workflow(document, children)
+            compiled[document.name] = compile_workflow(document, children)
 
     async def _used(self, workspace: str, document: Document, place: str, ref: str) -> Workflow:
         name, _, version = ref.partition("@")
