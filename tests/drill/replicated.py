@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from aios_runtime.bus.embedded import EmbeddedNats
+from aios_runtime.bus.embedded import EmbeddedNats, EmbeddedSettings
 from aios_runtime.bus.endpoint import Endpoint
 from tests.drill.blackhole import BlackHole
 from tests.drill.cluster import REPLICAS, WORKFLOWS, Cluster, Person
@@ -33,7 +33,8 @@ async def running(
         server = built_server(place / "data.mv")
         await asyncio.to_thread(server.start)
         stack.callback(server.kill)
-        bus = EmbeddedNats(place / "bus")
+        # Killed again and again it would be given up as a bus that can't run.
+        bus = EmbeddedNats(place / "bus", EmbeddedSettings(steady_seconds=1.0))
         endpoint = await bus.start()
         stack.push_async_callback(bus.stop)
         bus_port = int(endpoint.url.rpartition(":")[2])

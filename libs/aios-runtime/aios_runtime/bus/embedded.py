@@ -37,7 +37,7 @@ BACKOFF_SECONDS: Final = (
     2.0,
     5.0,
 )  # before the n-th restart in a row; then the last again
-STEADY_SECONDS: Final = 30.0  # a server that ran so long starts the row afresh
+STEADY_SECONDS: Final = 30.0
 MAX_RESTARTS: Final = 60  # in a row, about 5 minutes: then it is given up
 WATCH_SECONDS: Final = (
     1.0  # how often the store is looked for: a server whose files were deleted doesn't notice
@@ -49,12 +49,14 @@ log = logging.getLogger("aios.bus.embedded")
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
-    """`port` 0: the one of last time if it is free, else any free one. `binary` empty: the packaged one."""
+    """`port` 0: the one of last time if it is free, else any free one. `binary` empty: the packaged one. A server that
+    ran for `steady_seconds` starts the row of restarts afresh."""
 
     host: str = "127.0.0.1"
     port: int = 0
     connectors: Sequence[str] = DEFAULT_CONNECTORS
     binary: str = ""
+    steady_seconds: float = STEADY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class EmbeddedNats:
             began = loop.time()
             reason, curable = await self._until_ended(self._server)
             full = self._server.disk_full
-            restarts = 1 if loop.time() - began > STEADY_SECONDS else restarts + 1
+            restarts = 1 if loop.time() - began > self._settings.steady_seconds else restarts + 1
             while True:
                 self._trouble = RetryableError("DISK_FULL" if full else "BUS_FAILED", reason, retry_after=1.0)
                 final = restarts > MAX_RESTARTS and not curable
