@@ -201,6 +201,38 @@ def test_a_repeat_goes_on_until_its_condition_holds_and_sees_the_turn_before() -
 
 
 @pytest.mark.feature("D1")
+def test_a_repeat_may_carry_something_through_a_thousand_turns_of_one_decision() -> None:
+    of = workflow(
+        """
+- name: sum
+  repeat:
+    limit: 1000
+    until: "index == 999"
+    steps: [{name: add, transform: "${previous == null ? index : previous + index}"}]
+- {name: end, transform: "${steps.sum.result}"}
+""",
+        OUT,
+    )
+    run = Driver(of)
+    assert run.outputs == {"r": 499_500}
+    assert len(run.history) == 2 + 2 * 1000 + 3
+
+
+@pytest.mark.feature("G7")
+def test_labels_go_from_the_condition_of_a_repeat_to_the_next_turn() -> None:
+    steps = REPEAT % "at_limit: fail"
+    run = Driver(workflow(steps.replace("{turn:", '{own: "a constant", turn:'), OUT))
+    first = decode(run.run.at("refine[0].write").input)
+    run.settle("refine[0].write")
+    run.settle("refine[0].check", output=encode(labeled({"good": False}, outside("connector:mail"))))
+    second = decode(run.run.at("refine[1].write").input)
+    assert isinstance(first, dict)
+    assert isinstance(second, dict)
+    assert label_of(first["own"]).trust != Trust.UNTRUSTED
+    assert all(label_of(value).trust == Trust.UNTRUSTED for value in second.values())
+
+
+@pytest.mark.feature("D1")
 @pytest.mark.parametrize("lenient", [False, True])
 def test_a_repeat_ends_at_its_limit(lenient: bool) -> None:
     run = Driver(workflow(REPEAT % f"at_limit: {'go-on' if lenient else 'fail'}", OUT))
@@ -293,6 +325,37 @@ def test_an_inner_map_that_fails_fails_the_outer_item_alone() -> None:
     assert [item["ok"] for item in results] == [False, True, True]
     assert results[2]["result"] == {"all": [{"n": 3, "first": 1}]}
     assert run.run.effects == 2
+
+
+@pytest.mark.feature("D1")
+def test_when_an_item_of_an_inner_map_failed_nothing_more_begins_in_its_other_items() -> None:
+    run = Driver(
+        workflow(
+            """
+- name: outer
+  map:
+    over: [1]
+    on_failure: collect
+    steps:
+      - name: inner
+        map:
+          over: [1, 2, 3]
+          steps:
+            - {name: look, agent: x, input: {n: "${item}"}}
+            - {name: ok, gate: {title: "Send ${item}", approves: [send]}}
+            - {name: send, connector: mail.send, effect: write, input: {n: "${item}"}}
+"""
+        )
+    )
+    run.settle("outer[0].inner[0].look")
+    (asked,) = run.run.open_approvals()
+    run.fail("outer[0].inner[1].look")
+    assert run.run.approvals[asked.approval_id].state == A.APPROVAL_STATE_REPLACED
+    assert run.run.state == R.RUN_STATE_RUNNING, "the third item's step is still under way"
+    assert run.settle("outer[0].inner[2].look").dispatched == ()
+    assert run.run.state == R.RUN_STATE_SUCCEEDED and not run.run.effects and not run.run.open_approvals()
+    (result,) = result_of(run, "outer")["results"]  # type: ignore[index]
+    assert result["error"]["code"] == "ACTION_FAILED" and result["error"]["step"] == "outer[0].inner"
 
 
 @pytest.mark.feature("D1")

@@ -26,7 +26,7 @@ from aios_orchestrator import (
     repository,
     takeover,
 )
-from aios_orchestrator.core import advance, approve, decide, draft, fold, rounds, settle, undo
+from aios_orchestrator.core import advance, approve, decide, draft, fold, settle, undo
 from aios_orchestrator.model import Rounds, Run, StepRun, rounds_of
 from aios_runtime import lanes, outbox
 from aios_runtime.bus import subscribers
@@ -342,11 +342,6 @@ def rounds_forgotten_at_restart() -> Any:
     return replaced((codec, "rounds_of", lambda steps: Map(dict.fromkeys(rounds_of(steps), Rounds()))))
 
 
-def what_waits_in_a_failed_item_goes_on() -> Any:
-    """An item of a map failed; the approval that it waits for stays open."""
-    return replaced((rounds, "_leave_round", lambda draft, scope: None))
-
-
 def _failed(task: Task, why: str, token: bytes = b"") -> Outcome:
     return Outcome(status=STATUS_FAILED, error=decide.error_of(AiosError("ACTION_FAILED", why)))
 
@@ -383,7 +378,6 @@ DEFECTS: Final[dict[Plant, int]] = {
     work_of_a_dead_replica_is_nobodys: 19,
     decided_on_what_another_replica_has_changed: 31,
     rounds_forgotten_at_restart: 1,
-    what_waits_in_a_failed_item_goes_on: 2789,
 }
 
 

@@ -38,6 +38,7 @@ LIVE_STEP: Final = OPEN_STEP | {
     st.STEP_STATE_RUNNING,
 }
 _PARTS: Final = re.compile(r"[.\[\]]+")
+ROUND_FAILED: Final = "ROUND_FAILED"  # of a step that is given up since another one of its round failed
 MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
 
@@ -70,10 +71,11 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """How far the rounds of a step are: `failed` has the first step by name that failed in a round, by its number."""
+    """How far the rounds of a step are: `failed` has what failed in a round, by the round's number: whether it was
+    given up for another failure, and the step. Of several in one round it is the least."""
 
     ended: int = 0
-    failed: "Map[int, str]" = field(default_factory=Map)
+    failed: "Map[int, tuple[bool, str]]" = field(default_factory=Map)
     open: "Map[int, Round]" = field(default_factory=Map)
 
     def moved(self, step: "StepRun", index: int, before: StepState.ValueType, steps: int) -> "Rounds":
@@ -83,7 +85,8 @@ class Rounds:
         live = known.live + _active(step, step.state) - _active(step, before)
         failed = self.failed
         if step.state == st.STEP_STATE_FAILED:
-            failed = failed.set(index, min(step.name, failed.get(index, step.name)))
+            told = _failure(step)
+            failed = failed.set(index, min(told, failed.get(index, told)))
         if done == steps or (index in failed and not live):
             return Rounds(
                 self.ended + 1, failed, self.open.delete(index) if index in self.open else self.open
@@ -94,6 +97,10 @@ class Rounds:
 def _active(step: "StepRun", state: StepState.ValueType) -> bool:
     """Whether a step in that state has begun and not ended; after a person said what nobody knew it is pending."""
     return state in LIVE_STEP or (state == st.STEP_STATE_PENDING and bool(step.approval_id))
+
+
+def _failure(step: "StepRun") -> tuple[bool, str]:
+    return step.error is not None and step.error.code == ROUND_FAILED, step.name
 
 
 def rounds_of(steps: "Mapping[str, StepRun]") -> "Map[str, Rounds]":
@@ -116,7 +123,7 @@ def rounds_of(steps: "Mapping[str, StepRun]") -> "Map[str, Rounds]":
 def _told(rounds: "Mapping[int, list[StepRun]]", size: int) -> Rounds:
     ended, failed, still = 0, {}, {}
     for index, steps in rounds.items():
-        broken = [step.name for step in steps if step.state == st.STEP_STATE_FAILED]
+        broken = [_failure(step) for step in steps if step.state == st.STEP_STATE_FAILED]
         if broken:
             failed[index] = min(broken)
         done = sum(step.state in DONE_STEP for step in steps)

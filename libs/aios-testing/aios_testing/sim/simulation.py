@@ -42,7 +42,9 @@ from aios_testing.sim.store import Disk, SimStore
 from aios_testing.sim.world import Silence, World
 
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
-PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
+# In so many seconds everything must finish once the faults have stopped. A clock that is set back by hours then makes a
+# wait that began before last as much longer.
+PATIENCE: Final = 4 * 3600.0
 LOOK: Final = 1.0  # seconds between two looks whether it has
 
 

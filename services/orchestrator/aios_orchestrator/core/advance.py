@@ -46,7 +46,7 @@ def _ready(draft: Draft, step: Step) -> bool:
         before = known.get(step.scope + need)
         if before is None or before.state not in DONE_STEP:
             return False
-    return not step.scope or rounds.goes_on(draft.run, step.name)
+    return not step.scope or rounds.goes_on(draft, step.name)
 
 
 def start(draft: Draft, step: Step) -> None:

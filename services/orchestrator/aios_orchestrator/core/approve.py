@@ -185,7 +185,7 @@ def _follow_unknown(
                     effect_order=draft.run.effects + 1,
                 )
             )
-    elif rounds.goes_on(draft.run, step):
+    elif rounds.goes_on(draft, step):
         draft.may_start((path_of(step),), scope_of(step))
     else:
         rounds.leave(draft, step)

@@ -96,7 +96,7 @@ def look_from(run: Run, workflow: Workflow, scope: str) -> Lookup:
     owner, index = home_of(scope)
     step = workflow.at(owner)
     around = look_from(run, workflow, step.scope) if step.scope else partial(look, run)
-    own = partial(_own, run, workflow, step, index)
+    own = partial(_own, run, step, index)
 
     def find(root: str) -> Value | None:
         if root.startswith("steps."):
@@ -112,37 +112,40 @@ def look_from(run: Run, workflow: Workflow, scope: str) -> Lookup:
     return find
 
 
-def _own(run: Run, workflow: Workflow, step: Step, index: int, root: str) -> Value | None:
+def _own(run: Run, step: Step, index: int, root: str) -> Value | None:
     """What a body gives its steps: `item`, `index`, `previous`, or the `inputs` of a sub-workflow."""
+    if root == "index":
+        return Leaf(index, guard_of_round(run, step, index))
+    if root == "previous":
+        return carried(run, step.name)["result"] if index else None
     over = over_of(run, step.name)
     if root == "inputs":
         return over["inputs"]
-    if root == "index":
-        return Leaf(index, guard_in(over))
-    if root == "item":
-        items = over["items"]
-        assert isinstance(items, list)
-        return items[index]
-    if index == 0:
-        return None
-    return step.own.result.evaluate(look_from(run, workflow, round_of(step, index - 1)))
+    items = over["items"]
+    assert isinstance(items, list)
+    return items[index]
 
 
 def over_of(run: Run, name: str) -> Mapping[str, Value]:
     """What a step with steps of its own goes over: `guard` (null with the label of what it depends on), and `items`
     of a map or `inputs` of a sub-workflow."""
-    key = f"{name}."
-    value = run.decoded.get(key)
-    if value is None:
-        value = decode_trusted(run.at(name).input)
-        run.remember(key, value)
+    value = _decoded(run, f"{name}.over", run.at(name).input)
     assert isinstance(value, dict)
     return value
 
 
-def guard_in(over: Mapping[str, Value]) -> Label:
-    """What it depends on that the rounds are gone through at all."""
-    guard = over["guard"]
+def carried(run: Run, name: str) -> Mapping[str, Value]:
+    """What the present turn of a repeat has of the one before it: its `result`, and the `guard` of this one."""
+    step = run.at(name)
+    value = _decoded(run, f"{name}.turn{step.begun.begun}", step.output)
+    assert isinstance(value, dict)
+    return value
+
+
+def guard_of_round(run: Run, step: Step, index: int) -> Label:
+    """What it depends on that a round is gone through at all. Of a repeat, only the present turn is asked for."""
+    known = carried(run, step.name) if index and step.kind == "repeat" else over_of(run, step.name)
+    guard = known["guard"]
     assert isinstance(guard, Leaf)
     return guard.label
 

@@ -91,8 +91,8 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     _settle(run, step, body.cost_micros)
     if step.state == st.STEP_STATE_GATED:
         _replaced(run, run.approvals[step.approval_id], event)
-    run.move(step, st.STEP_STATE_FAILED)
     step.error, step.end = body.error, event.time_ms
+    run.move(step, st.STEP_STATE_FAILED)
     if not body.contained:
         run.error, run.failed = body.error, run.failed or body.step
 
@@ -165,6 +165,7 @@ def _body_started(run: Run, event: RunEvent) -> None:
 def _rounds_started(run: Run, event: RunEvent) -> None:
     step = run.step(event.rounds_started.step)
     step.body = replace(step.begun, begun=event.rounds_started.begun)
+    step.output = event.rounds_started.carried
 
 
 def _run_succeeded(run: Run, event: RunEvent) -> None:

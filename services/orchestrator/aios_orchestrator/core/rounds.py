@@ -13,13 +13,14 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
-from aios_orchestrator.core.draft import Draft, guard_in, look_from, over_of, round_of
+from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
 from aios_orchestrator.mapping import truth
-from aios_orchestrator.model import Run, home_of
+from aios_orchestrator.model import ROUND_FAILED, Run, home_of
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_ITEMS: Final = 10_000  # of a map
 MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
+_NONE: Final = (False, "")
 
 
 def begin(draft: Draft, step: Step, guard: Label | None) -> None:
@@ -63,23 +64,18 @@ def guard_of(draft: Draft, scope: str) -> Label | None:
     known = draft.guards.get(scope)
     if known is None:
         owner, index = home_of(scope)
-        labels = [guard_in(over_of(draft.run, owner))]
-        step = draft.workflow.at(owner)
-        if step.own.until is not None and index:
-            before = round_of(step, index - 1)
-            labels.append(truth(step.own.until, draft.look_from(before))[1])
-            around = guard_of(draft, before)
-            labels += [around] if around is not None else []
-        known = draft.guards[scope] = meet(labels)
+        known = draft.guards[scope] = guard_of_round(draft.run, draft.workflow.at(owner), index)
     return known
 
 
-def goes_on(run: Run, name: str) -> bool:
-    """Whether steps of the round that a step is in may start: none of it has failed, nor of what is around it."""
+def goes_on(draft: Draft, name: str) -> bool:
+    """Whether steps of the round that a step is in may start: it has not failed, nor has what is around it."""
     while "." in name:
         owner, index = home_of(name)
-        rounds = run.rounds.get(owner)
+        rounds = draft.run.rounds.get(owner)
         if rounds is None or index in rounds.failed:
+            return False
+        if rounds.failed and not draft.workflow.at(owner).own.collect:
             return False
         name = owner
     return True
@@ -92,19 +88,15 @@ def go_on(draft: Draft, name: str) -> None:
         return
     step, state = draft.workflow.at(name), draft.run.at(name)
     body, begun = step.own, state.begun
+    around = goes_on(draft, name)
+    if not around or (rounds.failed and not body.collect):
+        _end_early(draft, step, around)
+        return
     for index in rounds.failed:
         if index in rounds.open:
             _leave_round(draft, round_of(step, index))
     rounds = draft.run.rounds[name]
     try:
-        if not goes_on(draft.run, name):
-            if rounds.ended == begun.begun:
-                leave(draft, name)
-            return
-        if rounds.failed and not body.collect:
-            if rounds.ended == begun.begun:
-                _fail_with(draft, step, rounds.failed[min(rounds.failed)])
-            return
         if step.kind == "repeat" and begun.begun and rounds.ended == begun.begun:
             _turned(draft, step, begun.begun)
             return
@@ -118,22 +110,40 @@ def go_on(draft: Draft, name: str) -> None:
         fail(draft, name, error)
 
 
+def _end_early(draft: Draft, step: Step, around: bool) -> None:
+    """No round goes on: one of them failed, or what is around the step does not go on. When nothing of them is under
+    way any more, the step fails."""
+    for index in draft.run.rounds[step.name].open:
+        _leave_round(draft, round_of(step, index))
+    rounds = draft.run.rounds[step.name]
+    if any(of.live for of in rounds.open.values()):
+        return
+    if around:
+        _fail_with(draft, step, min(rounds.failed.values())[1])
+    else:
+        leave(draft, step.name)
+
+
 def _leave_round(draft: Draft, scope: str) -> None:
-    """A round failed: what waits in it for a time or a person waits no more; what is handed out is awaited."""
+    """Nothing begins in a round any more: what waits in it for a time or a person waits no more, what is handed out is
+    awaited, and what has rounds of its own ends them."""
     for step in draft.run.lively():
-        waits = step.state in (st.STEP_STATE_GATED, st.STEP_STATE_WAITING)
-        if waits and step.name.startswith(scope):
+        if not step.name.startswith(scope):
+            continue
+        if step.state in (st.STEP_STATE_GATED, st.STEP_STATE_WAITING):
             leave(draft, step.name)
+        elif step.state == st.STEP_STATE_RUNNING:
+            draft.turned[step.name] = None
 
 
 def leave(draft: Draft, name: str) -> None:
     """A step is given up since another one of its round, or of one around it, failed."""
-    error = Error(code="ROUND_FAILED", message="Another step of the same round failed.")
+    error = Error(code=ROUND_FAILED, message="Another step of the same round failed.")
     draft.emit(step_failed=ev.StepFailed(step=name, error=error, contained=contained(draft, name)))
 
 
-def _start_rounds(draft: Draft, step: Step, first: int, count: int) -> None:
-    draft.emit(rounds_started=ev.RoundsStarted(step=step.name, begun=first + count))
+def _start_rounds(draft: Draft, step: Step, first: int, count: int, carried: bytes = b"") -> None:
+    draft.emit(rounds_started=ev.RoundsStarted(step=step.name, begun=first + count, carried=carried))
     paths = [path_of(round_of(step, 0)) + local for local in step.own.roots]
     for index in range(first, first + count):
         draft.may_start(paths, round_of(step, index))
@@ -145,16 +155,18 @@ def _turned(draft: Draft, step: Step, turns: int) -> None:
     assert body.until is not None
     scope = round_of(step, turns - 1)
     done, label = truth(body.until, draft.look_from(scope))
+    guard = guard_of(draft, scope)
+    label = meet([label, *([guard] if guard is not None else [])])
     if not done and turns < body.limit:
-        _start_rounds(draft, step, turns, 1)
+        result = relabeled(body.result.evaluate(draft.look_from(scope)), label)
+        carried = encode({"guard": Leaf(None, label), "result": result})
+        _start_rounds(draft, step, turns, 1, carried)
         return
     if not done and not body.lenient:
         raise TerminalError(
             "REPEAT_LIMIT",
             f"Step {step.name!r} took {turns} turns and its condition {body.until.text!r} still does not hold.",
         )
-    guard = guard_of(draft, scope)
-    label = meet([label, *([guard] if guard is not None else [])])
     result = relabeled(body.result.evaluate(draft.look_from(scope)), label)
     value: Value = {"result": result, "turns": Leaf(turns, label), "done": Leaf(done, label)}
     draft.emit(
@@ -167,14 +179,15 @@ def _turned(draft: Draft, step: Step, turns: int) -> None:
 def _finish(draft: Draft, step: Step) -> None:
     """All rounds of a map, or the one of a sub-workflow, are over."""
     body, run = step.own, draft.run
-    label = guard_in(over_of(run, step.name))
+    label = guard_of_round(run, step, 0)
     if step.kind == "workflow":
         value = relabeled(body.result.evaluate(draft.look_from(round_of(step, 0))), label)
         draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
         return
     failed, begun = run.rounds[step.name].failed, run.at(step.name).begun
     results = [
-        _result(run, draft.workflow, step, index, failed.get(index), label) for index in range(begun.rounds)
+        _result(run, draft.workflow, step, index, failed.get(index, _NONE)[1], label)
+        for index in range(begun.rounds)
     ]
     listed: Value = results or Leaf([], label)
     value = {"results": listed, "failed": Leaf(len(failed), label)}
@@ -182,9 +195,9 @@ def _finish(draft: Draft, step: Step) -> None:
     draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value), summary=words))
 
 
-def _result(run: Run, workflow: Workflow, step: Step, index: int, failed: str | None, guard: Label) -> Value:
+def _result(run: Run, workflow: Workflow, step: Step, index: int, failed: str, guard: Label) -> Value:
     """What a round of a map gave: of one that collects also whether it did, and why not."""
-    if failed is None:
+    if not failed:
         value = step.own.result.evaluate(look_from(run, workflow, round_of(step, index)))
         return {"ok": Leaf(True, guard), "result": value} if step.own.collect else value
     error = run.at(failed).error or Error()

@@ -81,7 +81,7 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
 
 
 def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
-    goes_on = not draft.run.stopping and (not step.scope or rounds.goes_on(draft.run, step.name))
+    goes_on = not draft.run.stopping and (not step.scope or rounds.goes_on(draft, step.name))
     final = not outcome.error.retryable or outcome.error.code in step.retry.never
     if not final and state.attempt < step.retry.limit and goes_on:
         wait = backoff_ms(step.retry, draft.run.run_id, step.name, state.attempt, outcome.error)

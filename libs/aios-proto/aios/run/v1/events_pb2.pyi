@@ -573,16 +573,22 @@ class RoundsStarted(google.protobuf.message.Message):
 
     STEP_FIELD_NUMBER: builtins.int
     BEGUN_FIELD_NUMBER: builtins.int
+    CARRIED_FIELD_NUMBER: builtins.int
     step: builtins.str
     begun: builtins.int
     """How many have begun afterwards."""
+    carried: builtins.bytes
+    """Canonical aios.value.v1.Value of a repeat: what the turn before gave (`result`), and what it depends on that there is
+    another one (the label of `guard`).
+    """
     def __init__(
         self,
         *,
         step: builtins.str = ...,
         begun: builtins.int = ...,
+        carried: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["begun", b"begun", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["begun", b"begun", "carried", b"carried", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RoundsStarted: typing_extensions.TypeAlias = RoundsStarted
