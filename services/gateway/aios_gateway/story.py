@@ -84,7 +84,9 @@ class Story:
             evidence=evidence(body.output, body.changes),
         )
 
-    def _step_failed(self, event: RunEvent, body: events_pb2.StepFailed) -> TimelineEntry:
+    def _step_failed(self, event: RunEvent, body: events_pb2.StepFailed) -> TimelineEntry | None:
+        if self._decided.get(body.step) == event.time_ms:
+            return None  # the decision said so
         return TimelineEntry(
             who=worker(self._targets.get(body.step, "")),
             what=f"could not do {body.step}",
@@ -166,6 +168,11 @@ class Story:
         until = datetime.fromtimestamp(body.due_ms / 1000, UTC)
         why = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if body.due_ms else ""
         return TimelineEntry(who="AIOS", what=f"waits at {body.step}", why=why, step=body.step, tone=WORKING)
+
+    def _body_started(self, event: RunEvent, body: events_pb2.BodyStarted) -> TimelineEntry:
+        self._begun.setdefault(body.step, event.time_ms)
+        times = f", up to {body.rounds} times" if body.rounds > 1 else ""
+        return TimelineEntry(who="AIOS", what=f"began {body.step}{times}", step=body.step, tone=WORKING)
 
     def _run_succeeded(self, event: RunEvent, _: events_pb2.RunSucceeded) -> TimelineEntry:
         return TimelineEntry(who="AIOS", what="finished", tone=OK, duration_ms=event.time_ms - self._started)
