@@ -89,8 +89,12 @@ class Served:
             event = RunEvent.FromString(stored)
             if event.WhichOneof("body") in ENDED:
                 done = self._waiting.pop(event.run_id, None)
-                if done is not None and not done.done():
+                if done is None or done.done():
+                    continue
+                if event.HasField("run_succeeded"):
                     done.set_result(None)
+                else:
+                    done.set_exception(RuntimeError(f"{event.run_id} did not succeed: {event}"))
 
     async def run(
         self, name: str, workflow: str = "five", values: Mapping[str, Plain] = MappingProxyType({"n": 1})

@@ -27,7 +27,7 @@ spec:
         limit: 5
         until: "index == 2"
         steps: [{name: turn, agent: echo, input: {n: "${index}", before: "${previous}"}}]
-  outputs: {notes: "${steps.each.results}", turns: "${steps.count.turns}"}
+  outputs: {notes: "${steps.each.results}", errors: "${steps.each.errors}", turns: "${steps.count.turns}"}
 """
 NOTE = """apiVersion: aios/v1
 kind: Workflow
@@ -80,9 +80,9 @@ def test_a_map_of_a_sub_workflow_is_killed_and_goes_on_and_is_undone(tmp_path: P
             "run", "start", "all-notes", "--input-json", names, "--request-id", "notes", "--wait"
         )
         assert (ended["run_id"], ended["state"]) == (run, "succeeded")
-        notes = ended["outputs"]["notes"]
-        assert [note["ok"] for note in notes] == [True, False, True, True]
-        assert notes[1]["error"]["code"] == "REJECTED" and ended["outputs"]["turns"] == 3
+        notes, errors = ended["outputs"]["notes"], ended["outputs"]["errors"]
+        assert [note and note["path"] for note in notes] == ["ann.jsonl", None, "cy.jsonl", "dan.jsonl"]
+        assert [error["code"] for error in errors] == ["REJECTED"] and ended["outputs"]["turns"] == 3
         assert sorted(path.name for path in files.iterdir()) == ["ann.jsonl", "cy.jsonl", "dan.jsonl"]
         assert all(len(path.read_text().splitlines()) == 1 for path in files.iterdir())
         states = {step["step"]: step["state"] for step in ended["steps"]}

@@ -1,6 +1,7 @@
 """Steps with steps of their own: maps, repeats and sub-workflows, as parts of the one run."""
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled, plain
+from aios_orchestrator.core import rounds
 from aios_orchestrator.core.decide import Cancel, Redispatch, Tick, Undo
 from tests.orchestrator.runs import Driver, workflow
 
@@ -42,6 +44,13 @@ def open_steps(run: Driver) -> list[str]:
 
 def result_of(run: Driver, step: str) -> object:
     return plain(decode(run.run.at(step).output))
+
+
+def errors_of(run: Driver, step: str) -> Any:
+    """Why items of a map gave nothing."""
+    output = result_of(run, step)
+    assert isinstance(output, dict)
+    return output["errors"]
 
 
 @pytest.mark.feature("D1")
@@ -99,13 +108,10 @@ def test_a_map_that_collects_goes_on_without_what_failed_and_says_why() -> None:
     for step in ("each[0].draft", "each[0].send", "each[2].draft", "each[2].send"):
         run.settle(step)
     assert run.run.state == R.RUN_STATE_SUCCEEDED and run.run.error is None
-    assert run.outputs == {
-        "r": [
-            {"ok": True, "result": "a"},
-            {"ok": False, "error": {"code": "MAIL_REFUSED", "message": "It failed.", "step": "each[1].send"}},
-            {"ok": True, "result": "c"},
-        ]
-    }
+    assert run.outputs == {"r": ["a", None, "c"]}
+    assert errors_of(run, "each") == [
+        {"index": 1, "code": "MAIL_REFUSED", "message": "It failed.", "step": "each[1].send"}
+    ]
     assert run.run.at("each").summary == "each: 3 items, 1 of them failed"
 
 
@@ -162,9 +168,10 @@ def test_a_gate_in_a_map_approves_its_own_item_and_no_other() -> None:
     run.now += 31 * 86_400_000
     run.give(Tick())
     assert run.run.state == R.RUN_STATE_SUCCEEDED and run.run.effects == 1
-    assert [item.get("error", {}).get("code") for item in result_of(run, "each")["results"]] == [  # type: ignore[index]
-        "REJECTED", None, "APPROVAL_EXPIRED",
-    ]  # fmt: skip
+    assert [(item["index"], item["code"]) for item in errors_of(run, "each")] == [
+        (0, "REJECTED"),
+        (2, "APPROVAL_EXPIRED"),
+    ]
 
 
 @pytest.mark.feature("I4")
@@ -321,9 +328,8 @@ def test_an_inner_map_that_fails_fails_the_outer_item_alone() -> None:
     assert run.run.at("outer[0].inner").state == S.STEP_STATE_FAILED
     for step in ("outer[1].after", "outer[2].inner[0].work", "outer[2].after"):
         run.settle(step)
-    results = result_of(run, "outer")["results"]  # type: ignore[index]
-    assert [item["ok"] for item in results] == [False, True, True]
-    assert results[2]["result"] == {"all": [{"n": 3, "first": 1}]}
+    assert result_of(run, "outer")["results"] == [None, {"all": []}, {"all": [{"n": 3, "first": 1}]}]  # type: ignore[index]
+    assert [item["step"] for item in errors_of(run, "outer")] == ["outer[0].inner"]
     assert run.run.effects == 2
 
 
@@ -354,8 +360,8 @@ def test_when_an_item_of_an_inner_map_failed_nothing_more_begins_in_its_other_it
     assert run.run.state == R.RUN_STATE_RUNNING, "the third item's step is still under way"
     assert run.settle("outer[0].inner[2].look").dispatched == ()
     assert run.run.state == R.RUN_STATE_SUCCEEDED and not run.run.effects and not run.run.open_approvals()
-    (result,) = result_of(run, "outer")["results"]  # type: ignore[index]
-    assert result["error"]["code"] == "ACTION_FAILED" and result["error"]["step"] == "outer[0].inner"
+    (error,) = errors_of(run, "outer")
+    assert (error["code"], error["step"]) == ("ACTION_FAILED", "outer[0].inner")
 
 
 @pytest.mark.feature("D1")
@@ -377,7 +383,7 @@ def test_a_retry_is_not_begun_in_an_item_that_failed_meanwhile() -> None:
     assert run.run.at("each[0].a").state == S.STEP_STATE_WAITING
     run.fail("each[0].b")
     assert run.run.state == R.RUN_STATE_SUCCEEDED and run.last.dispatched == ()
-    assert result_of(run, "each")["results"][0]["error"]["step"] in ("each[0].a", "each[0].b")  # type: ignore[index]
+    assert errors_of(run, "each")[0]["step"] == "each[0].b"
 
 
 @pytest.mark.feature("G7")
@@ -398,9 +404,62 @@ def test_a_map_of_too_many_is_refused_before_it_begins() -> None:
     assert "10001 rounds of 2 steps; at most 10000" in run.run.error.message
 
 
+@pytest.mark.feature("D1")
+@pytest.mark.parametrize("collect", [False, True])
+def test_ten_thousand_items_fit_and_what_they_gave_is_told_when_it_does_not(collect: bool) -> None:
+    text = """
+- {name: list, agent: x}
+- name: each
+  map: {over: "${steps.list.items}", at_once: 1000, %s steps: [{name: t, transform: %s}]}
+"""
+    how = "on_failure: collect," if collect else ""
+    run = Driver(workflow(text % (how, '{n: "${item}"}')))
+    run.settle("list", output=items(*range(10_000)))
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+    run = Driver(workflow(text % (how, "'a result of fifty characters, which is too much here'")))
+    run.settle("list", output=items(*range(10_000)))
+    assert run.run.error is not None and run.run.error.code == "TOO_LARGE"
+    assert run.run.error.message.startswith("What the 10000 items of map 'each' gave does not fit")
+
+
+@pytest.mark.feature("D1")
+def test_maps_in_maps_end_where_a_run_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "MAX_RUN_STEPS", 500)
+    run = Driver(
+        workflow(
+            """
+- {name: list, agent: x}
+- name: outer
+  map:
+    over: [1, 2, 3, 4, 5, 6]
+    at_once: 1
+    steps: [{name: inner, map: {over: "${steps.list.items}", steps: [{name: t, transform: "${item}"}]}}]
+""",
+        )
+    )
+    run.settle("list", output=items(*range(90)))
+    assert run.run.error is not None and run.run.error.code == "TOO_LARGE"
+    assert run.run.error.message == "With step 'outer[5].inner' the run would have more than 500 steps."
+
+
+@pytest.mark.feature("G7")
+def test_a_constant_that_a_map_gives_for_items_from_outside_is_from_outside() -> None:
+    run = Driver(workflow(MAP.replace('"${steps.send.text}"', "done"), OUT))
+    run.settle("list", output=encode(labeled({"items": ["a"]}, outside("connector:mail"))))
+    run.settle("each[0].draft", output=encode(labeled({"it": "a"}, OWNER)))
+    run.settle("each[0].send", output=encode(labeled({"text": "a"}, OWNER)))
+    assert run.outputs == {"r": ["done"]}
+    assert label_of(decode(run.run.outputs)).trust == Trust.UNTRUSTED
+
+
 @pytest.mark.parametrize(
     ("steps", "field", "words"),
     [
+        ("- {name: a, retry: {}, map: {over: [], steps: [{name: b, agent: x}]}}", "retry", "its steps may have it"),
+        ("- {name: a, input: {}, map: {over: [], steps: [{name: b, agent: x}]}}", "input", "has no input"),
+        ("- {name: a, wait: 1s, timeout: 2s}", "timeout", "a step of kind wait has no timeout"),
+        ("- {name: a, agent: x, effect: write}", "effect", "a step of kind agent has no effect"),
+        ("- {name: a, map: {over: [], steps: [{name: B b, agent: x}]}}", "map.steps[0].name", "lower case letters"),
         ("- {name: a, transform: '${item}'}", "spec.steps[0]", "no 'item' here; only the steps of a map"),
         ("- {name: a, transform: '${previous}'}", "spec.steps[0]", "only the steps of a repeat"),
         ("- {name: a, map: {steps: [{name: b, agent: x}]}}", "map.over", "is missing"),

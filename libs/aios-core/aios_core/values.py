@@ -14,7 +14,7 @@ from aios_core.errors import TerminalError
 from aios_core.labels import Label, meet
 
 MAX_DEPTH: Final = 32  # levels of lists and maps
-MAX_NODES: Final = 20_000  # nodes of one value; larger data belongs in an artifact
+MAX_NODES: Final = 65_536  # nodes of one value; larger data belongs in an artifact
 MAX_VALUE_BYTES: Final = 192 * 1024  # canonical bytes; leaves room for headers in a bus message of 256 KiB
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1

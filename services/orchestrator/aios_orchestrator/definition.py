@@ -32,7 +32,14 @@ MAX_TURNS: Final = 1_000  # of a repeat
 KINDS: Final = (
     "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
 )  # fmt: skip
-BODIES: Final = ("map", "repeat", "workflow")
+_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect")
+# Which of these fields a kind has; the others have none.
+_WORK: Final = {
+    "agent": ("input", "retry", "timeout", "budget"),
+    "connector": _OF_WORK,
+    "memory": ("input", "retry", "timeout", "budget"),
+    "workflow": ("input",),
+}
 _WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
 _STEP_FIELDS: Final = (
     "name",
@@ -155,6 +162,10 @@ class _Compiler:
                 "name", f"step {name!r} must have exactly one of {', '.join(KINDS)}; it has {len(kinds)}."
             )
         kind = kinds[0]
+        for field in _OF_WORK:
+            if field in fields and field not in _WORK.get(kind, ()):
+                where = "; its steps may have it" if kind in ("map", "repeat", "workflow") else ""
+                raise self._error(field, f"a step of kind {kind} has no {field}{where}.")
         needs = fields.get("needs", [previous] if previous else [])
         if not isinstance(needs, list):
             raise self._error("needs", "must be a list of step names.")
@@ -281,8 +292,9 @@ class _Compiler:
         steps = spec.get("steps")
         if not isinstance(steps, list) or not steps or not isinstance(steps[-1], dict):
             raise self._error(f"{kind}.steps", "must be a list of at least one step.")
-        result = spec.get("result", f"${{steps.{steps[-1].get('name', '')}}}")
-        return {"result": self.mapping(result, f"{kind}.result"), "size": len(steps)}
+        last = f"steps.{steps[-1].get('name')}"
+        result = self.mapping(spec["result"], f"{kind}.result") if "result" in spec else Path(last, (), last)
+        return {"result": result, "size": len(steps)}
 
     def _workflow(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         child = self.children.get(str(data))

@@ -20,7 +20,9 @@ from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_ITEMS: Final = 10_000  # of a map
 MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
-_NONE: Final = (False, "")
+MAX_RUN_STEPS: Final = 100_000  # steps of a run, those of all its rounds among them
+MAX_ERRORS: Final = 100  # failures of a map that are told with their words
+MAX_WORDS: Final = 300  # characters of one
 
 
 def begin(draft: Draft, step: Step, guard: Label | None) -> None:
@@ -48,6 +50,10 @@ def begin(draft: Draft, step: Step, guard: Label | None) -> None:
             "TOO_LARGE",
             f"Step {step.name!r} would have {count} rounds of {body.size} steps; at most {MAX_ITEMS} rounds and"
             f" {MAX_ROUND_STEPS} steps are allowed.",
+        )
+    if len(draft.run.steps) + count * body.size > MAX_RUN_STEPS:
+        raise TerminalError(
+            "TOO_LARGE", f"With step {step.name!r} the run would have more than {MAX_RUN_STEPS} steps."
         )
     label = meet(labels)
     for name, value in over.items():
@@ -184,29 +190,42 @@ def _finish(draft: Draft, step: Step) -> None:
         value = relabeled(body.result.evaluate(draft.look_from(round_of(step, 0))), label)
         draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
         return
-    failed, begun = run.rounds[step.name].failed, run.at(step.name).begun
+    failed, count = run.rounds[step.name].failed, run.at(step.name).begun.rounds
     results = [
-        _result(run, draft.workflow, step, index, failed.get(index, _NONE)[1], label)
-        for index in range(begun.rounds)
+        Leaf(None, label) if index in failed else _result(run, draft.workflow, step, index, label)
+        for index in range(count)
     ]
-    listed: Value = results or Leaf([], label)
-    value = {"results": listed, "failed": Leaf(len(failed), label)}
-    words = f"{step.name}: {begun.rounds} items" + (f", {len(failed)} of them failed" if failed else "")
-    draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value), summary=words))
-
-
-def _result(run: Run, workflow: Workflow, step: Step, index: int, failed: str, guard: Label) -> Value:
-    """What a round of a map gave: of one that collects also whether it did, and why not."""
-    if not failed:
-        value = step.own.result.evaluate(look_from(run, workflow, round_of(step, index)))
-        return {"ok": Leaf(True, guard), "result": value} if step.own.collect else value
-    error = run.at(failed).error or Error()
-    told: dict[str, Value] = {
-        "code": Leaf(error.code, guard),
-        "message": Leaf(error.message, guard),
-        "step": Leaf(failed, guard),
+    errors = [_error(run, index, failed[index][1], label) for index in sorted(failed)[:MAX_ERRORS]]
+    value = {
+        "results": results or Leaf([], label),
+        "failed": Leaf(len(failed), label),
+        "errors": errors or Leaf([], label),
     }
-    return {"ok": Leaf(False, guard), "error": told}
+    words = f"{step.name}: {count} items" + (f", {len(failed)} of them failed" if failed else "")
+    try:
+        output = encode(value)
+    except TerminalError as error:
+        raise TerminalError(
+            error.code,
+            f"What the {count} items of map {step.name!r} gave does not fit; have `result` give less of each.",
+        ) from None
+    draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=output, summary=words))
+
+
+def _result(run: Run, workflow: Workflow, step: Step, index: int, label: Label) -> Value:
+    """What an item of a map gave."""
+    return relabeled(step.own.result.evaluate(look_from(run, workflow, round_of(step, index))), label)
+
+
+def _error(run: Run, index: int, failed: str, label: Label) -> Value:
+    """Why an item of a map gave nothing."""
+    error = run.at(failed).error or Error()
+    return {
+        "index": Leaf(index, label),
+        "step": Leaf(failed, label),
+        "code": Leaf(error.code, label),
+        "message": Leaf(error.message[:MAX_WORDS], label),
+    }
 
 
 def _fail_with(draft: Draft, step: Step, failed: str) -> None:
