@@ -113,6 +113,10 @@ def test_a_map_that_collects_goes_on_without_what_failed_and_says_why() -> None:
         {"index": 1, "code": "MAIL_REFUSED", "message": "It failed.", "step": "each[1].send"}
     ]
     assert run.run.at("each").summary == "each: 3 items, 1 of them failed"
+    output = decode(run.run.at("each").output)
+    assert isinstance(output, dict)
+    assert label_of(output["results"]).trust != Trust.UNTRUSTED
+    assert label_of(output["errors"]).trust == Trust.UNTRUSTED, "a provider's words steer nothing"
 
 
 @pytest.mark.feature("D1")

@@ -11,7 +11,7 @@ from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
-from aios_core.labels import RESOURCE, Label, meet
+from aios_core.labels import RESOURCE, Label, meet, outside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
 from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
 from aios_orchestrator.mapping import truth
@@ -195,10 +195,12 @@ def _finish(draft: Draft, step: Step) -> None:
         Leaf(None, label) if index in failed else _result(run, draft.workflow, step, index, label)
         for index in range(count)
     ]
-    errors = [_error(run, index, failed[index][1], label) for index in sorted(failed)[:MAX_ERRORS]]
+    # What failed, and the words of it, are said by workers and by what they talked to.
+    told = meet((label, outside(f"step:{step.name}"))) if failed else label
+    errors = [_error(run, index, failed[index][1], told) for index in sorted(failed)[:MAX_ERRORS]]
     value = {
         "results": results or Leaf([], label),
-        "failed": Leaf(len(failed), label),
+        "failed": Leaf(len(failed), told),
         "errors": errors or Leaf([], label),
     }
     words = f"{step.name}: {count} items" + (f", {len(failed)} of them failed" if failed else "")
