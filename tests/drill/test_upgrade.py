@@ -6,8 +6,6 @@ import os
 import random
 import subprocess
 import sys
-import tarfile
-from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -47,8 +45,8 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> str:
             f"version {request.param} is not in this clone: fetch the whole history, which has {revision}"
         )
     root = tmp_path / "old"
-    with tarfile.open(fileobj=BytesIO(made.stdout)) as archive:
-        archive.extractall(root, filter="data")
+    root.mkdir()
+    subprocess.run(["tar", "--extract", "--directory", str(root)], input=made.stdout, check=True)
     path = _packages(root)
     found = subprocess.run(
         [sys.executable, "-c", "import aios_orchestrator; print(aios_orchestrator.__file__)"],
