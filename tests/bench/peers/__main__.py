@@ -93,6 +93,7 @@ def postgres(place: Path) -> Iterator[str]:
     found = shutil.which("postgres") or (tools and str(tools[-1] / "postgres"))
     if not found:
         raise FileNotFoundError("PostgreSQL is not installed (Debian: postgresql)")
+    found = str(Path(found).resolve())  # its companions stand beside it, and not beside a link to it
     data, port, user = place / "postgres", free_port(), []
     if os.geteuid() == 0:  # it refuses to run as root
         data.mkdir()
