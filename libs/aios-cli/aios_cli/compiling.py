@@ -9,7 +9,7 @@ from aios_core.errors import TerminalError
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.resolve import compile_intent
-from aios_orchestrator.uses import in_order, pin, used
+from aios_orchestrator.uses import bind, in_order, used
 from aios_orchestrator.workflow import Workflow
 
 
@@ -47,12 +47,8 @@ class Compiler:
         if document.kind == "Intent":
             compile_intent(document)
             return
-        children = {}
-        for place, ref in used(document):
-            child = self.workflows.get(ref) or _used(document, place, ref)
-            children[f"{child.name}@{child.version}"] = child
-        pin(document, {child.name: child.version for child in children.values()})
-        self.workflows[document.name] = compile_workflow(document, children)
+        found = {ref: self.workflows.get(ref) or _used(document, place, ref) for place, ref in used(document)}
+        self.workflows[document.name] = compile_workflow(document, bind(document, found))
 
 
 def _used(document: Document, place: str, ref: str) -> Workflow:

@@ -25,12 +25,12 @@ def connect(document: Document, workflow: Workflow) -> Workflow:
     before: dict[str, int] = {}
     for scope, steps in scopes.items():
         before |= _before(document, scope, steps, place)
-    connected = _connected(workflow, before)
+    connected = _connected(workflow, before, place)
     _Checks(document, connected).all()
     return connected
 
 
-def _connected(workflow: Workflow, before: Mapping[str, int]) -> Workflow:
+def _connected(workflow: Workflow, before: Mapping[str, int], place: Mapping[str, int]) -> Workflow:
     """With what the graph says, ready to be looked up."""
     dependents: dict[str, list[str]] = {}
     for step in workflow.steps.values():
@@ -40,7 +40,7 @@ def _connected(workflow: Workflow, before: Mapping[str, int]) -> Workflow:
         workflow,
         before=before,
         ordered=tuple(workflow.steps.values()),
-        place={name: at for at, name in enumerate(workflow.steps)},
+        place=place,
         roots=tuple(step.name for step in workflow.steps.values() if not step.needs and not step.scope),
         dependents={name: tuple(steps) for name, steps in dependents.items()},
     )

@@ -11,7 +11,7 @@ from aios_core.hashing import sha256
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.resolve import Intent, compile_intent
-from aios_orchestrator.uses import in_order, pin, used
+from aios_orchestrator.uses import bind, in_order, used
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
 
@@ -115,14 +115,11 @@ class ResourceBook:
         version."""
         compiled: dict[str, Workflow] = {}
         for document in in_order(documents):
-            children = dict[str, Workflow]()
-            for place, ref in used(document):
-                child = (
-                    compiled[ref] if ref in compiled else await self._used(workspace, document, place, ref)
-                )
-                children[f"{child.name}@{child.version}"] = child
-            pin(document, {child.name: child.version for child in children.values()})
-            compiled[document.name] = compile_workflow(document, children)
+            found = {
+                ref: compiled[ref] if ref in compiled else await self._used(workspace, document, place, ref)
+                for place, ref in used(document)
+            }
+            compiled[document.name] = compile_workflow(document, bind(document, found))
 
     async def _used(self, workspace: str, document: Document, place: str, ref: str) -> Workflow:
         name, _, version = ref.partition("@")
@@ -204,9 +201,8 @@ class ResourceBook:
 
     async def _compiled(self, workspace: str, document: Document) -> Workflow:
         """A stored document names the versions of all that it uses, which were there before it."""
-        refs = {ref for _, ref in used(document)}
-        children = {ref: await self.workflow(workspace, *ref.split("@", 1)) for ref in refs}
-        return compile_workflow(document, children)
+        found = {ref: await self.workflow(workspace, *ref.split("@", 1)) for _, ref in used(document)}
+        return compile_workflow(document, found)
 
     async def unknown(self, workspace: str, kind: str, name: str, version: str) -> TerminalError:
         """What to say of a resource that isn't there: NOT_FOUND, with the nearest name."""

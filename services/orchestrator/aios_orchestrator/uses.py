@@ -21,12 +21,15 @@ def used(document: Document) -> list[tuple[str, str]]:
     return [(f"{place}.workflow", str(step["workflow"])) for place, step in _using(document)]
 
 
-def pin(document: Document, versions: Mapping[str, str]) -> None:
-    """Name the versions of the workflows that a document uses, where it names none: `invoice` to `invoice@1f0c…`."""
+def bind(document: Document, found: Mapping[str, Workflow]) -> Children:
+    """The workflows that a document uses, `found` by what it calls them; afterwards it names their versions where it
+    named none: `invoice` is `invoice@1f0c…`."""
+    children = {}
     for _, step in _using(document):
-        name = str(step["workflow"])
-        if name in versions:
-            step["workflow"] = f"{name}@{versions[name]}"
+        child = found[str(step["workflow"])]
+        step["workflow"] = f"{child.name}@{child.version}"
+        children[step["workflow"]] = child
+    return children
 
 
 def _using(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:

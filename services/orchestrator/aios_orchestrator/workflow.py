@@ -75,7 +75,7 @@ class Body:
     size: int
     """Steps in a round; those of their own bodies not counted."""
     roots: tuple[str, ...] = ()
-    """The steps with which a round begins, by their paths."""
+    """The steps with which a round begins, by their own names."""
     over: Mapped | None = None
     at_once: int = 1
     collect: bool = False

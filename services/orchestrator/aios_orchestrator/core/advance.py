@@ -60,7 +60,7 @@ def start(draft: Draft, step: Step) -> None:
                 return
         if step.kind == "transform":
             assert step.output is not None
-            succeed(draft, step, step.output.evaluate(draft.look_from(step.scope)), guard)
+            _succeed(draft, step, step.output.evaluate(draft.look_from(step.scope)), guard)
         elif step.kind == "branch":
             _branch(draft, step, guard)
         elif step.kind == "wait":
@@ -77,7 +77,7 @@ def start(draft: Draft, step: Step) -> None:
         rounds.fail(draft, step.name, error)
 
 
-def succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> None:
+def _succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> None:
     """A step is done that only computes."""
     for label in (guard, rounds.guard_of(draft, step.scope)):
         if label is not None:

@@ -22,7 +22,7 @@ MAX_ITEMS: Final = 10_000  # of a map
 MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
 MAX_RUN_STEPS: Final = 100_000  # steps of a run, those of all its rounds among them
 MAX_ERRORS: Final = 100  # failures of a map that are told with their words
-MAX_WORDS: Final = 300  # characters of one
+MAX_MESSAGE: Final = 300  # characters of one
 
 
 def begin(draft: Draft, step: Step, guard: Label | None) -> None:
@@ -226,7 +226,7 @@ def _error(run: Run, index: int, failed: str, label: Label) -> Value:
         "index": Leaf(index, label),
         "step": Leaf(failed, label),
         "code": Leaf(error.code, label),
-        "message": Leaf(error.message[:MAX_WORDS], label),
+        "message": Leaf(error.message[:MAX_MESSAGE], label),
     }
 
 
