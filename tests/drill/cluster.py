@@ -7,6 +7,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +16,7 @@ import grpc.aio
 
 from aios.api.v1 import api_pb2, api_pb2_grpc
 from aios.run.v1 import queries_pb2 as query
-from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, RunState
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, RunState
 from aios.value.v1.value_pb2 import Value
 from aios_core.encoding import encode
 from aios_core.labels import OWNER
@@ -113,7 +114,7 @@ PASSING = (
 CALL_SECONDS = 10.0
 PAUSE = 0.2
 PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
-CALLS = 8  # of starts at once
+CALLS = 8  # of starts, or of decisions, at once
 
 
 class Cluster:
@@ -276,21 +277,22 @@ class Person:
             request = api_pb2.ListApprovalsRequest(open_only=True, page_size=100)
             listed = await self.call(api_pb2_grpc.ApprovalServiceStub, "ListApprovals", request)
             new = [item for item in listed.approvals if item.approval_id not in decided]
-            for item in new:
-                decided.add(item.approval_id)
-                decision = api_pb2.DecideApprovalRequest(
-                    request_id=f"d-{item.approval_id}",
-                    approval_id=item.approval_id,
-                    decision=ApprovalState.APPROVAL_STATE_APPROVED,
-                    arguments_sha256=item.arguments_sha256,
-                )
-                assert item.kind != ApprovalKind.APPROVAL_KIND_UNKNOWN, item
-                try:
-                    await self.call(api_pb2_grpc.ApprovalServiceStub, "DecideApproval", decision)
-                except grpc.aio.AioRpcError:
-                    decided.discard(item.approval_id)
+            for first in range(0, len(new), CALLS):
+                await asyncio.gather(*(self._approve(item, decided) for item in new[first : first + CALLS]))
             if not new:
                 await _until(done, 0.2)
+
+    async def _approve(self, item: Approval, decided: set[str]) -> None:
+        assert item.kind != ApprovalKind.APPROVAL_KIND_UNKNOWN, item
+        decision = api_pb2.DecideApprovalRequest(
+            request_id=f"d-{item.approval_id}",
+            approval_id=item.approval_id,
+            decision=ApprovalState.APPROVAL_STATE_APPROVED,
+            arguments_sha256=item.arguments_sha256,
+        )
+        with suppress(grpc.aio.AioRpcError):
+            await self.call(api_pb2_grpc.ApprovalServiceStub, "DecideApproval", decision)
+            decided.add(item.approval_id)
 
     async def ended(self, seconds: float) -> dict[str, "RunState.ValueType"]:
         """The final state of every run that was started, by its request id."""

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -80,11 +79,8 @@ class Kept:
         changed = {**self._environment, **environment}
         self._environment = {name: value for name, value in changed.items() if value}
         assert self.process is not None
-        starts = self.starts
+        self._up.clear()  # set again by its keeper, when the next one is up
         self.process.terminate()
-        self.process.wait(START_SECONDS)
-        while self.starts == starts:
-            time.sleep(0.01)  # its keeper sees its end in another thread
         self.wait_until_up()
 
     def stop(self, with_signal: int) -> int:

@@ -55,7 +55,7 @@ _STEP_FIELDS: Final = (
 )
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
 _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
-_UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Workflow:
@@ -348,9 +348,9 @@ class _Compiler:
     def duration(self, data: Any, name: str) -> int:
         """Milliseconds of a duration such as `500ms`, `5s`, `2m`, `1h`, `14d`."""
         found = _DURATION.fullmatch(str(data))
-        if not found or int(found[1]) * _UNITS[found[2]] > 3650 * _UNITS["d"]:
+        if not found or int(found[1]) * UNITS[found[2]] > 3650 * UNITS["d"]:
             raise self._error(name, f"{str(data)[:40]!r} is not a duration such as 500ms, 5s, 2m, 1h or 14d.")
-        return int(found[1]) * _UNITS[found[2]]
+        return int(found[1]) * UNITS[found[2]]
 
     def money(self, data: Any, name: str) -> Micros:
         try:

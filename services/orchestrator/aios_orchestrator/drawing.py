@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from aios_orchestrator.definition import UNITS
 from aios_orchestrator.workflow import Step, Workflow
 
 _WIDE: Final = 7.2  # pixels of a character
@@ -54,10 +55,9 @@ def about(step: Step) -> str:
 
 def words_of(ms: int) -> str:
     """A duration as a document says it: `90s`, `2h`."""
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if ms and ms % size == 0:
-            return f"{ms // size}{unit}"
-    return f"{ms}ms"
+    fits = (unit for unit, size in UNITS.items() if ms and ms % size == 0)
+    unit = max(fits, key=UNITS.__getitem__, default="ms")
+    return f"{ms // UNITS[unit]}{unit}"
 
 
 def outline(workflow: Workflow) -> str:

@@ -68,6 +68,10 @@ class Round:
     done: int = 0
     live: int = 0
 
+    def ended(self, steps: int, failed: bool) -> bool:
+        """Whether it has, being of so many steps: all are done, or one failed and nothing is under way."""
+        return self.done == steps or (failed and not self.live)
+
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
@@ -87,11 +91,12 @@ class Rounds:
         if step.state == st.STEP_STATE_FAILED:
             told = _failure(step)
             failed = failed.set(index, min(told, failed.get(index, told)))
-        if done == steps or (index in failed and not live):
+        now = Round(done, live)
+        if now.ended(steps, index in failed):
             return Rounds(
                 self.ended + 1, failed, self.open.delete(index) if index in self.open else self.open
             )
-        return Rounds(self.ended, failed, self.open.set(index, Round(done, live)))
+        return Rounds(self.ended, failed, self.open.set(index, now))
 
 
 def _active(step: "StepRun", state: StepState.ValueType) -> bool:
@@ -128,10 +133,11 @@ def _told(rounds: "Mapping[int, list[StepRun]]", size: int) -> Rounds:
             failed[index] = min(broken)
         done = sum(step.state in DONE_STEP for step in steps)
         live = sum(_active(step, step.state) for step in steps)
-        if done == size or (broken and not live):
+        now = Round(done, live)
+        if now.ended(size, bool(broken)):
             ended += 1
         else:
-            still[index] = Round(done, live)
+            still[index] = now
     return Rounds(ended, Map(failed), Map(still))
 
 
