@@ -45,6 +45,42 @@ async def test_each_of_many_starts_is_answered_by_itself_in_its_place(server: Se
         assert all(result.started.duplicate for result in again.results)
 
 
+@pytest.mark.feature("B2")
+async def test_one_that_was_started_before_makes_no_duplicates_of_those_beside_it(server: Server) -> None:
+    async with server.client() as api:
+        old = await api.call(api.runs.StartRun, greet("before", name="old"))
+        await api.ended(old.run.run_id)
+        requests = [greet("beside-1", name="new"), greet("before", name="old"), greet("beside-2", name="new")]
+        answer = await api.call(api.runs.StartRuns, api_pb2.StartRunsRequest(requests=requests), 30.0)
+        assert [result.started.duplicate for result in answer.results] == [False, True, False]
+        assert answer.results[1].started.run.run_id == old.run.run_id
+
+
+@pytest.mark.feature("B2")
+async def test_a_start_is_repeated_safely_although_the_workflow_wants_another_input_by_now(
+    server: Server,
+) -> None:
+    def document(wanted: str) -> api_pb2.ApplyResourcesRequest:
+        yaml = (
+            "apiVersion: aios/v1\nkind: Workflow\nmetadata: {name: changes-its-input}\nspec:\n"
+            f"  inputs: {{type: object, properties: {{{wanted}: {{type: string}}}}, required: [{wanted}]}}\n"
+            f'  steps: [{{name: s, transform: "${{inputs.{wanted}}}"}}]\n'
+        )
+        return api_pb2.ApplyResourcesRequest(request_id=f"wants-{wanted}", yaml=yaml.encode(), file="w.yaml")
+
+    async with server.client() as api:
+        start = api_pb2.StartRunRequest(
+            request_id="wants", workflow="changes-its-input", input=value({"a": "x"})
+        )
+        await api.call(api.resources.ApplyResources, document("a"))
+        first = await api.call(api.runs.StartRun, start)
+        await api.ended(first.run.run_id)
+        await api.call(api.resources.ApplyResources, document("b"))
+        again = await api.call(api.runs.StartRun, start)
+        assert again.duplicate
+        assert again.run.run_id == first.run.run_id
+
+
 @pytest.mark.parametrize("count", [0, 1001])
 async def test_a_call_without_starts_or_with_too_many_is_refused_whole(server: Server, count: int) -> None:
     requests = [greet(f"r{number}", name="n") for number in range(count)]

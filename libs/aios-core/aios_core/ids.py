@@ -19,6 +19,10 @@ PARTITIONS: Final = 16
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/@+-]{1,200}")
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, lower case
+_PAIRS: Final = tuple(
+    high + low for high in _ALPHABET for low in _ALPHABET
+)  # two characters at a time: ids are many
+_SHIFTS: Final = range(120, -1, -10)
 
 
 def check_name(text: str, field: str) -> str:
@@ -52,7 +56,7 @@ def derive(prefix: str, *parts: str) -> str:
         digest.update(len(data).to_bytes(4, "big"))
         digest.update(data)
     number = int.from_bytes(digest.digest()[:17], "big") >> 6
-    return prefix + "_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return prefix + "_" + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def run_id(workspace: str, trigger: str, request: str) -> str:

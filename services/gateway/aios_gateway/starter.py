@@ -6,11 +6,13 @@ is done at once when there is much. A command goes to whoever leads the partitio
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from aios.run.v1.commands_pb2 import StartRunRequest, StartRunResponse, StartRunsRequest, StartRunsResponse
 from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_core.ids import run_id
 from aios_gateway.peers import Call
 from aios_gateway.settings import MAX_REQUEST_BYTES
 from aios_runtime.bus.replies import error_from_proto
@@ -23,7 +25,6 @@ MAX_BYTES: Final = 200 * 1024  # of one command; a larger start is refused as ev
 @dataclass(slots=True)
 class _Start:
     call: Call
-    run_id: str
     request: StartRunRequest
     size: int
     done: "asyncio.Future[StartRunResponse]"
@@ -41,21 +42,24 @@ class Starter:
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}
 
-    async def start(self, call: Call, run_id: str, request: StartRunRequest) -> StartRunResponse:
-        """Start one run; answered once it is durable. Raises what the orchestrator answers, or DEADLINE_EXCEEDED."""
-        size = request.ByteSize() + 8
-        if size > MAX_REQUEST_BYTES:
-            raise TerminalError(
-                "TOO_LARGE", f"The request takes {size} bytes; at most {MAX_REQUEST_BYTES} are carried."
-            )
+    async def start(
+        self, call: Call, requests: Sequence[StartRunRequest]
+    ) -> list[StartRunResponse | AiosError]:
+        """Start runs; for each, once it is durable, the orchestrator's answer, or why it was not started."""
         lane = self._lanes.setdefault(call.workspace, _Lane())
-        start = _Start(call, run_id, request, size, asyncio.get_running_loop().create_future())
-        self._put(lane, start)
+        loop = asyncio.get_running_loop()
+        starts = [_Start(call, request, request.ByteSize() + 8, loop.create_future()) for request in requests]
+        for start in starts:
+            if start.size > MAX_REQUEST_BYTES:
+                why = f"The request takes {start.size} bytes; at most {MAX_REQUEST_BYTES} are carried."
+                start.done.set_exception(TerminalError("TOO_LARGE", why))
+            else:
+                self._put(lane, start)
         try:
-            async with asyncio.timeout(call.timeout):
-                return await start.done
-        except TimeoutError:
-            raise RetryableError("DEADLINE_EXCEEDED", "The run was not started in time; ask again.") from None
+            await asyncio.wait([start.done for start in starts], timeout=call.timeout)
+        finally:
+            answers = [_answer(start.done) for start in starts]
+        return answers
 
     def _put(self, lane: _Lane, start: _Start) -> None:
         if start.done.done():
@@ -74,8 +78,10 @@ class Starter:
     async def _send(self, lane: _Lane, starts: list[_Start]) -> None:
         last = max(starts, key=lambda start: start.call.deadline)
         command = StartRunsRequest(starts=[start.request for start in starts])
+        leading = starts[0].request
+        first = run_id(leading.workspace, leading.trigger, leading.request_id)
         try:
-            answer = await last.call.command_run("start_runs", starts[0].run_id, command, StartRunsResponse)
+            answer = await last.call.command_run("start_runs", first, command, StartRunsResponse)
             if len(answer.results) != len(starts):
                 raise TerminalError("INTERNAL", "The orchestrator's answer leaves out some of the starts.")
         except AiosError as error:
@@ -96,6 +102,18 @@ class Starter:
                 asyncio.get_running_loop().call_later(pause, self._put, lane, start)
             else:
                 start.done.set_exception(refusal)
+
+
+def _answer(done: "asyncio.Future[StartRunResponse]") -> StartRunResponse | AiosError:
+    """What became of a start by now; nobody waits for it any more."""
+    if done.cancel() or done.cancelled():
+        return RetryableError("DEADLINE_EXCEEDED", "The run was not started in time; ask again.")
+    error = done.exception()
+    if error is None:
+        return done.result()
+    if isinstance(error, AiosError):
+        return error
+    raise error
 
 
 def _take(waiting: deque[_Start]) -> list[_Start]:

@@ -14,11 +14,12 @@ from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome
 from aios_core.encoding import decode
 from aios_core.errors import AiosError, TerminalError
 from aios_core.hashing import sha256
-from aios_core.ids import check_request_id
+from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import Cancel, Decide, Settle, Undo
-from aios_orchestrator.engine import Answer, Engine, Item, StartItem
+from aios_orchestrator.engine import Engine
+from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.bus.replies import error_to_proto
 
@@ -142,7 +143,7 @@ def _start(request: pb.StartRunRequest) -> StartItem:
     content = sha256(
         request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode])
     )
-    return StartItem(request, content)
+    return StartItem(run_id(request.workspace, request.trigger, request.request_id), request, content)
 
 
 def _started(answer: Answer, room: int) -> pb.StartRunResponse:

@@ -11,21 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from aios.run.v1.commands_pb2 import StartRunRequest
-from aios_core.encoding import decode, encode
 from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_core.ids import run_id, slot_of
-from aios_core.values import plain
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, Start, decide
+from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, Stored, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.starting import check_same, new_run
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
-from aios_runtime.telemetry import tracing
 
 MAX_QUEUE: Final = 20_000  # items that wait to be decided; whoever submits more waits
 MAX_BATCH: Final = 500  # items in one commit
@@ -38,35 +35,6 @@ COMMITTED = point("orchestrator.committed", "committed; nothing is published")
 PUBLISHED = point("orchestrator.published", "published; nothing is acknowledged")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One input for one run. `request_id` and its content hash make a client's command safe to repeat."""
-
-    workspace: str
-    run_id: str
-    input: Input
-    actor: str
-    request_id: str = ""
-    request_sha256: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class StartItem:
-    """A run to start. `request_sha256` is over what the client said: the same id with other content is refused."""
-
-    request: StartRunRequest
-    request_sha256: bytes
-
-
-@dataclass(slots=True)
-class Answer:
-    """What became of an item: the run afterwards (None when there is none), or why it was refused."""
-
-    run: Run | None = None
-    duplicate: bool = False
-    refusal: AiosError | None = None
 
 
 @dataclass(slots=True)
@@ -89,6 +57,8 @@ class _Waiting:
     items: Sequence[Item | StartItem]
     future: "asyncio.Future[list[Answer]]"
     tries: int = 0
+    started: dict[int, Answer] = field(default_factory=dict)
+    """By place, the runs that an earlier try has started: in a later one they would be taken for duplicates."""
 
 
 class Engine:
@@ -189,7 +159,7 @@ class Engine:
         self._announcer.announce(filed, urgent=any(not change.out for change in changed))
         if lost:
             await self._publish([], [], changed)
-            await self._again(batch)
+            await self._again(batch, answers, lost)
             return
         task = asyncio.create_task(self._publish(batch, answers, changed))
         self._tasks.add(task)
@@ -201,7 +171,13 @@ class Engine:
             await self._resources.refresh()
         for _ in range(MAX_TRIES):
             entries: dict[str, _Entry] = {}
-            answers = [[await self._one(item, entries) for item in waiting.items] for waiting in batch]
+            answers = [
+                [
+                    waiting.started.get(at) or await self._one(item, entries, waiting.tries)
+                    for at, item in enumerate(waiting.items)
+                ]
+                for waiting in batch
+            ]
             stale = [
                 entry
                 for entry in entries.values()
@@ -231,19 +207,23 @@ class Engine:
                 self._repository.forget(entry.run.workspace, entry.run.run_id)
         return lost
 
-    async def _again(self, batch: list[_Waiting]) -> None:
+    async def _again(self, batch: list[_Waiting], answers: list[list[Answer]], lost: set[str]) -> None:
         """Some runs were written by somebody else meanwhile. Inputs are idempotent: decide the batch on what stands."""
-        for waiting in batch:
+        for waiting, answered in zip(batch, answers, strict=True):
             waiting.tries += 1
+            for at, (item, answer) in enumerate(zip(waiting.items, answered, strict=True)):
+                run = answer.run if isinstance(item, StartItem) and not answer.duplicate else None
+                if run is not None and run_key(run.workspace, run.run_id) not in lost:
+                    waiting.started[at] = answer
             if waiting.tries >= MAX_TRIES:
                 error = RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
                 _fail([waiting], error)
         await self._decide([waiting for waiting in batch if not waiting.future.done()])
 
-    async def _one(self, item: Item | StartItem, entries: dict[str, _Entry]) -> Answer:
+    async def _one(self, item: Item | StartItem, entries: dict[str, _Entry], tries: int) -> Answer:
         try:
             if isinstance(item, StartItem):
-                return await self._start(item, entries)
+                return await self._start(item, entries, tries)
             return await self._input(item, entries)
         except TerminalError as error:
             return Answer(refusal=error)
@@ -261,40 +241,40 @@ class Engine:
             entry = entries[key] = _Entry(stored, stored.run, workflow)
         return entry
 
-    async def _start(self, item: StartItem, entries: dict[str, _Entry]) -> Answer:
+    async def _start(self, item: StartItem, entries: dict[str, _Entry], tries: int) -> Answer:
+        # Nearly every run that is to be started is new: the store is not asked whether it is. Where it is not, its
+        # creation conflicts, and it is read in the next try; and before anything is refused, or done to others, it is.
+        known = await self._known(item, entries, look=tries > 0)
+        if known is not None:
+            return known
         request = item.request
-        identifier = run_id(request.workspace, request.trigger, request.request_id)
-        entry = await self._entry(request.workspace, identifier, entries)
-        if entry is not None:
-            if entry.run.request_sha256 != item.request_sha256:
-                raise TerminalError(
-                    "REQUEST_ID_REUSED",
-                    f"Request id {request.request_id!r} started run {identifier} with other content.",
-                    field="request_id",
-                )
-            return Answer(entry.run, duplicate=True)
-        workflow = await self._resources.workflow(
-            request.workspace, request.workflow, request.workflow_version
-        )
-        value = workflow.check_input(decode(request.input))
-        key = ""
-        if workflow.concurrency is not None and request.mode == 1:
-            key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
-        run = Run(
-            request.workspace, identifier, slot_of(identifier), workflow.name, workflow.version, request.mode
-        )
-        run.trigger, run.request, run.request_sha256 = (
-            request.trigger,
-            request.request_id,
-            item.request_sha256,
-        )
-        run.parent_traceparent = parent = request.traceparent
-        run.traceparent = tracing.child(parent, identifier) if parent else tracing.new_trace(identifier)
+        try:
+            workflow = await self._resources.workflow(
+                request.workspace, request.workflow, request.workflow_version
+            )
+            run, value, key = new_run(item, workflow)
+        except TerminalError:
+            if (known := await self._known(item, entries, look=True)) is not None:
+                return known
+            raise
         if key:
-            await self._replace(request.workspace, workflow.name, key, identifier, entries)
-        entry = entries[run_key(request.workspace, identifier)] = _Entry(None, run, workflow)
-        self._apply(entry, Start(encode(value), key, request.resolution_id), request.actor)
+            if (known := await self._known(item, entries, look=True)) is not None:
+                return known
+            await self._replace(request.workspace, workflow.name, key, item.run_id, entries)
+        entry = entries[run_key(request.workspace, item.run_id)] = _Entry(None, run, workflow)
+        self._apply(entry, Start(value, key, request.resolution_id), request.actor)
         return Answer(entry.run)
+
+    async def _known(self, item: StartItem, entries: dict[str, _Entry], *, look: bool) -> Answer | None:
+        """The run that was started for the request already, if it is at hand, or if the store is to be asked."""
+        workspace = item.request.workspace
+        key = run_key(workspace, item.run_id)
+        look = look or key in entries or self._repository.at_hand(key)
+        entry = await self._entry(workspace, item.run_id, entries) if look else None
+        if entry is None:
+            return None
+        check_same(entry.run, item.request_sha256)
+        return Answer(entry.run, duplicate=True)
 
     async def _replace(
         self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]

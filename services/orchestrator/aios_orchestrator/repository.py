@@ -49,6 +49,10 @@ class Repository:
             return stored
         return await self._read(key)
 
+    def at_hand(self, key: str) -> bool:
+        """Whether `load` has the run without reading it."""
+        return key in self._resident
+
     async def view(self, workspace: str, run_id: str) -> Stored | None:
         """The run as it is stored now."""
         if self.store.shared:

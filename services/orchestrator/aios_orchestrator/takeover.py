@@ -16,7 +16,8 @@ from aios_core.ids import partition_of, partition_of_run
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Redispatch
 from aios_orchestrator.delivery import TaskKey
-from aios_orchestrator.engine import Engine, Item
+from aios_orchestrator.engine import Engine
+from aios_orchestrator.items import Item
 from aios_orchestrator.model import OPEN_STEP
 from aios_orchestrator.ownership import ALL, Ownership, Taken
 from aios_orchestrator.publisher import Publisher

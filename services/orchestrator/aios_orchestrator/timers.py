@@ -10,7 +10,8 @@ from aios.run.v1.state_pb2 import RunHead
 from aios_core.errors import RetryableError
 from aios_core.ids import partition_of
 from aios_orchestrator.core.decide import Tick
-from aios_orchestrator.engine import Engine, Item
+from aios_orchestrator.engine import Engine
+from aios_orchestrator.items import Item
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher, lease_ms
 from aios_orchestrator.takeover import ACTOR, redispatch

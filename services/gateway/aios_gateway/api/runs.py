@@ -8,7 +8,7 @@ from aios.run.v1 import commands_pb2, queries_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.task.v1.task_pb2 import Mode
 from aios_core.errors import AiosError, TerminalError
-from aios_core.ids import check_name, check_request_id, run_id
+from aios_core.ids import check_name, check_request_id
 from aios_gateway import story, values, views
 from aios_gateway.peers import Call
 from aios_gateway.settings import STORY_MAX_EVENTS, STORY_PAGE_EVENTS
@@ -24,12 +24,7 @@ MAX_STARTS = 1000  # in one StartRuns
 async def start_run(
     call: Call, request: api_pb2.StartRunRequest, starter: Starter
 ) -> api_pb2.StartRunResponse:
-    answer = await _start(call, request, Mode.MODE_EXECUTE, starter)
-    if answer.duplicate or not answer.run.input:
-        run = await read_run(call, answer.run_id)
-    else:
-        run = views.run_in_full(answer.run)
-    return api_pb2.StartRunResponse(run=run, duplicate=answer.duplicate)
+    return await _started(call, await _start(call, request, Mode.MODE_EXECUTE, starter))
 
 
 async def start_runs(
@@ -42,15 +37,51 @@ async def start_runs(
             f"requests: 1 to {MAX_STARTS} at once, not {len(request.requests)}.",
             field="requests",
         )
-    results = await asyncio.gather(*(_result(call, start, starter) for start in request.requests))
-    return api_pb2.StartRunsResponse(results=results)
+    commands: list[commands_pb2.StartRunRequest] = []
+    results: list[AiosError | None] = []
+    for start in request.requests:
+        try:
+            commands.append(_command(call, start, Mode.MODE_EXECUTE))
+            results.append(None)
+        except AiosError as error:
+            results.append(error)
+    answers = iter(await starter.start(call, commands) if commands else ())
+    told = [next(answers) if result is None else result for result in results]
+    # Of few there is something to be read; a task for each of the others would cost as much as its start.
+    read = iter(await asyncio.gather(*(_read(call, answer) for answer in told if _in_part(answer))))
+    return api_pb2.StartRunsResponse(
+        results=[next(read) if _in_part(answer) else _result(answer) for answer in told]
+    )
 
 
-async def _result(call: Call, start: api_pb2.StartRunRequest, starter: Starter) -> api_pb2.StartRunResult:
+Answer = commands_pb2.StartRunResponse | AiosError
+
+
+def _in_part(answer: Answer) -> bool:
+    """Whether the run was there before, or has a large input: what came with the answer is not all of it."""
+    return not isinstance(answer, AiosError) and (answer.duplicate or not answer.run.input)
+
+
+async def _read(call: Call, answer: Answer) -> api_pb2.StartRunResult:
+    assert not isinstance(answer, AiosError), "a refusal has nothing to be read"
     try:
-        return api_pb2.StartRunResult(started=await start_run(call, start, starter))
+        return api_pb2.StartRunResult(started=await _started(call, answer))
     except AiosError as error:
-        return api_pb2.StartRunResult(error=error_to_proto(error))
+        return _result(error)
+
+
+def _result(answer: Answer) -> api_pb2.StartRunResult:
+    if isinstance(answer, AiosError):
+        return api_pb2.StartRunResult(error=error_to_proto(answer))
+    return api_pb2.StartRunResult(started=api_pb2.StartRunResponse(run=views.run_in_full(answer.run)))
+
+
+async def _started(call: Call, answer: commands_pb2.StartRunResponse) -> api_pb2.StartRunResponse:
+    if _in_part(answer):
+        run = await read_run(call, answer.run_id)
+    else:
+        run = views.run_in_full(answer.run)
+    return api_pb2.StartRunResponse(run=run, duplicate=answer.duplicate)
 
 
 async def simulate_run(
@@ -161,10 +192,18 @@ async def _start(
     mode: Mode.ValueType,
     starter: Starter,
 ) -> commands_pb2.StartRunResponse:
-    request_id = check_request_id(request.request_id)
-    command = commands_pb2.StartRunRequest(
+    (answer,) = await starter.start(call, [_command(call, request, mode)])
+    if isinstance(answer, AiosError):
+        raise answer
+    return answer
+
+
+def _command(
+    call: Call, request: api_pb2.StartRunRequest | api_pb2.SimulateRunRequest, mode: Mode.ValueType
+) -> commands_pb2.StartRunRequest:
+    return commands_pb2.StartRunRequest(
         workspace=call.workspace,
-        request_id=request_id,
+        request_id=check_request_id(request.request_id),
         workflow=check_name(request.workflow, "workflow"),
         workflow_version=request.workflow_version,
         input=values.canonical(request.input, "input"),
@@ -173,8 +212,6 @@ async def _start(
         trigger=MANUAL,
         traceparent=call.traceparent,
     )
-    run = run_id(call.workspace, MANUAL, request_id)
-    return await starter.start(call, run, command)
 
 
 async def _view(call: Call, run: str) -> queries_pb2.RunView:

@@ -1,0 +1,38 @@
+"""What the engine is asked to decide, and what it answers."""
+
+from dataclasses import dataclass
+
+from aios.run.v1.commands_pb2 import StartRunRequest
+from aios_core.errors import AiosError
+from aios_orchestrator.core.decide import Input
+from aios_orchestrator.model import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input for one run. `request_id` and its content hash make a client's command safe to repeat."""
+
+    workspace: str
+    run_id: str
+    input: Input
+    actor: str
+    request_id: str = ""
+    request_sha256: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class StartItem:
+    """A run to start. `request_sha256` is over what the client said: the same id with other content is refused."""
+
+    run_id: str
+    request: StartRunRequest
+    request_sha256: bytes
+
+
+@dataclass(slots=True)
+class Answer:
+    """What became of an item: the run afterwards (None when there is none), or why it was refused."""
+
+    run: Run | None = None
+    duplicate: bool = False
+    refusal: AiosError | None = None
