@@ -81,9 +81,16 @@ async def test_every_service_recovers_from_any_series_of_crashes(
         Message(subjects.perform("main", "agent"), b"last"),
         Message(subjects.run_events("main", 0), b"last"),
     ]
-    await insist(lambda: orchestrator.publish(last))
+    published = 0
+
+    async def publish_last() -> None:
+        nonlocal published
+        published += 1
+        await orchestrator.publish(last)
+
+    await insist(publish_last)  # one that got no confirmation may have been heard all the same
     await until(lambda: b"last" in tasks and b"last" in heard and "last" in events, 20)
-    assert heard.count(b"last") == 1
+    assert heard.count(b"last") <= published, "nothing is heard twice"
     # each finds out by itself, up to a second after the streams are there, what the broker behind its connection is
     await until(lambda: not any(bus.trouble for bus in (orchestrator, agent, gateway, connector)), 5)
 
