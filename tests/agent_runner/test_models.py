@@ -11,7 +11,7 @@ import pytest
 
 from aios_agent_runner.models.openai import OpenAIModel
 from aios_agent_runner.models.port import ModelRequest
-from aios_agent_runner.models.template import TemplateModel, render
+from aios_agent_runner.models.template import MAX_TEXT_CHARS, TemplateModel, fill, render
 from aios_core.errors import RetryableError, TerminalError
 
 REQUEST = ModelRequest(
@@ -112,3 +112,36 @@ async def test_a_model_that_is_down_may_be_tried_again() -> None:
     assert caught.value.code == "MODEL_FAILED"
     with pytest.raises(RetryableError):
         await model("http://127.0.0.1:9/v1").complete(REQUEST)
+
+
+@pytest.mark.feature("D9")
+async def test_another_model_is_asked_at_the_same_endpoint_at_a_price_of_its_own() -> None:
+    with endpoint() as (url, seen):
+        configured = OpenAIModel(base_url=url, model="mine", key_file=None, input_price="0", output_price="0")
+        other = configured.other("gpt-4o-mini")
+        reply = await other.complete(REQUEST)
+        assert seen[0]["body"]["model"] == "gpt-4o-mini"  # type: ignore[index]
+        assert reply.cost > 0, "the price that was set is that of the configured model"
+        assert other.name != configured.name
+        with pytest.raises(TerminalError) as unpriced:
+            configured.other("nobody-prices-this").bound(REQUEST)
+        assert unpriced.value.code == "UNPRICED"
+    with pytest.raises(TerminalError) as refused:
+        TemplateModel().other("gpt-4o-mini")
+    assert refused.value.details["field"] == "model"
+
+
+@pytest.mark.feature("D9")
+def test_a_clients_prompt_has_fields_and_nothing_that_is_carried_out() -> None:
+    data = {"client": {"name": "Ada"}, "text": "{{client.name}}"}
+    assert fill("For {{ client.name }}.", data) == "For Ada."
+    assert fill("{% for a in range(9) %}{{ 9 ** 9 ** 9 }}{{ text }}", data) == (
+        "{% for a in range(9) %}{{ 9 ** 9 ** 9 }}{{client.name}}"
+    )
+    for prompt in ("{{nobody}}", "{{client.name.upper}}", "{{client.__class__}}"):
+        with pytest.raises(TerminalError) as refused:
+            fill(prompt, data)
+        assert refused.value.code == "INVALID_ARGUMENT"
+    with pytest.raises(TerminalError) as large:
+        fill("{{text}}" * 3, {"text": "x" * MAX_TEXT_CHARS})
+    assert large.value.code == "TOO_LARGE"

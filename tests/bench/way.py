@@ -1,8 +1,8 @@
 """`make bench ARGS=--way`: one run at a time, and the bare way that it goes, without an engine.
 
 The way: a command over the bus, a commit, a task over the bus, its outcome over the bus, a commit, and an announcement
-to the client; with nats-py and the embedded store, in one process, on bytes that nobody reads. So what AIOS takes beyond
-it is decoding, deciding, checking and encoding, and what it takes beyond the floor is not all its own.
+to the client; with nats-py and the embedded store, in one process, on bytes that nobody reads. What AIOS takes beyond
+it is decoding, deciding, checking and encoding, and the way between processes.
 """
 
 import asyncio
@@ -98,7 +98,9 @@ async def figures(runs: int) -> dict[str, float]:
     from tests.bench.__main__ import latency, throughput
 
     with TemporaryDirectory(prefix="aios-bench-way-") as place:
-        store = await open_store(Path(place) / "way.db", service="way", now_ms=lambda: int(time.time() * 1000))
+        store = await open_store(
+            Path(place) / "way.db", service="way", now_ms=lambda: int(time.time() * 1000)
+        )
         async with PlainNats() as server, Served() as served:
             floor, way = await Floor.open(server.url, STEPS), await Way.open(server.url, store)
             contenders = {"floor": floor.run, "the bare way": way.run, "AIOS": served.run}

@@ -22,6 +22,10 @@ from tests.bus.serving import Connect, Server, until
 
 START = subjects.run_command("start_run", "main", 0)
 QUESTION = subjects.query("run", "get_run", "main")
+LAST = (
+    Message(subjects.perform("main", "agent"), b"last"),
+    Message(subjects.run_events("main", 0), b"last"),
+)
 KILLS = 25
 
 T = TypeVar("T")
@@ -77,16 +81,12 @@ async def test_every_service_recovers_from_any_series_of_crashes(
     assert await insist(lambda: gateway.ask(QUESTION, b"?", 2)) == b"?"
     event = {"specversion": "1.0", "id": "last", "source": "s", "type": "t"}
     await insist(lambda: connector.publish([Message("aios.in.main.files.t", json.dumps(event).encode())]))
-    last = [
-        Message(subjects.perform("main", "agent"), b"last"),
-        Message(subjects.run_events("main", 0), b"last"),
-    ]
     published = 0
 
     async def publish_last() -> None:
         nonlocal published
         published += 1
-        await orchestrator.publish(last)
+        await orchestrator.publish(LAST)
 
     await insist(publish_last)  # one that got no confirmation may have been heard all the same
     await until(lambda: b"last" in tasks and b"last" in heard and "last" in events, 20)

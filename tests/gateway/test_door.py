@@ -28,6 +28,7 @@ READERS = {
     "memory.GetRecord": api_pb2.GetRecordRequest(kind="fact", key="x"),
     "events.ListResolutions": api_pb2.ListResolutionsRequest(),
     "system.GetStatus": api_pb2.GetStatusRequest(),
+    "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
 }
 RUNNERS = {
     "runs.StartRun": api_pb2.StartRunRequest(request_id="scope", workflow="greet"),
@@ -35,6 +36,7 @@ RUNNERS = {
     "runs.CancelRun": api_pb2.CancelRunRequest(request_id="scope", run_id="run_x"),
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
+    "runs.ForkRun": api_pb2.ForkRunRequest(request_id="scope", run_id="run_x"),
 }
 OTHERS = {
     "approve": {

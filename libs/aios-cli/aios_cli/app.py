@@ -11,6 +11,7 @@ from aios_cli.commands import (
     artifacts,
     demo,
     events,
+    forks,
     resources,
     runs,
     serve,
@@ -47,6 +48,7 @@ def root(
 
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
+forks.add_to(runs.app)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.command("apply")(resources.apply)

@@ -63,6 +63,8 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         "actor": message.actor,
         "superseded_by": message.superseded_by or None,
         "sequence": message.sequence,
+        "forked_from": message.forked_from or None,
+        "fork_step": message.fork_step or None,
         "error": None,
     }
     if message.error_code:
@@ -73,6 +75,39 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         shape["steps"] = [_step(step) for step in message.steps]
         shape["predicted"] = [change(item) for item in message.predicted]
     return shape
+
+
+def diff(message: api_pb2.DiffRunsResponse) -> dict[str, Any]:
+    """Two runs side by side."""
+    return {
+        "run": run(message.run, full=False),
+        "other": run(message.other, full=False),
+        "steps": [
+            {
+                "step": step.step,
+                "same_output": step.same_output,
+                "same_changes": step.same_changes,
+                "one": _facts(step.one) if step.HasField("one") else None,
+                "other": _facts(step.other) if step.HasField("other") else None,
+            }
+            for step in message.steps
+        ],
+        "cut": message.cut,
+    }
+
+
+def _facts(facts: api_pb2.StepFacts) -> dict[str, Any]:
+    return {
+        "state": StepState.Name(facts.state).removeprefix("STEP_STATE_").lower(),
+        "target": facts.target or None,
+        "reused": facts.reused,
+        "output": value_json(facts.output),
+        "output_left_out": facts.output_left_out,
+        "changes": [change(item) for item in facts.changes],
+        "cost": dollars(facts.cost_micros),
+        "duration_ms": facts.duration_ms,
+        "error": {"code": facts.error_code, "message": facts.error_message} if facts.error_code else None,
+    }
 
 
 def _step(head: Any) -> dict[str, Any]:

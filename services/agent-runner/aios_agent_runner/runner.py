@@ -10,7 +10,7 @@ from aios.task.v1.task_pb2 import STATUS_SUCCEEDED, Outcome, Task, Usage
 from aios_agent_runner.contract import Agent
 from aios_agent_runner.materialize import media_type_of, output_of, request_of
 from aios_agent_runner.models.port import ModelPort, ModelReply, ModelRequest
-from aios_agent_runner.models.template import TemplateModel, render
+from aios_agent_runner.models.template import TemplateModel, fill, render
 from aios_agent_runner.sandbox.model import SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
 from aios_core.encoding import decode_trusted, encode
@@ -122,19 +122,21 @@ class Runner:
         request = ModelRequest(
             agent=agent.name,
             system=agent.spec.model.system,
-            prompt=render(agent.spec.model.prompt, data),
+            prompt=fill(task.prompt, data) if task.prompt else render(agent.spec.model.prompt, data),
             offline=agent.spec.model.offline,
             data=data,
             max_tokens=agent.spec.model.max_tokens,
+            literal=bool(task.prompt),
         )
-        bound = self._model.bound(request)
+        model = self._model.other(task.model) if task.model else self._model
+        bound = model.bound(request)
         if bound > task.hold_micros:
             raise TerminalError(
                 "BUDGET_EXCEEDED",
-                f"Agent {agent.name} may cost {format_usd(bound)} with {self._model.name}; its step holds "
+                f"Agent {agent.name} may cost {format_usd(bound)} with {model.name}; its step holds "
                 f"{format_usd(task.hold_micros)}. Raise the step's budget.",
             )
-        reply, cached, note = await self._answer(task, agent, request)
+        reply, cached, note = await self._answer(task, agent, model, request)
         output = {"text": reply.text, "model": reply.model}
         agent.check_output(output)
         outcome = _succeeded(encode(_labeled(agent, value, output)))
@@ -155,21 +157,24 @@ class Runner:
         )
         return outcome
 
-    async def _answer(self, task: Task, agent: Agent, request: ModelRequest) -> tuple[ModelReply, bool, str]:
+    async def _answer(
+        self, task: Task, agent: Agent, model: ModelPort, request: ModelRequest
+    ) -> tuple[ModelReply, bool, str]:
         """(the reply, whether it was cached, what the person should know about it)."""
         key = sha256(
-            self._model.name.encode(),
+            model.name.encode(),
             agent.version.encode(),
             request.system.encode(),
             request.prompt.encode(),
         )
-        known = await self._cached(task, key)
+        free = model.name == self._template.name
+        known = None if free else await self._cached(task, key)
         if known is not None:
             return known, True, ""
-        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": self._model.name}
+        attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model.name}
         try:
             with span("chat {model}", kind="client", attributes=attributes) as asking:
-                reply = await self._model.complete(request)
+                reply = await model.complete(request)
                 asking.set("gen_ai.usage.input_tokens", reply.input_tokens)
                 asking.set("gen_ai.usage.output_tokens", reply.output_tokens)
         except RetryableError as error:
@@ -181,8 +186,6 @@ class Runner:
         return reply, False, ""
 
     async def _cached(self, task: Task, key: bytes) -> ModelReply | None:
-        if self._model.name == self._template.name:
-            return None
         request = GetCachedRequest(workspace=task.workspace, key_sha256=key)
         subject = subjects.query("memory", "get_cached", task.workspace)
         found = GetCachedResponse.FromString(await self._bus.ask(subject, request.SerializeToString(), ASK_S))

@@ -7,7 +7,7 @@ from typing import Final
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, StepChange
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Node, Pointer, Value
 
@@ -53,6 +53,10 @@ class Story:
         what = f"started {body.workflow}"
         if body.mode == Mode.MODE_SIMULATE:
             what = f"simulated {body.workflow}: nothing is written"
+        if body.HasField("fork"):
+            begins = f", from {body.fork.step} on" if body.fork.step else ""
+            what = f"forked run {body.fork.run_id[-6:]} of {body.workflow}{begins}: nothing is written"
+            return TimelineEntry(what=what, why=_changed(body.fork.changes), tone=INFO)
         why = (
             "" if body.trigger in ("", "manual") else f"an event meant {body.trigger.removeprefix('intent:')}"
         )
@@ -107,6 +111,11 @@ class Story:
             tone=PROBLEM,
             cost_micros=body.cost_micros,
         )
+
+    def _step_reused(self, _: RunEvent, body: events_pb2.StepReused) -> TimelineEntry | None:
+        if body.skipped:
+            return None
+        return TimelineEntry(who="AIOS", what=f"took {body.step} over", step=body.step, tone=OK)
 
     def _step_skipped(self, _: RunEvent, body: events_pb2.StepSkipped) -> TimelineEntry | None:
         if body.why.startswith(NOT_NEEDED):
@@ -309,6 +318,17 @@ def _collect(node: Node, found: dict[bytes, Pointer]) -> None:
     elif kind == "map":
         for entry in node.map.entries:
             _collect(entry.value, found)
+
+
+def _changed(changes: Iterable[StepChange]) -> str:
+    """What is different in a fork, in words."""
+    words = []
+    for change in changes:
+        words += [f"{change.step} by {change.agent}"] if change.agent else []
+        words += [f"{change.step} with {change.model}"] if change.model else []
+        words += [f"{change.step} with another prompt"] if change.prompt else []
+        words += [f"{change.step} on another input"] if change.input else []
+    return ", ".join(words)
 
 
 def _proposed(approval: Approval) -> Sequence[Change]:

@@ -109,6 +109,11 @@ def _step_skipped(event: RunEvent) -> _Told:
     return f"skipped step {event.step_skipped.step}", event.step_skipped.why, []
 
 
+def _step_reused(event: RunEvent) -> _Told:
+    body = event.step_reused
+    return f"took step {body.step} over: {body.summary}", "", _artifacts(body.output)
+
+
 def _step_unknown(event: RunEvent) -> _Told:
     body = event.step_unknown
     what = "the undo of step" if body.undoing else "step"
@@ -209,6 +214,7 @@ _TELLERS: Final = {
     "step_failed": _step_failed,
     "step_retry_scheduled": _step_retry_scheduled,
     "step_skipped": _step_skipped,
+    "step_reused": _step_reused,
     "step_unknown": _step_unknown,
     "approval_requested": _approval_requested,
     "approval_decided": _approval_decided,

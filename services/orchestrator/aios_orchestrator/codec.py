@@ -1,4 +1,5 @@
-"""A run to and from its stored form: a bounded head and records: `input`, `outputs`, `step/…`, `approval/…`, `over/…`.
+"""A run to and from its stored form: a bounded head, and the records `input`, `outputs`, `fork`, `step/…`, `approval/…`
+and `over/…`.
 
 What a step with steps of its own goes over (`over/…`) lies apart from its record, which is written with each new round.
 """
@@ -7,11 +8,12 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from aios.run.v1.state_pb2 import Approval, RunHead, StepHead, StepRecord, StepState
+from aios.run.v1.state_pb2 import Approval, Fork, RunHead, StepHead, StepRecord, StepState
 from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
 from aios_core.ids import effect_key, partition_of
+from aios_orchestrator.core.draft import target_of
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
-from aios_orchestrator.workflow import Workflow
+from aios_orchestrator.workflow import Workflow, path_of
 
 PRIORITY = 5
 
@@ -47,6 +49,8 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         request_sha256=run.request_sha256,
         undo_group=run.undo_group,
         failed_step=run.failed,
+        forked_from=run.fork.run_id if run.fork is not None else "",
+        fork_step=run.fork.step if run.fork is not None else "",
     )
 
 
@@ -80,6 +84,8 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
     records: dict[str, bytes | None] = {}
     if before is None:
         records["input"] = run.input
+        if run.fork is not None:
+            records["fork"] = run.fork.SerializeToString()
     if run.outputs and (before is None or before.outputs != run.outputs):
         records["outputs"] = run.outputs
     for name in changed:
@@ -146,6 +152,7 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         error=head.error if head.HasField("error") else None,
         input=records.get("input", b""),
         outputs=records.get("outputs", b""),
+        fork=Fork.FromString(records["fork"]) if "fork" in records else None,
     )
     steps = {}
     for name, data in records.items():
@@ -202,7 +209,7 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         dispatch=step.dispatch,
         attempt=step.attempt,
         step=name,
-        target=definition.target,
+        target=target_of(run, definition),
         mode=MODE_UNDO if undoing else run.mode,
         input=step.input,
         hold_micros=step.hold,
@@ -212,6 +219,9 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         partition=partition_of(run.slot),
         timeout_ms=definition.timeout_ms,
     )
+    change = run.change_of(path_of(name))
+    if change is not None:
+        task.model, task.prompt = change.model, change.prompt
     if approval is not None and not undoing:
         shown = next(item for item in approval.proposed if item.step == name)
         task.approval.CopyFrom(

@@ -10,7 +10,7 @@ from google.protobuf.message import Message as Proto
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1.queries_pb2 import RunView
-from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_SIMULATE, Outcome
 from aios_core.encoding import decode
 from aios_core.errors import AiosError, TerminalError
 from aios_core.hashing import sha256
@@ -138,11 +138,18 @@ def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:
 def _start(request: pb.StartRunRequest) -> StartItem:
     if not request.resolution_id:  # otherwise it is made of the event's own id and source
         check_request_id(request.request_id)
-    decode(request.input)
-    request.mode = request.mode or MODE_EXECUTE
-    content = sha256(
-        request.workflow.encode(), request.workflow_version.encode(), request.input, bytes([request.mode])
-    )
+    said = [request.workflow.encode(), request.workflow_version.encode(), request.input]
+    if request.HasField("fork"):
+        request.mode = MODE_SIMULATE
+        said.append(request.fork.SerializeToString(deterministic=True))
+        for change in request.fork.changes:
+            if change.input:
+                decode(change.input)
+    else:
+        request.mode = request.mode or MODE_EXECUTE
+    if request.input or not request.HasField("fork"):
+        decode(request.input)
+    content = sha256(*said, bytes([request.mode]))
     return StartItem(run_id(request.workspace, request.trigger, request.request_id), request, content)
 
 

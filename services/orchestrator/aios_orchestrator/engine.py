@@ -13,7 +13,7 @@ from typing import Final
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_orchestrator.announcer import Announcer
-from aios_orchestrator.core.decide import Cancel, Input, Start, decide
+from aios_orchestrator.core.decide import Cancel, Input, decide
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.publisher import Changed, Publisher
@@ -249,20 +249,17 @@ class Engine:
             return known
         request = item.request
         try:
-            workflow = await self._resources.workflow(
-                request.workspace, request.workflow, request.workflow_version
-            )
-            run, value, key = new_run(item, workflow)
+            run, workflow, first = await new_run(item, self._resources, self._repository)
         except TerminalError:
             if (known := await self._known(item, entries, look=True)) is not None:
                 return known
             raise
-        if key:
+        if first.concurrency_key:
             if (known := await self._known(item, entries, look=True)) is not None:
                 return known
-            await self._replace(request.workspace, workflow.name, key, item.run_id, entries)
+            await self._replace(request.workspace, workflow.name, first.concurrency_key, item.run_id, entries)
         entry = entries[run_key(request.workspace, item.run_id)] = _Entry(None, run, workflow)
-        self._apply(entry, Start(value, key, request.resolution_id), request.actor)
+        self._apply(entry, first, request.actor)
         return Answer(entry.run)
 
     async def _known(self, item: StartItem, entries: dict[str, _Entry], *, look: bool) -> Answer | None:

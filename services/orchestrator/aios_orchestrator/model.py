@@ -15,7 +15,7 @@ from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Approval, RunState, StepState
+from aios.run.v1.state_pb2 import Approval, Fork, RunState, StepChange, StepState
 from aios.task.v1.task_pb2 import Change, Mode, Usage
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
@@ -220,6 +220,7 @@ class Run(_Copied):
     parent_traceparent: str = ""
     actor: str = ""
     superseded_by: str = ""
+    fork: Fork | None = None
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
     error: Error | None = None
@@ -301,6 +302,11 @@ class Run(_Copied):
     def lively(self) -> list[StepRun]:
         """The steps that have begun and not ended, by name."""
         return [self.steps[name] for name in sorted(self.live)]
+
+    def change_of(self, path: str) -> StepChange | None:
+        """In a fork: what is to be different in the steps of a path of the workflow."""
+        changes = self.fork.changes if self.fork is not None else ()
+        return next((change for change in changes if change.step == path), None)
 
     def changed_things(self) -> list[StepRun]:
         """The steps that changed something, in the order in which they did."""

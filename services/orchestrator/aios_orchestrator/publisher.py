@@ -80,7 +80,7 @@ class Publisher:
         if approval is not None and approval.state != st.APPROVAL_STATE_APPROVED:
             approval = None
         task = task_of(run, workflow, name, approval, step_trace(run, name))
-        if workflow.at(name).kind == "agent" and not run.undo_queue:
+        if workflow.at(name).kind == "agent" and not run.undo_queue and run.fork is None:
             task.ahead.extend(self._planner.ahead(workflow, name, lambda root: look(run, root)))
             if run.traceparent:
                 for after in task.ahead:

@@ -1,31 +1,64 @@
 """A run that a request asks for, before anything has happened in it."""
 
+from aios.run.v1.commands_pb2 import StartRunRequest
+from aios.run.v1.events_pb2 import StepReused
 from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.ids import slot_of
 from aios_core.values import plain
+from aios_orchestrator.core import fork
+from aios_orchestrator.core.decide import Start
 from aios_orchestrator.items import StartItem
 from aios_orchestrator.model import Run
+from aios_orchestrator.repository import Repository
+from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.telemetry import tracing
 
 
-def new_run(item: StartItem, workflow: Workflow) -> tuple[Run, bytes, str]:
-    """The run, its input with defaults filled in, and the key of those whose place it takes (empty: of none).
-
-    Raises what the workflow says of the input.
-    """
-    request, run_id = item.request, item.run_id
-    value = workflow.check_input(decode(request.input))
+async def new_run(
+    item: StartItem, resources: ResourceBook, repository: Repository
+) -> tuple[Run, Workflow, Start]:
+    """The run, its workflow, and its first input. Raises what the workflow says of the run's input, and NOT_FOUND."""
+    request = item.request
+    source = await _source(request, repository)
+    if source is None:
+        workflow = await resources.workflow(request.workspace, request.workflow, request.workflow_version)
+    else:
+        version = request.workflow_version or source.workflow_version
+        workflow = await resources.workflow(request.workspace, source.workflow, version)
+    value = workflow.check_input(decode(request.input or (source.input if source is not None else b"")))
     key = ""
     if workflow.concurrency is not None and request.mode == Mode.MODE_EXECUTE:
         key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
+    reused: tuple[StepReused, ...] = ()
+    if source is not None:
+        fork.check(request.fork, workflow)
+        if not request.input:
+            before = await resources.workflow(request.workspace, source.workflow, source.workflow_version)
+            reused = tuple(fork.reused(request.fork, source, before, workflow))
+    return _run(item, workflow), workflow, Start(encode(value), key, request.resolution_id, reused)
+
+
+def _run(item: StartItem, workflow: Workflow) -> Run:
+    request, run_id = item.request, item.run_id
     run = Run(request.workspace, run_id, slot_of(run_id), workflow.name, workflow.version, request.mode)
     run.trigger, run.request, run.request_sha256 = request.trigger, request.request_id, item.request_sha256
     run.parent_traceparent = parent = request.traceparent
     run.traceparent = tracing.child(parent, run_id) if parent else tracing.new_trace(run_id)
-    return run, encode(value), key
+    run.fork = request.fork if request.HasField("fork") else None
+    return run
+
+
+async def _source(request: StartRunRequest, repository: Repository) -> Run | None:
+    """The run that a fork begins with."""
+    if not request.HasField("fork"):
+        return None
+    stored = await repository.view(request.workspace, request.fork.run_id)
+    if stored is None:
+        raise TerminalError("NOT_FOUND", f"There is no run {request.fork.run_id}.", field="run_id")
+    return stored.run
 
 
 def check_same(run: Run, request_sha256: bytes) -> None:

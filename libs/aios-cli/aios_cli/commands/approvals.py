@@ -193,9 +193,9 @@ def _send(
 
 
 def _follow(session: "Session", run_id: str, after: int) -> None:
-    from aios_cli.commands.runs import _finish, _followed, _show_result
+    from aios_cli.commands.runs import _finish, _show_result, followed
 
-    _finish(_followed(session, run_id, after=after), _show_result)
+    _finish(followed(session, run_id, after=after), _show_result)
 
 
 def _read(session: "Session", text: str) -> "Approval":

@@ -48,10 +48,10 @@ def start(
     with Session() as session:
         client = session.client
         request = api_pb2.StartRunRequest(
-            request_id=_named(request_id),
+            request_id=named(request_id),
             workflow=workflow,
             workflow_version=workflow_version,
-            input=_input(session, workflow, workflow_version, input, input_json),
+            input=inputs_of(session, workflow, workflow_version, input, input_json),
         )
         answer = client.call(client.runs.StartRun, request)
         if wait:
@@ -74,13 +74,13 @@ def simulate(
     with Session() as session:
         client = session.client
         request = api_pb2.SimulateRunRequest(
-            request_id=_named(request_id),
+            request_id=named(request_id),
             workflow=workflow,
             workflow_version=workflow_version,
-            input=_input(session, workflow, workflow_version, input, input_json),
+            input=inputs_of(session, workflow, workflow_version, input, input_json),
         )
         answer = client.call(client.runs.SimulateRun, request)
-        run = _followed(session, answer.run.run_id)
+        run = followed(session, answer.run.run_id)
         _finish(run, _show_predicted)
 
 
@@ -148,7 +148,7 @@ def watch(
     with Session() as session:
         run_id = pick.run(session.client, run)
         if not given.json:
-            _finish(_followed(session, run_id, after=after), _show_result)
+            _finish(followed(session, run_id, after=after), _show_result)
 
         def show_line(entry: "api_pb2.TimelineEntry") -> None:
             print(json.dumps(shapes.entry(entry), ensure_ascii=False), flush=True)
@@ -170,10 +170,10 @@ def cancel(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId =
     with Session() as session:
         client = session.client
         run_id = pick.run(client, run)
-        request = api_pb2.CancelRunRequest(request_id=_named(request_id), run_id=run_id, why=why)
+        request = api_pb2.CancelRunRequest(request_id=named(request_id), run_id=run_id, why=why)
         answer = client.call(client.runs.CancelRun, request).run
         if wait and answer.state == RunState.RUN_STATE_CANCELLING:
-            answer = _followed(session, run_id, after=answer.sequence, until_person=False)
+            answer = followed(session, run_id, after=answer.sequence, until_person=False)
     _finish(answer, _show_result, exits.OK if answer.state == RunState.RUN_STATE_CANCELLED else None)
 
 
@@ -190,24 +190,24 @@ def undo(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId = N
         client = session.client
         run_id = pick.run(client, run)
         before = session.run(run_id).sequence
-        request = api_pb2.UndoRunRequest(request_id=_named(request_id), run_id=run_id, why=why)
+        request = api_pb2.UndoRunRequest(request_id=named(request_id), run_id=run_id, why=why)
         answer = client.call(client.runs.UndoRun, request)
         if answer.impossible:
             say(f"Can't be undone: {', '.join(answer.impossible)}.", "yellow")
         ended = answer.run
         if wait and (ended.state == RunState.RUN_STATE_UNDOING or ended.sequence > before):
-            ended = _followed(session, run_id, after=before)
+            ended = followed(session, run_id, after=before)
     _finish(ended, _show_result)
 
 
-def _named(request_id: str | None) -> str:
+def named(request_id: str | None) -> str:
     """The request id that was given, even an empty one: that is for the server to refuse."""
     from aios_core.minting import mint
 
     return mint("req") if request_id is None else request_id
 
 
-def _input(
+def inputs_of(
     session: "Session", workflow: str, version: str, pairs: list[str] | None, document: str | None
 ) -> Any:
     """The inputs, typed by the workflow's own schema. Raises NOT_FOUND for a workflow that isn't there."""
@@ -243,7 +243,7 @@ def _listed(session: "Session", workflow: str, needs_person: bool, limit: int) -
     return runs[:limit]
 
 
-def _followed(session: "Session", run_id: str, *, after: int = 0, until_person: bool = True) -> "api_pb2.Run":
+def followed(session: "Session", run_id: str, *, after: int = 0, until_person: bool = True) -> "api_pb2.Run":
     """Show the run's story as it happens (nothing with --json), and return how it stands then."""
     from aios_cli.live import Live
     from aios_core.errors import AiosError
@@ -259,7 +259,7 @@ def _followed(session: "Session", run_id: str, *, after: int = 0, until_person: 
 
 
 def _follow_to_the_end(session: "Session", run_id: str) -> None:
-    _finish(_followed(session, run_id), _show_result)
+    _finish(followed(session, run_id), _show_result)
 
 
 def _finish(run: "api_pb2.Run", show_it: Any, code: int | None = None) -> None:

@@ -34,6 +34,10 @@ class OpenAIModel:
     def name(self) -> str:
         return f"openai:{self._base_url}:{self._model}"
 
+    def other(self, model: str) -> "OpenAIModel":
+        """Its price is looked up: what was configured is that of the configured one."""
+        return OpenAIModel(base_url=self._base_url, model=model, key_file=self._key_file)
+
     def bound(self, request: ModelRequest) -> Micros:
         tokens = (len(request.system) + len(request.prompt)) // CHARS_PER_TOKEN + 64
         return self._cost(tokens, request.max_tokens)

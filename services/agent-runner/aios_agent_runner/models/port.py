@@ -9,7 +9,8 @@ from aios_core.money import Micros
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """`data` is the agent's input; `offline` the template of the words to use when there is no model."""
+    """`data` is the agent's input; `offline` the template of the words to use when there is no model. With `literal`
+    the prompt is a client's, and is what is written then."""
 
     agent: str
     system: str
@@ -17,6 +18,7 @@ class ModelRequest:
     offline: str
     data: Mapping[str, Any]
     max_tokens: int
+    literal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,10 @@ class ModelPort(Protocol):
     @property
     def name(self) -> str:
         """Provider and model: part of what a cached answer is kept under."""
+        ...
+
+    def other(self, model: str) -> "ModelPort":
+        """Another model of the same provider, for what a fork tries. Raises INVALID_ARGUMENT where there is none."""
         ...
 
     def bound(self, request: ModelRequest) -> Micros:

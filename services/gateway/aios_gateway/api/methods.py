@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_gateway.api import approvals, events, memory, resources, runs, system, tokens
+from aios_gateway.api import approvals, events, forks, memory, resources, runs, system, tokens
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
 from aios_gateway.tokens import Scope, Tokens
@@ -62,6 +62,10 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
             Scope.RUN, lambda call, request: runs.simulate_run(call, request, around.starter)
         ),
         "RunService.GetTimeline": Unary(Scope.READ, runs.get_timeline),
+        "RunService.ForkRun": Unary(
+            Scope.RUN, lambda call, request: forks.fork_run(call, request, around.starter)
+        ),
+        "RunService.DiffRuns": Unary(Scope.READ, forks.diff_runs),
         "ApprovalService.ListApprovals": Unary(Scope.READ, approvals.list_approvals),
         "ApprovalService.GetApproval": Unary(Scope.READ, approvals.get_approval),
         "ApprovalService.DecideApproval": Unary(Scope.APPROVE, approvals.decide_approval),

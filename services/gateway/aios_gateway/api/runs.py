@@ -140,7 +140,7 @@ async def undo_run(call: Call, request: api_pb2.UndoRunRequest) -> api_pb2.UndoR
 
 async def get_timeline(call: Call, request: api_pb2.GetTimelineRequest) -> api_pb2.GetTimelineResponse:
     view = await _view(call, request.run_id)
-    events = await _all_events(call, request.run_id)
+    events = await all_events(call, request.run_id)
     return api_pb2.GetTimelineResponse(run=_in_full(view, events), entries=story.tell(events))
 
 
@@ -165,7 +165,7 @@ async def read_run(call: Call, run: str) -> api_pb2.Run:
     view = await _view(call, run)
     if view.head.mode != Mode.MODE_SIMULATE:
         return views.run_in_full(view)
-    return _in_full(view, await _all_events(call, run))
+    return _in_full(view, await all_events(call, run))
 
 
 async def read_events(call: Call, run: str, after: int) -> list[RunEvent]:
@@ -220,7 +220,8 @@ async def _view(call: Call, run: str) -> queries_pb2.RunView:
     return answer.run
 
 
-async def _all_events(call: Call, run: str) -> list[RunEvent]:
+async def all_events(call: Call, run: str) -> list[RunEvent]:
+    """Those of a run from the first, as many as a story has."""
     events: list[RunEvent] = []
     while page := await read_events(call, run, events[-1].sequence if events else 0):
         events += page

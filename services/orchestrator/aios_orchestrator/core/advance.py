@@ -12,10 +12,10 @@ from aios_core.ids import derive
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
 from aios_orchestrator.core import patterns, rounds
-from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.core.draft import Draft, target_of
 from aios_orchestrator.mapping import Mapped, time_of, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
-from aios_orchestrator.workflow import Step
+from aios_orchestrator.workflow import Step, path_of
 
 MAX_QUESTIONS = 50
 MAX_OPTIONS = 200
@@ -130,14 +130,17 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
             "BUDGET_EXCEEDED",
             f"Step {step.name!r} may cost {step.hold} micro-dollars; {run.settled + run.held} of {run.cap} are taken.",
         )
-    data = state.input if state.attempt else encode(_input(draft, step, guard))
+    change = run.change_of(path_of(step.name))
+    data = state.input
+    if not state.attempt:
+        data = change.input if change is not None and change.input else encode(_input(draft, step, guard))
     gate = draft.workflow.gate_of(step.name)
     if gate and run.mode != MODE_SIMULATE and not state.attempt:
         _check_approved(draft, step, gate, data)
     draft.emit(
         step_scheduled=ev.StepScheduled(
             step=step.name,
-            target=step.target,
+            target=target_of(run, step),
             attempt=state.attempt + 1,
             attempt_group=state.attempt_group,
             dispatch=state.dispatch + 1,

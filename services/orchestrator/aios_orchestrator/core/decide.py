@@ -29,6 +29,8 @@ class Start:
     input: bytes
     concurrency_key: str
     resolution_id: str = ""
+    reused: tuple[ev.StepReused, ...] = ()
+    """Of a fork: the steps that it takes over from the other run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +130,11 @@ def _start(draft: Draft, what: Start) -> None:
             parent_traceparent=run.parent_traceparent,
             slot=run.slot,
             request_sha256=run.request_sha256,
+            fork=run.fork,
         )
     )
+    for step in what.reused:
+        draft.emit(step_reused=step)
     draft.may_start(draft.workflow.roots)
     advance(draft)
 

@@ -14,7 +14,7 @@ from aios_core.labels import RESOURCE, Label
 from aios_core.values import Leaf, Value, labeled
 from aios_orchestrator.core.fold import apply
 from aios_orchestrator.mapping import Lookup
-from aios_orchestrator.model import DONE_STEP, Run, home_of
+from aios_orchestrator.model import DONE_STEP, Run, StepRun, home_of
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 SCHEMA: Final = 1  # of RunEvent
@@ -63,7 +63,8 @@ class Draft:
         for name, ended in body.items():
             if name in _ENDS:
                 step = ended.step
-                self.ended.append(step)
+                if name != "step_reused":  # nobody worked on it here
+                    self.ended.append(step)
                 scope = scope_of(step)
                 if scope:
                     self.turned[home_of(step)[0]] = None
@@ -150,6 +151,12 @@ def guard_of_round(run: Run, step: Step, index: int) -> Label:
     return guard.label
 
 
+def target_of(run: Run, step: Step) -> str:
+    """Who works on a step of the run: another agent than the workflow's, where a fork says so."""
+    change = run.change_of(path_of(step.name))
+    return change.agent if change is not None and change.agent else step.target
+
+
 def round_of(step: Step, index: int) -> str:
     """The scope of a round of a step of a run."""
     return f"{step.name}." if step.kind == "workflow" else f"{step.name}[{index}]."
@@ -168,8 +175,12 @@ def look(run: Run, root: str) -> Value | None:
 
 def _output(run: Run, name: str) -> Value | None:
     step = run.at(name)
-    done = step.state in DONE_STEP or step.state in _AFTER_DONE
-    return _decoded(run, step.name, step.output) if done and step.output else None
+    return _decoded(run, step.name, step.output) if has_done(step) and step.output else None
+
+
+def has_done(step: StepRun) -> bool:
+    """Whether the step was done, or skipped, whatever became of what it changed."""
+    return step.state in DONE_STEP or step.state in _AFTER_DONE
 
 
 def _decoded(run: Run, key: str, data: bytes) -> Value:
@@ -182,5 +193,5 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
 
 _OWN: Final = {"map": ("item", "index"), "repeat": ("index", "previous"), "workflow": ("inputs",)}
 _NUMBERS: Final = re.compile(r"\[(\d+)\]")
-_ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed"})
+_ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed", "step_reused"})
 _AFTER_DONE: Final = frozenset({st.STEP_STATE_UNDOING, st.STEP_STATE_UNDONE, st.STEP_STATE_UNDO_CONFLICT})

@@ -44,6 +44,15 @@ def _run_started(run: Run, event: RunEvent) -> None:
     run.trigger, run.request, run.request_sha256 = body.trigger, body.request, body.request_sha256
     run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
     run.parent_traceparent = body.parent_traceparent
+    run.fork = body.fork if body.HasField("fork") else None
+
+
+def _step_reused(run: Run, event: RunEvent) -> None:
+    body = event.step_reused
+    step = run.step(body.step)
+    run.move(step, st.STEP_STATE_SKIPPED if body.skipped else st.STEP_STATE_SUCCEEDED)
+    step.output, step.summary = body.output, body.summary
+    step.start = step.end = event.time_ms
 
 
 def _step_scheduled(run: Run, event: RunEvent) -> None:
@@ -257,6 +266,7 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "step_failed": _step_failed,
     "step_retry_scheduled": _step_retry_scheduled,
     "step_skipped": _step_skipped,
+    "step_reused": _step_reused,
     "step_unknown": _step_unknown,
     "approval_requested": _approval_requested,
     "approval_decided": _approval_decided,

@@ -52,6 +52,8 @@ class Run(google.protobuf.message.Message):
     PREDICTED_FIELD_NUMBER: builtins.int
     SEQUENCE_FIELD_NUMBER: builtins.int
     CONCURRENCY_KEY_FIELD_NUMBER: builtins.int
+    FORKED_FROM_FIELD_NUMBER: builtins.int
+    FORK_STEP_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
@@ -70,6 +72,9 @@ class Run(google.protobuf.message.Message):
     sequence: builtins.int
     concurrency_key: builtins.str
     """What the run is about, such as `acme/2026-10`; empty for a workflow without such a key."""
+    forked_from: builtins.str
+    """The run that it is a fork of, and the step from which it goes on anew."""
+    fork_step: builtins.str
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     @property
@@ -107,10 +112,12 @@ class Run(google.protobuf.message.Message):
         predicted: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         sequence: builtins.int = ...,
         concurrency_key: builtins.str = ...,
+        forked_from: builtins.str = ...,
+        fork_step: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "outputs", b"outputs"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "input", b"input", "mode", b"mode", "outputs", b"outputs", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "mode", b"mode", "outputs", b"outputs", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
@@ -277,6 +284,234 @@ class SimulateRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___SimulateRunResponse: typing_extensions.TypeAlias = SimulateRunResponse
+
+@typing.final
+class ForkRunRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    run_id: builtins.str
+    step: builtins.str
+    """Empty: from the first step, or where only steps are changed, from those."""
+    workflow_version: builtins.str
+    """Empty: that of the run."""
+    @property
+    def input(self) -> aios.value.v1.value_pb2.Value:
+        """In the place of the run's own, which begins it anew."""
+
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ForkChange]: ...
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+        input: aios.value.v1.value_pb2.Value | None = ...,
+        workflow_version: builtins.str = ...,
+        changes: collections.abc.Iterable[Global___ForkChange] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "input", b"input", "request_id", b"request_id", "run_id", b"run_id", "step", b"step", "workflow_version", b"workflow_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ForkRunRequest: typing_extensions.TypeAlias = ForkRunRequest
+
+@typing.final
+class ForkChange(google.protobuf.message.Message):
+    """What is to be different in a step. `step` is its path in the workflow, such as `write` or `each[].write`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    agent: builtins.str
+    model: builtins.str
+    prompt: builtins.str
+    @property
+    def input(self) -> aios.value.v1.value_pb2.Value: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        agent: builtins.str = ...,
+        model: builtins.str = ...,
+        prompt: builtins.str = ...,
+        input: aios.value.v1.value_pb2.Value | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ForkChange: typing_extensions.TypeAlias = ForkChange
+
+@typing.final
+class ForkRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    DUPLICATE_FIELD_NUMBER: builtins.int
+    duplicate: builtins.bool
+    @property
+    def run(self) -> Global___Run: ...
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+        duplicate: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["duplicate", b"duplicate", "run", b"run"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ForkRunResponse: typing_extensions.TypeAlias = ForkRunResponse
+
+@typing.final
+class DiffRunsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    OTHER_RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    other_run_id: builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        other_run_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["other_run_id", b"other_run_id", "run_id", b"run_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___DiffRunsRequest: typing_extensions.TypeAlias = DiffRunsRequest
+
+@typing.final
+class DiffRunsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    CUT_FIELD_NUMBER: builtins.int
+    cut: builtins.bool
+    """There were more steps than an answer holds."""
+    @property
+    def run(self) -> Global___Run: ...
+    @property
+    def other(self) -> Global___Run: ...
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepDiff]: ...
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+        other: Global___Run | None = ...,
+        steps: collections.abc.Iterable[Global___StepDiff] | None = ...,
+        cut: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["other", b"other", "run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cut", b"cut", "other", b"other", "run", b"run", "steps", b"steps"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___DiffRunsResponse: typing_extensions.TypeAlias = DiffRunsResponse
+
+@typing.final
+class StepDiff(google.protobuf.message.Message):
+    """A step of either run or both; what it did not do in one of them is absent there."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    ONE_FIELD_NUMBER: builtins.int
+    OTHER_FIELD_NUMBER: builtins.int
+    SAME_OUTPUT_FIELD_NUMBER: builtins.int
+    SAME_CHANGES_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    same_output: builtins.bool
+    same_changes: builtins.bool
+    @property
+    def one(self) -> Global___StepFacts: ...
+    @property
+    def other(self) -> Global___StepFacts: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        one: Global___StepFacts | None = ...,
+        other: Global___StepFacts | None = ...,
+        same_output: builtins.bool = ...,
+        same_changes: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["one", b"one", "other", b"other"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["one", b"one", "other", b"other", "same_changes", b"same_changes", "same_output", b"same_output", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StepDiff: typing_extensions.TypeAlias = StepDiff
+
+@typing.final
+class StepFacts(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    OUTPUT_LEFT_OUT_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    COST_MICROS_FIELD_NUMBER: builtins.int
+    DURATION_MS_FIELD_NUMBER: builtins.int
+    REUSED_FIELD_NUMBER: builtins.int
+    ERROR_CODE_FIELD_NUMBER: builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.StepState.ValueType
+    target: builtins.str
+    output_left_out: builtins.bool
+    cost_micros: builtins.int
+    duration_ms: builtins.int
+    reused: builtins.bool
+    """It was not repeated: the fork has what the other run's step gave."""
+    error_code: builtins.str
+    error_message: builtins.str
+    @property
+    def output(self) -> aios.value.v1.value_pb2.Value:
+        """Absent where both gave the same, or where it is too large for the answer."""
+
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
+    def __init__(
+        self,
+        *,
+        state: aios.run.v1.state_pb2.StepState.ValueType = ...,
+        target: builtins.str = ...,
+        output: aios.value.v1.value_pb2.Value | None = ...,
+        output_left_out: builtins.bool = ...,
+        changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
+        cost_micros: builtins.int = ...,
+        duration_ms: builtins.int = ...,
+        reused: builtins.bool = ...,
+        error_code: builtins.str = ...,
+        error_message: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["output", b"output"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "cost_micros", b"cost_micros", "duration_ms", b"duration_ms", "error_code", b"error_code", "error_message", b"error_message", "output", b"output", "output_left_out", b"output_left_out", "reused", b"reused", "state", b"state", "target", b"target"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StepFacts: typing_extensions.TypeAlias = StepFacts
 
 @typing.final
 class GetRunRequest(google.protobuf.message.Message):

@@ -82,6 +82,16 @@ class RunServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetTimelineRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetTimelineResponse.FromString,
                 _registered_method=True)
+        self.ForkRun = channel.unary_unary(
+                '/aios.api.v1.RunService/ForkRun',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ForkRunRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ForkRunResponse.FromString,
+                _registered_method=True)
+        self.DiffRuns = channel.unary_unary(
+                '/aios.api.v1.RunService/DiffRuns',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer(object):
@@ -147,6 +157,20 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkRun(self, request, context):
+        """Another run on the steps of a run, from a step on and with something changed; every effect in it is virtual.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffRuns(self, request, context):
+        """Two runs side by side: what their steps gave, changed, cost and took.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +218,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetTimeline,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetTimelineRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetTimelineResponse.SerializeToString,
+            ),
+            'ForkRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkRun,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ForkRunRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ForkRunResponse.SerializeToString,
+            ),
+            'DiffRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffRuns,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +476,60 @@ class RunService(object):
             '/aios.api.v1.RunService/GetTimeline',
             aios_dot_api_dot_v1_dot_api__pb2.GetTimelineRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.GetTimelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/ForkRun',
+            aios_dot_api_dot_v1_dot_api__pb2.ForkRunRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.ForkRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/DiffRuns',
+            aios_dot_api_dot_v1_dot_api__pb2.DiffRunsRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.DiffRunsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class RunServiceStub:
     SimulateRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.SimulateRunRequest, aios.api.v1.api_pb2.SimulateRunResponse]
     """What the run would do, without doing it: a run of its own in MODE_SIMULATE."""
     GetTimeline: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetTimelineRequest, aios.api.v1.api_pb2.GetTimelineResponse]
+    ForkRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ForkRunRequest, aios.api.v1.api_pb2.ForkRunResponse]
+    """Another run on the steps of a run, from a step on and with something changed; every effect in it is virtual."""
+    DiffRuns: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.DiffRunsRequest, aios.api.v1.api_pb2.DiffRunsResponse]
+    """Two runs side by side: what their steps gave, changed, cost and took."""
 
 @typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -61,6 +65,10 @@ class RunServiceAsyncStub(RunServiceStub):
     SimulateRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.SimulateRunRequest, aios.api.v1.api_pb2.SimulateRunResponse]  # type: ignore[assignment]
     """What the run would do, without doing it: a run of its own in MODE_SIMULATE."""
     GetTimeline: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetTimelineRequest, aios.api.v1.api_pb2.GetTimelineResponse]  # type: ignore[assignment]
+    ForkRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ForkRunRequest, aios.api.v1.api_pb2.ForkRunResponse]  # type: ignore[assignment]
+    """Another run on the steps of a run, from a step on and with something changed; every effect in it is virtual."""
+    DiffRuns: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.DiffRunsRequest, aios.api.v1.api_pb2.DiffRunsResponse]  # type: ignore[assignment]
+    """Two runs side by side: what their steps gave, changed, cost and took."""
 
 class RunServiceServicer(metaclass=abc.ABCMeta):
     """What clients talk to: the gateway. Every mutation has a request_id that makes it safe to repeat; the workspace is the
@@ -132,6 +140,22 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: aios.api.v1.api_pb2.GetTimelineRequest,
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.GetTimelineResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.GetTimelineResponse]]: ...
+
+    @abc.abstractmethod
+    def ForkRun(
+        self,
+        request: aios.api.v1.api_pb2.ForkRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ForkRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ForkRunResponse]]:
+        """Another run on the steps of a run, from a step on and with something changed; every effect in it is virtual."""
+
+    @abc.abstractmethod
+    def DiffRuns(
+        self,
+        request: aios.api.v1.api_pb2.DiffRunsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.DiffRunsResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.DiffRunsResponse]]:
+        """Two runs side by side: what their steps gave, changed, cost and took."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

@@ -40,6 +40,7 @@ class StartRunRequest(google.protobuf.message.Message):
     TRIGGER_FIELD_NUMBER: builtins.int
     RESOLUTION_ID_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
+    FORK_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     request_id: builtins.str
     workflow: builtins.str
@@ -54,6 +55,10 @@ class StartRunRequest(google.protobuf.message.Message):
     """`manual`, or the name of the trigger."""
     resolution_id: builtins.str
     traceparent: builtins.str
+    @property
+    def fork(self) -> aios.run.v1.state_pb2.Fork:
+        """Start it as a fork: workflow, version and input are those of the other run where they are empty."""
+
     def __init__(
         self,
         *,
@@ -67,8 +72,11 @@ class StartRunRequest(google.protobuf.message.Message):
         trigger: builtins.str = ...,
         resolution_id: builtins.str = ...,
         traceparent: builtins.str = ...,
+        fork: aios.run.v1.state_pb2.Fork | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "input", b"input", "mode", b"mode", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "fork", b"fork", "input", b"input", "mode", b"mode", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StartRunRequest: typing_extensions.TypeAlias = StartRunRequest

@@ -58,6 +58,7 @@ class RunEvent(google.protobuf.message.Message):
     DECISION_REFUSED_FIELD_NUMBER: builtins.int
     BODY_STARTED_FIELD_NUMBER: builtins.int
     ROUNDS_STARTED_FIELD_NUMBER: builtins.int
+    STEP_REUSED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
     semantics: builtins.int
@@ -116,6 +117,8 @@ class RunEvent(google.protobuf.message.Message):
     def body_started(self) -> Global___BodyStarted: ...
     @property
     def rounds_started(self) -> Global___RoundsStarted: ...
+    @property
+    def step_reused(self) -> Global___StepReused: ...
     def __init__(
         self,
         *,
@@ -150,12 +153,13 @@ class RunEvent(google.protobuf.message.Message):
         decision_refused: Global___DecisionRefused | None = ...,
         body_started: Global___BodyStarted | None = ...,
         rounds_started: Global___RoundsStarted | None = ...,
+        step_reused: Global___StepReused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "step_reused"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -178,6 +182,7 @@ class RunStarted(google.protobuf.message.Message):
     SLOT_FIELD_NUMBER: builtins.int
     REQUEST_SHA256_FIELD_NUMBER: builtins.int
     PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
+    FORK_FIELD_NUMBER: builtins.int
     workflow: builtins.str
     workflow_version: builtins.str
     mode: aios.task.v1.task_pb2.Mode.ValueType
@@ -193,6 +198,8 @@ class RunStarted(google.protobuf.message.Message):
     slot: builtins.int
     request_sha256: builtins.bytes
     parent_traceparent: builtins.str
+    @property
+    def fork(self) -> aios.run.v1.state_pb2.Fork: ...
     def __init__(
         self,
         *,
@@ -209,11 +216,43 @@ class RunStarted(google.protobuf.message.Message):
         slot: builtins.int = ...,
         request_sha256: builtins.bytes = ...,
         parent_traceparent: builtins.str = ...,
+        fork: aios.run.v1.state_pb2.Fork | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "input", b"input", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunStarted: typing_extensions.TypeAlias = RunStarted
+
+@typing.final
+class StepReused(google.protobuf.message.Message):
+    """A step of a fork has what the step of the other run gave; it is not repeated."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    output: builtins.bytes
+    """Canonical aios.value.v1.Value; empty when the step gave nothing."""
+    skipped: builtins.bool
+    """It was skipped there, and is here."""
+    summary: builtins.str
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        output: builtins.bytes = ...,
+        skipped: builtins.bool = ...,
+        summary: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["output", b"output", "skipped", b"skipped", "step", b"step", "summary", b"summary"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StepReused: typing_extensions.TypeAlias = StepReused
 
 @typing.final
 class StepScheduled(google.protobuf.message.Message):

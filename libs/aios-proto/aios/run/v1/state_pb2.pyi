@@ -154,6 +154,65 @@ APPROVAL_STATE_REPLACED: ApprovalState.ValueType  # 6
 Global___ApprovalState: typing_extensions.TypeAlias = ApprovalState
 
 @typing.final
+class Fork(google.protobuf.message.Message):
+    """What a fork begins with: the steps of another run up to a step, and what is to be different from there on. Every effect
+    in a fork is virtual.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    step: builtins.str
+    """The step from which it goes on anew, by its name in the workflow; empty: from the first, or from what is changed."""
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepChange]: ...
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+        changes: collections.abc.Iterable[Global___StepChange] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "run_id", b"run_id", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Fork: typing_extensions.TypeAlias = Fork
+
+@typing.final
+class StepChange(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """Its path in the workflow, such as `write` or `each[].write`."""
+    agent: builtins.str
+    """Another agent, model or prompt template; empty: as it is."""
+    model: builtins.str
+    prompt: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value in the place of what the workflow makes; empty: as it is."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        agent: builtins.str = ...,
+        model: builtins.str = ...,
+        prompt: builtins.str = ...,
+        input: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StepChange: typing_extensions.TypeAlias = StepChange
+
+@typing.final
 class RunHead(google.protobuf.message.Message):
     """The bounded head of a run: all that the next decision needs, except the values, which are records of their own."""
 
@@ -187,6 +246,8 @@ class RunHead(google.protobuf.message.Message):
     UNDO_GROUP_FIELD_NUMBER: builtins.int
     PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
     FAILED_STEP_FIELD_NUMBER: builtins.int
+    FORKED_FROM_FIELD_NUMBER: builtins.int
+    FORK_STEP_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -214,6 +275,9 @@ class RunHead(google.protobuf.message.Message):
     """Context of what asked for the run; `traceparent` is the run's own."""
     failed_step: builtins.str
     """The first step that failed."""
+    forked_from: builtins.str
+    """The run that it is a fork of, and the step from which it goes on anew."""
+    fork_step: builtins.str
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
         """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
@@ -259,10 +323,12 @@ class RunHead(google.protobuf.message.Message):
         undo_group: builtins.int = ...,
         parent_traceparent: builtins.str = ...,
         failed_step: builtins.str = ...,
+        forked_from: builtins.str = ...,
+        fork_step: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "failed_step", b"failed_step", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead

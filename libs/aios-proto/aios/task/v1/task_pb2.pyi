@@ -115,6 +115,8 @@ class Task(google.protobuf.message.Message):
     PARTITION_FIELD_NUMBER: builtins.int
     TIMEOUT_MS_FIELD_NUMBER: builtins.int
     AHEAD_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     task_id: builtins.str
@@ -143,6 +145,9 @@ class Task(google.protobuf.message.Message):
     """The partition that its outcome goes to."""
     timeout_ms: builtins.int
     """Time the task may run, in milliseconds from the start of the work."""
+    model: builtins.str
+    """In a fork: another model, or another prompt template, than the agent's own."""
+    prompt: builtins.str
     @property
     def approval(self) -> Global___ApprovalBinding:
         """What a person approved for exactly this task, if a gate precedes it."""
@@ -175,10 +180,12 @@ class Task(google.protobuf.message.Message):
         partition: builtins.int = ...,
         timeout_ms: builtins.int = ...,
         ahead: collections.abc.Iterable[Global___Ahead] | None = ...,
+        model: builtins.str = ...,
+        prompt: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead", b"ahead", "approval", b"approval", "attempt", b"attempt", "deadline_ms", b"deadline_ms", "dispatch", b"dispatch", "hold_micros", b"hold_micros", "input", b"input", "mode", b"mode", "partition", b"partition", "priority", b"priority", "run_id", b"run_id", "step", b"step", "target", b"target", "target_version", b"target_version", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "undo_token", b"undo_token", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead", b"ahead", "approval", b"approval", "attempt", b"attempt", "deadline_ms", b"deadline_ms", "dispatch", b"dispatch", "hold_micros", b"hold_micros", "input", b"input", "mode", b"mode", "model", b"model", "partition", b"partition", "priority", b"priority", "prompt", b"prompt", "run_id", b"run_id", "step", b"step", "target", b"target", "target_version", b"target_version", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "undo_token", b"undo_token", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Task: typing_extensions.TypeAlias = Task
