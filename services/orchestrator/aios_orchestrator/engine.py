@@ -12,20 +12,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aios.run.v1.commands_pb2 import StartRunRequest
-from aios_core.encoding import decode, encode
 from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_core.ids import run_id, slot_of
-from aios_core.values import plain
+from aios_core.ids import run_id
 from aios_orchestrator.announcer import Announcer
-from aios_orchestrator.core.decide import Cancel, Input, Start, decide
+from aios_orchestrator.core.decide import Cancel, Input, decide
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, Stored, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.starting import new_run
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
-from aios_runtime.telemetry import tracing
 
 MAX_QUEUE: Final = 20_000  # items that wait to be decided; whoever submits more waits
 MAX_BATCH: Final = 500  # items in one commit
@@ -42,7 +40,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input for one run. `request_id` and its content hash make a client's command safe to repeat."""
+    """One input for one run. `request_id` and its content hash make a client's command safe to repeat; what has an
+    effect under the name `once` has none under that name again."""
 
     workspace: str
     run_id: str
@@ -50,6 +49,7 @@ class Item:
     actor: str
     request_id: str = ""
     request_sha256: bytes = b""
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,7 @@ class _Entry:
     ended: list[str] = field(default_factory=list)
     dispatched: dict[str, None] = field(default_factory=dict)
     undoing: dict[str, None] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
     extra: dict[str, bytes | None] = field(default_factory=dict)
 
 
@@ -113,6 +114,8 @@ class Engine:
         self._loop: asyncio.Task[None] | None = None
         self.due: Callable[[int], None] = lambda due_ms: None
         """Called after a commit with the earliest time at which something in it is due by itself."""
+        self.waiting: Callable[[Run, Sequence[str]], None] = lambda run, correlations: None
+        """Called when a run may have been committed that waits for events from now on, with their correlations."""
         self.owns: Callable[[str], bool] = lambda run_id: True
         """Whether this process decides for a run, or another one does."""
 
@@ -171,6 +174,10 @@ class Engine:
             for entry in entries.values():
                 self._repository.forget(entry.run.workspace, entry.run.run_id)
             raise
+        finally:
+            for entry in entries.values():
+                if entry.waiting:
+                    self.waiting(entry.run, entry.waiting)
         crash(COMMITTED)
         dues = [write.due_ms for write in writes if write.due_ms is not None]
         if dues:
@@ -276,24 +283,12 @@ class Engine:
         workflow = await self._resources.workflow(
             request.workspace, request.workflow, request.workflow_version
         )
-        value = workflow.check_input(decode(request.input))
-        key = ""
-        if workflow.concurrency is not None and request.mode == 1:
-            key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
-        run = Run(
-            request.workspace, identifier, slot_of(identifier), workflow.name, workflow.version, request.mode
-        )
-        run.trigger, run.request, run.request_sha256 = (
-            request.trigger,
-            request.request_id,
-            item.request_sha256,
-        )
-        run.parent_traceparent = parent = request.traceparent
-        run.traceparent = tracing.child(parent, identifier) if parent else tracing.new_trace(identifier)
+        run, start = new_run(request, item.request_sha256, workflow)
+        key = start.concurrency_key
         if key:
             await self._replace(request.workspace, workflow.name, key, identifier, entries)
         entry = entries[run_key(request.workspace, identifier)] = _Entry(None, run, workflow)
-        self._apply(entry, Start(encode(value), key, request.resolution_id), request.actor)
+        self._apply(entry, start, request.actor)
         return Answer(entry.run)
 
     async def _replace(
@@ -318,9 +313,7 @@ class Engine:
             raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
         if item.request_id:
             name = f"request/{item.request_id}"
-            known = entry.extra.get(name) or await self._repository.store.record(
-                run_key(item.workspace, item.run_id), name
-            )
+            known = entry.extra.get(name) or await self._record(entry, name)
             if known is not None:
                 if known != item.request_sha256:
                     raise TerminalError(
@@ -329,10 +322,19 @@ class Engine:
                         field="request_id",
                     )
                 return Answer(entry.run, duplicate=True)
+        once = f"once/{item.once}"
+        if item.once and (once in entry.extra or await self._record(entry, once) is not None):
+            return Answer(entry.run, duplicate=True)
+        before = len(entry.events)
         refusal = self._apply(entry, item.input, item.actor)
+        if item.once and len(entry.events) > before:
+            entry.extra[once] = b"1"
         if item.request_id and refusal is None:
             entry.extra[f"request/{item.request_id}"] = item.request_sha256
         return Answer(entry.run, refusal=refusal)
+
+    async def _record(self, entry: _Entry, name: str) -> bytes | None:
+        return await self._repository.store.record(run_key(entry.run.workspace, entry.run.run_id), name)
 
     def _apply(self, entry: _Entry, what: Input, actor: str) -> AiosError | None:
         decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
@@ -340,6 +342,7 @@ class Engine:
         entry.events += decision.events
         entry.changed.update(dict.fromkeys(entry.run.own))
         entry.ended += decision.ended
+        entry.waiting += decision.waiting
         entry.dispatched.update(dict.fromkeys(decision.dispatched))
         entry.undoing.update(dict.fromkeys(decision.undoing))
         return decision.refusal
