@@ -92,7 +92,7 @@ async def test_runs_that_were_written_before_there_were_partitions_are_found() -
     (write,) = repository.writes(None, run, run.own, [], {})
     await store.commit([replace(write, index={**write.index, "out": "", "active": "main"})])
     unused: Any = None
-    takeover = Takeover(repository, unused, unused, unused, unused, unused, "main")
+    takeover = Takeover(repository, unused, unused, unused, unused, unused, unused, "main")
     await takeover._refile()
     found = [head async for heads in handed_out(store, "main", partition_of(run.slot)) for head in heads]
     assert [head.run_id for head in found] == [run.run_id]

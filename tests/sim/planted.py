@@ -3,8 +3,8 @@
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -35,21 +35,10 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
+from tests.sim.planted_waits import event_heard_again
+from tests.sim.planting import replaced
 
 Plant = Callable[[], Any]
-
-
-@contextmanager
-def replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
-    """Attributes of modules and classes, changed while it is entered."""
-    before = [(owner, name, getattr(owner, name)) for owner, name, _ in changes]
-    try:
-        for owner, name, planted in changes:
-            setattr(owner, name, planted)
-        yield
-    finally:
-        for owner, name, original in before:
-            setattr(owner, name, original)
 
 
 def acknowledge_before_commit() -> Any:
@@ -378,6 +367,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     work_of_a_dead_replica_is_nobodys: 19,
     decided_on_what_another_replica_has_changed: 31,
     rounds_forgotten_at_restart: 1,
+    event_heard_again: 10,
 }
 
 

@@ -56,6 +56,9 @@ SOMETIMES = (
     "a partition is let go of",
     "a partition is taken over",
     "somebody else was quicker",
+    "heard an event",
+    "heard what came before",
+    "waited in vain for an event",
 )
 
 

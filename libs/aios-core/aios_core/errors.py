@@ -142,6 +142,11 @@ REASONS: Final[dict[str, Reason]] = {
         "A repeat took all its turns and its condition does not hold.",
         "Raise its limit, or let it go on with `at_limit: go-on`.",
     ),
+    "WAIT_TIMED_OUT": _r(
+        "DEADLINE_EXCEEDED",
+        "The event that a step waited for did not come in time.",
+        "Raise the wait's timeout, or let it go on with `on_timeout: go-on`.",
+    ),
     "ROUND_FAILED": _r(
         "ABORTED",
         "Another step of the same round failed.",

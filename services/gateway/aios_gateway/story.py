@@ -176,7 +176,8 @@ class Story:
         self._begun.setdefault(body.step, event.time_ms)
         until = datetime.fromtimestamp(body.due_ms / 1000, UTC)
         why = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if body.due_ms else ""
-        return TimelineEntry(who="AIOS", what=f"waits at {body.step}", why=why, step=body.step, tone=WORKING)
+        what = f"waits at {body.step}" + (f" for event {body.event_type}" if body.event_type else "")
+        return TimelineEntry(who="AIOS", what=what, why=why, step=body.step, tone=WORKING)
 
     def _body_started(self, event: RunEvent, body: events_pb2.BodyStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)

@@ -150,7 +150,8 @@ def _decision_refused(event: RunEvent) -> _Told:
 
 
 def _wait_started(event: RunEvent) -> _Told:
-    return f"waits in step {event.wait_started.step}", "", []
+    body = event.wait_started
+    return f"waits in step {body.step}" + (f" for event {body.event_type}" if body.event_type else ""), "", []
 
 
 def _body_started(event: RunEvent) -> _Told:

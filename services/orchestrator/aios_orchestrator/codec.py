@@ -70,6 +70,7 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         effect_order=step.effect_order,
         error=step.error,
         undoable=step.undoable,
+        awaits=step.awaits,
     )
     if step.body is not None:
         head.rounds, head.round_steps, head.rounds_begun = step.body.rounds, step.body.steps, step.body.begun
@@ -185,6 +186,7 @@ def _step_of(record: StepRecord) -> StepRun:
         start=head.start_time_ms,
         end=head.end_time_ms,
         approval_id=head.approval_id,
+        awaits=head.awaits,
         effect_order=head.effect_order,
         undoable=head.undoable,
         error=head.error if head.HasField("error") else None,

@@ -17,7 +17,8 @@ from aios_core.hashing import sha256
 from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
-from aios_orchestrator.core.decide import Cancel, Decide, Settle, Undo
+from aios_orchestrator.core.decide import Cancel, Decide, Hear, Settle, Undo
+from aios_orchestrator.correlation import event_value
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.resources import ResourceBook
@@ -115,6 +116,16 @@ class Commands:
         (answer,) = await self._engine.submit([item])
         return _run(answer)
 
+    async def hear_event(self, data: bytes) -> Proto:
+        request = parse(pb.HearEventRequest, data)
+        event = request.event
+        hear = Hear(event_value(event), frozenset(event.correlations))
+        actor = f"event:{event.event_source}"
+        runs = request.run_ids
+        items = [Item(request.workspace, run, hear, actor, once=event.id) for run in runs]
+        await self._engine.submit(items)
+        return pb.HearEventResponse()
+
     async def apply_resources(self, data: bytes) -> Proto:
         return await self._resources.apply(parse(ApplyResourcesRequest, data))
 
@@ -124,6 +135,7 @@ class Commands:
         "cancel_run": cancel_run,
         "undo_run": undo_run,
         "decide_approval": decide_approval,
+        "hear_event": hear_event,
         "apply_resources": apply_resources,
     }
 

@@ -12,6 +12,7 @@ from aios_core.money import Micros, usd
 from aios_core.values import plain
 from aios_orchestrator.document import Document
 from aios_orchestrator.graph import connect
+from aios_orchestrator.hears import compile_hears
 from aios_orchestrator.mapping import (
     Constant,
     Expression,
@@ -243,9 +244,11 @@ class _Compiler:
     def _wait(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(data, dict):
             return {"wait_ms": self.duration(data, "wait")}
+        if "event" in data:
+            return {"hears": compile_hears(self, data)}
         spec = self.document.known(f"{self.path}.wait", data, ("until",))
         if "until" not in spec:
-            raise self._error("wait.until", "is missing: the time until which it waits.")
+            raise self._error("wait.until", "is missing: the time until which it waits; or `event`.")
         until = self.mapping(spec["until"], "wait.until")
         if isinstance(until, Constant):
             try:

@@ -40,6 +40,8 @@ def about(step: Step) -> str:
         case "branch":
             return f"branch: {', '.join(name for name, _ in step.cases)}"
         case "wait":
+            if step.hears is not None:
+                return f"waits for event {step.hears.event_type}"
             return "waits until a time" if step.until is not None else f"waits {words_of(step.wait_ms)}"
         case "map":
             collects = ", goes on without what fails" if step.own.collect else ""

@@ -49,6 +49,7 @@ class _Entry:
     ended: list[str] = field(default_factory=list)
     dispatched: dict[str, None] = field(default_factory=dict)
     undoing: dict[str, None] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
     extra: dict[str, bytes | None] = field(default_factory=dict)
 
 
@@ -83,6 +84,8 @@ class Engine:
         self._loop: asyncio.Task[None] | None = None
         self.due: Callable[[int], None] = lambda due_ms: None
         """Called after a commit with the earliest time at which something in it is due by itself."""
+        self.waiting: Callable[[Run, Sequence[str]], None] = lambda run, correlations: None
+        """Called when a run may have been committed that waits for events from now on, with their correlations."""
         self.owns: Callable[[str], bool] = lambda run_id: True
         """Whether this process decides for a run, or another one does."""
 
@@ -141,6 +144,10 @@ class Engine:
             for entry in entries.values():
                 self._repository.forget(entry.run.workspace, entry.run.run_id)
             raise
+        finally:
+            for entry in entries.values():
+                if entry.waiting:
+                    self.waiting(entry.run, entry.waiting)
         crash(COMMITTED)
         dues = [write.due_ms for write in writes if write.due_ms is not None]
         if dues:
@@ -295,9 +302,7 @@ class Engine:
             raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
         if item.request_id:
             name = f"request/{item.request_id}"
-            known = entry.extra.get(name) or await self._repository.store.record(
-                run_key(item.workspace, item.run_id), name
-            )
+            known = entry.extra.get(name) or await self._record(entry, name)
             if known is not None:
                 if known != item.request_sha256:
                     raise TerminalError(
@@ -306,10 +311,19 @@ class Engine:
                         field="request_id",
                     )
                 return Answer(entry.run, duplicate=True)
+        once = f"once/{item.once}"
+        if item.once and (once in entry.extra or await self._record(entry, once) is not None):
+            return Answer(entry.run, duplicate=True)
+        before = len(entry.events)
         refusal = self._apply(entry, item.input, item.actor)
+        if item.once and len(entry.events) > before:
+            entry.extra[once] = b"1"
         if item.request_id and refusal is None:
             entry.extra[f"request/{item.request_id}"] = item.request_sha256
         return Answer(entry.run, refusal=refusal)
+
+    async def _record(self, entry: _Entry, name: str) -> bytes | None:
+        return await self._repository.store.record(run_key(entry.run.workspace, entry.run.run_id), name)
 
     def _apply(self, entry: _Entry, what: Input, actor: str) -> AiosError | None:
         decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
@@ -317,6 +331,7 @@ class Engine:
         entry.events += decision.events
         entry.changed.update(dict.fromkeys(entry.run.own))
         entry.ended += decision.ended
+        entry.waiting += decision.waiting
         entry.dispatched.update(dict.fromkeys(decision.dispatched))
         entry.undoing.update(dict.fromkeys(decision.undoing))
         return decision.refusal

@@ -92,6 +92,8 @@ class _Checks:
             tree for tree in (step.input, step.output, step.when, step.until) if tree is not None
         ]
         trees += [condition for _, condition in step.cases]
+        if step.hears is not None and step.hears.match is not None:
+            trees.append(step.hears.match)
         if step.gate:
             trees += [step.gate.title, step.gate.why, step.gate.risk, *self._approved(step)]
         if step.ask:

@@ -12,6 +12,8 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.ids import run_id
 from aios_core.json_values import dumps, loads
+from aios_orchestrator.correlation import correlations_of
+from aios_orchestrator.mailbox import UNHEARD, heard_as
 from aios_orchestrator.repository import run_key
 from aios_orchestrator.resolve import OUTCOME_INTENT, OUTCOME_QUESTION, event_key, resolve
 from aios_orchestrator.resources import ResourceBook
@@ -43,8 +45,10 @@ class Intake:
         start: Starting,
         workspace: str,
         now_ms: Callable[[], int],
+        accepted: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
+        self._accepted = accepted
         self._resources = resources
         self._start = start
         self._workspace = workspace
@@ -61,6 +65,7 @@ class Intake:
             await self._resources.refresh()
             resolution = resolve(event, await self._resources.intents(event.workspace))
             resolution.time_ms = self._now_ms()
+            resolution.correlations.extend(await self._awaited_by(event, resolution))
             start = None
             if resolution.outcome == OUTCOME_INTENT:
                 try:
@@ -75,7 +80,13 @@ class Intake:
                     return known
             if start is not None:
                 await self._start(start)
+            if resolution.correlations:
+                self._accepted()
         return AcceptEventResponse(event_id=event.id, resolution=resolution)
+
+    async def _awaited_by(self, event: ExternalEvent, resolution: Resolution) -> list[str]:
+        expressions = await self._resources.correlations(event.workspace, event.type)
+        return correlations_of(event.workspace, resolution, expressions)
 
     async def _known(self, key: str, event: ExternalEvent) -> AcceptEventResponse | None:
         """The answer to an event that came before."""
@@ -128,6 +139,9 @@ class Intake:
 
 def _write(key: str, event: ExternalEvent, resolution: Resolution) -> Write:
     index = {"resolutions": event.workspace}
+    index |= {heard_as(correlation): event.workspace for correlation in resolution.correlations}
+    if resolution.correlations:
+        index[UNHEARD] = event.workspace
     if resolution.outcome == OUTCOME_QUESTION:
         index["questions"] = event.workspace
     return Write(key=key, expect=0, head=resolution.SerializeToString(), index=index)

@@ -10,7 +10,8 @@ from aios_orchestrator.model import Run
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One input for one run. `request_id` and its content hash make a client's command safe to repeat."""
+    """One input for one run. `request_id` and its content hash make a client's command safe to repeat; what has an
+    effect under the name `once` has none under that name again."""
 
     workspace: str
     run_id: str
@@ -18,6 +19,7 @@ class Item:
     actor: str
     request_id: str = ""
     request_sha256: bytes = b""
+    once: str = ""
 
 
 @dataclass(frozen=True, slots=True)

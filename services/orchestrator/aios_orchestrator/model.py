@@ -171,6 +171,7 @@ class StepRun(_Copied):
     start: int = 0
     end: int = 0
     approval_id: str = ""
+    awaits: str = ""
     effect_order: int = 0
     undoable: bool = False
     error: Error | None = None
@@ -316,6 +317,11 @@ class Run(_Copied):
         """What waits for a person, what was asked first before the rest."""
         still_open = [a for a in self.approvals.values() if a.state == st.APPROVAL_STATE_OPEN]
         return sorted(still_open, key=lambda a: (a.create_time_ms, by_round(a.step)))
+
+    def awaited(self) -> set[str]:
+        """The correlations of the events that its steps wait for."""
+        waiting = (self.steps[name] for name in self.live)
+        return {step.awaits for step in waiting if step.awaits and step.state == st.STEP_STATE_WAITING}
 
     def next_due(self) -> int | None:
         """The earliest time at which something is due by itself."""

@@ -15,6 +15,7 @@ from aios_orchestrator.commands import Commands
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
+from aios_orchestrator.mailbox import Mailbox
 from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.queries import QUEUE, Queries
@@ -50,6 +51,7 @@ class Orchestrator:
         self._engine: Engine | None = None
         self._timers: Timers | None = None
         self._takeover: Takeover | None = None
+        self._mailbox: Mailbox | None = None
         self._ownership: Ownership | None = None
         self._publisher: Publisher | None = None
         self._announcer: Announcer | None = None
@@ -69,16 +71,20 @@ class Orchestrator:
         timers = self._timers = Timers(store, engine, publisher, ownership, context.workspace, context.now_ms)
         engine.due = timers.wake
         engine.start()
-        takeover = self._takeover = Takeover(
-            repository, resources, engine, publisher, announcer, ownership, context.workspace
-        )
         router = Router(context.bus, ownership, Commands(engine, resources), repository, context.workspace)
+        mailbox = self._mailbox = Mailbox(store, router.hear, context.workspace)
+        engine.waiting = mailbox.waits
+        takeover = self._takeover = Takeover(
+            repository, resources, engine, publisher, announcer, ownership, mailbox, context.workspace
+        )
         await router.serve()
         await self._own(ownership, takeover, timers)
         context.bus.on_restart(self._restarted)
         await Queries(repository, resources, ownership).serve(context.bus, context.workspace)
         await self._serve(Handlers(context.bus, router))
-        await self._serve_intake(Intake(store, resources, router.start, context.workspace, context.now_ms))
+        await self._serve_intake(
+            Intake(store, resources, router.start, context.workspace, context.now_ms, mailbox.accepted)
+        )
         await announcer.announce_heads(store)
         timers.start()
         takeover.start()
@@ -160,6 +166,8 @@ class Orchestrator:
             await self._takeover.stop()
         if self._timers is not None:
             await self._timers.stop()
+        if self._mailbox is not None:
+            await self._mailbox.stop()
         if self._engine is not None:
             await self._engine.stop()
         if self._ownership is not None:

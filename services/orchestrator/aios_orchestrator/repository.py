@@ -8,6 +8,7 @@ from typing import Final
 from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead
 from aios_core.ids import partition_of
 from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
+from aios_orchestrator.correlation import index_of
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_runtime.store.port import Aggregate, Committed, NewEvent, Store, Write
 
@@ -104,6 +105,7 @@ class Repository:
             "active": "",  # what `out` was before there were partitions
             "concurrency": shared if active and run.concurrency_key else "",
             "person": run.workspace if run.open_approvals() else "",
+            **_awaited(run, old),
         }
         main = Write(
             key=run_key(run.workspace, run.run_id),
@@ -182,3 +184,14 @@ class Repository:
 def hands_out(run: Run) -> bool:
     """Whether a task of the run is handed out, or waits for a place on its lane."""
     return any(run.steps[name].state in OPEN_STEP and not run.steps[name].due for name in run.live)
+
+
+def _awaited(run: Run, old: Run | None) -> dict[str, str]:
+    """The entries by which events find a run that waits for them, and those by which they don't any more."""
+    now, before = run.awaited(), old.awaited() if old is not None else set()
+    entries = dict.fromkeys(map(index_of, before - now), "") | dict.fromkeys(
+        map(index_of, now), run.workspace
+    )
+    if now or before:
+        entries["awaiting"] = f"{run.workspace}/{partition_of(run.slot)}" if now else ""
+    return entries

@@ -11,9 +11,9 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
 from aios_core.ids import derive
-from aios_core.json_values import loads, to_json
-from aios_core.labels import Label, outside
-from aios_core.values import Value, labeled, plain
+from aios_core.json_values import to_json
+from aios_core.values import Value, plain
+from aios_orchestrator.correlation import event_value
 from aios_orchestrator.document import Document
 from aios_orchestrator.mapping import Expression, Mapped, Path, compile_expression, compile_mapping, truth
 from aios_runtime.schemas import Schema
@@ -106,10 +106,10 @@ def resolve(event: ExternalEvent, intents: Sequence[Intent]) -> Resolution:
         rules_version=rules_version(intents),
         outcome=OUTCOME_NOTHING,
         event_data=event.data,
+        event_subject=event.subject,
     )
-    label = outside(f"event:{event.source}")
     try:
-        seen = _event_value(event, label)
+        seen = event_value(resolution)
     except TerminalError as error:
         resolution.outcome, resolution.question = (
             OUTCOME_QUESTION,
@@ -126,12 +126,6 @@ def resolve(event: ExternalEvent, intents: Sequence[Intent]) -> Resolution:
                 matched[intent.name] = (intent, value)
     _conclude(resolution, matched)
     return resolution
-
-
-def _event_value(event: ExternalEvent, label: Label) -> Value:
-    data = loads(event.data) if event.data else None
-    head = {"type": event.type, "source": event.source, "id": event.id, "subject": event.subject}
-    return labeled({**head, "data": data}, label)
 
 
 def _try(

@@ -2,14 +2,18 @@
 
 import difflib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from aios.event.v1.event_pb2 import Correlation
 from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
+from aios_core.ids import derive
+from aios_orchestrator.correlation import MAX_CORRELATIONS
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.mapping import Expression, Path, compile_expression
 from aios_orchestrator.resolve import Intent, compile_intent
 from aios_orchestrator.uses import bind, in_order, used
 from aios_orchestrator.workflow import Workflow
@@ -24,6 +28,10 @@ def resource_key(workspace: str, kind: str, name: str) -> str:
     return f"{workspace}/resource/{kind}/{name}"
 
 
+def _correlations_of(workspace: str, event_type: str) -> str:
+    return f"{workspace}/correlation/{derive('type', event_type)}/"
+
+
 class ResourceBook:
     """Reads and applies resources."""
 
@@ -36,6 +44,7 @@ class ResourceBook:
         self._workflows: OrderedDict[tuple[str, str, str], Workflow] = OrderedDict()
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
+        self._correlations: dict[str, dict[str, Path | Expression | None]] = {}
 
     async def refresh(self) -> None:
         """Forget which versions are the newest if another process has applied some since."""
@@ -47,6 +56,7 @@ class ResourceBook:
             self._revision = revision
             self._newest.clear()
             self._intents.clear()
+            self._correlations.clear()
 
     async def _tell_others(self) -> None:
         """After resources are committed: whoever reads what counts them reads those as well."""
@@ -88,7 +98,7 @@ class ResourceBook:
                 raise documents[at].error(
                     "BAD_RESOURCE", "metadata.name", f"{name[0]} {name[1]!r} stands twice."
                 )
-        await self._compile(request.workspace, documents)
+        compiled = await self._compile(request.workspace, documents)
         for document in documents:
             if document.kind == "Intent":
                 await self._check_intent(request.workspace, document, compile_intent(document), names)
@@ -97,7 +107,13 @@ class ResourceBook:
             change, write = await self._change(request, document)
             changes.append(change)
             writes += [write] if write else []
+        waits = await self._waits(request.workspace, documents, compiled)
         if writes and not request.dry_run:
+            # First by what events are looked up, then the workflows that wait by it.
+            if waits:
+                await self._store.commit(waits)
+                await self._tell_others()
+            self._correlations.clear()
             results = await self._store.commit(writes)
             if not all(isinstance(result, Committed) for result in results):
                 raise RetryableError(
@@ -110,7 +126,7 @@ class ResourceBook:
             await self._tell_others()
         return pb.ApplyResourcesResponse(applied=changes)
 
-    async def _compile(self, workspace: str, documents: Sequence[Document]) -> None:
+    async def _compile(self, workspace: str, documents: Sequence[Document]) -> dict[str, Workflow]:
         """Check the workflows among the documents, those first that others use, and pin what each uses to its
         version."""
         compiled: dict[str, Workflow] = {}
@@ -120,6 +136,45 @@ class ResourceBook:
                 for place, ref in used(document)
             }
             compiled[document.name] = compile_workflow(document, bind(document, found))
+        return compiled
+
+    async def _waits(
+        self, workspace: str, documents: Sequence[Document], compiled: Mapping[str, Workflow]
+    ) -> list[Write]:
+        """What has to be known of every event type that the workflows wait for. Raises BAD_RESOURCE when one type is
+        waited for in too many ways."""
+        new: dict[str, Write] = {}
+        known: dict[str, set[str]] = {}
+        for document in documents:
+            for step in compiled[document.name].ordered if document.name in compiled else ():
+                if step.hears is None:
+                    continue
+                kind, side = step.hears.event_type, step.hears.side
+                sides = known.setdefault(kind, set(await self.correlations(workspace, kind)))
+                if side in sides:
+                    continue
+                if len(sides) >= MAX_CORRELATIONS:
+                    message = (
+                        f"there are {len(sides)} other expressions by which {kind!r} is waited for; use one."
+                    )
+                    raise document.error("BAD_RESOURCE", f"{step.place}.wait.match", message)
+                sides.add(side)
+                key = f"{_correlations_of(workspace, kind)}{derive('by', side)}"
+                head = Correlation(event_type=kind, expression=side).SerializeToString()
+                new[key] = Write(key, 0, head)
+        return list(new.values())
+
+    async def correlations(self, workspace: str, event_type: str) -> Mapping[str, Path | Expression | None]:
+        """The expressions by which workflows wait for events of a type, compiled; '' is by the type alone."""
+        known = self._correlations.get(event_type)
+        if known is None:
+            page = await self._store.scan(_correlations_of(workspace, event_type), limit=MAX_CORRELATIONS)
+            sides = [Correlation.FromString(item.head).expression for item in page.items]
+            known = {side: compile_expression(side, "match") if side else None for side in sides}
+            if len(self._correlations) >= COMPILED:  # types are from outside
+                self._correlations.clear()
+            self._correlations[event_type] = known
+        return known
 
     async def _used(self, workspace: str, document: Document, place: str, ref: str) -> Workflow:
         name, _, version = ref.partition("@")

@@ -35,7 +35,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "undo_run": pb.UndoRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
 }
-_PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes")
+_PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event")
 
 
 class Router:
@@ -80,6 +80,20 @@ class Router:
     async def start(self, request: pb.StartRunRequest) -> None:
         """Start a run, wherever it belongs. Again is safe."""
         await self.carry_out("start_run", request.SerializeToString())
+
+    async def hear(self, request: pb.HearEventRequest) -> None:
+        """Have runs hear an event, wherever they belong. Again is safe."""
+        places: dict[str, list[str]] = {}
+        for run in request.run_ids:
+            places.setdefault(self._ownership.owner(partition_of_run(run)), []).append(run)
+        for replica, runs in places.items():
+            some = pb.HearEventRequest(workspace=request.workspace, event=request.event, run_ids=runs)
+            data, partitions = some.SerializeToString(), list(map(partition_of_run, runs))
+            if replica != self._ownership.me:
+                await self._pass_on("hear_event", data, partitions, replica)
+            else:
+                work = self._commands.carry_out("hear_event", data)
+                await self._ownership.while_owner(replica, partitions, work)
 
     async def settle(self, reports: Sequence[Report]) -> list[RetryableError | None]:
         """Settle reports of outcomes; for each why it could not be, if so. Again is safe."""
@@ -239,6 +253,8 @@ def _run_of(request: Any) -> str:
 def _runs_of(name: str, data: bytes) -> list[str]:
     if name == "report_outcomes":
         return [outcome.run_id for outcome in parse(ReportOutcomes, data).outcomes]
+    if name == "hear_event":
+        return list(parse(pb.HearEventRequest, data).run_ids)
     if name == "start_runs":
         return [_run_of(start) for start in parse(pb.StartRunsRequest, data).starts]
     return [_run_of(parse(_REQUESTS[name], data))]

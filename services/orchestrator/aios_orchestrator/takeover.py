@@ -18,6 +18,7 @@ from aios_orchestrator.core.decide import Redispatch
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Item
+from aios_orchestrator.mailbox import Mailbox
 from aios_orchestrator.model import OPEN_STEP
 from aios_orchestrator.ownership import ALL, Ownership, Taken
 from aios_orchestrator.publisher import Publisher
@@ -43,8 +44,10 @@ class Takeover:
         publisher: Publisher,
         announcer: Announcer,
         ownership: Ownership,
+        mailbox: Mailbox,
         workspace: str,
     ) -> None:
+        self._mailbox = mailbox
         self._announcer = announcer
         self._repository = repository
         self._store: Store = repository.store
@@ -84,6 +87,7 @@ class Takeover:
                 items = redispatch(self._workspace, keys, again)
                 if items:
                     await self._engine.submit(items)
+        await self._mailbox.taken(taken)
 
     def lost(self, partitions: frozenset[int]) -> None:
         """Others decide there from now on."""
@@ -116,6 +120,7 @@ class Takeover:
         """Watch over tasks that were unwatched the last time as well, and tell again of the last events: some may have
         been committed by whoever never heard of it."""
         await self._announcer.announce_heads(self._store, filter(self._ownership.owns, ALL))
+        await self._mailbox.sweep()
         unwatched: set[tuple[TaskKey, int]] = set()
         for partition in filter(self._ownership.owns, ALL):
             async for heads in handed_out(self._store, self._workspace, partition):

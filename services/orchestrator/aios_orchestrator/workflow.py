@@ -64,6 +64,20 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Hears:
+    """The event that a step waits for: of `event_type`, and so that `match` holds. `side` is the event's side of the
+    equation by which the two find each other, `key` the run's. Without an event in `timeout_ms` (0: for ever) the step
+    fails, or goes on if it is `lenient`."""
+
+    event_type: str
+    match: Path | Expression | None = None
+    side: str = ""
+    key: Path | Expression | None = None
+    timeout_ms: int = 0
+    lenient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """What a step goes through in rounds: the items of a map, the turns of a repeat, or a sub-workflow once.
 
@@ -112,6 +126,7 @@ class Step:
     wait_ms: int = 0
     until: Mapped | None = None
     """The time until which a step waits, in RFC 3339; the length of another wait is `wait_ms`."""
+    hears: Hears | None = None
     scope: str = ""
     body: Body | None = None
     place: str = ""

@@ -1,6 +1,7 @@
 """What must hold, checked when it could break: at each commit of a run, at each effect, and at the end over all."""
 
 from collections import defaultdict
+from typing import Any
 
 from aios.effect.v1.effect_pb2 import LedgerEntry
 from aios.event.v1.event_pb2 import Resolution
@@ -8,8 +9,10 @@ from aios.memory.v1.memory_pb2 import EpisodeRecord
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead, RunState, StepState
 from aios.task.v1.task_pb2 import Mode
+from aios_core.encoding import decode
 from aios_core.hashing import event_hash, sha256
 from aios_core.ids import effect_key, partition_of
+from aios_core.values import plain
 from aios_orchestrator.codec import head_of, run_of
 from aios_orchestrator.core.fold import apply, born, fold
 from aios_orchestrator.model import Run
@@ -20,6 +23,7 @@ from aios_testing.sim.leases import KEY, LeaseWatch
 from aios_testing.sim.parts import CONNECTORS, NOTED, NOTES, WORKSPACE
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
+from aios_testing.sim.sender import Sender
 from aios_testing.sim.store import Disk
 from aios_testing.sim.workload import WORKFLOWS
 from aios_testing.sim.world import World
@@ -44,6 +48,7 @@ class Invariants:
         broker.heard = self._heard
         self._notes = 0
         self._open: dict[tuple[str, str], int] = defaultdict(int)
+        self._waits: dict[tuple[str, str], float] = {}  # when a wait for an event was committed
 
     def _run_committed(self, write: Write, result: Committed) -> None:
         if self.leases is not None and write.key == KEY:
@@ -89,6 +94,8 @@ class Invariants:
     def _attempts(self, event: RunEvent, body: str, run: Run | None) -> None:
         """What was handed out is settled once: by an outcome, or by a person where that was UNKNOWN; and a success of
         work that was done twice counts after a failure of it."""
+        if body == "wait_started" and event.wait_started.awaits:
+            self._waits[event.run_id, event.wait_started.step] = self._record.time()
         if body == "step_scheduled":
             self._open[(event.run_id, event.step_scheduled.step)] += 1
         if body not in _SETTLES:
@@ -207,6 +214,29 @@ class Invariants:
             self._whole(key, run)
             self._settled(run, person)
 
+    def all_heard(self, sender: Sender) -> None:
+        """Each event that was heard is one that was sent, and let the run go on once."""
+        for run in self.runs.values():
+            heard = []
+            for name in ("maybe", "reply") if run.workflow == "hear" else ():
+                output: Any = (
+                    plain(decode(run.at(name).output)) if run.at(name).output else {"timed_out": True}
+                )
+                if output["timed_out"]:
+                    self._record.count("waited in vain for an event")
+                    continue
+                event = output["event"]["id"]
+                heard.append(event)
+                answered = sender.accepted.get(event)
+                if answered is None:
+                    self._record.violate("what is heard was sent", f"{run.run_id}: {event}")
+                elif answered < self._waits[run.run_id, name]:
+                    self._record.count("heard what came before")
+                else:
+                    self._record.count("heard an event")
+            if len(set(heard)) < len(heard):
+                self._record.violate("an event is heard once", f"{run.run_id}: {heard}")
+
     def _whole(self, key: str, run: Run) -> None:
         disk = self._disks["orchestrator"]
         history = [filed.data for filed in disk.events_of(key, 0, MANY)]
@@ -301,5 +331,6 @@ _EFFECTS = {
     ("turns", "turns[].put"),
     ("turns", "sub.keep"),
     ("turns", "both[].one[].hold"),
+    ("hear", "keep"),
 }
-assert {name for name, _ in _EFFECTS} == set(WORKFLOWS)
+assert {name for name, _ in _EFFECTS} == {*WORKFLOWS, "hear"}

@@ -43,7 +43,7 @@ class Person:
     """Everything that comes from outside. `accepted` are the runs that were answered for."""
 
     def __init__(self, bus: SimBus, rng: Random, world: World, record: Record) -> None:
-        self._bus, self._rng, self._world, self._record = bus, rng, world, record
+        self.bus, self._rng, self._world, self._record = bus, rng, world, record
         self.accepted: dict[str, str] = {}
         self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
@@ -78,7 +78,7 @@ class Person:
             traceparent=TRACE,
         )
         times = 2 if rng.random() < 0.2 else 1
-        works = [self._say("start_run", request, pb.StartRunResponse) for _ in range(times)]
+        works = [self.say("start_run", request, pb.StartRunResponse) for _ in range(times)]
         for answer in await asyncio.gather(*works):
             if answer is not None:
                 self.accepted[answer.run_id] = request.workflow
@@ -108,7 +108,7 @@ class Person:
         for _ in range(2 if self._rng.random() < 0.3 else 1):
             while True:
                 try:
-                    data = await self._bus.ask(subjects.accept(WORKSPACE), request, ANSWER_SECONDS)
+                    data = await self.bus.ask(subjects.accept(WORKSPACE), request, ANSWER_SECONDS)
                     break
                 except RetryableError:
                     await asyncio.sleep(1.0)
@@ -125,11 +125,11 @@ class Person:
         headers = {"ce-id": "bare", "ce-source": "outside", "ce-type": "sim.wanted", "ce-specversion": "1.0"}
         headers |= {"content-type": "application/json", subjects.HEADER_TRACE: TRACE}
         message = Message(subjects.external(WORKSPACE, "outside", "wanted"), b'{"n":77}', "bare", headers)
-        broker, lost = self._bus.broker, 0
+        broker, lost = self.bus.broker, 0
         while True:
             try:
                 lost = broker.lost
-                await self._bus.publish([message])
+                await self.bus.publish([message])
                 break
             except RetryableError:
                 await asyncio.sleep(1.0)
@@ -138,12 +138,12 @@ class Person:
             self.events["bare"] = b'{"n":77}'
         self.busy -= 1
 
-    async def _say(self, name: str, request: Proto, answer: type[M]) -> M | None:
+    async def say(self, name: str, request: Proto, answer: type[M]) -> M | None:
         """Until there is an answer; None when it is refused."""
         message = Message(subjects.run_command(name, WORKSPACE, 0), request.SerializeToString())
         while True:
             try:
-                return answer.FromString(await self._bus.command(message, ANSWER_SECONDS))
+                return answer.FromString(await self.bus.command(message, ANSWER_SECONDS))
             except RetryableError:
                 await asyncio.sleep(self._rng.uniform(0.2, 2.0))
             except TerminalError as error:
@@ -158,7 +158,7 @@ class Person:
         request = pb.CancelRunRequest(
             workspace=WORKSPACE, request_id=self._request_id(), run_id=run, actor="person:owner", why="enough"
         )
-        if await self._say("cancel_run", request, pb.CancelRunResponse) is not None:
+        if await self.say("cancel_run", request, pb.CancelRunResponse) is not None:
             self._record.count("cancelled by a person")
 
     async def _undo(self, run: str) -> None:
@@ -170,10 +170,10 @@ class Person:
                 actor="person:owner",
                 why="back",
             )
-            if await self._say("undo_run", request, pb.UndoRunResponse) is not None:
+            if await self.say("undo_run", request, pb.UndoRunResponse) is not None:
                 self._record.count("undo asked for")
                 if self._rng.random() < 0.2:
-                    await self._say("undo_run", request, pb.UndoRunResponse)
+                    await self.say("undo_run", request, pb.UndoRunResponse)
                 return
             await asyncio.sleep(5.0)
 
@@ -183,7 +183,7 @@ class Person:
             request = query.ListApprovalsRequest(workspace=WORKSPACE, open_only=True, page_size=50)
             subject = subjects.query("run", "list_approvals", WORKSPACE)
             try:
-                data = await self._bus.ask(subject, request.SerializeToString(), 5.0)
+                data = await self.bus.ask(subject, request.SerializeToString(), 5.0)
             except RetryableError:
                 continue
             for approval in query.ListApprovalsResponse.FromString(data).approvals:
@@ -260,9 +260,9 @@ class Person:
             arguments_sha256=shown,
             answers=encode(labeled(dict(answers), OWNER)) if answers else b"",
         )
-        said = await self._say("decide_approval", request, pb.DecideApprovalResponse)
+        said = await self.say("decide_approval", request, pb.DecideApprovalResponse)
         if said is not None and self._rng.random() < 0.2:
             self._record.count("said again under the same id")
-            if await self._say("decide_approval", request, pb.DecideApprovalResponse) is None:
+            if await self.say("decide_approval", request, pb.DecideApprovalResponse) is None:
                 self._record.violate("a request that comes again is answered again", request.request_id)
         return said is not None

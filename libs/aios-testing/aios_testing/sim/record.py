@@ -10,7 +10,7 @@ class Record:
     and calls that reached the outside world."""
 
     def __init__(self, time: Callable[[], float], *, keep: bool = False) -> None:
-        self._time = time
+        self.time = time
         self._hash = hashlib.sha256()
         self._keep = keep
         self.lines: list[str] = []
@@ -25,7 +25,7 @@ class Record:
 
     def tell(self, what: str) -> None:
         """Something happened; it goes into the trace."""
-        line = f"{self._time():.6f} {what}"
+        line = f"{self.time():.6f} {what}"
         self._hash.update(line.encode())
         if self._keep:
             self.lines.append(line)

@@ -38,6 +38,7 @@ from aios_testing.sim.parts import (
 )
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
+from aios_testing.sim.sender import EVERY, FIRST, Sender
 from aios_testing.sim.store import Disk, SimStore
 from aios_testing.sim.world import Silence, World
 
@@ -109,6 +110,7 @@ class Simulation:
             SimBus(self.broker, self._outside), Random(f"person {seed}"), self.world, self.record
         )
         self.person._effect_of = self._effect_of
+        self.sender = Sender(Random(f"sender {seed}"), self.person)
         self.loop.crashed = self._crashed
         self.loop.defect = self._defect
 
@@ -124,12 +126,15 @@ class Simulation:
             loop.after(HORIZON, loop.root, self._heal)
             for work in self.person.begin():
                 loop.spawn(self._outside, work)  # type: ignore[arg-type]
+            if self.seed % EVERY == 0:
+                loop.spawn(self._outside, self.sender.run(FIRST))
             finished = loop.run(lambda: self._finished(), HORIZON + PATIENCE)
             if not self.record.violations:
                 if not finished:
                     self.record.violate("everything finishes", self._unfinished())
                 else:
                     self.invariants.at_the_end(self.person)
+                    self.invariants.all_heard(self.sender)
             return self._result()
 
     def _owners(self) -> Iterator[Ownership]:

@@ -103,6 +103,14 @@ _TURNS: Final = """
             over: "${item}"
             steps: [{name: hold, connector: pay.charge, effect: write, timeout: 8s, input: {n: "${item}"}}]
 """
+_HEAR: Final = """
+  - {name: look, agent: echo, timeout: 10s, input: {n: "${inputs.n}"}}
+  - name: maybe
+    wait: {event: sim.replied, match: "event.data.n == inputs.n", timeout: 20s, on_timeout: go-on}
+  - name: reply
+    wait: {event: sim.replied, match: "event.data.sent > 0 && steps.look.n == event.data.n"}
+  - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+"""
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}
@@ -124,4 +132,5 @@ DOCUMENTS: Final = {
     "each.yaml": _workflow("each", _EACH),
     "turns.yaml": _workflow("turns", _TURNS),
     "wanted.yaml": _INTENT,
+    "hear.yaml": _workflow("hear", _HEAR),
 }

@@ -11,7 +11,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import derive
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
-from aios_orchestrator.core import patterns, rounds
+from aios_orchestrator.core import hearing, patterns, rounds
 from aios_orchestrator.core.draft import Draft, target_of
 from aios_orchestrator.mapping import Mapped, time_of, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
@@ -107,6 +107,8 @@ def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
 def _wait(draft: Draft, step: Step) -> None:
     if draft.run.mode == MODE_SIMULATE:
         draft.emit(step_skipped=ev.StepSkipped(step=step.name, why="a simulation does not wait"))
+    elif step.hears is not None:
+        hearing.begin(draft, step, step.hears)
     else:
         due = _until(draft, step) if step.until is not None else draft.clock + step.wait_ms
         draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=max(due, 1)))

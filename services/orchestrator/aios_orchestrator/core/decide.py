@@ -15,7 +15,7 @@ from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.task.v1.task_pb2 import MODE_UNDO, Outcome
 from aios_core.errors import AiosError, TerminalError
 from aios_core.values import Value
-from aios_orchestrator.core import approve, settle, undo
+from aios_orchestrator.core import approve, hearing, settle, undo
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import Run
@@ -70,6 +70,14 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Hear:
+    """An event was accepted that steps may wait for under these correlations. `event` is what expressions see."""
+
+    event: Value
+    correlations: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Redispatch:
     """The tasks of these steps were lost, or their leases ended: hand them out again."""
 
@@ -77,13 +85,13 @@ class Redispatch:
     why: str
 
 
-Input = Start | Settle | Decide | Cancel | Undo | Tick | Redispatch
+Input = Start | Settle | Decide | Cancel | Undo | Tick | Hear | Redispatch
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The run afterwards, the stored bytes of its new events, the steps whose tasks are to be handed out, and those
-    that ended.
+    """The run afterwards, the stored bytes of its new events, the steps whose tasks are to be handed out, those that
+    ended, and the correlations of events that are waited for from now on.
 
     `refusal` is the error that the sender of the input is told; events may still record that it was refused.
     """
@@ -93,6 +101,7 @@ class Decision:
     dispatched: tuple[str, ...] = ()
     undoing: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
     refusal: AiosError | None = None
 
 
@@ -106,7 +115,8 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
         refusal = error
     dispatched = _still(draft, draft.dispatched, st.STEP_STATE_DISPATCHED)
     undoing = _still(draft, draft.undoing, st.STEP_STATE_UNDOING)
-    return Decision(draft.run, tuple(draft.events), dispatched, undoing, tuple(draft.ended), refusal)
+    ended, waiting = tuple(draft.ended), tuple(draft.waiting)
+    return Decision(draft.run, tuple(draft.events), dispatched, undoing, ended, waiting, refusal)
 
 
 def _still(draft: Draft, names: list[str], state: st.StepState.ValueType) -> tuple[str, ...]:
@@ -187,6 +197,12 @@ def _tick(draft: Draft, what: Tick) -> None:
         advance(draft)
 
 
+def _hear(draft: Draft, what: Hear) -> None:
+    if not draft.run.stopping and draft.run.state == st.RUN_STATE_RUNNING:
+        hearing.hear(draft, what.event, what.correlations)
+        advance(draft)
+
+
 def _redispatch(draft: Draft, what: Redispatch) -> None:
     for name in what.steps:
         step = draft.run.at(name)
@@ -203,6 +219,7 @@ _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Cancel: _cancel,
     Undo: _undo,
     Tick: _tick,
+    Hear: _hear,
     Redispatch: _redispatch,
 }
 

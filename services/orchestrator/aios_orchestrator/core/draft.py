@@ -23,9 +23,9 @@ SEMANTICS: Final = 1  # of what its fields mean
 
 class Draft:
     """Collects what one decision does: `events` (stored bytes, in order), `dispatched` and `undoing` (step names
-    whose tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `next` (the steps
-    that may be ready now: a heap of their places, the numbers of their rounds, and their scopes), `turned` (the steps
-    whose rounds may have ended).
+    whose tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `waiting` (the
+    correlations of events that are waited for from now on), `next` (the steps that may be ready now: a heap of their
+    places, the numbers of their rounds, and their scopes), `turned` (the steps whose rounds may have ended).
 
     `now` stamps the events and never goes back within a run; `clock` is what the clock shows, and what becomes due is
     reckoned by it: after a clock was wrong and is set right, a run must not wait until the wrong time comes."""
@@ -38,6 +38,7 @@ class Draft:
         self.events: list[bytes] = []
         self.dispatched: list[str] = []
         self.undoing: list[str] = []
+        self.waiting: list[str] = []
         self.ended: list[str] = []
         self.next: list[tuple[int, tuple[int, ...], str]] = []
         self.turned: dict[str, None] = {}

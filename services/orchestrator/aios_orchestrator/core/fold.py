@@ -161,6 +161,7 @@ def _wait_started(run: Run, event: RunEvent) -> None:
     step = run.step(event.wait_started.step)
     run.move(step, st.STEP_STATE_WAITING)
     step.due, step.start = event.wait_started.due_ms, event.time_ms
+    step.awaits = event.wait_started.awaits
 
 
 def _body_started(run: Run, event: RunEvent) -> None:

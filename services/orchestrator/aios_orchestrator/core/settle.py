@@ -16,7 +16,7 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import effect_key
-from aios_orchestrator.core import rounds
+from aios_orchestrator.core import hearing, rounds
 from aios_orchestrator.core.advance import schedule, unknown_approval
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
@@ -118,6 +118,9 @@ def backoff_ms(retry: Retry, run_id: str, step: str, attempt: int, error: Error)
 def due(draft: Draft, state: StepRun) -> None:
     """A step's time has come: a wait is over, or a retry starts."""
     step = draft.workflow.at(state.name)
+    if step.hears is not None:
+        hearing.time_out(draft, step, step.hears)
+        return
     if step.kind == "wait":
         draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=_NOTHING, summary="waited"))
         return

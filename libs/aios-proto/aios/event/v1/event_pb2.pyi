@@ -134,6 +134,8 @@ class Resolution(google.protobuf.message.Message):
     TIME_MS_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     EVENT_DATA_FIELD_NUMBER: builtins.int
+    EVENT_SUBJECT_FIELD_NUMBER: builtins.int
+    CORRELATIONS_FIELD_NUMBER: builtins.int
     id: builtins.str
     event_id: builtins.str
     event_source: builtins.str
@@ -152,8 +154,13 @@ class Resolution(google.protobuf.message.Message):
     time_ms: builtins.int
     outcome: builtins.str
     event_data: builtins.bytes
+    event_subject: builtins.str
     @property
     def candidates(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Candidate]: ...
+    @property
+    def correlations(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What runs that wait for the event are found by."""
+
     def __init__(
         self,
         *,
@@ -172,8 +179,10 @@ class Resolution(google.protobuf.message.Message):
         time_ms: builtins.int = ...,
         outcome: builtins.str = ...,
         event_data: builtins.bytes = ...,
+        event_subject: builtins.str = ...,
+        correlations: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["candidates", b"candidates", "event_data", b"event_data", "event_id", b"event_id", "event_sha256", b"event_sha256", "event_source", b"event_source", "event_type", b"event_type", "id", b"id", "intent", b"intent", "outcome", b"outcome", "parameters", b"parameters", "question", b"question", "rules", b"rules", "rules_version", b"rules_version", "run_id", b"run_id", "time_ms", b"time_ms"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["candidates", b"candidates", "correlations", b"correlations", "event_data", b"event_data", "event_id", b"event_id", "event_sha256", b"event_sha256", "event_source", b"event_source", "event_subject", b"event_subject", "event_type", b"event_type", "id", b"id", "intent", b"intent", "outcome", b"outcome", "parameters", b"parameters", "question", b"question", "rules", b"rules", "rules_version", b"rules_version", "run_id", b"run_id", "time_ms", b"time_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Resolution: typing_extensions.TypeAlias = Resolution
@@ -203,3 +212,27 @@ class Candidate(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Candidate: typing_extensions.TypeAlias = Candidate
+
+@typing.final
+class Correlation(google.protobuf.message.Message):
+    """An expression over events of a type that some workflow waits by, as it is stored: every event of the type is looked up
+    by it.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    EVENT_TYPE_FIELD_NUMBER: builtins.int
+    EXPRESSION_FIELD_NUMBER: builtins.int
+    event_type: builtins.str
+    expression: builtins.str
+    """CEL over `event`; empty: by the type alone."""
+    def __init__(
+        self,
+        *,
+        event_type: builtins.str = ...,
+        expression: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["event_type", b"event_type", "expression", b"expression"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Correlation: typing_extensions.TypeAlias = Correlation

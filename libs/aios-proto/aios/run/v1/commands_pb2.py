@@ -23,38 +23,43 @@ _sym_db = _symbol_database.Default()
 
 
 from aios.error.v1 import error_pb2 as aios_dot_error_dot_v1_dot_error__pb2
+from aios.event.v1 import event_pb2 as aios_dot_event_dot_v1_dot_event__pb2
 from aios.run.v1 import queries_pb2 as aios_dot_run_dot_v1_dot_queries__pb2
 from aios.run.v1 import state_pb2 as aios_dot_run_dot_v1_dot_state__pb2
 from aios.task.v1 import task_pb2 as aios_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ios/run/v1/commands.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/error/v1/error.proto\x1a\x19\x61ios/run/v1/queries.proto\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\x82\x02\n\x0fStartRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08workflow\x18\x03 \x01(\t\x12\x18\n\x10workflow_version\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\x0c\x12 \n\x04mode\x18\x06 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0f\n\x07trigger\x18\x08 \x01(\t\x12\x15\n\rresolution_id\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x1f\n\x04\x66ork\x18Z \x01(\x0b\x32\x11.aios.run.v1.Fork\"X\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12!\n\x03run\x18\x03 \x01(\x0b\x32\x14.aios.run.v1.RunView\"@\n\x10StartRunsRequest\x12,\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.aios.run.v1.StartRunRequest\"A\n\x11StartRunsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.aios.run.v1.StartRunResult\"s\n\x0eStartRunResult\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.aios.run.v1.StartRunResponseH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.ErrorH\x00\x42\x08\n\x06result\"|\n\x10\x43\x61ncelRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x15\n\rsuperseded_by\x18\x06 \x01(\t\"9\n\x11\x43\x61ncelRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\"c\n\x0eUndoRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\"Z\n\x0fUndoRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05steps\x18\x02 \x03(\t\x12\x12\n\nimpossible\x18\x03 \x03(\t\"\xd9\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12,\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0e\x32\x1a.aios.run.v1.ApprovalState\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x07 \x01(\x0c\x12\x18\n\x10\x61rguments_sha256\x18\x08 \x01(\x0c\x12\x0e\n\x06run_id\x18\t \x01(\t\"A\n\x16\x44\x65\x63ideApprovalResponse\x12\'\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.Approvalb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ios/run/v1/commands.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/error/v1/error.proto\x1a\x19\x61ios/event/v1/event.proto\x1a\x19\x61ios/run/v1/queries.proto\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\x82\x02\n\x0fStartRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08workflow\x18\x03 \x01(\t\x12\x18\n\x10workflow_version\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\x0c\x12 \n\x04mode\x18\x06 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0f\n\x07trigger\x18\x08 \x01(\t\x12\x15\n\rresolution_id\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x1f\n\x04\x66ork\x18Z \x01(\x0b\x32\x11.aios.run.v1.Fork\"X\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12!\n\x03run\x18\x03 \x01(\x0b\x32\x14.aios.run.v1.RunView\"@\n\x10StartRunsRequest\x12,\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.aios.run.v1.StartRunRequest\"A\n\x11StartRunsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.aios.run.v1.StartRunResult\"s\n\x0eStartRunResult\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.aios.run.v1.StartRunResponseH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.ErrorH\x00\x42\x08\n\x06result\"|\n\x10\x43\x61ncelRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x15\n\rsuperseded_by\x18\x06 \x01(\t\"9\n\x11\x43\x61ncelRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\"c\n\x0eUndoRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\"Z\n\x0fUndoRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05steps\x18\x02 \x03(\t\x12\x12\n\nimpossible\x18\x03 \x03(\t\"\xd9\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12,\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0e\x32\x1a.aios.run.v1.ApprovalState\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x07 \x01(\x0c\x12\x18\n\x10\x61rguments_sha256\x18\x08 \x01(\x0c\x12\x0e\n\x06run_id\x18\t \x01(\t\"A\n\x16\x44\x65\x63ideApprovalResponse\x12\'\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.Approval\"`\n\x10HearEventRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12(\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x19.aios.event.v1.Resolution\x12\x0f\n\x07run_ids\x18\x03 \x03(\t\"\x13\n\x11HearEventResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aios.run.v1.commands_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STARTRUNREQUEST']._serialized_start=148
-  _globals['_STARTRUNREQUEST']._serialized_end=406
-  _globals['_STARTRUNRESPONSE']._serialized_start=408
-  _globals['_STARTRUNRESPONSE']._serialized_end=496
-  _globals['_STARTRUNSREQUEST']._serialized_start=498
-  _globals['_STARTRUNSREQUEST']._serialized_end=562
-  _globals['_STARTRUNSRESPONSE']._serialized_start=564
-  _globals['_STARTRUNSRESPONSE']._serialized_end=629
-  _globals['_STARTRUNRESULT']._serialized_start=631
-  _globals['_STARTRUNRESULT']._serialized_end=746
-  _globals['_CANCELRUNREQUEST']._serialized_start=748
-  _globals['_CANCELRUNREQUEST']._serialized_end=872
-  _globals['_CANCELRUNRESPONSE']._serialized_start=874
-  _globals['_CANCELRUNRESPONSE']._serialized_end=931
-  _globals['_UNDORUNREQUEST']._serialized_start=933
-  _globals['_UNDORUNREQUEST']._serialized_end=1032
-  _globals['_UNDORUNRESPONSE']._serialized_start=1034
-  _globals['_UNDORUNRESPONSE']._serialized_end=1124
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1127
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1344
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1346
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1411
+  _globals['_STARTRUNREQUEST']._serialized_start=175
+  _globals['_STARTRUNREQUEST']._serialized_end=433
+  _globals['_STARTRUNRESPONSE']._serialized_start=435
+  _globals['_STARTRUNRESPONSE']._serialized_end=523
+  _globals['_STARTRUNSREQUEST']._serialized_start=525
+  _globals['_STARTRUNSREQUEST']._serialized_end=589
+  _globals['_STARTRUNSRESPONSE']._serialized_start=591
+  _globals['_STARTRUNSRESPONSE']._serialized_end=656
+  _globals['_STARTRUNRESULT']._serialized_start=658
+  _globals['_STARTRUNRESULT']._serialized_end=773
+  _globals['_CANCELRUNREQUEST']._serialized_start=775
+  _globals['_CANCELRUNREQUEST']._serialized_end=899
+  _globals['_CANCELRUNRESPONSE']._serialized_start=901
+  _globals['_CANCELRUNRESPONSE']._serialized_end=958
+  _globals['_UNDORUNREQUEST']._serialized_start=960
+  _globals['_UNDORUNREQUEST']._serialized_end=1059
+  _globals['_UNDORUNRESPONSE']._serialized_start=1061
+  _globals['_UNDORUNRESPONSE']._serialized_end=1151
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1154
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1371
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1373
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1438
+  _globals['_HEAREVENTREQUEST']._serialized_start=1440
+  _globals['_HEAREVENTREQUEST']._serialized_end=1536
+  _globals['_HEAREVENTRESPONSE']._serialized_start=1538
+  _globals['_HEAREVENTRESPONSE']._serialized_end=1557
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 import aios.error.v1.error_pb2
+import aios.event.v1.event_pb2
 import aios.run.v1.queries_pb2
 import aios.run.v1.state_pb2
 import aios.task.v1.task_pb2
@@ -334,3 +335,43 @@ class DecideApprovalResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___DecideApprovalResponse: typing_extensions.TypeAlias = DecideApprovalResponse
+
+@typing.final
+class HearEventRequest(google.protobuf.message.Message):
+    """An accepted event, to runs that may wait for it: aios.own.v1.hear_event.<workspace>.<replica>. A run that does not, or
+    has heard it, stays as it is.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    EVENT_FIELD_NUMBER: builtins.int
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    @property
+    def event(self) -> aios.event.v1.event_pb2.Resolution: ...
+    @property
+    def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        event: aios.event.v1.event_pb2.Resolution | None = ...,
+        run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["event", b"event"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["event", b"event", "run_ids", b"run_ids", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___HearEventRequest: typing_extensions.TypeAlias = HearEventRequest
+
+@typing.final
+class HearEventResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___HearEventResponse: typing_extensions.TypeAlias = HearEventResponse

@@ -559,15 +559,23 @@ class WaitStarted(google.protobuf.message.Message):
 
     STEP_FIELD_NUMBER: builtins.int
     DUE_MS_FIELD_NUMBER: builtins.int
+    EVENT_TYPE_FIELD_NUMBER: builtins.int
+    AWAITS_FIELD_NUMBER: builtins.int
     step: builtins.str
     due_ms: builtins.int
+    """0: it has no end of its own."""
+    event_type: builtins.str
+    """Of a wait for an event: its type, and the correlation under which one is looked for."""
+    awaits: builtins.str
     def __init__(
         self,
         *,
         step: builtins.str = ...,
         due_ms: builtins.int = ...,
+        event_type: builtins.str = ...,
+        awaits: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["due_ms", b"due_ms", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["awaits", b"awaits", "due_ms", b"due_ms", "event_type", b"event_type", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WaitStarted: typing_extensions.TypeAlias = WaitStarted

@@ -356,6 +356,7 @@ class StepHead(google.protobuf.message.Message):
     ROUNDS_BEGUN_FIELD_NUMBER: builtins.int
     ROUNDS_ENDED_FIELD_NUMBER: builtins.int
     ROUNDS_FAILED_FIELD_NUMBER: builtins.int
+    AWAITS_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
     attempt: builtins.int
@@ -377,6 +378,8 @@ class StepHead(google.protobuf.message.Message):
     rounds_begun: builtins.int
     rounds_ended: builtins.int
     rounds_failed: builtins.int
+    awaits: builtins.str
+    """Of a wait for an event: the correlation under which one is looked for."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     def __init__(
@@ -401,10 +404,11 @@ class StepHead(google.protobuf.message.Message):
         rounds_begun: builtins.int = ...,
         rounds_ended: builtins.int = ...,
         rounds_failed: builtins.int = ...,
+        awaits: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead

@@ -1,0 +1,58 @@
+"""From what a document says of a wait for an event to what the core waits for."""
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from aios_core.errors import TerminalError
+from aios_orchestrator.correlation import equation
+from aios_orchestrator.document import Document
+from aios_orchestrator.mapping import Expression, Path, compile_expression
+from aios_orchestrator.workflow import Hears
+
+MAX_EVENT_TYPE: Final = 300  # characters
+
+
+class Place(Protocol):
+    """Where in a document the step stands, and how its fields are read."""
+
+    document: Document
+    path: str
+
+    def condition(self, data: Any, name: str) -> Path | Expression: ...
+
+    def duration(self, data: Any, name: str) -> int: ...
+
+
+def compile_hears(place: Place, data: Mapping[str, Any]) -> Hears:
+    """Compile `wait: {event, match, timeout, on_timeout}`. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION."""
+    spec = place.document.known(f"{place.path}.wait", data, ("event", "match", "timeout", "on_timeout"))
+
+    def wrong(name: str, message: str) -> TerminalError:
+        return place.document.error("BAD_RESOURCE", f"{place.path}.wait.{name}", message)
+
+    kind = spec["event"]
+    if not isinstance(kind, str) or not 0 < len(kind) <= MAX_EVENT_TYPE or not kind.isprintable():
+        raise wrong("event", f"must be the type of an event, of 1 to {MAX_EVENT_TYPE} characters.")
+    if spec.get("on_timeout", "fail") not in ("fail", "go-on"):
+        raise wrong("on_timeout", "must be 'fail' or 'go-on'.")
+    if "on_timeout" in spec and "timeout" not in spec:
+        raise wrong("timeout", "is missing: after how long `on_timeout` applies.")
+    match, side, key = None, "", None
+    if "match" in spec:
+        match = place.condition(spec["match"], "wait.match")
+        found = equation(match.text)
+        if found is None:
+            raise wrong(
+                "match",
+                "needs an equation that every event it waits for meets, with the event alone on one side, such as"
+                " event.data.thread == inputs.thread: it is found by that. Join further conditions with &&.",
+            )
+        side, key = found[0], compile_expression(found[1], f"{place.path}.wait.match")
+    return Hears(
+        event_type=kind,
+        match=match,
+        side=side,
+        key=key,
+        timeout_ms=place.duration(spec["timeout"], "wait.timeout") if "timeout" in spec else 0,
+        lenient=spec.get("on_timeout") == "go-on",
+    )
