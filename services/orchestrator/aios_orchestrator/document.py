@@ -13,6 +13,7 @@ from aios_core.hashing import content_hash
 from aios_core.ids import check_name
 from aios_core.json_values import dumps
 from aios_core.values import MAX_DECIMAL_DIGITS, checked_decimal
+from aios_orchestrator.problems import Problems
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_DOCUMENTS: Final = 100
@@ -122,13 +123,12 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
         raise TerminalError(
             "TOO_LARGE", f"{file} has {len(nodes)} documents; at most {MAX_DOCUMENTS} are read."
         )
-    documents = [_head(_Reader(file).document(node)) for node in nodes]
-    for document in documents:
-        size = len(document.canonical())
-        if size > MAX_DOCUMENT_BYTES:
-            raise document.error(
-                "TOO_LARGE", "spec", f"takes {size} bytes as it is stored; at most {MAX_DOCUMENT_BYTES} fit."
-            )
+    documents: list[Document] = []
+    problems = Problems()
+    for node in nodes:
+        with problems.noting():
+            documents.append(_head(_Reader(file).document(node)))
+    problems.check()
     return documents
 
 
@@ -235,4 +235,9 @@ def _head(document: Document) -> Document:
         raise document.error("BAD_RESOURCE", "metadata.name", error.message) from None
     if not isinstance(data["spec"], dict):
         raise document.error("BAD_RESOURCE", "spec", "must be a map of fields.")
+    size = len(document.canonical())
+    if size > MAX_DOCUMENT_BYTES:
+        raise document.error(
+            "TOO_LARGE", "spec", f"takes {size} bytes as it is stored; at most {MAX_DOCUMENT_BYTES} fit."
+        )
     return document
