@@ -14,14 +14,14 @@ CIRCLE = "    - {name: a, needs: [b], transform: {x: 1}}\n    - {name: b, needs:
 LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
 QUICK_SECONDS = "10"  # far below what building any of these would take
 WRONG = {
-    "an unclosed bracket": ("spec: [", "BAD_YAML", (5, 1), "did not find"),
-    "a wrong indent": (SPEC + STEP % 1 + "     needs: []\n", "BAD_YAML", (9, 6), "did not find"),
+    "an unclosed bracket": ("spec: [", "BAD_YAML", (5, 1), "a bracket is not closed"),
+    "a wrong indent": (SPEC + STEP % 1 + "     needs: []\n", "BAD_YAML", (9, 6), "is not indented as the others"),
     "a field that does not exist": (
         SPEC + "    - name: a\n      trnsform: {x: 1}\n", "UNKNOWN_FIELD", (8, 7), "did you mean 'transform'?"),
     "CEL that does not compile": (SPEC + STEP % "'${inputs.x +}'", "BAD_EXPRESSION", (8, 19), "not valid CEL"),
     "CEL of ten thousand brackets": (
         SPEC + STEP % f"'${{{'(' * 10_000}1{')' * 10_000}}}'", "BAD_EXPRESSION", (8, 19), "2000 characters"),
-    "a circle of steps": (SPEC + CIRCLE, "CYCLE", (6, 3), "a → b → a"),
+    "a circle of steps": (SPEC + CIRCLE, "CYCLE", (7, 7), "a → b → a"),
     "aliases that multiply": (LAUGHS, "BAD_YAML", (5, 10), "aliases"),
     "ten thousand levels": ("spec: " + "[" * 10_000 + "]" * 10_000, "TOO_DEEP", (4, 38), "32 levels"),
     "a number of five thousand digits": (SPEC + STEP % ("9" * 5000), "BAD_RESOURCE", (8, 22), "digits"),

@@ -475,7 +475,7 @@ def test_a_constant_that_a_map_gives_for_items_from_outside_is_from_outside() ->
         ("- {name: a, map: {over: [], steps: [{name: b, agent: x, needs: [c]}]}}", "steps[0].needs", "no step 'c'"),
         (
             "- {name: a, map: {over: [], steps: [{name: b, agent: x, needs: [c]}, {name: c, agent: x}]}}",
-            "map.steps",
+            "map.steps[0].needs",
             "in a circle: ",
         ),
         (

@@ -13,6 +13,7 @@ from aios_cli.commands import (
     events,
     resources,
     runs,
+    schema,
     serve,
     system,
     tokens,
@@ -50,6 +51,7 @@ app.command("demo")(demo.demo)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.command("apply")(resources.apply)
+app.command("schema")(schema.schema)
 app.add_typer(resources.app, name="resource")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")

@@ -90,7 +90,9 @@ def nearest(name: str, names: Iterable[str], else_: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if near:
         return f" Did you mean {near[0]!r}?"
-    return f" {else_}{', '.join(known[:12]) or 'none'}{', …' if len(known) > 12 else ''}." if else_ else ""
+    if not known or not else_:
+        return " It has none." if else_ else ""
+    return f" {else_}{', '.join(known[:12])}{', …' if len(known) > 12 else '.'}"
 
 
 def field_of(base: Type, name: str, text: str, say: Say, lenient: bool = False) -> Type:

@@ -9,6 +9,8 @@ from typing import Any, Final
 MACROS: Final = ("map", "filter", "all", "exists", "exists_one")
 MAX_DEPTH: Final = 60  # brackets within brackets; the library refuses what is not much deeper
 
+MAX_TREE: Final = 150  # nodes below each other
+
 _TOKEN: Final = re.compile(
     r"""\s*(?:
       (?P<text>[rRbB]{0,2}(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
@@ -32,6 +34,7 @@ class Node:
     text: str
     args: "tuple[Node, ...]" = ()
     value: Any = None
+    depth: int = 1
 
 
 def parse(text: str) -> Node:
@@ -193,7 +196,10 @@ class _Parser:
         return out
 
     def node(self, op: str, begins: int, *args: Node, value: Any = None) -> Node:
-        return Node(op, self.text[begins : self.ended].strip(), args, value)
+        depth = 1 + max((arg.depth for arg in args), default=0)
+        if depth > MAX_TREE:
+            raise ValueError("too long a chain")
+        return Node(op, self.text[begins : self.ended].strip(), args, value, depth)
 
 
 _WORDS: Final[dict[str, bool | None]] = {"true": True, "false": False, "null": None}

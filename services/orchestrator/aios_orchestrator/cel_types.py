@@ -40,7 +40,8 @@ class Type:
     def __str__(self) -> str:
         if self.kinds == KINDS:
             return "anything"
-        return " or ".join(_WORDS[kind] for kind in sorted(self.kinds))
+        *most, last = [_WORDS[kind] for kind in sorted(self.kinds)] or ["nothing"]
+        return f"{', '.join(most)} or {last}" if most else last
 
     def at(self, name: str) -> "Type":
         """The type of a field that it may have."""

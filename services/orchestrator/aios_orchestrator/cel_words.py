@@ -9,6 +9,10 @@ _CEL_ERROR: Final = re.compile(r"<input>:\d+:(\d+): ([^\n]*)")
 _CEL_UNEXPECTED: Final = re.compile(
     r"(?:extraneous|mismatched|recognition error at:|alternative at)(?: input)? '(.*?)'(?: |$)"
 )
+_CEL_WORDS: Final = {
+    "int literal": "this number is too large",
+    "has() macro": "has(…) takes one field, such as has(inputs.note)",
+}
 _CEL_MEANT: Final = {
     "=": "; == compares",
     "&": "; && means and",
@@ -28,13 +32,16 @@ def problem_of(text: str, error: Exception) -> str:
     unexpected = _CEL_UNEXPECTED.search(what)
     if "Incomplete" in what:
         said = "a ? needs what is given else, after a :"
+    elif unexpected and unexpected[1][:1] in ("'", '"'):
+        said = "a text is not closed"
     elif unexpected and unexpected[1] != "<EOF>":
         sign = unexpected[1].strip() or unexpected[1]
         said = f"{sign!r} is not expected here{_CEL_MEANT.get(sign, '')}"
     elif "<EOF>" in what:
         said = "it ends too early"
     else:
-        said = what[:160].rstrip(".") or "it can't be read"
+        plain = next((words for part, words in _CEL_WORDS.items() if part in what), what[:160].rstrip("."))
+        said = plain or "it can't be read"
     at = f", at character {found[1]}" if found else ""
     return f"{short(text)} is not valid CEL{at}: {said}"
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 from aios_core.errors import TerminalError
 from aios_core.money import format_usd
 from aios_core.values import plain
-from aios_orchestrator.cel_check import nearest
+from aios_orchestrator.cel_check import Say, nearest
 from aios_orchestrator.cel_types import Type, of_schema
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document
@@ -97,9 +97,7 @@ def _event(document: Document, problems: Problems, tree: Mapped, path: str, cond
                 shown = root.removeprefix("steps.") if root.startswith("steps.") else root
                 message = f"there is no {shown!r} here; the rules of an intent know the event only."
                 problems.add(document.error("BAD_EXPRESSION", place, message))
-        found = types.of_tree(
-            leaf, "", lambda words, at=place: problems.add(document.error("BAD_EXPRESSION", at, words))
-        )  # type: ignore[misc]
+        found = types.of_tree(leaf, "", _teller(document, problems, place))
         if condition:
             _bool(document, problems, found, leaf, place)
 
@@ -112,6 +110,15 @@ class _EventTypes(StepTypes):
 
     def look(self, root: str, scope: str) -> Type | None:
         return EVENT if root == "event" else None
+
+
+def _teller(document: Document, problems: Problems, place: str) -> Say:
+    """Says what is wrong with an expression at a place."""
+
+    def say(words: str) -> None:
+        problems.add(document.error("BAD_EXPRESSION", place, words))
+
+    return say
 
 
 def _bool(document: Document, problems: Problems, found: Type, tree: Mapped, place: str) -> None:
@@ -245,7 +252,7 @@ class _Workflow:
                     place,
                     "there is no 'event' here; the rules of an intent know it, and give it as inputs.",
                 )
-            self.types.of_tree(leaf, scope, lambda words, at=place: self._say("BAD_EXPRESSION", at, words))  # type: ignore[misc]
+            self.types.of_tree(leaf, scope, _teller(self.document, self.problems, place))
         return self.types.of_tree(tree, scope)
 
     def _never(self, step: Step) -> None:

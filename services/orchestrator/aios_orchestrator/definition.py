@@ -78,8 +78,10 @@ def compile_workflow(
         raise document.error(
             "BAD_RESOURCE", "spec.steps", f"has {len(steps)} steps; at most {MAX_STEPS} are allowed."
         )
-    if any(step.scope.count(".") > MAX_NESTED for step in steps.values()):
-        raise document.error("BAD_RESOURCE", "spec.steps", f"is nested deeper than {MAX_NESTED} levels.")
+    for step in steps.values():
+        if step.scope.count(".") > MAX_NESTED:
+            place = step.place or "spec.steps"
+            raise document.error("BAD_RESOURCE", place, f"is nested deeper than {MAX_NESTED} levels.")
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
     concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
     if concurrency.get("policy", "replace") != "replace":

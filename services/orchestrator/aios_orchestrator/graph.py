@@ -82,7 +82,7 @@ def _before(
         circle = " → ".join(map(str, error.args[1]))
         first = own[str(error.args[1][0])].place
         raise document.error(
-            "CYCLE", first.rpartition("[")[0], f"steps need each other in a circle: {circle}."
+            "CYCLE", f"{first}.needs", f"steps need each other in a circle: {circle}."
         ) from None
     before: dict[str, int] = {}
     for name in order:
@@ -160,6 +160,12 @@ class _Checks:
         after = step
         while after.scope != seen.scope:
             after = self._owner(after.scope)
+        if seen is step:
+            raise self.document.error(
+                "BAD_EXPRESSION",
+                place,
+                f"step {step.local!r} reads what it gives itself, which is not there yet.",
+            )
         if not self._comes_before(seen.name, after.name):
             raise self.document.error(
                 "BAD_EXPRESSION",

@@ -14,11 +14,6 @@ from aios_orchestrator.step_language import Steps, step_schema
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _keyed(check: Check, path: str, data: dict[str, Any]) -> None:
-    if "key" not in data:
-        check.say(f"{path}.key", "is missing: what runs share that replace each other.")
-
-
 WORKFLOW: Final = Fields(
     {
         "description": Field(Text(), "For people"),
@@ -30,14 +25,13 @@ WORKFLOW: Final = Fields(
         "concurrency": Field(
             Fields(
                 {
-                    "key": Field(Computed(), "Runs with the same key are of the same matter"),
+                    "key": Field(Computed(), "What runs share that replace each other", True),
                     "policy": Field(Choice(("replace",)), "A later run replaces the one before"),
                 },
-                besides=_keyed,
             ),
             "Which runs replace each other",
         ),
-        "steps": Field(Steps(), "What it does", True),
+        "steps": Field(Steps(), "The steps of the workflow", True),
         "outputs": Field(Computed(maps=True), "What a run gives"),
     }
 )

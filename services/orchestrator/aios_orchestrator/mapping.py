@@ -205,7 +205,8 @@ def _compiled(text: str) -> Expression:
     if unknown:
         near = difflib.get_close_matches(unknown[0], (*ROOTS, "true", "false", "null"), n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else f"an expression knows {', '.join(ROOTS)}."
-        raise ValueError(f"{short(text)} refers to {unknown[0]!r}; {hint}")
+        what = f"{short(text)} refers to" if text != unknown[0] else "there is no"
+        raise ValueError(f"{what} {unknown[0]!r}; {hint}")
     nested, own = work_of(text) if len(_macro_variables(text)) > 1 else (1, 1)
     if own**nested > MAX_TURNS:
         raise ValueError(f"{short(text)} has lists in lists that take too long; compute it in several steps.")

@@ -18,8 +18,8 @@ _COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems", "minProperti
 _OTHER: Final = (
     "type", "required", "enum", "const", "default", "description", "title", "pattern", "format", "minimum", "maximum",
     "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems", "examples", "$ref", "$schema", "$id",
-    "$comment", "$anchor", "deprecated", "readOnly", "writeOnly", "dependentRequired", "dependentSchemas", "unevaluatedProperties",
-    "unevaluatedItems", "minContains", "maxContains", "contentEncoding", "contentMediaType",
+    "$comment", "$anchor", "deprecated", "readOnly", "writeOnly", "dependentRequired", "dependentSchemas",
+    "unevaluatedProperties", "unevaluatedItems", "minContains", "maxContains", "contentEncoding", "contentMediaType",
 )  # fmt: skip
 WORDS: Final = (*_SCHEMAS, *_NAMED, *_LISTED, *_COUNTS, *_OTHER)
 _RANGES: Final = (("minLength", "maxLength"), ("minItems", "maxItems"), ("minimum", "maximum"))
@@ -40,11 +40,10 @@ class JsonSchema:
             )
             return dict(_EMPTY)
         if self.top and data.get("type") != "object":
-            found = kind_of(data["type"]) if "type" in data else "nothing"
-            check.say(
-                f"{path}.type" if "type" in data else path,
-                f"must be of type object (type: object), not {found}.",
-            )
+            if "type" in data:
+                check.say(f"{path}.type", f"must be 'object', not {kind_of(data['type'])}.")
+            else:
+                check.say(path, "must say type: object.")
             return dict(_EMPTY)
         if self.top and data.get("required") and not data.get("properties"):
             check.say(f"{path}.required", "names what there are no properties for.")
@@ -149,8 +148,15 @@ def _word(check: Check, path: str, word: str, item: Any) -> None:
     elif word == "enum":
         if not isinstance(item, list) or not item:
             check.say(path, f"must be a list of at least one value, not {kind_of(item)}.")
-    elif word in ("description", "title", "pattern") and not isinstance(item, str):
+    elif word in ("description", "title", "pattern", "$ref") and not isinstance(item, str):
         check.say(path, f"must be text, not {kind_of(item)}.")
+    elif word == "$ref" and not item.startswith("#"):
+        check.say(path, f"may refer to parts of this schema only (#/…), not to {item[:80]}.")
+    elif word == "pattern":
+        try:
+            Schema({"pattern": item})
+        except ValueError:
+            check.say(path, f"{item[:80]!r} is not a regular expression.")
 
 
 def _number(data: Any) -> bool:

@@ -5,9 +5,10 @@ looked at too."""
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from aios_core.errors import TerminalError
@@ -15,6 +16,9 @@ from aios_core.money import usd
 from aios_orchestrator.document import Document
 from aios_orchestrator.problems import Problems
 
+MISSING: Final = object()
+"""In place of a field that is missing, which is told."""
+NEAR: Final = 0.5  # how alike a name has to be to be the one that is meant
 NAME: Final = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 MAX_DURATION_MS: Final = 3650 * UNITS["d"]
@@ -48,12 +52,13 @@ def kind_of(data: Any) -> str:
     if data is None:
         return "nothing"
     if isinstance(data, bool):
-        return f"{str(data).lower()} (not text; put it in quotes if text is meant)"
+        return str(data).lower()
     if isinstance(data, (int, Decimal)):
         return f"the number {str(data)[:40]}"
     if isinstance(data, str):
-        return f"{data[:40]!r}" if len(data) <= 40 else f"{data[:40]!r}…"
-    return "a list" if isinstance(data, list) else "a map"
+        return f"{data[:40]!r}{'…' if len(data) > 40 else ''}"
+    empty = "" if data else "n empty"
+    return f"a{empty} {'list' if isinstance(data, list) else 'map'}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,8 @@ class Text:
         if isinstance(data, str) and data and (not self.pattern or re.fullmatch(self.pattern, data)):
             return data
         example = f", such as {self.example}" if self.example else ""
-        check.say(path, f"must be {self.about}{example}, not {kind_of(data)}.")
+        quotes = "; put it in quotes if text is meant" if isinstance(data, (bool, int, Decimal)) else ""
+        check.say(path, f"must be {self.about}{example}, not {kind_of(data)}{quotes}.")
         return self.default
 
     def schema(self) -> dict[str, Any]:
@@ -196,11 +202,12 @@ class MapOf:
     value: Shape
     about: str = "a map"
     least: int = 0
+    default: Mapping[str, Any] | None = None
 
     def check(self, check: Check, path: str, data: Any) -> Any:
         if not isinstance(data, dict) or len(data) < self.least:
-            check.say(path, f"must be {self.about}, not {kind_of(data) if data != {} else 'an empty one'}.")
-            return {}
+            check.say(path, f"must be {self.about}, not {kind_of(data)}.")
+            return dict(self.default or {})
         return {name: self.value.check(check, f"{path}.{name}", item) for name, item in data.items()}
 
     def schema(self) -> dict[str, Any]:
@@ -223,25 +230,25 @@ class Fields:
 
     fields: Mapping[str, Field]
     about: str = ""
-    besides: Callable[[Check, str, dict[str, Any]], None] | None = None
 
     def check(self, check: Check, path: str, data: Any) -> Any:
         if not isinstance(data, dict):
             check.say(path, f"must be a map of fields ({', '.join(self.fields)}), not {kind_of(data)}.")
-            data = {}
+            check, data = Check(check.document, Problems()), {}
         out: dict[str, Any] = {}
+        meant: set[str] = set()
         for name, item in data.items():
             inner = f"{path}.{name}" if path else name
             if name in self.fields:
                 out[name] = self.fields[name].shape.check(check, inner, item)
             else:
                 check.say(inner, unknown(name, self.fields), "UNKNOWN_FIELD")
+                meant.update(difflib.get_close_matches(name, self.fields, n=1, cutoff=NEAR))
         for name, each in self.fields.items():
             if each.required and name not in data:
-                check.say(f"{path}.{name}", f"is missing: {each.about}.")
-                out[name] = each.shape.check(Check(check.document, Problems()), path, None)
-        if self.besides is not None:
-            self.besides(check, path, out)
+                if name not in meant:
+                    check.say(f"{path}.{name}", f"is missing: {each.about[0].lower()}{each.about[1:]}.")
+                out[name] = _instead(check, path, each.shape)
         return out
 
     def schema(self) -> dict[str, Any]:
@@ -254,15 +261,20 @@ class Fields:
         }
 
 
+def _instead(check: Check, path: str, shape: Shape) -> Any:
+    """Something harmless for a field that is missing."""
+    return shape.check(Check(check.document, Problems()), path, MISSING)
+
+
 def described(each: Field) -> dict[str, Any]:
     """A field's schema with its words."""
     return {"description": each.about, **each.shape.schema()}
 
 
-def unknown(name: str, names: Iterable[str], threshold: float = 0.5) -> str:
-    """What is said of a field that does not exist."""
+def unknown(name: str, names: Iterable[str], others: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What is said of a field that does not exist; `others` are words of other languages, and what is said here."""
     known = list(names)
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=threshold)
+    near = [others[name]] if name in others else difflib.get_close_matches(name, known, n=1, cutoff=NEAR)
     if near:
         return f"there is no such field; did you mean {near[0]!r}?"
     return f"there is no such field; it may have: {', '.join(known)}."

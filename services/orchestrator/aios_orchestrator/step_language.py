@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from aios_orchestrator.computed_shapes import Computed, Condition, Or, each_of
+from aios_orchestrator.computed_shapes import ANYTHING, MAYBE, Computed, Condition, Or, each_of
 from aios_orchestrator.definition import EFFECTS, MAX_AT_ONCE, MAX_STEPS, MAX_TURNS, work_fields
 from aios_orchestrator.definition import KINDS as STEP_KINDS
 from aios_orchestrator.problems import Problems
@@ -35,7 +35,7 @@ class Steps:
         if not isinstance(data, list) or not data:
             check.say(
                 path,
-                f"must be a list of at least one step, not {'an empty one' if data == [] else kind_of(data)}.",
+                f"must be a list of at least one step, not {kind_of(data)}.",
             )
             return [{"name": "nothing", "agent": "nothing"}]
         if len(data) > MAX_STEPS:
@@ -53,8 +53,8 @@ class Steps:
         names = [*_STEP, *(kinds or STEP_KINDS)]
         strange = [name for name in data if name not in names and name not in STEP_KINDS]
         for name in strange:
-            check.say(f"{path}.{name}", unknown(name, [*_STEP, *STEP_KINDS]), "UNKNOWN_FIELD")
-        if "name" not in data:
+            check.say(f"{path}.{name}", unknown(name, [*_STEP, *STEP_KINDS], _OTHERS), "UNKNOWN_FIELD")
+        if "name" not in data and "id" not in data:
             check.say(f"{path}.name", "is missing: every step has a name.")
         out = {
             name: _STEP[name].shape.check(check, f"{path}.{name}", data[name])
@@ -129,9 +129,9 @@ class Questions:
         check.say(
             path,
             "must be a list of questions ({id, text, why, options, pattern}), or an expression that gives one, "
-            f"not {'an empty one' if data == [] else kind_of(data)}.",
+            f"not {kind_of(data)}.",
         )
-        return "${steps}"
+        return ANYTHING
 
     def schema(self) -> dict[str, Any]:
         questions = {"type": "array", "minItems": 1, "maxItems": 50, "items": _Question().schema()}
@@ -190,8 +190,8 @@ STEPS: Final[Mapping[str, Field]] = {
         Fields(
             {
                 "cases": Field(
-                    MapOf(Condition(), "a map from a case's name to its condition", 1),
-                    "Conditions by the names of their cases",
+                    MapOf(Condition(), "a map from a case's name to its condition", 1, {"none": MAYBE}),
+                    "The conditions, by the names of their cases",
                     True,
                 ),
                 "otherwise": Field(Text("the name of a case"), "The case where none holds"),
@@ -227,8 +227,8 @@ STEPS: Final[Mapping[str, Field]] = {
         Fields(
             {
                 "steps": _BODY,
-                "until": Field(Condition(), "Holds when it is done", True),
-                "limit": Field(Whole(1, MAX_TURNS), "Turns at most", True),
+                "until": Field(Condition(), "The condition that ends it", True),
+                "limit": Field(Whole(1, MAX_TURNS), "How many turns it takes at most", True),
                 "at_limit": Field(Choice(("fail", "go-on")), "What happens when the limit is reached"),
                 "result": _RESULT,
             }
@@ -273,7 +273,7 @@ WORK: Final[Mapping[str, Field]] = {
 }
 _STEP: Final[Mapping[str, Field]] = {
     "name": Field(
-        Text("a name of lower case letters, digits and hyphens", NAME, "nothing", "write-report"),
+        Text("a name of at most 63 lower case letters, digits and hyphens", NAME, "nothing", "write-report"),
         "Its name, which the expressions of others use",
     ),
     "description": Field(Text(), "For people"),
@@ -283,5 +283,20 @@ _STEP: Final[Mapping[str, Field]] = {
     ),
     "when": Field(Condition(), "It is skipped where this does not hold"),
     **WORK,
+}
+# What other languages of workflows call it.
+_OTHERS: Final = {
+    **dict.fromkeys(("if", "condition", "unless", "guard"), "when"),
+    **dict.fromkeys(("depends_on", "after", "dependsOn", "requires"), "needs"),
+    **dict.fromkeys(("with", "inputs", "args", "arguments", "parameters", "params"), "input"),
+    **dict.fromkeys(("foreach", "for_each", "for", "parallel"), "map"),
+    **dict.fromkeys(("loop", "while", "until"), "repeat"),
+    **dict.fromkeys(("sleep", "delay"), "wait"),
+    **dict.fromkeys(("approval", "approve", "human"), "gate"),
+    **dict.fromkeys(("switch", "case"), "branch"),
+    **dict.fromkeys(("id",), "name"),
+    **dict.fromkeys(("output", "outputs", "returns"), "gives"),
+    **dict.fromkeys(("call", "action", "tool"), "connector"),
+    **dict.fromkeys(("set", "compute", "vars"), "transform"),
 }
 STEP_FIELDS: Final = (*_STEP, *STEP_KINDS)
