@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,17 +30,6 @@ def alive(pid: int) -> bool:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return False
-
-
-async def test_it_is_ready_within_a_tenth_of_a_second(tmp_path: Path) -> None:
-    times = []
-    for _ in range(3):
-        server = EmbeddedNats(tmp_path)
-        began = time.perf_counter()
-        await server.start()
-        times.append(time.perf_counter() - began)
-        await server.stop()
-    assert min(times) < 0.1
 
 
 async def test_its_files_are_for_their_owner_alone(server: Server) -> None:

@@ -36,8 +36,12 @@ def test_files_are_checked_without_a_server_all_errors_at_once(tmp_path: Path) -
     assert said.code == 2 and "did you mean 'transform'?" in said.err and "[BAD_YAML]" in said.err
     said = run("workflow", "lint", str(bad), str(worse), "--json")
     told = json.loads(said.out)
-    assert said.code == 2 and [error["code"] for error in told["errors"]] == ["BAD_YAML", "BAD_RESOURCE"]
-    assert told["errors"][1]["line"] == "6" and told["errors"][1]["file"] == str(bad)
+    assert said.code == 2 and [e["code"] for e in told["errors"]] == [
+        "BAD_RESOURCE",
+        "UNKNOWN_FIELD",
+        "BAD_YAML",
+    ]
+    assert told["errors"][1]["line"] == "7" and told["errors"][1]["file"] == str(bad)
 
 
 @pytest.mark.feature("D1")

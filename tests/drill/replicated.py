@@ -34,7 +34,7 @@ async def running(
         await asyncio.to_thread(server.start)
         stack.callback(server.kill)
         # Killed again and again it would be given up as a bus that can't run.
-        bus = EmbeddedNats(place / "bus", EmbeddedSettings(steady_seconds=1.0))
+        bus = EmbeddedNats(place / "bus", EmbeddedSettings(steady_seconds=1.0, ping_seconds=1))
         endpoint = await bus.start()
         stack.push_async_callback(bus.stop)
         bus_port = int(endpoint.url.rpartition(":")[2])

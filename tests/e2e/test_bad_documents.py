@@ -14,14 +14,14 @@ CIRCLE = "    - {name: a, needs: [b], transform: {x: 1}}\n    - {name: b, needs:
 LAUGHS = "a0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
 QUICK_SECONDS = "10"  # far below what building any of these would take
 WRONG = {
-    "an unclosed bracket": ("spec: [", "BAD_YAML", (5, 1), "did not find"),
-    "a wrong indent": (SPEC + STEP % 1 + "     needs: []\n", "BAD_YAML", (9, 6), "did not find"),
+    "an unclosed bracket": ("spec: [", "BAD_YAML", (5, 1), "a bracket is not closed"),
+    "a wrong indent": (SPEC + STEP % 1 + "     needs: []\n", "BAD_YAML", (9, 6), "is not indented as the others"),
     "a field that does not exist": (
         SPEC + "    - name: a\n      trnsform: {x: 1}\n", "UNKNOWN_FIELD", (8, 7), "did you mean 'transform'?"),
-    "CEL that does not compile": (SPEC + STEP % "'${inputs.x +}'", "BAD_EXPRESSION", (8, 7), "not valid CEL"),
+    "CEL that does not compile": (SPEC + STEP % "'${inputs.x +}'", "BAD_EXPRESSION", (8, 19), "not valid CEL"),
     "CEL of ten thousand brackets": (
-        SPEC + STEP % f"'${{{'(' * 10_000}1{')' * 10_000}}}'", "BAD_EXPRESSION", (8, 7), "2000 characters"),
-    "a circle of steps": (SPEC + CIRCLE, "CYCLE", (6, 3), "a → b → a"),
+        SPEC + STEP % f"'${{{'(' * 10_000}1{')' * 10_000}}}'", "BAD_EXPRESSION", (8, 19), "2000 characters"),
+    "a circle of steps": (SPEC + CIRCLE, "CYCLE", (7, 7), "a → b → a"),
     "aliases that multiply": (LAUGHS, "BAD_YAML", (5, 10), "aliases"),
     "ten thousand levels": ("spec: " + "[" * 10_000 + "]" * 10_000, "TOO_DEEP", (4, 38), "32 levels"),
     "a number of five thousand digits": (SPEC + STEP % ("9" * 5000), "BAD_RESOURCE", (8, 22), "digits"),
@@ -51,6 +51,27 @@ def test_a_wrong_document_is_told_by_line_and_column_and_applies_nothing(
     both = server.aios("apply", str(file), "--timeout", QUICK_SECONDS, "--json")
     assert (both.code, both.json["error"]["code"]) == (2, code)
     assert {"right", "wrong"}.isdisjoint(item["name"] for item in server.json("resource", "list"))
+
+
+@pytest.mark.feature("D1")
+def test_all_that_is_wrong_is_told_at_once(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    bad = SPEC + "    - {name: a, transform: '${inputs.x}', tiemout: 1s}\n    - {name: b, wait: soon}\n"
+    file.write_text(HEAD % "wrong" + bad + "    - {name: c, needs: [bb], transform: '${1 + \"a\"}'}\n")
+    said = server.aios("apply", str(file))
+    assert said.code == 2 and [line.split(": ")[1] for line in said.err.splitlines()[:-1]] == [
+        "spec.steps[0].transform", "spec.steps[0].tiemout", "spec.steps[1].wait",
+        "spec.steps[2].needs", "spec.steps[2].transform",
+    ]  # fmt: skip
+    error = server.aios("apply", str(file), "--json").json["error"]
+    assert error["details"]["problems"] == "5" and len(error["details"]["more"]) == 4
+    assert error["details"]["more"][3]["line"] == "9"
+    many = "".join(f"    - {{name: s{at}, wait: soon, {'x' * 60}: 1}}\n" for at in range(90))
+    file.write_text(HEAD % "wrong" + SPEC + many)
+    said = server.aios("apply", str(file))
+    assert said.code == 2 and "more; `aios workflow lint` tells all of them." in said.err
+    lint = server.aios("workflow", "lint", str(file), "--json")
+    assert len(lint.json["errors"]) == 50
 
 
 @pytest.mark.parametrize("size", [300_000, 10_000_000])

@@ -14,6 +14,7 @@ from aios_cli.commands import (
     forks,
     resources,
     runs,
+    schema,
     serve,
     system,
     tokens,
@@ -52,6 +53,7 @@ forks.add_to(runs.app)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.command("apply")(resources.apply)
+app.command("schema")(schema.schema)
 app.add_typer(resources.app, name="resource")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")

@@ -6,49 +6,57 @@ from aios.api.v1 import api_pb2
 from aios_cli.files import read_bytes
 from aios_cli.session import Session
 from aios_core.errors import TerminalError
+from aios_orchestrator.checking import check_intent, check_meant, check_workflow
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
-from aios_orchestrator.resolve import compile_intent
-from aios_orchestrator.uses import bind, in_order, used
+from aios_orchestrator.problems import Problems
+from aios_orchestrator.uses import in_order, used
 from aios_orchestrator.workflow import Workflow
 
 
 class Compiler:
-    """The documents of some files: `workflows` by name, and `errors`, one a document at most."""
+    """The documents of some files: `workflows` by name, `problems`, and `errors`, all of them."""
 
     def __init__(self, files: Sequence[str]) -> None:
         """Raises what can't be read."""
         self.documents: list[Document] = []
         self.workflows: dict[str, Workflow] = {}
-        self.errors: list[TerminalError] = []
+        self.problems = Problems()
         for name in files:
             text = read_bytes(name)
-            try:
+            with self.problems.noting():
                 self.documents += parse_documents(text, name)
-            except TerminalError as error:
-                self.errors.append(error)
-        try:
-            ordered = in_order(self.documents)
-        except TerminalError as error:
-            self.errors.append(error)
-            return
-        for document in [*ordered, *(other for other in self.documents if other.kind != "Workflow")]:
-            try:
-                self._compile(document)
-            except TerminalError as error:
-                self.errors.append(error)
+        with self.problems.noting():
+            for document in in_order(self.documents):
+                self._workflow(document)
+        for document in self.documents:
+            if document.kind == "Intent":
+                self._intent(document)
+
+    @property
+    def errors(self) -> list[TerminalError]:
+        """All that is wrong, as it stands in the files."""
+        return self.problems.in_order()
 
     def check(self) -> None:
-        """Raises the first error."""
-        if self.errors:
-            raise self.errors[0]
+        """Raises the first error, with the others."""
+        self.problems.check()
 
-    def _compile(self, document: Document) -> None:
-        if document.kind == "Intent":
-            compile_intent(document)
-            return
-        found = {ref: self.workflows.get(ref) or _used(document, place, ref) for place, ref in used(document)}
-        self.workflows[document.name] = compile_workflow(document, bind(document, found))
+    def _workflow(self, document: Document) -> None:
+        found: dict[str, Workflow] = {}
+        for place, ref in used(document):
+            with self.problems.noting():
+                found[ref] = self.workflows.get(ref) or _used(document, place, ref)
+        workflow = check_workflow(document, found, self.problems)
+        if workflow is not None:
+            self.workflows[document.name] = workflow
+
+    def _intent(self, document: Document) -> None:
+        """An intent is checked with its workflow where that is among the files."""
+        intent = check_intent(document, self.problems)
+        meant = self.workflows.get(intent.workflow) if intent is not None else None
+        if intent is not None and meant is not None:
+            check_meant(document, intent, meant, self.problems)
 
 
 def _used(document: Document, place: str, ref: str) -> Workflow:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aios_cli.exits import exit_code, remedy
 from aios_cli.options import given
-from aios_core.errors import AiosError
+from aios_core.errors import MORE, AiosError, others
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,9 @@ def fail(error: AiosError) -> int:
     code = exit_code(error)
     what_to_do = remedy(error)
     if given.json:
-        details = {key: text for key, text in error.details.items() if key != "remedy"}
+        details: dict[str, Any] = {key: text for key, text in error.details.items() if key != "remedy"}
+        if MORE in details:
+            details[MORE] = others(error)
         print_json(
             {
                 "error": {
@@ -68,6 +70,12 @@ def fail(error: AiosError) -> int:
         )
         return code
     print(f"{error.message} [{error.code}]", file=sys.stderr)
+    more = others(error)
+    for other in more:
+        print(f"{other['message']} [{other['code']}]", file=sys.stderr)
+    untold = int(error.details.get("problems", "0")) - len(more) - 1
+    if untold > 0:
+        print(f"… and {untold} more; `aios workflow lint` tells all of them.", file=sys.stderr)
     if what_to_do and what_to_do not in error.message:
         print(what_to_do, file=sys.stderr)
     return code

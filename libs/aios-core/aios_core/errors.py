@@ -4,6 +4,7 @@ An error that AIOS raises on purpose is a `TerminalError` (the same call would f
 `RetryableError` (it may pass later). Each carries a reason code from `REASONS`. Anything else that is raised is a bug.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +36,20 @@ class RetryableError(AiosError):
     def __init__(self, code: str, message: str, *, retry_after: float | None = None, **details: str) -> None:
         super().__init__(code, message, **details)
         self.retry_after = retry_after
+
+
+MORE: Final = "more"
+"""The detail that holds the errors that came with one: a JSON list of `[code, message, field, line, column]`."""
+
+
+def others(error: AiosError) -> list[dict[str, str]]:
+    """The errors that came with one: `code`, `message`, `field`, `line`, `column`."""
+    try:
+        rows = json.loads(error.details.get(MORE, "[]"))
+        names = ("code", "message", "field", "line", "column")
+        return [dict(zip(names, map(str, row), strict=True)) for row in rows]
+    except (ValueError, TypeError):
+        return []
 
 
 @dataclass(frozen=True, slots=True)

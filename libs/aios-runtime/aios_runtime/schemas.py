@@ -20,6 +20,11 @@ class Schema:
         except (jsonschema_rs.ValidationError, ValueError) as error:
             raise ValueError(str(getattr(error, "message", error)).splitlines()[0][:200]) from None
 
+    @property
+    def source(self) -> Mapping[str, Any]:
+        """The schema itself."""
+        return self._schema
+
     def problem(self, data: Any) -> tuple[str, str] | None:
         """(path, sentence) of the first thing that is wrong with JSON data, in the order of paths; None if nothing."""
         if self._validator.is_valid(data):

@@ -18,10 +18,11 @@ from aios_orchestrator.mapping import (
     Expression,
     Mapped,
     Path,
-    compile_expression,
+    compile_condition,
     compile_mapping,
     time_of,
 )
+from aios_orchestrator.problems import Problems
 from aios_orchestrator.uses import NO_CHILDREN, Children
 from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
 from aios_runtime.schemas import Schema
@@ -33,14 +34,15 @@ MAX_TURNS: Final = 1_000  # of a repeat
 KINDS: Final = (
     "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
 )  # fmt: skip
-_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect")
+_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect", "gives")
 # Which of these fields a kind has; the others have none.
 _WORK: Final = {
-    "agent": ("input", "retry", "timeout", "budget"),
+    "agent": ("input", "retry", "timeout", "budget", "gives"),
     "connector": _OF_WORK,
-    "memory": ("input", "retry", "timeout", "budget"),
+    "memory": ("input", "retry", "timeout", "budget", "gives"),
     "workflow": ("input",),
 }
+EFFECTS: Final = ("read", "write", "irreversible", "payment")
 _WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
 _STEP_FIELDS: Final = (
     "name",
@@ -51,6 +53,7 @@ _STEP_FIELDS: Final = (
     "timeout",
     "budget",
     "effect",
+    "gives",
     "description",
     *KINDS,
 )
@@ -59,8 +62,16 @@ _CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
-def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Workflow:
-    """Compile and check a Workflow. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION, CYCLE with the place."""
+def work_fields(kind: str) -> tuple[str, ...]:
+    """Which of the fields of work steps of a kind have."""
+    return _WORK.get(kind, ())
+
+
+def compile_workflow(
+    document: Document, children: Children = NO_CHILDREN, problems: Problems | None = None
+) -> Workflow:
+    """Compile a Workflow. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION, CYCLE with the place; with `problems`,
+    what its steps read wrongly is kept there and not raised."""
     spec = document.known("spec", document.spec, _WORKFLOW_FIELDS)
     compiler = _Compiler(document, "spec", children)
     steps = {step.name: step for step in compiler.steps(spec.get("steps"), "steps", "", ())}
@@ -68,8 +79,10 @@ def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Wo
         raise document.error(
             "BAD_RESOURCE", "spec.steps", f"has {len(steps)} steps; at most {MAX_STEPS} are allowed."
         )
-    if any(step.scope.count(".") > MAX_NESTED for step in steps.values()):
-        raise document.error("BAD_RESOURCE", "spec.steps", f"is nested deeper than {MAX_NESTED} levels.")
+    for step in steps.values():
+        if step.scope.count(".") > MAX_NESTED:
+            place = step.place or "spec.steps"
+            raise document.error("BAD_RESOURCE", place, f"is nested deeper than {MAX_NESTED} levels.")
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
     concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
     if concurrency.get("policy", "replace") != "replace":
@@ -92,11 +105,14 @@ def compile_workflow(document: Document, children: Children = NO_CHILDREN) -> Wo
         },
         size=sum(not step.scope for step in steps.values()),
     )
-    return connect(document, workflow)
+    return connect(document, workflow, problems)
 
 
 def _schema(document: Document, data: Any) -> tuple[Mapping[str, Any], Schema]:
-    schema = to_json(from_json(data))
+    try:
+        schema = to_json(from_json(data))
+    except (ValueError, TerminalError) as error:
+        raise document.error("BAD_RESOURCE", "spec.inputs", f"is not a JSON Schema: {error}.") from None
     if not isinstance(schema, dict) or schema.get("type") != "object":
         raise document.error("BAD_RESOURCE", "spec.inputs", "must be a JSON Schema of type object.")
     try:
@@ -181,6 +197,7 @@ class _Compiler:
             if "timeout" in fields
             else DEFAULT_TIMEOUT_MS,
             "hold": self.money(fields.get("budget", "0"), "budget"),
+            "gives": self.gives(fields["gives"]) if "gives" in fields else None,
         }
         return Step(**common, **getattr(self, f"_{kind}")(fields[kind], fields))
 
@@ -192,14 +209,16 @@ class _Compiler:
         if not dot or not action:
             raise self._error("connector", "must be <connector>.<action>, such as files.write_file.")
         effect = fields.get("effect", "read")
-        if effect not in ("read", "write"):
-            raise self._error("effect", "must be 'read' or 'write'.")
-        return {"target": str(data), "lane": f"connector-{connector}", "effect": effect == "write"}
+        if effect not in EFFECTS:
+            raise self._error("effect", f"must be {', '.join(map(repr, EFFECTS[:-1]))} or {EFFECTS[-1]!r}.")
+        lane = f"connector-{connector}"
+        return {"target": str(data), "lane": lane, "effect": effect != "read", "grade": str(effect)}
 
     def _memory(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         if data not in ("read", "write"):
             raise self._error("memory", "must be 'read' or 'write'.")
-        return {"target": f"memory.{data}", "lane": "memory", "effect": data == "write"}
+        grade = str(data)
+        return {"target": f"memory.{data}", "lane": "memory", "effect": data == "write", "grade": grade}
 
     def _gate(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         gate = self.document.known(f"{self.path}.gate", data, ("title", "why", "risk", "approves", "expires"))
@@ -246,7 +265,7 @@ class _Compiler:
             return {"wait_ms": self.duration(data, "wait")}
         if "event" in data:
             return {"hears": compile_hears(self, data)}
-        spec = self.document.known(f"{self.path}.wait", data, ("until",))
+        spec = self.document.known(f"{self.path}.wait", data, ("until", "event"))
         if "until" not in spec:
             raise self._error("wait.until", "is missing: the time until which it waits; or `event`.")
         until = self.mapping(spec["until"], "wait.until")
@@ -317,16 +336,20 @@ class _Compiler:
         try:
             return compile_mapping(data, f"{self.path}.{name}")
         except TerminalError as error:
-            raise self.document.error(error.code, f"{self.path}.{name}", error.message) from None
+            raise self._unreadable(error, name) from None
 
     def condition(self, data: Any, name: str) -> Path | Expression:
-        text = str(data).strip()
-        if text.startswith("${") and text.endswith("}"):
-            text = text[2:-1].strip()
         try:
-            return compile_expression(text, f"{self.path}.{name}")
+            return compile_condition(data, f"{self.path}.{name}")
         except TerminalError as error:
-            raise self.document.error(error.code, f"{self.path}.{name}", error.message) from None
+            raise self._unreadable(error, name) from None
+
+    def gives(self, data: Any) -> Schema:
+        try:
+            schema = to_json(from_json(data))
+            return Schema(schema if isinstance(schema, dict) else {"not": {}})
+        except (TypeError, ValueError, TerminalError) as error:
+            raise self._error("gives", f"is not a JSON Schema: {error}.") from None
 
     def retry(self, data: Any) -> Retry:
         names = ("limit", "backoff", "max_backoff", "jitter", "never")
@@ -360,6 +383,11 @@ class _Compiler:
             return usd(str(data))
         except TerminalError as error:
             raise self._error(name, error.message) from None
+
+    def _unreadable(self, error: TerminalError, name: str) -> TerminalError:
+        return self.document.error(
+            error.code, error.details.get("field", f"{self.path}.{name}"), error.message
+        )
 
     def _error(self, name: str, message: str) -> TerminalError:
         return self.document.error("BAD_RESOURCE", f"{self.path}.{name}", message)

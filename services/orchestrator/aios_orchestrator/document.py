@@ -13,6 +13,7 @@ from aios_core.hashing import content_hash
 from aios_core.ids import check_name
 from aios_core.json_values import dumps
 from aios_core.values import MAX_DECIMAL_DIGITS, checked_decimal
+from aios_orchestrator.problems import Problems
 
 MAX_DOCUMENT_BYTES: Final = 256 * 1024
 MAX_DOCUMENTS: Final = 100
@@ -49,7 +50,7 @@ class Document:
         where = f"{self.file}:{line}:{column}"
         return TerminalError(
             code,
-            f"{where}: {path}: {message}",
+            printable(f"{where}: {path}: {message}"),
             field=path,
             file=self.file,
             line=str(line),
@@ -113,7 +114,13 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = (mark.line, mark.column) if mark else (0, 0)
-        raise _at("BAD_YAML", file, place, f"{error.problem or error.context}.") from None
+        raise _at("BAD_YAML", file, place, f"{_words(error, read, place)}.") from None
+    except yaml.reader.ReaderError as error:
+        until = read[: error.position]
+        place = until.count("\n"), len(until) - until.rfind("\n") - 1
+        raise _at(
+            "BAD_YAML", file, place, f"the character U+{ord(read[error.position]):04X} is not allowed."
+        ) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise TerminalError("BAD_YAML", f"{file}: {str(error)[:200]}.", file=file) from None
     if not nodes:
@@ -122,20 +129,56 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
         raise TerminalError(
             "TOO_LARGE", f"{file} has {len(nodes)} documents; at most {MAX_DOCUMENTS} are read."
         )
-    documents = [_head(_Reader(file).document(node)) for node in nodes]
-    for document in documents:
-        size = len(document.canonical())
-        if size > MAX_DOCUMENT_BYTES:
-            raise document.error(
-                "TOO_LARGE", "spec", f"takes {size} bytes as it is stored; at most {MAX_DOCUMENT_BYTES} fit."
-            )
+    documents: list[Document] = []
+    problems = Problems()
+    for node in nodes:
+        with problems.noting():
+            documents.append(_head(_Reader(file).document(node)))
+    problems.check()
     return documents
+
+
+def printable(text: str) -> str:
+    """Text without what moves or hides other text on a screen."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def _at(code: str, file: str, place: tuple[int, int], message: str) -> TerminalError:
     """An error that says where in a file that is no document: line and column count from 0."""
     line, column = str(place[0] + 1), str(place[1] + 1)
-    return TerminalError(code, f"{file}:{line}:{column}: {message}", file=file, line=line, column=column)
+    return TerminalError(
+        code, printable(f"{file}:{line}:{column}: {message}"), file=file, line=line, column=column
+    )
+
+
+def _words(error: yaml.MarkedYAMLError, text: str, place: tuple[int, int]) -> str:
+    """What the parser says, in words for a person."""
+    problem = str(error.problem or error.context)
+    if "cannot start any token" in problem:
+        lines = text.split("\n")
+        sign = lines[place[0]][place[1] : place[1] + 1] if place[0] < len(lines) else ""
+        return (
+            "a tab can't indent; use spaces"
+            if sign == "\t"
+            else f"{sign!r} can't begin a value; put the value in quotes"
+        )
+    return next((words for part, words in _PROBLEMS.items() if part in problem), problem)
+
+
+_PROBLEMS: Final = {
+    "expected node content": "a value is missing here, or a bracket is not closed",
+    "end of stream": "a quote is not closed",
+    "expected '-' indicator": "this line is not indented as the others of its list are",
+    "expected key": "this line is not indented as those around it are, or has no key",
+    "expected <document start>": "this line is not indented as those around it are, or a --- is missing",
+    "mapping values are not allowed": "a second ': ' in one value; put the value in quotes, or begin a new line",
+    "expected ':'": "a ':' is missing after a key, or the text above is not indented enough",
+    "expected ',' or": "a ',' is missing, or a bracket is not closed",
+    "incompatible YAML": "this is YAML of another version; leave the %YAML line out",
+    "undefined tag handle": "tags (!name) are not allowed; leave it out",
+}
 
 
 def _refuse_aliases(text: str, file: str) -> None:
@@ -145,6 +188,8 @@ def _refuse_aliases(text: str, file: str) -> None:
         place = (event.start_mark.line, event.start_mark.column) if event.start_mark else (0, 0)
         if isinstance(event, yaml.AliasEvent):
             raise _at("BAD_YAML", file, place, "aliases (*name) are not allowed; repeat the text.")
+        if getattr(event, "tag", None) not in (None, "tag:yaml.org,2002:str"):
+            raise _at("BAD_YAML", file, place, "tags (!name) are not allowed; leave it out.")
         if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:
@@ -165,9 +210,9 @@ class _Reader:
     def document(self, node: yaml.Node) -> Document:
         data = self._data(node, "")
         if not isinstance(data, dict):
-            raise TerminalError(
-                "BAD_RESOURCE", f"{self.file}: a document is a map with apiVersion, kind, metadata, spec."
-            )
+            place = (node.start_mark.line, node.start_mark.column)
+            message = "a document is a map with apiVersion, kind, metadata, spec."
+            raise _at("BAD_RESOURCE", self.file, place, message)
         return Document(self.file, data, self.places)
 
     def _data(self, node: yaml.Node, path: str) -> Any:
@@ -181,10 +226,14 @@ class _Reader:
     def _map(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
         out: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            place = (key_node.start_mark.line, key_node.start_mark.column)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _at("BAD_YAML", self.file, place, "a key is text, not a list or a map.")
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise _at("BAD_YAML", self.file, place, "merge keys (<<) are not allowed; repeat the text.")
             key = str(key_node.value)
             inner = f"{path}.{key}" if path else key
             if key in out:
-                place = (key_node.start_mark.line, key_node.start_mark.column)
                 raise _at("BAD_YAML", self.file, place, f"{inner} stands twice.")
             out[key] = self._data(value_node, inner)
             self.places[inner] = (key_node.start_mark.line + 1, key_node.start_mark.column + 1)
@@ -230,9 +279,16 @@ def _head(document: Document) -> Document:
     if "name" not in metadata:
         raise document.error("BAD_RESOURCE", "metadata.name", "is missing.")
     try:
-        check_name(str(metadata["name"]), "metadata.name")
+        check_name(str(metadata["name"] or ""), "metadata.name")
     except TerminalError as error:
-        raise document.error("BAD_RESOURCE", "metadata.name", error.message) from None
+        raise document.error(
+            "BAD_RESOURCE", "metadata.name", "is " + error.message.partition(" is ")[2]
+        ) from None
     if not isinstance(data["spec"], dict):
-        raise document.error("BAD_RESOURCE", "spec", "must be a map of fields.")
+        raise document.error("BAD_RESOURCE", "spec", "must be a map of fields, such as steps.")
+    size = len(document.canonical())
+    if size > MAX_DOCUMENT_BYTES:
+        raise document.error(
+            "TOO_LARGE", "spec", f"takes {size} bytes as it is stored; at most {MAX_DOCUMENT_BYTES} fit."
+        )
     return document

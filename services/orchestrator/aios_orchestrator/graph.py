@@ -5,28 +5,41 @@ sees the steps before it there, and what the step that has the body sees. A sub-
 
 import difflib
 import graphlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from aios_core.errors import TerminalError
 from aios_orchestrator.document import Document
-from aios_orchestrator.mapping import BODY_ROOTS, Mapped, references
+from aios_orchestrator.mapping import BODY_ROOTS, Mapped, leaves_of, references
+from aios_orchestrator.problems import Problems
 from aios_orchestrator.workflow import Step, Workflow
 
 _KNOWN = {"map": ("item", "index"), "repeat": ("index", "previous")}
 
 
-def connect(document: Document, workflow: Workflow) -> Workflow:
-    """The workflow with its graph. Raises CYCLE, BAD_EXPRESSION or BAD_RESOURCE with the place."""
+def connect(document: Document, workflow: Workflow, problems: Problems | None = None) -> Workflow:
+    """The workflow with its graph. Raises CYCLE, BAD_EXPRESSION or BAD_RESOURCE with the place, or keeps all that is
+    wrong in `problems`."""
+    try:
+        return _connect(document, workflow, problems)
+    except TerminalError as error:
+        if problems is None:
+            raise
+        problems.add(error)
+        return workflow
+
+
+def _connect(document: Document, workflow: Workflow, problems: Problems | None) -> Workflow:
     scopes: dict[str, list[Step]] = {}
     for step in workflow.steps.values():
         scopes.setdefault(step.scope, []).append(step)
     place = {name: at for at, name in enumerate(workflow.steps)}
     before: dict[str, int] = {}
     for scope, steps in scopes.items():
-        before |= _before(document, scope, steps, place)
+        before |= _before(document, scope, steps, place, problems)
     connected = _connected(workflow, before, place)
-    _Checks(document, connected).all()
+    _Checks(document, connected, problems).all()
     return connected
 
 
@@ -47,26 +60,34 @@ def _connected(workflow: Workflow, before: Mapping[str, int], place: Mapping[str
 
 
 def _before(
-    document: Document, scope: str, steps: Iterable[Step], place: Mapping[str, int]
+    document: Document,
+    scope: str,
+    steps: Iterable[Step],
+    place: Mapping[str, int],
+    problems: Problems | None,
 ) -> dict[str, int]:
     """What comes before each step of one scope, as `Workflow.before`."""
     own = {step.local: step for step in steps}
     for step in own.values():
         for need in step.needs:
             if need not in own:
-                raise _no_step(document, f"{step.place}.needs", need, own)
+                error = _no_step(document, f"{step.place}.needs", need, own)
+                if problems is None:
+                    raise error
+                problems.add(error)
+    needs = {name: [need for need in step.needs if need in own] for name, step in own.items()}
     try:
-        order = list(graphlib.TopologicalSorter({s.local: s.needs for s in own.values()}).static_order())
+        order = list(graphlib.TopologicalSorter(needs).static_order())
     except graphlib.CycleError as error:
         circle = " → ".join(map(str, error.args[1]))
         first = own[str(error.args[1][0])].place
         raise document.error(
-            "CYCLE", first.rpartition("[")[0], f"steps need each other in a circle: {circle}."
+            "CYCLE", f"{first}.needs", f"steps need each other in a circle: {circle}."
         ) from None
     before: dict[str, int] = {}
     for name in order:
         done = 0
-        for need in own[name].needs:
+        for need in needs[name]:
             done |= before[scope + need] | 1 << place[scope + need]
         before[scope + name] = done
     return before
@@ -75,58 +96,59 @@ def _before(
 class _Checks:
     """What expressions refer to is there, and comes before."""
 
-    def __init__(self, document: Document, workflow: Workflow) -> None:
+    def __init__(self, document: Document, workflow: Workflow, problems: Problems | None) -> None:
         self.document = document
         self.workflow = workflow
+        self.problems = problems
 
     def all(self) -> None:
         for step in self.workflow.steps.values():
             if step.place:  # others were checked with the document that they are from
                 self._step(step)
-        for name in _steps_read(references(self.workflow.outputs)):
-            self._find(name, "", "spec.outputs")
-        self._known(self.workflow.outputs, "spec.outputs", "")
+        for leaf, place in leaves_of(self.workflow.outputs, "spec.outputs"):
+            with self._noting():
+                for name in _steps_read(references(leaf)):
+                    self._find(name, "", place)
+                self._known(leaf, place, "")
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        if self.problems is None:
+            yield
+        else:
+            with self.problems.noting():
+                yield
 
     def _step(self, step: Step) -> None:
-        trees: list[Mapped] = [
-            tree for tree in (step.input, step.output, step.when, step.until) if tree is not None
-        ]
-        trees += [condition for _, condition in step.cases]
-        if step.hears is not None and step.hears.match is not None:
-            trees.append(step.hears.match)
-        if step.gate:
-            trees += [step.gate.title, step.gate.why, step.gate.risk, *self._approved(step)]
-        if step.ask:
-            trees += [step.ask.title, step.ask.questions]
-        if step.body is not None and step.body.over is not None:
-            trees.append(step.body.over)
-        for tree in trees:
-            self._reads(tree, step.place, step)
-        if step.body is not None and step.body.child is None:
-            inside = f"{step.name}[]."
-            ends: list[Mapped] = [tree for tree in (step.body.result, step.body.until) if tree is not None]
-            for tree in ends:
-                self._ends_round(tree, f"{step.place}.{step.kind}", inside)
+        for tree, path in trees_of(step):
+            for leaf, place in leaves_of(tree, path):
+                with self._noting():
+                    self._reads(leaf, place, step)
+        for at, name in enumerate(step.gate.approves if step.gate else ()):
+            with self._noting():
+                for tree in self._approved(step, name, f"{step.place}.gate.approves[{at}]"):
+                    self._reads(tree, step.place, step)
+        for tree, path in ends_of(step):
+            for leaf, place in leaves_of(tree, path):
+                with self._noting():
+                    self._ends_round(leaf, place, f"{step.name}[].")
 
-    def _approved(self, step: Step) -> Iterable[Mapped]:
-        assert step.gate is not None
-        place = f"{step.place}.gate.approves"
-        for name in step.gate.approves:
-            approved = self.workflow.steps.get(step.scope + name)
-            if approved is None:
-                raise _no_step(self.document, place, name, self._locals(step.scope))
-            if approved.body is not None:
-                raise self.document.error(
-                    "BAD_RESOURCE",
-                    place,
-                    f"{name!r} has steps of its own; put a gate before those that change something, inside of it.",
-                )
-            if not self._comes_before(step.name, approved.name):
-                raise self.document.error(
-                    "BAD_RESOURCE", place, f"{name!r} does not come after this gate (it must need it)."
-                )
-            if approved.input is not None:
-                yield approved.input
+    def _approved(self, step: Step, name: str, place: str) -> Iterable[Mapped]:
+        approved = self.workflow.steps.get(step.scope + name)
+        if approved is None:
+            raise _no_step(self.document, place, name, self._locals(step.scope))
+        if approved.body is not None:
+            raise self.document.error(
+                "BAD_RESOURCE",
+                place,
+                f"{name!r} has steps of its own; put a gate before those that change something, inside of it.",
+            )
+        if not self._comes_before(step.name, approved.name):
+            raise self.document.error(
+                "BAD_RESOURCE", place, f"{name!r} does not come after this gate (it must need it)."
+            )
+        if approved.input is not None:
+            yield approved.input
 
     def _reads(self, tree: Mapped, place: str, step: Step) -> None:
         """A step reads what came before it, in its own scope or before the step whose body it is in."""
@@ -138,6 +160,12 @@ class _Checks:
         after = step
         while after.scope != seen.scope:
             after = self._owner(after.scope)
+        if seen is step:
+            raise self.document.error(
+                "BAD_EXPRESSION",
+                place,
+                f"step {step.local!r} reads what it gives itself, which is not there yet.",
+            )
         if not self._comes_before(seen.name, after.name):
             raise self.document.error(
                 "BAD_EXPRESSION",
@@ -193,6 +221,33 @@ class _Checks:
             scope = self._owner(scope).scope
             names += self._locals(scope)
         return names
+
+
+def trees_of(step: Step) -> Iterator[tuple[Mapped, str]]:
+    """Everything that is computed before a step begins, with its place in the document."""
+    at = step.place
+    parts: list[tuple[Mapped | None, str]] = [
+        (step.when, "when"), (step.input, "input"), (step.output, "transform"), (step.until, "wait.until"),
+        *((condition, f"branch.cases.{name}") for name, condition in step.cases),
+    ]  # fmt: skip
+    if step.hears is not None:
+        parts.append((step.hears.match, "wait.match"))
+    if step.gate:
+        parts += [(step.gate.title, "gate.title"), (step.gate.why, "gate.why"), (step.gate.risk, "gate.risk")]
+    if step.ask:
+        parts += [(step.ask.title, "ask.title"), (step.ask.questions, "ask.questions")]
+    if step.body is not None:
+        parts.append((step.body.over, "map.over"))
+    yield from ((tree, f"{at}.{name}") for tree, name in parts if tree is not None)
+
+
+def ends_of(step: Step) -> Iterator[tuple[Mapped, str]]:
+    """Everything that is computed when a round of a step is over, with its place in the document."""
+    if step.body is not None and step.body.child is None:
+        at = f"{step.place}.{step.kind}"
+        yield step.body.result, f"{at}.result"
+        if step.body.until is not None:
+            yield step.body.until, f"{at}.until"
 
 
 def _steps_read(roots: Iterable[str]) -> Iterable[str]:

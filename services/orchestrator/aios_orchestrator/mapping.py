@@ -5,11 +5,13 @@ and `index`, in a repeat over `index` and `previous`; a text with `${…}` insid
 (`${steps.read.files}`) hands the value on as it is, each leaf with its label. Of any other expression the result
 carries the meet of the labels of everything that it refers to."""
 
+import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
@@ -17,8 +19,11 @@ from aios_core.json_values import from_json, to_json
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Plain, Value, follow, label_of, labeled, plain
 from aios_orchestrator import cel_engine
+from aios_orchestrator.cel_words import longest, problem_of, short, work_of
 
 MAX_EXPRESSION_CHARS: Final = 2000
+MAX_COMPILED: Final = 8192  # expressions kept compiled
+MAX_TURNS: Final = 1_000_000  # of an expression that goes over lists in lists
 BODY_ROOTS: Final = ("item", "index", "previous")  # known only to the steps of a map or a repeat
 ROOTS: Final = ("inputs", "steps", "run", "event", *BODY_ROOTS)
 
@@ -73,11 +78,13 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """A CEL program; `roots` are what it refers to."""
+    """A CEL program; `roots` are what it refers to. `nested` and `own` say how its work grows with what it reads."""
 
     text: str
     program: Any
     roots: tuple[str, ...]
+    nested: int = 1
+    own: int = 1
 
     def evaluate(self, look: Lookup) -> Value:
         found = {root: look(root) for root in self.roots}
@@ -94,9 +101,16 @@ class Expression:
                 context["steps"][name.replace("-", "_")] = data
             else:
                 context[root] = data
+        if self.nested > 1 and (longest(context) * self.own) ** self.nested > MAX_TURNS:
+            raise TerminalError(
+                "EXPRESSION_FAILED",
+                f"${{{self.text}}} would go over lists in lists more than {MAX_TURNS:,} times; "
+                "compute it in several steps.",
+                expression=self.text,
+            )
         try:
             return _result(self.program.execute(context))
-        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        except (LookupError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             raise TerminalError(
                 "EXPRESSION_FAILED", f"${{{self.text}}} could not be computed: {error}.", expression=self.text
             ) from None
@@ -167,7 +181,7 @@ def compile_expression(text: str, where: str) -> Path | Expression:
     """One CEL expression, without `${}`."""
     if len(text) > MAX_EXPRESSION_CHARS:
         raise TerminalError(
-            "BAD_EXPRESSION", f"{where} is longer than {MAX_EXPRESSION_CHARS} characters.", field=where
+            "BAD_EXPRESSION", f"the expression is longer than {MAX_EXPRESSION_CHARS} characters.", field=where
         )
     if _PATH.fullmatch(text) and text.split(".")[0] in ROOTS:
         parts = text.split(".")
@@ -175,19 +189,36 @@ def compile_expression(text: str, where: str) -> Path | Expression:
             return Path("steps." + parts[1], tuple(parts[2:]), text)
         return Path(parts[0], tuple(parts[1:]), text)
     try:
+        return _compiled(text)
+    except ValueError as error:
+        raise TerminalError("BAD_EXPRESSION", str(error), field=where) from None
+
+
+@lru_cache(maxsize=MAX_COMPILED)
+def _compiled(text: str) -> Expression:
+    """An expression is compiled once, wherever it stands. Raises ValueError with what is wrong with it, in words."""
+    try:
         program = cel_engine.compile_expression(_cel_names(text))
     except ValueError as error:
-        raise TerminalError(
-            "BAD_EXPRESSION", f"{where} is not valid CEL: {_first_line(error)}", field=where
-        ) from None
+        raise ValueError(f"{problem_of(text, error)}.") from None
     unknown = sorted(set(program.variables()) - set(ROOTS) - set(_macro_variables(text)))
     if unknown:
-        raise TerminalError(
-            "BAD_EXPRESSION",
-            f"{where} refers to {unknown[0]!r}; an expression knows {', '.join(ROOTS)}.",
-            field=where,
-        )
-    return Expression(text, program, _roots(text))
+        near = difflib.get_close_matches(unknown[0], (*ROOTS, "true", "false", "null"), n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]!r}?" if near else f"an expression knows {', '.join(ROOTS)}."
+        what = f"{short(text)} refers to" if text != unknown[0] else "there is no"
+        raise ValueError(f"{what} {unknown[0]!r}; {hint}")
+    nested, own = work_of(text) if len(_macro_variables(text)) > 1 else (1, 1)
+    if own**nested > MAX_TURNS:
+        raise ValueError(f"{short(text)} has lists in lists that take too long; compute it in several steps.")
+    return Expression(text, program, _roots(text), nested, own)
+
+
+def compile_condition(data: Any, where: str) -> Path | Expression:
+    """A condition, with or without `${}` around it."""
+    text = str(data).strip()
+    if text.startswith("${") and text.endswith("}"):
+        text = text[2:-1].strip()
+    return compile_expression(text, where)
 
 
 def references(node: Mapped) -> Iterable[str]:
@@ -207,6 +238,18 @@ def references(node: Mapped) -> Iterable[str]:
     elif isinstance(node, Items):
         for item in node.items:
             yield from references(item)
+
+
+def leaves_of(node: Mapped, where: str) -> Iterator[tuple[Mapped, str]]:
+    """The expressions, texts and constants of a tree, each with its place in the document."""
+    if isinstance(node, Record):
+        for key, item in node.entries:
+            yield from leaves_of(item, f"{where}.{key}")
+    elif isinstance(node, Items):
+        for at, item in enumerate(node.items):
+            yield from leaves_of(item, f"{where}[{at}]")
+    else:
+        yield node, where
 
 
 def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
@@ -241,7 +284,7 @@ def _compile_text(data: str, where: str) -> Text:
         at = found.end()
     parts.append(data[at:])
     if "${" in data[at:]:
-        raise TerminalError("BAD_EXPRESSION", f"{where} has a ${{ without its }}.", field=where)
+        raise TerminalError("BAD_EXPRESSION", f"{short(data)} has a ${{ without its }}.", field=where)
     return Text(tuple(part for part in parts if part != ""))
 
 
@@ -268,11 +311,6 @@ def _roots(text: str) -> tuple[str, ...]:
 
 def _macro_variables(text: str) -> list[str]:
     return re.findall(r"\.(?:map|filter|all|exists|exists_one)\(\s*([A-Za-z_]\w*)\s*,", text)
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:300] if lines else "unreadable"
 
 
 def _result(data: Any) -> Plain:

@@ -66,10 +66,10 @@ def compile_intent(document: Document) -> Intent:
             when = compile_expression(str(fields["when"]), f"{path}.when") if "when" in fields else None
             parameters = compile_mapping(fields["parameters"], f"{path}.parameters")
         except TerminalError as error:
-            raise document.error(error.code, path, error.message) from None
+            raise document.error(error.code, error.details.get("field", path), error.message) from None
         rules.append(Rule(str(fields["name"]), str(fields["event"]), when, parameters))
     try:
-        parameters_schema = Schema(spec["parameters"])
+        parameters_schema = Schema(dict(spec["parameters"]))
     except (TypeError, ValueError) as error:
         raise document.error("BAD_RESOURCE", "spec.parameters", f"is not a JSON Schema: {error}.") from None
     metadata = document.data["metadata"]

@@ -10,12 +10,14 @@ from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import derive
+from aios_orchestrator.checking import check_intent, check_meant, check_workflow
 from aios_orchestrator.correlation import MAX_CORRELATIONS
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.mapping import Expression, Path, compile_expression
+from aios_orchestrator.problems import Problems
 from aios_orchestrator.resolve import Intent, compile_intent
-from aios_orchestrator.uses import bind, in_order, used
+from aios_orchestrator.uses import in_order, used
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
 
@@ -92,16 +94,14 @@ class ResourceBook:
 
     async def _apply(self, request: pb.ApplyResourcesRequest) -> pb.ApplyResourcesResponse:
         documents = parse_documents(request.yaml, request.file or "input")
+        problems = Problems()
         names = [(document.kind, document.name) for document in documents]
         for at, name in enumerate(names):
             if name in names[:at]:
-                raise documents[at].error(
-                    "BAD_RESOURCE", "metadata.name", f"{name[0]} {name[1]!r} stands twice."
-                )
-        compiled = await self._compile(request.workspace, documents)
-        for document in documents:
-            if document.kind == "Intent":
-                await self._check_intent(request.workspace, document, compile_intent(document), names)
+                message = f"{name[0]} {name[1]!r} stands twice."
+                problems.add(documents[at].error("BAD_RESOURCE", "metadata.name", message))
+        compiled = await self._check(request.workspace, documents, problems)
+        problems.check()
         changes, writes = [], []
         for document in documents:
             change, write = await self._change(request, document)
@@ -126,16 +126,32 @@ class ResourceBook:
             await self._tell_others()
         return pb.ApplyResourcesResponse(applied=changes)
 
-    async def _compile(self, workspace: str, documents: Sequence[Document]) -> dict[str, Workflow]:
-        """Check the workflows among the documents, those first that others use, and pin what each uses to its
-        version."""
+    async def _check(
+        self, workspace: str, documents: Sequence[Document], problems: Problems
+    ) -> dict[str, Workflow]:
+        """Check the documents, those workflows first that others use, and pin what each uses to its version."""
         compiled: dict[str, Workflow] = {}
+        broken: set[str] = set()
         for document in in_order(documents):
-            found = {
-                ref: compiled[ref] if ref in compiled else await self._used(workspace, document, place, ref)
-                for place, ref in used(document)
-            }
-            compiled[document.name] = compile_workflow(document, bind(document, found))
+            found: dict[str, Workflow] = {}
+            for place, ref in used(document):
+                with problems.noting():
+                    if ref in compiled:
+                        found[ref] = compiled[ref]
+                    elif ref not in broken:
+                        found[ref] = await self._used(workspace, document, place, ref)
+            workflow = check_workflow(document, found, problems)
+            if workflow is None:
+                broken.add(document.name)
+            else:
+                compiled[document.name] = workflow
+        for document in documents:
+            intent = check_intent(document, problems) if document.kind == "Intent" else None
+            if intent is not None and intent.workflow not in broken:
+                with problems.noting():
+                    name = intent.workflow
+                    meant = compiled.get(name) or await self._used(workspace, document, "spec.workflow", name)
+                    check_meant(document, intent, meant, problems)
         return compiled
 
     async def _waits(
@@ -184,17 +200,6 @@ class ResourceBook:
             if error.code != "NOT_FOUND":
                 raise
             raise document.error("BAD_RESOURCE", place, error.message) from None
-
-    async def _check_intent(
-        self, workspace: str, document: Document, intent: Intent, together: Sequence[tuple[str, str]]
-    ) -> None:
-        known = ("Workflow", intent.workflow) in together or await self.get(
-            workspace, "Workflow", intent.workflow
-        )
-        if not known:
-            raise document.error(
-                "BAD_RESOURCE", "spec.workflow", f"there is no workflow {intent.workflow!r}."
-            )
 
     async def _change(
         self, request: pb.ApplyResourcesRequest, document: Document

@@ -2,7 +2,7 @@
 
 import contextlib
 import graphlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -23,13 +23,24 @@ def used(document: Document) -> list[tuple[str, str]]:
 
 def bind(document: Document, found: Mapping[str, Workflow]) -> Children:
     """The workflows that a document uses, `found` by what it calls them; afterwards it names their versions where it
-    named none: `invoice` is `invoice@1f0c…`."""
+    named none: `invoice` is `invoice@1f0c…`. What was not found stays as it is."""
     children = {}
     for _, step in _using(document):
-        child = found[str(step["workflow"])]
+        child = found.get(str(step["workflow"]))
+        if child is None:
+            continue
         step["workflow"] = f"{child.name}@{child.version}"
         children[step["workflow"]] = child
     return children
+
+
+def without(document: Document, missing: Collection[str]) -> None:
+    """Put steps of which nothing is known where a document uses workflows that are not there."""
+    for _, step in list(_using(document)):
+        if step["workflow"] in missing:
+            del step["workflow"]
+            step.pop("input", None)
+            step["agent"] = "nothing"
 
 
 def _using(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -118,6 +118,10 @@ class Step:
     timeout_ms: int = DEFAULT_TIMEOUT_MS
     hold: Micros = NOTHING
     effect: bool = False
+    grade: str = "read"
+    """How far what it does can be taken back: `read`, `write`, `irreversible`, `payment`."""
+    gives: Schema | None = None
+    """What its result has to be, where the document says so."""
     gate: Gate | None = None
     ask: Ask | None = None
     cases: tuple[tuple[str, Path | Expression], ...] = ()

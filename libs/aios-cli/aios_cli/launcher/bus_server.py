@@ -15,7 +15,7 @@ from aios_cli.launcher.report import exit_code
 from aios_core.errors import AiosError, TerminalError
 from aios_runtime.bus.endpoint import make_directory, write_private
 from aios_runtime.bus.permissions import identities
-from aios_runtime.bus.server_config import Layout, render
+from aios_runtime.bus.server_config import REPLICATED_PING_SECONDS, Layout, render
 from aios_runtime.bus.topology import DEFAULT_CONNECTORS
 
 PORT: Final = 4222
@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 - the services are in other pods
     parser.add_argument("--port", type=int, default=PORT)
     given = parser.parse_args()
-    layout = Layout(given.directory, given.host, given.port)
+    layout = Layout(given.directory, given.host, given.port, REPLICATED_PING_SECONDS)
     try:
         prepare(given.users, layout)
         server = Path(sysconfig.get_path("scripts")) / "nats-server"

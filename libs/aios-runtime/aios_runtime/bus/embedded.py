@@ -9,7 +9,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from aios_runtime.bus.endpoint import (
     write_private,
 )
 from aios_runtime.bus.permissions import identities
-from aios_runtime.bus.server_config import Layout, render
+from aios_runtime.bus.server_config import PING_SECONDS, Layout, render
 from aios_runtime.bus.server_process import ServerProcess
 from aios_runtime.bus.topology import DEFAULT_CONNECTORS
 
@@ -50,13 +50,14 @@ log = logging.getLogger("aios.bus.embedded")
 @dataclass(frozen=True, slots=True)
 class EmbeddedSettings:
     """`port` 0: the one of last time if it is free, else any free one. `binary` empty: the packaged one. A server that
-    ran for `steady_seconds` starts the row of restarts afresh."""
+    ran for `steady_seconds` starts the row of restarts afresh; one asks silent clients every `ping_seconds`."""
 
     host: str = "127.0.0.1"
     port: int = 0
     connectors: Sequence[str] = DEFAULT_CONNECTORS
     binary: str = ""
     steady_seconds: float = STEADY_SECONDS
+    ping_seconds: int = PING_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ class EmbeddedNats:
         self._users = data_dir.absolute() / USERS_DIRECTORY
         self._on_crash = on_crash
         self._passwords: dict[str, str] = {}
-        self._layout = Layout(self._directory, self._settings.host, self._settings.port)
+        self._layout = Layout(
+            self._directory, self._settings.host, self._settings.port, self._settings.ping_seconds
+        )
         self._server: ServerProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._trouble: AiosError | None = None
@@ -111,7 +114,7 @@ class EmbeddedNats:
         remembered = read_port(self._users / URL_FILE) if self._settings.port == 0 else 0
         for attempt in range(1, PORT_ATTEMPTS + 1):
             port = self._settings.port or _free_port(self._settings.host, remembered if attempt == 1 else 0)
-            self._layout = Layout(self._directory, self._settings.host, port)
+            self._layout = replace(self._layout, port=port)
             try:
                 await self._launch()
                 break

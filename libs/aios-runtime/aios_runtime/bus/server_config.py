@@ -23,6 +23,7 @@ PING_SECONDS: Final = (
     2  # a client that answers none of these is frozen or cut off: what waits for it goes to others
 )
 PINGS_UNANSWERED: Final = 3
+REPLICATED_PING_SECONDS: Final = 1  # where another process can do what a silent one does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class Layout:
     directory: Path
     host: str
     port: int
+    ping_seconds: int = PING_SECONDS
 
     @property
     def config(self) -> Path:
@@ -55,7 +57,7 @@ listen: {_text(f"{layout.host}:{layout.port}")}
 max_payload: {SERVER_MAX_PAYLOAD_BYTES}
 max_connections: {MAX_CONNECTIONS}
 max_pending: {MAX_PENDING_BYTES}
-ping_interval: "{PING_SECONDS}s"
+ping_interval: "{layout.ping_seconds}s"
 ping_max: {PINGS_UNANSWERED}
 write_deadline: "{WRITE_DEADLINE_SECONDS}s"
 lame_duck_duration: "30s"

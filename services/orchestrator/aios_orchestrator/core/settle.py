@@ -16,6 +16,8 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import effect_key
+from aios_core.json_values import to_json
+from aios_core.values import Value, plain
 from aios_orchestrator.core import hearing, rounds
 from aios_orchestrator.core.advance import schedule, unknown_approval
 from aios_orchestrator.core.draft import Draft
@@ -63,6 +65,18 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
             TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"),
         )
         return
+    wrong = _broken(step, value)
+    if wrong is not None:
+        draft.emit(
+            step_failed=ev.StepFailed(
+                step=step.name,
+                error=wrong,
+                cost_micros=outcome.cost_micros,
+                attempt=state.attempt,
+                contained=rounds.contained(draft, step.name),
+            )
+        )
+        return
     draft.run.remember(step.name, value)
     real = step.effect and draft.run.mode == MODE_EXECUTE
     draft.emit(
@@ -77,6 +91,20 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
             worker=outcome.worker,
             effect_order=draft.run.effects + 1 if real else 0,
         )
+    )
+
+
+def _broken(step: Step, value: Value) -> Error | None:
+    """Why a result is not what the document says that the step gives. What changed something has changed it, whatever
+    it says of it; that stays a success, so that it can be taken back."""
+    if step.gives is None or step.effect:
+        return None
+    found = step.gives.problem(to_json(plain(value)))
+    if found is None:
+        return None
+    where = f"{found[0]}: " if found[0] else ""
+    return Error(
+        code="BAD_OUTPUT", message=f"What {step.target} gave is not what `gives` says: {where}{found[1]}."
     )
 
 

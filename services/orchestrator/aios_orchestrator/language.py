@@ -1,0 +1,105 @@
+"""The kinds of documents, field by field. Checks, JSON Schemas and the reference are made of this; a new kind or a new
+field is added here (of a step: in `step_language`), and in what compiles it."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from aios_orchestrator.computed_shapes import Computed, Condition
+from aios_orchestrator.document import API_VERSION, KINDS, Document
+from aios_orchestrator.problems import Problems
+from aios_orchestrator.schema_shape import JsonSchema, definition
+from aios_orchestrator.shapes import NAME, Check, Choice, Field, Fields, Money, Several, Text
+from aios_orchestrator.step_language import Steps, step_schema
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+WORKFLOW: Final = Fields(
+    {
+        "description": Field(Text(), "For people"),
+        "inputs": Field(JsonSchema(top=True), "A JSON Schema of what a run is given"),
+        "budget": Field(
+            Fields({"cap": Field(Money(), "US dollars that a run may spend, 1.00 without it")}),
+            "What a run may spend",
+        ),
+        "concurrency": Field(
+            Fields(
+                {
+                    "key": Field(Computed(), "What runs share that replace each other", True),
+                    "policy": Field(Choice(("replace",)), "A later run replaces the one before"),
+                },
+            ),
+            "Which runs replace each other",
+        ),
+        "steps": Field(Steps(), "The steps of the workflow", True),
+        "outputs": Field(Computed(maps=True), "What a run gives"),
+    }
+)
+_RULE: Final = Fields(
+    {
+        "name": Field(Text("a name"), "Its name in the record of what was decided", True),
+        "event": Field(
+            Text("a type of events", example="files.folder_settled"),
+            "The type of events that it is for",
+            True,
+        ),
+        "when": Field(Condition(), "It is passed over where this does not hold"),
+        "parameters": Field(Computed(maps=True), "The workflow's input, from `event`", True),
+    }
+)
+INTENT: Final = Fields(
+    {
+        "description": Field(Text(), "For people"),
+        "workflow": Field(Text("the name of a workflow", NAME, "nothing"), "The workflow that does it", True),
+        "parameters": Field(JsonSchema(top=True), "A JSON Schema of what has to be known of it", True),
+        "rules": Field(Several(_RULE, 0, 1000, "a list of rules"), "Which events mean it", True),
+    }
+)
+SPECS: Final[Mapping[str, Fields]] = {"Workflow": WORKFLOW, "Intent": INTENT}
+METADATA: Final = Fields(
+    {
+        "name": Field(
+            Text("a name of lower case letters, digits and hyphens", NAME), "Its name among its kind", True
+        ),
+        "title": Field(Text(), "What people call it"),
+        "description": Field(Text(), "For people"),
+    }
+)
+
+
+def checked(document: Document, problems: Problems) -> Document:
+    """The document with harmless fields in place of wrong ones, of which all is said."""
+    shape = SPECS.get(document.kind)
+    if shape is None:
+        return document
+    check = Check(document, problems)
+    METADATA.check(check, "metadata", document.data["metadata"])
+    spec = shape.check(check, "spec", document.spec)
+    return Document(document.file, {**document.data, "spec": spec}, document.places)
+
+
+def schema_of(kind: str, spec: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The JSON Schema of a kind of document; `spec` is that of a kind that is described elsewhere."""
+    body = spec if spec is not None else SPECS[kind].schema()
+    inner = {name: body[name] for name in ("$defs",) if name in body}
+    defs = {"step": step_schema(), "jsonSchema": definition()} if spec is None else inner.get("$defs", {})
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:aios:v1:{kind.lower()}",
+        "title": f"AIOS {kind}",
+        "type": "object",
+        "properties": {
+            "apiVersion": {"const": API_VERSION},
+            "kind": {"const": kind},
+            "metadata": METADATA.schema(),
+            "spec": {name: item for name, item in body.items() if name != "$defs"},
+        },
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "additionalProperties": False,
+        "$defs": defs,
+    }
+
+
+def kinds() -> tuple[str, ...]:
+    """The kinds of documents that are described here."""
+    return tuple(kind for kind in KINDS if kind in SPECS)
