@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import api, broker, flat, maps
+from tests.bench import api, broker, flat, language, maps
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -162,6 +162,8 @@ async def main(arguments: argparse.Namespace) -> None:
         found = await flat.figures([int(count) for count in arguments.finished.split(",")], arguments.runs)
     elif arguments.broker:
         found = await broker.figures()
+    elif arguments.language:
+        found = await language.figures()
     elif arguments.map:
         floor = await floor_figures(arguments.runs, levels)
         found = {"floor, steps a second": floor["steps_per_second"], **await maps.figures(levels)}
@@ -194,6 +196,9 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--map", action="store_true", help="instead: a map of 10,000 items in one run, and the floor"
+    )
+    parser.add_argument(
+        "--language", action="store_true", help="instead: the time to check and apply a long workflow"
     )
     parser.add_argument("--finished", default="1000,1000000", help="with --flat: finished runs in the store")
     parser.add_argument("--json", action="store_true")

@@ -39,7 +39,8 @@ def shipped() -> list[Any]:
     assert files
     found = [item for file in files for item in yaml.safe_load_all(file.read_text())]
     page = (ROOT / "docs/language.md").read_text()
-    found += [item for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) for item in plain(text)]
+    examples = [text for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "apiVersion" in text]
+    found += [item for text in examples for item in plain(text)]
     return [item for item in found if isinstance(item, dict) and item.get("apiVersion") == "aios/v1"]
 
 

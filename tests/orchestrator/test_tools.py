@@ -159,9 +159,12 @@ def test_what_a_run_under_way_could_not_follow_is_said() -> None:
 
 
 EDITS = (
-    ("bank.find", "bank.look"), ("inputs.n > 100", "inputs.n > 99"), ("Pay $", "Really pay $"), ("2d", "5d"), ('"0.10"', '"0.11"'),
-    ("effect: payment", "effect: irreversible"), ("over: [1, 2]", "over: [1]"), ("on_failure: collect", "at_once: 3"),
-    ("approves: [pay]", "approves: [pay], expires: 1d"), ("'large'\"", "'small'\""), ("required: [account]", "required: []"),
+    ("bank.find", "bank.look"), ("inputs.n > 100", "inputs.n > 99"),
+    ("Pay $", "Really pay $"), ("2d", "5d"), ('"0.10"', '"0.11"'),
+    ("effect: payment", "effect: irreversible"),
+    ("over: [1, 2]", "over: [1]"), ("on_failure: collect", "at_once: 3"),
+    ("approves: [pay]", "approves: [pay], expires: 1d"), ("'large'\"", "'small'\""),
+    ("required: [account]", "required: []"),
     ("noter", "writer"), ('"${item}"', '"${index}"'), ("steps.find.account", "steps.route.case"),
 )  # fmt: skip
 
