@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import api, broker, flat, maps, way
+from tests.bench import api, broker, flat, language, maps, way
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -164,6 +164,8 @@ async def main(arguments: argparse.Namespace) -> None:
         found = await broker.figures()
     elif arguments.way:
         found = await way.figures(arguments.runs)
+    elif arguments.language:
+        found = await language.figures()
     elif arguments.map:
         floor = await floor_figures(arguments.runs, levels)
         found = {"floor, steps a second": floor["steps_per_second"], **await maps.figures(levels)}
@@ -199,6 +201,9 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--way", action="store_true", help="instead: one run at a time, and its bare way without an engine"
+    )
+    parser.add_argument(
+        "--language", action="store_true", help="instead: the time to check and apply a long workflow"
     )
     parser.add_argument("--finished", default="1000,1000000", help="with --flat: finished runs in the store")
     parser.add_argument("--json", action="store_true")

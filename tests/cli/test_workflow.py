@@ -65,6 +65,53 @@ def test_a_file_is_drawn_and_what_was_applied_by_its_name(server: Server, tmp_pa
     )
 
 
+TESTS = """files: [w.yaml]
+tests:
+  - {name: right, workflow: drawn, results: {sub.make: {n: 1}}, expect: {gave: {end: {made: 1}}}}
+  - {name: wrong, workflow: drawn, results: {sub.make: {n: 2}}, expect: {gave: {end: {made: 1}}}}
+"""
+
+
+@pytest.mark.feature("D1")
+def test_decisions_are_tried_without_a_server(tmp_path: Path) -> None:
+    child = CHILD + "  outputs: {made: '${steps.make.n}'}\n"
+    (tmp_path / "w.yaml").write_text(PARENT + "---\n" + child)
+    file = tmp_path / "t.yaml"
+    file.write_text(TESTS)
+    said = run("workflow", "test", str(file))
+    assert said.code == 1 and "ok  right: succeeded" in said.out and "2 tests, 1 failed." in said.out
+    assert "! gave.end.made: expected 1, got 2" in said.out
+    told = json.loads(run("workflow", "test", str(file), "--json").out)
+    assert told["failed"] == 1 and told["tests"][0]["steps"]["end"]["gave"] == {"made": 1}
+    file.write_text(TESTS.rsplit("  -", 1)[0])
+    assert run("workflow", "test", str(file)).code == 0
+    for wrong, words in (
+        ("[]", "a map of `files`"),
+        ("files: []", "`files` must be"),
+        ("a: &a [*a]", "aliases"),
+    ):
+        file.write_text(wrong)
+        said = run("workflow", "test", str(file))
+        assert said.code == 2 and words in said.err
+
+
+@pytest.mark.feature("D11")
+def test_a_version_is_explained_and_compared_with_a_file(server: Server, tmp_path: Path) -> None:
+    file, later = tmp_path / "w.yaml", tmp_path / "later.yaml"
+    text = CHILD.replace("drawn-child", "told-child")
+    file.write_text(text)
+    assert server.aios("apply", str(file)).code == 0
+    assert "- make: the agent echo works on it." in server.aios("workflow", "explain", "told-child").out
+    assert server.json("workflow", "explain", "told-child")[0]["may_change"] == []
+    same = server.aios("workflow", "diff", "told-child", str(file))
+    assert (same.code, same.out) == (0, "They do the same.\n")
+    later.write_text(text.replace("agent: echo", "agent: other"))
+    said = server.aios("workflow", "diff", "told-child", str(later))
+    assert said.code == 1 and "~ make: target" in said.out and "could not go on" in said.out
+    said = server.aios("workflow", "diff", "told-child", str(later), "--json")
+    assert said.json["changed"] == {"make": ["target"]} and said.json["first"] != said.json["second"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -5,19 +5,27 @@ from pathlib import Path
 
 import pytest
 
+from aios_cli.rehearsals import rehearsed
 from aios_orchestrator import definition
+from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.core import rounds
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.mapping import ROOTS
+from aios_orchestrator.problems import Problems
 
 PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
 
 
 @pytest.mark.feature("D1")
-@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL))
-def test_an_example_compiles(text: str) -> None:
-    (document,) = parse_documents(text.encode(), "language.md")
-    definition.compile_workflow(document)
+def test_the_examples_hold(tmp_path: Path) -> None:
+    """The workflow compiles with nothing wrong, and the test of it passes."""
+    example, tests = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    problems = Problems()
+    check_workflow(parse_documents(example.encode(), "language.md")[0], {}, problems)
+    assert not problems.errors
+    (tmp_path / "thank-clients.yaml").write_text(example)
+    (tmp_path / "tests.yaml").write_text(tests)
+    assert [told.problems for told in rehearsed(tmp_path / "tests.yaml")] == [[]]
 
 
 @pytest.mark.feature("D1")

@@ -4,11 +4,13 @@ what this can't read is not checked, and never refused for it."""
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 MACROS: Final = ("map", "filter", "all", "exists", "exists_one")
 MAX_DEPTH: Final = 60  # brackets within brackets; the library refuses what is not much deeper
 
+MAX_KEPT: Final = 8192  # trees
 MAX_TREE: Final = 150  # nodes below each other
 
 _TOKEN: Final = re.compile(
@@ -22,6 +24,7 @@ _TOKEN: Final = re.compile(
 )
 _STEP_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _LEVELS: Final = (("||",), ("&&",), ("==", "!=", "<", "<=", ">", ">=", "in"), ("+", "-"), ("*", "/", "%"))
+_LEVEL: Final = {sign: level for level, signs in enumerate(_LEVELS) for sign in signs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class Node:
     depth: int = 1
 
 
+@lru_cache(maxsize=MAX_KEPT)
 def parse(text: str) -> Node:
     """The syntax tree of an expression. Raises ValueError for what this does not read."""
     parser = _Parser(text)
@@ -105,13 +109,17 @@ class _Parser:
         self.depth -= 1
         return node
 
-    def level(self, number: int) -> Node:
-        if number == len(_LEVELS):
-            return self.unary()
-        begins, node = self.begins, self.level(number + 1)
-        while sign := self.take(*_LEVELS[number]):
-            node = self.node(sign, begins, node, self.level(number + 1))
+    def level(self, least: int) -> Node:
+        """What is bound by signs of at least this level."""
+        begins, node = self.begins, self.unary()
+        while (level := self.binds()) >= least:
+            sign = self.go_on()
+            node = self.node(sign, begins, node, self.level(level + 1))
         return node
+
+    def binds(self) -> int:
+        """How strongly the present token binds what is around it; -1 if it doesn't."""
+        return _LEVEL.get(self.token, -1) if self.kind == "sign" or self.token == "in" else -1
 
     def unary(self) -> Node:
         begins, signs = self.begins, []

@@ -8,7 +8,7 @@ from aios_core.errors import TerminalError
 from aios_core.money import format_usd
 from aios_core.values import plain
 from aios_orchestrator.cel_check import Say, nearest
-from aios_orchestrator.cel_types import Type, of_schema
+from aios_orchestrator.cel_types import ANY, Type, of, of_constant, of_schema
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document
 from aios_orchestrator.graph import ends_of, trees_of
@@ -16,6 +16,7 @@ from aios_orchestrator.language import checked
 from aios_orchestrator.mapping import (
     Constant,
     Expression,
+    Items,
     Mapped,
     Path,
     Record,
@@ -246,15 +247,16 @@ class _Workflow:
 
     def _tree(self, tree: Mapped, path: str, scope: str) -> Type:
         types = self.types.with_event() if path.endswith(".wait.match") else self.types
+        found = ANY
         for leaf, place in leaves_of(tree, path):
-            if "event" in set(references(leaf)) and types is self.types:
-                self._say(
-                    "BAD_EXPRESSION",
-                    place,
-                    "there is no 'event' here; the rules of an intent know it, and give it as inputs.",
-                )
-            types.of_tree(leaf, scope, _teller(self.document, self.problems, place))
-        return types.of_tree(tree, scope)
+            if isinstance(leaf, Constant):
+                found = of_constant(plain(leaf.value))
+                continue
+            if "event" in references(leaf) and types is self.types:
+                message = "there is no 'event' here; the rules of an intent know it, and give it as inputs."
+                self._say("BAD_EXPRESSION", place, message)
+            found = types.of_tree(leaf, scope, _teller(self.document, self.problems, place))
+        return of("map") if isinstance(tree, Record) else of("list") if isinstance(tree, Items) else found
 
     def _never(self, step: Step) -> None:
         """Steps and cases that can't be reached."""

@@ -99,30 +99,7 @@ def parse_documents(text: bytes, file: str) -> list[Document]:
 
     Raises BAD_YAML, TOO_LARGE, TOO_DEEP, UNKNOWN_FIELD, BAD_RESOURCE.
     """
-    if len(text) > MAX_DOCUMENT_BYTES:
-        raise TerminalError(
-            "TOO_LARGE", f"{file} has {len(text)} bytes; at most {MAX_DOCUMENT_BYTES} are read."
-        )
-    try:
-        read = text.decode("utf-8")
-        _refuse_aliases(read, file)
-        nodes = [node for node in yaml.compose_all(read, Loader=yaml.CSafeLoader) if node is not None]
-    except UnicodeDecodeError as error:
-        before = text[: error.start]
-        line, column = before.count(b"\n"), error.start - before.rfind(b"\n") - 1
-        raise _at("BAD_YAML", file, (line, column), "this is not UTF-8 text.") from None
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = (mark.line, mark.column) if mark else (0, 0)
-        raise _at("BAD_YAML", file, place, f"{_words(error, read, place)}.") from None
-    except yaml.reader.ReaderError as error:
-        until = read[: error.position]
-        place = until.count("\n"), len(until) - until.rfind("\n") - 1
-        raise _at(
-            "BAD_YAML", file, place, f"the character U+{ord(read[error.position]):04X} is not allowed."
-        ) from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise TerminalError("BAD_YAML", f"{file}: {str(error)[:200]}.", file=file) from None
+    nodes = _nodes(text, file)
     if not nodes:
         raise TerminalError("BAD_YAML", f"{file} has no document.", file=file)
     if len(nodes) > MAX_DOCUMENTS:
@@ -151,6 +128,42 @@ def _at(code: str, file: str, place: tuple[int, int], message: str) -> TerminalE
     return TerminalError(
         code, printable(f"{file}:{line}:{column}: {message}"), file=file, line=line, column=column
     )
+
+
+def parse_plain(text: bytes, file: str) -> Any:
+    """The data of a YAML file that is no resource, under the same bounds. Raises BAD_YAML, TOO_LARGE, TOO_DEEP."""
+    nodes = _nodes(text, file)
+    if len(nodes) != 1:
+        raise TerminalError("BAD_YAML", f"{file} has {len(nodes)} documents; it needs one.", file=file)
+    return _Reader(file).plain(nodes[0])
+
+
+def _nodes(text: bytes, file: str) -> list[yaml.Node]:
+    """The composed documents of a file."""
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise TerminalError(
+            "TOO_LARGE", f"{file} has {len(text)} bytes; at most {MAX_DOCUMENT_BYTES} are read."
+        )
+    try:
+        read = text.decode("utf-8")
+        _refuse_aliases(read, file)
+        return [node for node in yaml.compose_all(read, Loader=yaml.CSafeLoader) if node is not None]
+    except UnicodeDecodeError as error:
+        before = text[: error.start]
+        line, column = before.count(b"\n"), error.start - before.rfind(b"\n") - 1
+        raise _at("BAD_YAML", file, (line, column), "this is not UTF-8 text.") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = (mark.line, mark.column) if mark else (0, 0)
+        raise _at("BAD_YAML", file, place, f"{_words(error, read, place)}.") from None
+    except yaml.reader.ReaderError as error:
+        until = read[: error.position]
+        place = until.count("\n"), len(until) - until.rfind("\n") - 1
+        raise _at(
+            "BAD_YAML", file, place, f"the character U+{ord(read[error.position]):04X} is not allowed."
+        ) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise TerminalError("BAD_YAML", f"{file}: {str(error)[:200]}.", file=file) from None
 
 
 def _words(error: yaml.MarkedYAMLError, text: str, place: tuple[int, int]) -> str:
@@ -214,6 +227,10 @@ class _Reader:
             message = "a document is a map with apiVersion, kind, metadata, spec."
             raise _at("BAD_RESOURCE", self.file, place, message)
         return Document(self.file, data, self.places)
+
+    def plain(self, node: yaml.Node) -> Any:
+        """The data of a node."""
+        return self._data(node, "")
 
     def _data(self, node: yaml.Node, path: str) -> Any:
         self.places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)

@@ -18,7 +18,7 @@ from aios_core.errors import TerminalError
 from aios_core.json_values import from_json, to_json
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Plain, Value, follow, label_of, labeled, plain
-from aios_orchestrator import cel_engine
+from aios_orchestrator import cel_engine, cel_syntax
 from aios_orchestrator.cel_words import longest, problem_of, short, work_of
 
 MAX_EXPRESSION_CHARS: Final = 2000
@@ -211,6 +211,12 @@ def _compiled(text: str) -> Expression:
     if own**nested > MAX_TURNS:
         raise ValueError(f"{short(text)} has lists in lists that take too long; compute it in several steps.")
     return Expression(text, program, _roots(text), nested, own)
+
+
+def forget() -> None:
+    """Forget the compiled expressions; only what measures needs it."""
+    _compiled.cache_clear()
+    cel_syntax.parse.cache_clear()
 
 
 def compile_condition(data: Any, where: str) -> Path | Expression:

@@ -1,0 +1,162 @@
+"""A workflow in plain words: what it does, what it asks a person for, what it may change and spend, and what of that
+can't be taken back. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aios_core.money import format_usd
+from aios_core.values import plain
+from aios_orchestrator.drawing import words_of
+from aios_orchestrator.mapping import Constant, Expression, Mapped, Path, Text
+from aios_orchestrator.workflow import Step, Workflow
+
+_FINAL: Final = {
+    "irreversible": "can't be taken back",
+    "payment": "spends money, which undo does not bring back",
+}
+
+_EFFECTS: Final = {
+    "read": "reads from outside",
+    "write": "changes something outside",
+    "irreversible": "does something outside that can't be taken back",
+    "payment": "spends money",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One step: how deep it stands in others, its name, what it does, and when."""
+
+    depth: int
+    name: str
+    what: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A workflow in words. `person`, `changes` and `final` are what it asks for, may change and can't take back; money
+    is in micro-dollars: the cap, and what one attempt of every step holds (in a round: of one round)."""
+
+    name: str
+    version: str
+    steps: tuple[Told, ...]
+    person: tuple[str, ...]
+    changes: tuple[str, ...]
+    final: tuple[str, ...]
+    cap_micros: int
+    holds_micros: int
+
+    def shape(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "steps": [{"name": s.name, "depth": s.depth, "what": s.what, "when": s.when} for s in self.steps],
+            "asks_a_person": list(self.person),
+            "may_change": list(self.changes),
+            "cannot_be_undone": list(self.final),
+            "cap_micros": self.cap_micros,
+            "holds_micros": self.holds_micros,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For a person."""
+        yield f"{self.name} ({self.version}), step by step:"
+        yield ""
+        for step in self.steps:
+            when = f" Only when {step.when}." if step.when else ""
+            yield f"{'  ' * step.depth}- {step.name}: {step.what}.{when}"
+        for title, rows, none in (
+            ("It asks a person:", self.person, "It asks nobody."),
+            ("It may change:", self.changes, "It changes nothing outside."),
+            (
+                "Undo can't take back:",
+                self.final,
+                "Undo can take back all that it changes, unless somebody changed it since.",
+            ),
+        ):
+            yield ""
+            yield title if rows else none
+            yield from (f"- {row}" for row in rows)
+        yield ""
+        holds = (
+            f"; one attempt of each step holds {format_usd(self.holds_micros)}" if self.holds_micros else ""
+        )
+        yield f"A run may spend at most {format_usd(self.cap_micros)}{holds}."
+
+
+def explain(workflow: Workflow) -> Explanation:
+    """A workflow in words."""
+    person, changes, final = [], [], []
+    for step in workflow.ordered:
+        rounds = " for each item" if "[]" in step.scope else ""
+        if step.gate is not None:
+            what = ", ".join(step.gate.approves) or "going on"
+            person.append(f"{step.name}: to approve {what}{rounds}, within {words_of(step.gate.expires_ms)}")
+        if step.ask is not None:
+            person.append(f"{step.name}: to answer questions{rounds}, within {words_of(step.ask.expires_ms)}")
+        if step.effect:
+            gate = workflow.approved_by.get(step.name)
+            with_ = f", after {workflow.steps[gate].name} is approved" if gate else ", without asking"
+            changes.append(f"{step.name}: {step.target}{rounds}{with_}")
+            if step.grade in _FINAL:
+                final.append(f"{step.name}: {step.target} {_FINAL[step.grade]}")
+    told = tuple(
+        Told(step.scope.count("."), step.local, _what(step), step.when.text if step.when else "")
+        for step in workflow.ordered
+    )
+    return Explanation(
+        workflow.name,
+        workflow.version,
+        told,
+        tuple(person),
+        tuple(changes),
+        tuple(final),
+        workflow.cap,
+        sum(step.hold for step in workflow.ordered),
+    )
+
+
+def _what(step: Step) -> str:
+    """What a step does, as a sentence without its end."""
+    match step.kind:
+        case "agent":
+            return f"the agent {step.target} works on it"
+        case "connector":
+            return f"{step.target} {_EFFECTS[step.grade]}"
+        case "memory":
+            return "writes into memory" if step.effect else "reads from memory"
+        case "gate" if step.gate is not None:
+            asked = f" ({text})" if (text := _shown(step.gate.title)) else ""
+            return f"a person approves {', '.join(step.gate.approves) or 'going on'}{asked}"
+        case "ask" if step.ask is not None:
+            asked = f" ({text})" if (text := _shown(step.ask.title)) else ""
+            return f"a person answers questions{asked}"
+        case "branch":
+            cases = "; ".join(f"{name} when {condition.text}" for name, condition in step.cases)
+            return f"chooses: {cases}{f'; else {step.otherwise}' if step.otherwise else ''}"
+        case "wait":
+            return f"waits until {_shown(step.until)}" if step.until else f"waits {words_of(step.wait_ms)}"
+        case "map":
+            after = "; what fails is left out" if step.own.collect else ""
+            return f"for each of {_shown(step.own.over)}, {step.own.at_once} at once{after}"
+        case "repeat" if step.own.until is not None:
+            else_ = "then goes on" if step.own.lenient else "then fails"
+            return f"again until {step.own.until.text}, at most {step.own.limit} times, {else_}"
+        case "workflow":
+            return f"all of the workflow {step.target.partition('@')[0]}"
+    return "computes"
+
+
+def _shown(tree: Mapped | None) -> str:
+    """An expression as a person reads it."""
+    match tree:
+        case Constant():
+            return str(plain(tree.value))[:80]
+        case Path() | Expression():
+            return tree.text
+        case Text():
+            return "".join(part if isinstance(part, str) else f"<{part.text}>" for part in tree.parts)
+    return "the items that are listed" if tree is not None else ""

@@ -1,0 +1,263 @@
+"""A workflow's decisions tried against declared results: the core that runs decide too, in virtual time, with nobody
+to wait for and nothing done."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aios.error.v1.error_pb2 import Error
+from aios.run.v1 import state_pb2 as st
+from aios.run.v1.commands_pb2 import DecideApprovalRequest
+from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.state_pb2 import Approval
+from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome, Status
+from aios_core.encoding import decode, encode
+from aios_core.errors import TerminalError
+from aios_core.ids import effect_key
+from aios_core.json_values import from_json, to_json
+from aios_core.labels import OWNER
+from aios_core.values import labeled, plain
+from aios_orchestrator.core.decide import Decide, Input, Settle, Start, Tick, decide
+from aios_orchestrator.model import Run
+from aios_orchestrator.workflow import Workflow, path_of
+
+MAX_DECISIONS: Final = 100_000
+BEGINS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z, in ms since 1970: every rehearsal begins then
+FIELDS: Final = ("name", "workflow", "input", "results", "expect")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One test. `results` are what steps give, by their names in a run or in the document (`each[].send`): a value,
+    `{$error: {code, message, retryable}}`, or a list of these under `$attempts`, one an attempt. Of a gate: `approve`
+    or `reject`; of an ask: the answers."""
+
+    name: str
+    input: Mapping[str, Any]
+    results: Mapping[str, Any]
+    expect: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Rehearsed:
+    """What came of a case: the steps that began in their order with what became of them, and what did not fit."""
+
+    name: str
+    state: str
+    outputs: Any
+    error: str = ""
+    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    virtual_ms: int = 0
+
+    def shape(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "passed": not self.problems,
+            "state": self.state,
+            "outputs": self.outputs,
+            "error": self.error,
+            "steps": self.steps,
+            "problems": self.problems,
+            "virtual_ms": self.virtual_ms,
+        }
+
+
+def rehearse(workflow: Workflow, case: Case) -> Rehearsed:
+    """Run one case to its end, or to where it waits for what is not declared. Raises INVALID_ARGUMENT for an input that
+    the workflow does not take."""
+    stage = _Stage(workflow, case)
+    stage.play()
+    return stage.told()
+
+
+class _Stage:
+    """One run, its time, and the results that are declared for it."""
+
+    def __init__(self, workflow: Workflow, case: Case) -> None:
+        self.workflow, self.case = workflow, case
+        self.now, self.left = BEGINS, MAX_DECISIONS
+        self.run = Run("main", "run_rehearsed", 1, workflow.name, workflow.version, MODE_EXECUTE)
+        self.order: dict[str, None] = {}
+        self.missing: list[str] = []
+        self.tasks: dict[str, None] = {}
+
+    def play(self) -> None:
+        value = self.workflow.check_input(labeled(from_json(dict(self.case.input)), OWNER))
+        self.give(Start(encode(value), ""))
+        while not self.run.closed and not self.missing and self.left:
+            if self.tasks:
+                self.work(next(iter(self.tasks)))
+            elif approvals := self.run.open_approvals():
+                self.person(approvals[0])
+            elif (due := self.run.next_due()) is not None:
+                self.now = max(due, self.now)
+                self.give(Tick())
+            else:
+                break
+
+    def give(self, what: Input) -> None:
+        self.left -= 1
+        decision = decide(self.run, self.workflow, what, self.now, "person:test")
+        self.run = decision.run
+        if decision.refusal is not None:
+            self.missing.append(decision.refusal.message)
+        self.tasks.update(dict.fromkeys(decision.dispatched))
+        for stored in decision.events:
+            event = RunEvent.FromString(stored)
+            step = getattr(getattr(event, event.WhichOneof("body") or "", None), "step", "")
+            if step:
+                self.order.setdefault(step)
+
+    def declared(self, step: str) -> Any:
+        """What is declared of a step, by its name in the run or in the document. Raises KeyError."""
+        results = self.case.results
+        return results[step] if step in results else results[path_of(step)]
+
+    def work(self, step: str) -> None:
+        del self.tasks[step]
+        state = self.run.at(step)
+        try:
+            result = self.declared(step)
+        except KeyError:
+            target = self.workflow.at(step).target
+            self.missing.append(f"no result of {step} ({target}) is declared under `results`")
+            return
+        if isinstance(result, dict) and set(result) == {"$attempts"}:
+            attempts = result["$attempts"]
+            result = attempts[min(state.attempt, len(attempts)) - 1]
+        outcome = Outcome(
+            run_id=self.run.run_id,
+            task_id=effect_key(self.run.run_id, step, 0, state.attempt_group),
+            dispatch=state.dispatch,
+            step=step,
+            worker="test",
+            mode=MODE_EXECUTE,
+            undo_token=b"test" if self.workflow.at(step).effect else b"",
+        )
+        if isinstance(result, dict) and set(result) == {"$error"}:
+            error = result["$error"]
+            outcome.status = Status.STATUS_FAILED
+            outcome.error.CopyFrom(
+                Error(
+                    code=str(error.get("code", "ACTION_FAILED")),
+                    message=str(error.get("message", "It failed.")),
+                    retryable=error.get("retryable") is True,
+                )
+            )
+        else:
+            outcome.status = Status.STATUS_SUCCEEDED
+            outcome.output = encode(labeled(from_json(result), OWNER))
+        self.give(Settle(outcome))
+
+    def person(self, approval: Approval) -> None:
+        question = approval.kind == st.APPROVAL_KIND_QUESTION
+        try:
+            said = self.declared(approval.step)
+        except KeyError:
+            what = "answers" if question else "`approve` or `reject`"
+            self.missing.append(f"no decision on {approval.step} is declared under `results`: {what}")
+            return
+        answers = labeled(from_json(said), OWNER) if question and isinstance(said, dict) else None
+        rejected = said == "reject"
+        request = DecideApprovalRequest(
+            approval_id=approval.approval_id,
+            actor="person:test",
+            decision=st.APPROVAL_STATE_REJECTED if rejected else st.APPROVAL_STATE_APPROVED,
+            arguments_sha256=approval.arguments_sha256,
+        )
+        if answers is None and not rejected and said != "approve":
+            self.missing.append(
+                f"{approval.step}: {str(said)[:40]!r} is no decision; say `approve` or `reject`"
+            )
+            return
+        self.give(Decide(request, answers))
+
+    def told(self) -> Rehearsed:
+        run = self.run
+        state = st.RunState.Name(run.state).removeprefix("RUN_STATE_").lower()
+        outputs = to_json(plain(decode(run.outputs))) if run.outputs else None
+        told = Rehearsed(self.case.name, state, outputs, virtual_ms=self.now - BEGINS)
+        if run.error is not None:
+            told.error = f"{run.error.message} [{run.error.code}]"
+        for name in self.order:
+            step = run.at(name)
+            gave = to_json(plain(decode(step.output))) if step.output else None
+            told.steps[name] = {
+                "state": st.StepState.Name(step.state).removeprefix("STEP_STATE_").lower(),
+                "gave": gave,
+            }
+        told.problems += self.missing
+        if not self.left:
+            told.problems.append(f"it took more than {MAX_DECISIONS:,} decisions")
+        told.problems += [] if self.missing else _compared(self.case.expect, told)
+        return told
+
+
+def _compared(expect: Mapping[str, Any], told: Rehearsed) -> list[str]:
+    """What is not as expected, one sentence each."""
+    problems = []
+    wanted = str(expect.get("state", "succeeded"))
+    if told.state != wanted:
+        problems.append(
+            f"state: expected {wanted}, got {told.state}{f' ({told.error})' if told.error else ''}"
+        )
+    if "outputs" in expect:
+        problems += _unlike("outputs", to_json(expect["outputs"]), told.outputs)
+    if "error" in expect and f"[{expect['error']}]" not in told.error:
+        problems.append(f"error: expected {expect['error']}, got {told.error or 'none'}")
+    ran = [name for name, step in told.steps.items() if step["state"] != "skipped"]
+    if "ran" in expect and ran != list(expect["ran"]):
+        problems.append(f"ran: expected {', '.join(expect['ran'])}; got {', '.join(ran) or 'none'}")
+    for name, gave in dict(expect.get("gave", {})).items():
+        found = told.steps.get(name)
+        if found is None:
+            problems.append(f"gave: {name} did not begin")
+        else:
+            problems += _unlike(f"gave.{name}", to_json(gave), found["gave"])
+    return problems
+
+
+def _unlike(where: str, expected: Any, got: Any) -> list[str]:
+    """Where two values differ: of maps the fields that are expected are looked at, and no others."""
+    if isinstance(expected, dict) and isinstance(got, dict):
+        return [
+            problem
+            for name, item in expected.items()
+            for problem in _unlike(f"{where}.{name}", item, got.get(name))
+        ]
+    if expected == got and type(expected) is type(got):
+        return []
+    return [f"{where}: expected {expected!r}, got {got!r}"]
+
+
+def cases_of(data: Any) -> list[Case]:
+    """The cases of a list of tests. Raises BAD_RESOURCE naming the field."""
+    if not isinstance(data, list) or not data:
+        raise TerminalError("BAD_RESOURCE", "tests: must be a list of at least one test.", field="tests")
+    cases = []
+    for at, item in enumerate(data):
+        if not isinstance(item, dict):
+            raise TerminalError(
+                "BAD_RESOURCE", f"tests[{at}]: must be a map ({', '.join(FIELDS)}).", field="tests"
+            )
+        for name in item:
+            if name not in FIELDS:
+                raise TerminalError(
+                    "UNKNOWN_FIELD",
+                    f"tests[{at}].{name}: there is no such field; it may have: {', '.join(FIELDS)}.",
+                    field="tests",
+                )
+        for name in ("input", "results", "expect"):
+            if not isinstance(item.get(name, {}), dict):
+                raise TerminalError("BAD_RESOURCE", f"tests[{at}].{name}: must be a map.", field="tests")
+        cases.append(
+            Case(
+                str(item.get("name", f"test {at + 1}")),
+                item.get("input", {}),
+                item.get("results", {}),
+                item.get("expect", {}),
+            )
+        )
+    return cases
