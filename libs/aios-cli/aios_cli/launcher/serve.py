@@ -223,6 +223,7 @@ class Launcher:
             target=settings.target,
             version=VERSION,
             started_ms=now_ms(),
+            stores_in="MongoDB" if settings.mongodb_url else "",
         )
         if door:
             address.write(settings.data_dir, place, settings.environ)

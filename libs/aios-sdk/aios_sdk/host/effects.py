@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, STATE_UNKNOWN, LedgerEntry
-from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, STATUS_UNKNOWN, Outcome, Task
+from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, LedgerEntry
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, Outcome, Task
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.values import Value
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.lanes import UnansweredError
-from aios_sdk.connector.actions import Action, Arguments, Call
+from aios_sdk.connector.actions import Action, Call
 from aios_sdk.connector.answers import Conflict, Done
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector

@@ -51,7 +51,9 @@ class ConnectorLane:
         await self._executor.restores.read()
         context = self._context
         await context.bus.answer(
-            subjects.query(self._name, CLOSE_RESTORE, context.workspace), self._close_restore, queue=self._name
+            subjects.query(self._name, CLOSE_RESTORE, context.workspace),
+            self._close_restore,
+            queue=self._name,
         )
         self._recovered = await self._executor.recover()
         await self._worker.start()

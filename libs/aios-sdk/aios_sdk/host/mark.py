@@ -1,4 +1,4 @@
-"""The mark of a ledger that was restored from a backup. It stands in the store's own values until a person closes it."""
+"""The mark of a ledger that was restored from a backup; it stands in the store until a person closes the restore."""
 
 import json
 from dataclasses import asdict, dataclass

@@ -60,7 +60,9 @@ class AfterRestore:
         try:
             found = await effect.action.rediscover(effect.input, effect.call)
         except TerminalError as error:
-            return core.Park(f"AIOS was restored from a backup, and looking {target} up failed: {error.message}")
+            return core.Park(
+                f"AIOS was restored from a backup, and looking {target} up failed: {error.message}"
+            )
         except RetryableError as error:
             raise UnansweredError(error.message) from error
         except Exception as defect:

@@ -1346,15 +1346,19 @@ class CloseRestoreRequest(google.protobuf.message.Message):
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RESTORE_ID_FIELD_NUMBER: builtins.int
+    ANYWAY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     restore_id: builtins.str
+    anyway: builtins.bool
+    """Even while runs from before the restore have not ended: what they do next is done without a look."""
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         restore_id: builtins.str = ...,
+        anyway: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["request_id", b"request_id", "restore_id", b"restore_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anyway", b"anyway", "request_id", b"request_id", "restore_id", b"restore_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CloseRestoreRequest: typing_extensions.TypeAlias = CloseRestoreRequest
