@@ -32,15 +32,15 @@ def create(file: Annotated[Path, typer.Argument(metavar="FILE", help="The new fi
     if given.address or os.environ.get("AIOS_MONGODB_URL") or os.environ.get("AIOS_MONGODB_URL_FILE"):
         raise TerminalError(
             "NO_STORES",
-            "A backup is made of the files of a data directory, on its own machine. Stores in MongoDB are backed up with "
-            "mongodump: see docs/how-to/backups.md.",
+            "A backup is made of the files of a data directory, on its own machine. Stores in MongoDB are "
+            "backed up with mongodump: see docs/how-to/backups.md.",
         )
     found = address.find(given.data_dir)
     if found is not None and found.stores_in:
         raise TerminalError(
             "NO_STORES",
-            f"The AIOS of {found.data_dir} has its stores in {found.stores_in}, which is backed up with its own tools: see "
-            "docs/how-to/backups.md.",
+            f"The AIOS of {found.data_dir} has its stores in {found.stores_in}, which is backed up with its "
+            "own tools: see docs/how-to/backups.md.",
         )
     data_dir = given.data_dir or (Path(found.data_dir) if found else default_data_dir())
     with _progress() as report:

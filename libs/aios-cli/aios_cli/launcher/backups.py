@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 
 from aios_cli.launcher.modules import MODULES
 from aios_cli.version import VERSION
-from aios_core.errors import TerminalError
+from aios_core.errors import AiosError, TerminalError
 from aios_core.minting import mint, now_ms
 from aios_runtime.backup import archive, layout, proof
 from aios_runtime.service.datadir import place_error
@@ -179,8 +179,8 @@ def _add_folder(
         if added.sha256 != layout.hash_in(folder, part):
             raise TerminalError(
                 "CORRUPT_STORE",
-                f"The file {data_dir / part} is damaged: its bytes are not those of its name. No backup was made; move it "
-                "away, or put it back from an earlier backup.",
+                f"The file {data_dir / part} is damaged: its bytes are not those of its name. No backup was made; "
+                "move it away, or put it back from an earlier backup.",
             )
         names.update(f"{part}\n".encode())
         size += added.size
@@ -266,6 +266,12 @@ async def _prove(folder: Path, manifest: Manifest, found: proof.Proof, report: R
                 found,
                 lambda done, name=module.name: report(f"proving {name}", done, 0),
             )
+        except AiosError:
+            raise
+        except Exception as error:  # of damaged bytes, anything may come
+            raise TerminalError(
+                "CORRUPT_STORE", f"The store of {module.name} can't be read: {error}."
+            ) from None
         finally:
             await store.close()
     found.check_pointers()
@@ -313,8 +319,8 @@ def _check_head(head: Any) -> None:
     if head["format"] > FORMAT:
         raise TerminalError(
             "NEWER_BACKUP",
-            f"The backup has format {head['format']}, made by AIOS {str(head.get('aios'))[:40]}; this is {VERSION}, which "
-            f"reads formats up to {FORMAT}.",
+            f"The backup has format {head['format']}, made by AIOS {str(head.get('aios'))[:40]}; this is {VERSION}, "
+            f"which reads formats up to {FORMAT}.",
         )
 
 

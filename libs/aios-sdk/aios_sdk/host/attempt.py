@@ -15,7 +15,7 @@ from aios_sdk.host.ledger import Stored
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An effect that is carried out, looked up or taken back. `restore_id`: the restore that is open; empty: none is."""
+    """An effect that is carried out, looked up or taken back. `restore_id`: the restore that is open, or empty."""
 
     task: Task
     action: Action[Any, Any, Any]

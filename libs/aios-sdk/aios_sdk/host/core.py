@@ -2,7 +2,7 @@
 
 nothing in the ledger ──▶ Begin ──▶ INTENT ──▶ (the effect) ──▶ OUTCOME ──▶ Replay for ever
 INTENT found after a crash: A: Resume with the key · B: LookUp, then Resume or settle · C: Park as UNKNOWN
-a ledger from a backup: wherever it would Begin: Rediscover, then Begin or settle · Park, until a person closes the restore
+a backup's ledger, until a person closes the restore: in the place of Begin: Rediscover, then Begin or settle · Park
 """
 
 from collections.abc import Iterable
