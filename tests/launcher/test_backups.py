@@ -14,10 +14,10 @@ from typing import Any
 import apsw
 import pytest
 
-from aios_cli.launcher import backups
+from aios_cli.launcher import address, backups, restores
 from aios_core.errors import AiosError
 from aios_runtime.backup import archive
-from tests.served import Server
+from tests.served import Server, run
 
 
 def silent(_what: str, _done: int, _total: int) -> None:
@@ -44,7 +44,7 @@ def made(original: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def data(original: Path, tmp_path: Path) -> Path:
     """A data directory, alone in its folder."""
-    backups.restore(original, tmp_path / "data", silent)
+    restores.restore(original, tmp_path / "data", silent)
     return tmp_path / "data"
 
 
@@ -76,10 +76,10 @@ def left(place: Path) -> list[str]:
 def test_a_backup_is_proven_and_restored_with_every_byte(data: Path, tmp_path: Path) -> None:
     made = backups.create(data, tmp_path / "one.backup", silent).path
     assert made.stat().st_mode & 0o777 == 0o600
-    proven = {item.what: item.count for item in backups.verify(made, silent).proven}
+    proven = {item.what: item.count for item in restores.verify(made, silent).proven}
     assert proven["runs are what their events say"] > 0
     assert proven["artifacts have their bytes"] > 0
-    checked, mark = backups.restore(made, tmp_path / "new", silent)
+    checked, mark = restores.restore(made, tmp_path / "new", silent)
     assert checked.manifest.time_ms == mark.backup_time_ms
     for path in (tmp_path / "new" / "artifacts").rglob("*"):
         if path.is_file():
@@ -101,8 +101,8 @@ def test_a_backup_that_is_cut_short_anywhere_is_refused(made: Path, tmp_path: Pa
     whole = made.read_bytes()
     cut = tmp_path / "cut"
     cut.write_bytes(whole[: len(whole) * step // 12])
-    assert refused(lambda: backups.verify(cut, silent)) == "BAD_BACKUP"
-    assert refused(lambda: backups.restore(cut, tmp_path / "new", silent)) == "BAD_BACKUP"
+    assert refused(lambda: restores.verify(cut, silent)) == "BAD_BACKUP"
+    assert refused(lambda: restores.restore(cut, tmp_path / "new", silent)) == "BAD_BACKUP"
     assert left(tmp_path) == ["cut", "one.backup"]
 
 
@@ -111,10 +111,10 @@ def test_one_byte_changed_anywhere_is_noticed(made: Path, tmp_path: Path, step: 
     whole = bytearray(made.read_bytes())
     whole[len(whole) * step // 23] ^= 1
     (tmp_path / "changed").write_bytes(whole)
-    assert refused(lambda: backups.verify(tmp_path / "changed", silent)) == "BAD_BACKUP"
+    assert refused(lambda: restores.verify(tmp_path / "changed", silent)) == "BAD_BACKUP"
 
 
-def reforged(made: Path, name: str, store: Callable[[apsw.Connection], None]) -> Path:
+def reforged(made: Path, name: str, store: Callable[[apsw.Connection], object]) -> Path:
     """A backup whose store was changed, with hashes that fit."""
     content = parts(made)
     place = made.parent / "forged.db"
@@ -146,7 +146,7 @@ def reforged(made: Path, name: str, store: Callable[[apsw.Connection], None]) ->
 )  # fmt: skip
 def test_a_store_that_was_changed_behind_its_hashes_is_found_out(made: Path, name: str, sql: str) -> None:
     forged = reforged(made, name, lambda connection: connection.execute(sql))
-    assert refused(lambda: backups.verify(forged, silent)) == "CORRUPT_STORE"
+    assert refused(lambda: restores.verify(forged, silent)) == "CORRUPT_STORE"
 
 
 def test_an_artifact_that_is_left_out_is_found_out(made: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_an_artifact_that_is_left_out_is_found_out(made: Path, tmp_path: Path) -
     }
     content["manifest.json"] = json.dumps(manifest).encode()
     forged = written(tmp_path / "forged.backup", content)
-    assert refused(lambda: backups.verify(forged, silent)) == "CORRUPT_STORE"
+    assert refused(lambda: restores.verify(forged, silent)) == "CORRUPT_STORE"
 
 
 def kinds() -> Iterator[tuple[str, list[tarfile.TarInfo]]]:
@@ -202,7 +202,7 @@ def test_what_no_backup_holds_is_refused_and_writes_nothing(
     bad.write(archive.ENDING)
     file = tmp_path / "hostile"
     file.write_bytes(bad.getvalue())
-    assert refused(lambda: backups.restore(file, tmp_path / "new", silent)) == "BAD_BACKUP", what
+    assert refused(lambda: restores.restore(file, tmp_path / "new", silent)) == "BAD_BACKUP", what
     assert left(tmp_path) == ["hostile", "one.backup"]
 
 
@@ -214,14 +214,14 @@ def test_a_part_that_comes_twice_is_refused(made: Path, tmp_path: Path) -> None:
         for name in ("backup.json", "gateway.db", "gateway.db"):
             writing.add(name, io.BytesIO(content[name]), len(content[name]))
         writing.end()
-    assert refused(lambda: backups.verify(file, silent)) == "BAD_BACKUP"
+    assert refused(lambda: restores.verify(file, silent)) == "BAD_BACKUP"
 
 
 def test_a_newer_format_is_named(made: Path, tmp_path: Path) -> None:
     content = parts(made)
     content["backup.json"] = json.dumps({**json.loads(content["backup.json"]), "format": 2}).encode()
     file = written(tmp_path / "newer", content)
-    assert refused(lambda: backups.verify(file, silent)) == "NEWER_BACKUP"
+    assert refused(lambda: restores.verify(file, silent)) == "NEWER_BACKUP"
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,40 @@ def test_a_newer_format_is_named(made: Path, tmp_path: Path) -> None:
 )
 def test_a_note_that_is_none_is_refused(tmp_path: Path, note: bytes) -> None:
     file = written(tmp_path / "note", {"backup.json": note})
-    assert refused(lambda: backups.verify(file, silent)) == "BAD_BACKUP"
+    assert refused(lambda: restores.verify(file, silent)) == "BAD_BACKUP"
 
 
 @pytest.mark.parametrize("manifest", [b"[]", b"{}", b'{"format": 1}', b'{"format":1,"aios":"","time_ms":0,'
     b'"workspaces":[],"stores":[],"folders":{},"heads":{}}'])  # fmt: skip
 def test_a_manifest_that_is_none_is_refused(made: Path, tmp_path: Path, manifest: bytes) -> None:
     file = written(tmp_path / "manifest", {**parts(made), "manifest.json": manifest})
-    assert refused(lambda: backups.verify(file, silent)) == "BAD_BACKUP"
+    assert refused(lambda: restores.verify(file, silent)) == "BAD_BACKUP"
+
+
+@pytest.mark.feature("J5")
+def test_what_another_tool_has_restored_can_be_marked(data: Path) -> None:
+    said = run("--data-dir", str(data), "backup", "mark", "--json").json
+    connection = apsw.Connection(str(data / "connector-files.db"))
+    marked = json.loads(connection.execute("SELECT value FROM meta WHERE name = 'restore'").get)
+    connection.close()
+    assert marked["restore_id"] == said["restore_id"]
+    assert marked["backup_time_ms"] == 0
+    (data / "connector-files.db").unlink()
+    assert run("--data-dir", str(data), "backup", "mark", "--json").json["error"]["code"] == "NO_STORES"
+    assert not (data / "connector-files.db").exists()
+
+
+def test_stores_that_are_elsewhere_are_never_backed_up_by_half(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("--data-dir", str(data), "backup", "create", str(tmp_path / "x"), "--json")
+    monkeypatch.setenv("AIOS_MONGODB_URL", "mongodb://127.0.0.1/")
+    assert "mongodump" in run(*command).json["error"]["message"]
+    monkeypatch.delenv("AIOS_MONGODB_URL")
+    served = address.Address(os.getpid(), "", "", "", str(data), "", "all", "", 0, stores_in="MongoDB")
+    address.write(data, served, {"XDG_STATE_HOME": str(tmp_path / "state")})
+    assert run(*command).json["error"]["code"] == "NO_STORES"
+    assert not (tmp_path / "x").exists()
 
 
 def test_half_an_installation_is_no_backup(data: Path, tmp_path: Path) -> None:

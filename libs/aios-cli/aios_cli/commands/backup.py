@@ -11,7 +11,8 @@ import typer
 from aios_cli.options import command, given, group
 
 if TYPE_CHECKING:
-    from aios_cli.launcher.backups import Checked, Report
+    from aios_cli.launcher.backups import Report
+    from aios_cli.launcher.restores import Checked
 
 app = group("Make, prove and restore backups.")
 
@@ -64,11 +65,11 @@ def create(file: Annotated[Path, typer.Argument(metavar="FILE", help="The new fi
 @command(app, "verify")
 def verify(file: File) -> None:
     """Prove a backup by restoring it aside, beside the file."""
-    from aios_cli.launcher import backups
+    from aios_cli.launcher import restores
     from aios_cli.output import print_json, say
 
     with _progress() as report:
-        checked = backups.verify(file, report)
+        checked = restores.verify(file, report)
     if given.json:
         print_json(_shape(file, checked))
         return
@@ -79,13 +80,13 @@ def verify(file: File) -> None:
 @command(app, "restore")
 def restore(file: File) -> None:
     """Restore a backup into an empty or new --data-dir. Stop the AIOS that it is of first, for good."""
-    from aios_cli.launcher import backups
+    from aios_cli.launcher import restores
     from aios_cli.output import print_json, say
 
     if given.data_dir is None:
         raise typer.BadParameter("say into which directory: --data-dir DIR, which is empty or not there yet.")
     with _progress() as report:
-        checked, mark = backups.restore(file, given.data_dir, report)
+        checked, mark = restores.restore(file, given.data_dir, report)
     if given.json:
         print_json(
             {
@@ -102,6 +103,24 @@ def restore(file: File) -> None:
         "Until you close the restore, each change that its ledger doesn't know is looked up first, or you are asked. "
         "When what was under way has ended: aios backup close"
     )
+
+
+@command(app, "mark")
+def mark() -> None:
+    """After a restore with other tools (mongorestore, a copy of a disk): open it, before AIOS is started."""
+    import asyncio
+
+    from aios_cli.launcher import restores
+    from aios_cli.launcher.settings import from_environment
+    from aios_cli.output import print_json, say
+
+    opened = asyncio.run(restores.open_marked(from_environment(data_dir=given.data_dir)))
+    if given.json:
+        print_json({"restore_id": opened.restore_id})
+    else:
+        say(
+            "From its start on AIOS looks first at each change that it doesn't know, until: aios backup close"
+        )
 
 
 @command(app, "close")

@@ -40,11 +40,11 @@ def overview(answer: api_pb2.GetStatusResponse, now_ms: int) -> RenderableType:
 def restore_line(restore: api_pb2.OpenRestore, *, closed: bool = False) -> str:
     """An open restore in a sentence, or one that was closed just now."""
     made = restore.backup_time_ms
-    backup = f"{words.day(made, None)}, {words.clock(made, None)}"
+    of = f" of {words.day(made, None)}, {words.clock(made, None)}" if made else ""
     so_far = f"{restore.found} changes found done, {restore.asked} asked about, since it was started"
     if closed:
-        return f"{restore.service}: the restore of the backup of {backup} is closed ({so_far})."
+        return f"{restore.service}: the restore of the backup{of} is closed ({so_far})."
     return (
-        f"{restore.service} was restored from a backup of {backup}: what it doesn't know it looks up first, or asks "
+        f"{restore.service} was restored from a backup{of}: what it doesn't know it looks up first, or asks "
         f"({so_far}). Then: aios backup close"
     )

@@ -116,9 +116,10 @@ class Effects:
         if isinstance(move, core.Rediscover):
             await _until_visible(action)
             await self.limiter.take()
-            move = await self.restores.look(effect)
-        if isinstance(move, Outcome):
-            return move
+            looked = await self.restores.look(effect)
+            if isinstance(looked, Outcome):
+                return looked
+            move = looked
         if isinstance(move, core.Park) and (stored.entry is None or stored.entry.state != STATE_INTENT):
             return await self.restores.park(effect, move.why)
         if isinstance(move, core.Begin):
