@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,7 +45,9 @@ class Checked:
 def verify(path: Path, report: Report) -> Checked:
     """Restore a backup aside, prove it, and throw that away again. Raises BAD_BACKUP, NEWER_BACKUP, NEWER_STORE,
     CORRUPT_STORE, DISK_FULL, UNREADABLE."""
-    with _aside(path.absolute().with_name(f".{path.name}.verify-{secrets.token_hex(4)}")) as folder:
+    beside = path.absolute().parent
+    place = beside if os.access(beside, os.W_OK) else Path(tempfile.gettempdir())
+    with _aside(place / f".{path.name}.verify-{secrets.token_hex(4)}") as folder:
         return _restore_aside(path, folder, report)
 
 
