@@ -14,9 +14,12 @@ from typing import Any
 import apsw
 import pytest
 
+from aios.api.v1 import api_pb2
 from aios_cli.launcher import address, backups, restores
+from aios_cli.views.status import restore_line
 from aios_core.errors import AiosError
 from aios_runtime.backup import archive
+from tests.e2e.test_it_survives import small_disk
 from tests.served import Server, run
 
 
@@ -283,6 +286,31 @@ def test_a_damaged_artifact_is_named_and_no_backup_is_made(data: Path, tmp_path:
     artifact.write_bytes(b"other bytes")
     assert refused(lambda: backups.create(data, tmp_path / "bad", silent)) == "CORRUPT_STORE"
     assert left(tmp_path) == ["data"]
+
+
+def test_a_disk_that_is_too_small_keeps_nothing_of_a_backup(data: Path, made: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "200k") as small:
+        assert refused(lambda: backups.create(data, small / "new.backup", silent)) == "DISK_FULL"
+        assert left(small) == []
+        assert refused(lambda: restores.restore(made, small / "new", silent)) == "DISK_FULL"
+        assert left(small) == []
+
+
+def test_a_person_reads_what_was_made_and_what_was_proven(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.backup"
+    said = run("--data-dir", str(data), "backup", "create", str(file))
+    assert (said.code, str(file) in said.out) == (0, True)
+    assert "are not in it" in said.out
+    said = run("backup", "verify", str(file))
+    assert "runs are what their events say" in said.out
+    assert "is whole" in said.out
+    said = run("--data-dir", str(tmp_path / "new"), "backup", "restore", str(file))
+    assert "aios backup close" in said.out
+    said = run("backup", "restore", str(file))
+    assert said.code == 2, "it says that --data-dir is missing"
+    opened = api_pb2.OpenRestore(service="connector-files", found=2, asked=1)
+    assert "from a backup: what it doesn't know" in restore_line(opened)
+    assert "2 changes found done, 1 asked about" in restore_line(opened, closed=True)
 
 
 def test_a_full_disk_leaves_nothing_half_made(

@@ -74,7 +74,8 @@ def restore(path: Path, data_dir: Path, report: Report) -> tuple[Checked, Restor
         )
         for left in folder.glob("*.lock"):
             left.unlink()
-        sync(folder)
+        for inner in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+            sync(inner)
         try:
             folder.rename(data_dir)
             sync(data_dir.parent)
