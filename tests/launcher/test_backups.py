@@ -16,10 +16,14 @@ import pytest
 
 from aios.api.v1 import api_pb2
 from aios_cli.launcher import address, backups, restores
+from aios_cli.launcher.settings import ServeSettings
+from aios_cli.launcher.stores import open_for
 from aios_cli.views.status import restore_line
 from aios_core.errors import AiosError
 from aios_runtime.backup import archive
+from aios_sdk.host.ledger import Ledger
 from tests.e2e.test_it_survives import small_disk
+from tests.mongo import some_mongo
 from tests.served import Server, run
 
 
@@ -253,6 +257,18 @@ def test_what_another_tool_has_restored_can_be_marked(data: Path) -> None:
     (data / "connector-files.db").unlink()
     assert run("--data-dir", str(data), "backup", "mark", "--json").json["error"]["code"] == "NO_STORES"
     assert not (data / "connector-files.db").exists()
+
+
+async def test_what_mongorestore_has_put_back_can_be_marked(tmp_path: Path) -> None:
+    with some_mongo(tmp_path) as url:
+        settings = ServeSettings(data_dir=tmp_path, mongodb_url=url, mongodb_database="marked")
+        mark = await restores.open_marked(settings)
+        store = await open_for(settings, "connector-files")
+        ledger = Ledger(store, "main")
+        assert await ledger.restore() == mark
+        await ledger.close_restore()
+        assert await ledger.restore() is None
+        await store.close()
 
 
 def test_stores_that_are_elsewhere_are_never_backed_up_by_half(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.effect.v1.effect_pb2 import STATE_INTENT
+from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_UNKNOWN
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, STATUS_UNKNOWN
 from aios_core.errors import RetryableError, TerminalError
 from aios_runtime.lanes import UnansweredError
@@ -227,6 +227,25 @@ async def test_an_intent_of_the_backup_is_treated_as_after_a_crash(rig: Rig) -> 
         assert entry.state == STATE_INTENT
         assert (await executor.perform(rig.task(2))).status == STATUS_SUCCEEDED
     assert rig.world.happened() == [KEY]
+
+
+@pytest.mark.feature("J5", "D6")
+async def test_an_undo_that_may_have_been_made_is_asked_about_and_the_next_one_made(rig: Rig) -> None:
+    connector = toy.connector(rig.world, Lookup(), lookup=True, repeatable=False)
+    async with rig.hosting(connector) as executor:
+        done = await executor.perform(rig.task())
+    await restore(rig)
+    async with rig.hosting(connector) as executor:
+        for dispatch in (1, 2):
+            assert (await executor.perform(rig.undo(done, dispatch))).status == STATUS_UNKNOWN
+        assert rig.world.happened() == [KEY]
+        entry = (await rig.ledger.read(f"{KEY}/undo/1")).entry
+        assert entry is not None
+        assert (entry.state, entry.restore_id) == (STATE_UNKNOWN, MARK.restore_id)
+        again = rig.undo(done)
+        again.task_id = NEXT  # a person has said that it was not taken back
+        assert (await executor.perform(again)).status == STATUS_SUCCEEDED
+    assert rig.world.happened() == [KEY, f"undo of {KEY}"]
 
 
 @pytest.mark.feature("J5")

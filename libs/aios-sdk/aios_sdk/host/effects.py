@@ -185,10 +185,13 @@ class Effects:
         if not isinstance(move, core.Park):
             await self.limiter.take()
         stored = await self._ledger.read(undo_key)
-        unrecorded = stored.entry is None or stored.entry.state != STATE_INTENT
-        if isinstance(move, core.Begin) or (isinstance(move, core.Park) and unrecorded):
-            restore_id = restored.restore_id if restored else ""
-            stored = await self._begin_undo(undo_key, effect, stored, flight, restore_id)
+        if isinstance(move, core.Begin):
+            stored = await self._begin_undo(undo_key, effect, stored, flight, restored)
+        elif (
+            stored.entry is None or stored.entry.state != STATE_INTENT
+        ):  # parked by a restore: no INTENT before it
+            stored = Stored(self._undo_entry(undo_key, effect, stored, restored), stored.revision)
+            self.restores.asked += 1
         flight.begun = True
         undoing = Attempt(task, action, value, input, self.call(task, undo_key, effect_key), stored)
         if isinstance(move, core.Park):
@@ -293,10 +296,10 @@ class Effects:
         crash(INTENT)
         return replace(effect, stored=Stored(entry, revision))
 
-    async def _begin_undo(
-        self, undo_key: str, effect: LedgerEntry, before: Stored, flight: Flight, restore_id: str
-    ) -> Stored:
-        entry = LedgerEntry(
+    def _undo_entry(
+        self, undo_key: str, effect: LedgerEntry, before: Stored, restored: core.Restored | None
+    ) -> LedgerEntry:
+        return LedgerEntry(
             effect_key=undo_key,
             run_id=effect.run_id,
             action=effect.action,
@@ -305,8 +308,18 @@ class Effects:
             arguments_sha256=effect.arguments_sha256,
             intent_time_ms=self._now_ms(),
             attempts=(before.entry.attempts if before.entry else 0) + 1,
-            restore_id=restore_id,
+            restore_id=restored.restore_id if restored else "",
         )
+
+    async def _begin_undo(
+        self,
+        undo_key: str,
+        effect: LedgerEntry,
+        before: Stored,
+        flight: Flight,
+        restored: core.Restored | None,
+    ) -> Stored:
+        entry = self._undo_entry(undo_key, effect, before, restored)
         flight.begin()
         stored = Stored(entry, await self._written(entry, before.revision))
         crash(INTENT)
