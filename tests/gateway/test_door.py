@@ -47,6 +47,7 @@ OTHERS = {
         "resources.ApplyResources": api_pb2.ApplyResourcesRequest(request_id="scope", yaml=b""),
         "tokens.ListTokens": api_pb2.ListTokensRequest(),
         "tokens.CreateToken": api_pb2.CreateTokenRequest(request_id="scope", name="x"),
+        "system.CloseRestore": api_pb2.CloseRestoreRequest(request_id="scope", restore_id="none"),
         "tokens.RevokeToken": api_pb2.RevokeTokenRequest(request_id="scope", token_id="x"),
     },
 }

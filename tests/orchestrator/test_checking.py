@@ -1,4 +1,4 @@
-"""What is known of documents before a run: applied versions go on, results are held to `gives`, one compilation each."""
+"""What is known of documents before a run: applied versions go on, results are held to `gives`, compiled once."""
 
 import time
 

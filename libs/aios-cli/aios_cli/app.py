@@ -9,6 +9,7 @@ from aios_cli import options
 from aios_cli.commands import (
     approvals,
     artifacts,
+    backup,
     demo,
     events,
     forks,
@@ -59,6 +60,7 @@ app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")
+app.add_typer(backup.app, name="backup")
 app.command("doctor")(system.doctor)
 app.command("version")(system.version)
 

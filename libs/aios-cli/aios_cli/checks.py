@@ -98,6 +98,7 @@ def _server(place: discovery.Place) -> Iterator[Check]:
 
     from aios.api.v1 import api_pb2
     from aios_cli.client import Client
+    from aios_cli.views.status import restore_line
 
     with Client(place) as client:
         began = time.perf_counter()
@@ -110,6 +111,14 @@ def _server(place: discovery.Place) -> Iterator[Check]:
             "versions", False, f"this is {VERSION}, the server is {answer.version}", "Start the server anew."
         )
     for service in answer.services:
+        if service.HasField("restore"):
+            yield Check(
+                "restore",
+                False,
+                restore_line(service.restore),
+                "Decide what needs you and let what was under way end, then: aios backup close",
+                {"restore id": service.restore.restore_id},
+            )
         facts = dict(sorted(service.facts.items()))
         detail = service.detail or ("well" if service.ready else "not ready")
         yield Check(

@@ -248,6 +248,18 @@ def health(message: api_pb2.ServiceHealth) -> dict[str, Any]:
         "ready": message.ready,
         "detail": message.detail,
         "facts": dict(sorted(message.facts.items())),
+        "restore": restore(message.restore) if message.HasField("restore") else None,
+    }
+
+
+def restore(message: api_pb2.OpenRestore) -> dict[str, Any]:
+    return {
+        "restore_id": message.restore_id,
+        "service": message.service,
+        "backup_time_ms": message.backup_time_ms,
+        "restore_time_ms": message.restore_time_ms,
+        "found": message.found,
+        "asked": message.asked,
     }
 
 

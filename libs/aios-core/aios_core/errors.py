@@ -250,5 +250,29 @@ REASONS: Final[dict[str, Reason]] = {
         "FAILED_PRECONDITION", "The store was written by a newer version.", "Use that version or a later one."
     ),
     "CORRUPT_STORE": _r("DATA_LOSS", "The store fails its own check.", "Restore a backup."),
+    # Backups
+    "BAD_BACKUP": _r(
+        "DATA_LOSS",
+        "The file is not a backup, or it is damaged or cut short.",
+        "Use another one; `aios backup verify` proves a backup.",
+    ),
+    "NEWER_BACKUP": _r(
+        "FAILED_PRECONDITION",
+        "The backup was made by a newer version.",
+        "Use that version or a later one.",
+    ),
+    "NO_STORES": _r(
+        "FAILED_PRECONDITION",
+        "The stores are not in this data directory, or not all of them.",
+        "Give the right --data-dir; see docs/how-to/backups.md for MongoDB.",
+    ),
+    "IN_USE": _r(
+        "FAILED_PRECONDITION", "Something is in that place already.", "Give another place, or empty it first."
+    ),
+    "RESTORE_OPEN": _r(
+        "FAILED_PRECONDITION",
+        "Something that was under way before the restore has not ended.",
+        "Decide or cancel what is open first.",
+    ),
     "BUS_FAILED": _r("UNAVAILABLE", "The message bus did not start or went away.", "`aios doctor` says why."),
 }

@@ -20,7 +20,8 @@ MAX_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A running server. `grpc` and `http` are host:port; `token_file` has the owner's token."""
+    """A running server. `grpc` and `http` are host:port; `token_file` has the owner's token. `stores_in` names
+    where its stores are, if not in the data directory."""
 
     pid: int
     grpc: str
@@ -31,6 +32,7 @@ class Address:
     target: str
     version: str
     started_ms: int
+    stores_in: str = ""
 
 
 def write(data_dir: Path, address: Address, environ: Mapping[str, str] = os.environ) -> None:

@@ -18,6 +18,8 @@ class Module:
 
     `after` are services that must be ready before it, where they run in the same process. `door` marks the one that
     clients talk to: it gets the gRPC and HTTP ports. `options` maps its option names to settings of the launcher.
+    `keeps` are its folders below the data directory, of files under their SHA-256; `proof` has `prove(…)`, which tells
+    whether its store is whole.
     """
 
     name: str
@@ -26,20 +28,29 @@ class Module:
     after: tuple[str, ...] = ()
     door: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    keeps: tuple[str, ...] = ()
+    proof: str = ""
 
 
 MODULES: Final[dict[str, Module]] = {
     module.name: module
     for module in (
         Module("agent-runner", "aios_agent_runner.module", stores=False),
-        Module("memory", "aios_memory.module", stores=True),
-        Module("connector-files", "aios_connector_files.module", stores=True, options={"root": "files_root"}),
+        Module("memory", "aios_memory.module", stores=True, keeps=("artifacts",), proof="aios_memory.proof"),
+        Module(
+            "connector-files",
+            "aios_connector_files.module",
+            stores=True,
+            options={"root": "files_root"},
+            keeps=("connector-files/kept",),
+        ),
         Module(
             "orchestrator",
             "aios_orchestrator.module",
             stores=True,
             after=("memory",),
             options={"resources": "resources"},
+            proof="aios_orchestrator.proof",
         ),
         Module(
             "gateway",

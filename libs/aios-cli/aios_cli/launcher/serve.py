@@ -13,7 +13,7 @@ from functools import partial
 from importlib import import_module
 from typing import Final, Protocol, cast
 
-from aios_cli.launcher import address, buses, modules, places, ports, report
+from aios_cli.launcher import address, buses, modules, places, ports, report, stores
 from aios_cli.launcher.settings import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, ServeSettings
 from aios_cli.version import VERSION
 from aios_core.errors import AiosError, RetryableError, TerminalError
@@ -25,7 +25,6 @@ from aios_runtime.service import datadir, options
 from aios_runtime.service.group import Group
 from aios_runtime.service.health import answer_health
 from aios_runtime.service.port import Context, Health, Service
-from aios_runtime.store.port import Store
 from aios_runtime.telemetry import identity, tracing
 
 BUS_GRACE_SECONDS: Final = 3.0
@@ -159,7 +158,7 @@ class Launcher:
             data_dir=self._settings.data_dir,
             options=self._options(module),
             bus=bus,
-            open_store=partial(self._open_store, name),
+            open_store=partial(stores.open_for, self._settings, service=name),
             now_ms=now_ms,
             mint=mint,
         )
@@ -172,19 +171,6 @@ class Launcher:
         if module.door:
             self._door = cast(Door, service)
         return _Connected(service, bus, module.door)
-
-    async def _open_store(self, service: str, name: str) -> Store:
-        settings = self._settings
-        if settings.mongodb_url:
-            from aios_runtime.store.mongo import open_mongo_store
-
-            database = f"{settings.mongodb_database}-{name}"
-            return await open_mongo_store(
-                settings.mongodb_url, database=database, service=service, now_ms=now_ms
-            )
-        from aios_runtime.store.sqlite import open_store
-
-        return await open_store(settings.data_dir / f"{name}.db", service=service, now_ms=now_ms)
 
     def _options(self, module: modules.Module) -> dict[str, str]:
         """A service's options; what this launcher only presumes gives way to the options file and the environment."""
@@ -223,6 +209,7 @@ class Launcher:
             target=settings.target,
             version=VERSION,
             started_ms=now_ms(),
+            stores_in="MongoDB" if settings.mongodb_url else "",
         )
         if door:
             address.write(settings.data_dir, place, settings.environ)

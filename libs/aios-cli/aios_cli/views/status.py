@@ -29,7 +29,22 @@ def overview(answer: api_pb2.GetStatusResponse, now_ms: int) -> RenderableType:
     month, total = words.dollars(answer.cost_month_micros), words.dollars(answer.cost_total_micros)
     parts += [Text(), Text(f"Cost ${month} this month, ${total} in all", style="dim")]
     for service in answer.services:
+        if service.HasField("restore"):
+            parts.append(Text(words.clean(restore_line(service.restore)), style="yellow"))
         if not service.ready:
             sentence = f"{service.service} is not well: {service.detail or 'no detail'} (see aios doctor)"
             parts.append(Text(words.clean(sentence), style="red"))
     return Group(*parts)
+
+
+def restore_line(restore: api_pb2.OpenRestore, *, closed: bool = False) -> str:
+    """An open restore in a sentence, or one that was closed just now."""
+    made = restore.backup_time_ms
+    of = f" of {words.day(made, None)}, {words.clock(made, None)}" if made else ""
+    so_far = f"{restore.found} changes found done, {restore.asked} asked about, since it was started"
+    if closed:
+        return f"{restore.service}: the restore of the backup{of} is closed ({so_far})."
+    return (
+        f"{restore.service} was restored from a backup{of}: what it doesn't know it looks up first, or asks "
+        f"({so_far}). Then: aios backup close"
+    )

@@ -4,6 +4,7 @@ Ask with `bus.ask(health_subject(service, workspace), b"", timeout)`; the answer
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
@@ -25,6 +26,8 @@ async def answer_health(bus: Bus, service: str, workspace: str, health: Callable
         told = api_pb2.ServiceHealth(
             service=service, ready=now.ready, detail=now.detail, facts=dict(now.facts or {})
         )
+        if now.restore is not None:
+            told.restore.CopyFrom(api_pb2.OpenRestore(service=service, **asdict(now.restore)))
         return told.SerializeToString()
 
     await bus.answer(health_subject(service, workspace), answer, queue=service)

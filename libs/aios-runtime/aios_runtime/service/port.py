@@ -10,12 +10,26 @@ from aios_runtime.store.port import Store
 
 
 @dataclass(frozen=True, slots=True)
+class Restore:
+    """A restore from a backup that nobody has closed; times in ms. `found` changes were looked up and found done, and
+    about `asked` a person was asked, since this process started."""
+
+    restore_id: str
+    backup_time_ms: int
+    restore_time_ms: int
+    found: int
+    asked: int
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
-    """Whether a service can work now, and in words why not. `facts` are shown by `aios doctor`."""
+    """Whether a service can work now, and in words why not. `facts` are shown by `aios doctor`; `restore` is that of a
+    connector whose ledger is a backup's."""
 
     ready: bool
     detail: str = ""
     facts: Mapping[str, str] | None = None
+    restore: Restore | None = None
 
 
 class Service(Protocol):

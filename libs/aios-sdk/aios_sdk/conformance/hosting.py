@@ -16,6 +16,7 @@ from aios_sdk.conformance.artifacts import FolderArtifacts
 from aios_sdk.connector import Artifacts, Connector
 from aios_sdk.host.executor import Executor
 from aios_sdk.host.ledger import Ledger
+from aios_sdk.host.mark import RESTORE_META, RestoreMark
 
 NOW_MS: Final = 1_790_000_000_000
 CHILD_SECONDS: Final = 60.0
@@ -48,6 +49,24 @@ async def hosted(
         await executor.close()
     finally:
         await store.close()
+
+
+async def ledger_of(directory: Path) -> bytes:
+    """The ledger as a backup would hold it now."""
+    path = directory / "ledger.db"
+    await (await open_store(path, service="conformance", now_ms=lambda: NOW_MS)).close()
+    return path.read_bytes()
+
+
+async def put_back(directory: Path, ledger: bytes, mark: RestoreMark) -> None:
+    """The ledger of a backup in the place of what stands, marked as a restore marks it."""
+    path = directory / "ledger.db"
+    for left in directory.glob(f"{path.name}-*"):
+        left.unlink()
+    path.write_bytes(ledger)
+    store = await open_store(path, service="conformance", now_ms=lambda: NOW_MS)
+    await store.set_meta(RESTORE_META, mark.encode())
+    await store.close()
 
 
 def artifacts_of(directory: Path) -> FolderArtifacts:

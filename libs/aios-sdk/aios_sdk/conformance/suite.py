@@ -11,6 +11,7 @@ from typing import ClassVar, Final
 
 import pytest
 
+from aios.effect.v1.effect_pb2 import STATE_OUTCOME, LedgerEntry
 from aios.task.v1.task_pb2 import (
     MODE_EXECUTE,
     MODE_SIMULATE,
@@ -18,21 +19,34 @@ from aios.task.v1.task_pb2 import (
     STATUS_CONFLICT,
     STATUS_FAILED,
     STATUS_SUCCEEDED,
+    STATUS_UNKNOWN,
     ApprovalBinding,
     Mode,
     Outcome,
     Task,
 )
 from aios_core.encoding import encode
+from aios_core.errors import RetryableError
 from aios_core.labels import OWNER, Label, outside
 from aios_core.values import Plain, labeled
 from aios_sdk.conformance.artifacts import FolderArtifacts
-from aios_sdk.conformance.hosting import NOW_MS, WORKSPACE, Ended, artifacts_of, hosted, in_child
+from aios_sdk.conformance.hosting import (
+    NOW_MS,
+    WORKSPACE,
+    Ended,
+    artifacts_of,
+    hosted,
+    in_child,
+    ledger_of,
+    put_back,
+)
 from aios_sdk.connector import Connector, Effect
-from aios_sdk.host.codec import arguments_sha256
+from aios_sdk.host.codec import arguments_sha256, failed
+from aios_sdk.host.mark import RestoreMark
 
 KEY: Final = "run_0/write/0/0"
 SIGKILLED: Final = -9
+MARK: Final = RestoreMark("restore_0", NOW_MS - 60_000, NOW_MS - 1000)
 HOST_POINTS: Final = ("connector.received", "connector.intent", "connector.performed", "connector.outcome")
 
 
@@ -133,6 +147,44 @@ class ConnectorConformance:
         again = await self._perform(killed, example, dispatch=2)
         assert again.status == STATUS_SUCCEEDED, again.error
         assert self.observe(killed) == once
+
+    @pytest.mark.feature("J5", "H10", "B3")
+    @pytest.mark.parametrize("known", ["nothing", "a try that failed"])
+    async def test_what_was_done_after_a_backup_is_not_done_again_after_its_restore(
+        self, tmp_path: Path, example: Example, known: str
+    ) -> None:
+        """Found done, or a person is asked; never a second time, whatever the backup's ledger knows of it."""
+        await self._prepared(tmp_path)
+        if known != "nothing":
+            task = self.task(example, dispatch=1)
+            await self._fails_for_now(tmp_path, task)
+        ledger = await ledger_of(tmp_path)
+        done = await self._perform(tmp_path, example, dispatch=2)
+        assert done.status == STATUS_SUCCEEDED, done.error
+        after = self.observe(tmp_path)
+        await put_back(tmp_path, ledger, MARK)
+        for dispatch in (2, 3):
+            again = await self._perform(tmp_path, example, dispatch=dispatch)
+            assert again.status in (STATUS_SUCCEEDED, STATUS_UNKNOWN), again.error
+            assert self.observe(tmp_path) == after
+
+    @pytest.mark.feature("J5")
+    async def test_after_a_restore_what_a_person_lets_begin_is_done_once(
+        self, tmp_path: Path, example: Example
+    ) -> None:
+        """It had not happened: it is done now, or a person is asked, and then the next attempt is done."""
+        once = await self._done_once(tmp_path / "once", example)
+        restored = tmp_path / "twice"
+        await put_back(restored, await ledger_of(restored), MARK)
+        outcome = await self._perform(restored, example)
+        if outcome.status == STATUS_UNKNOWN:
+            async with hosted(self, restored) as executor:
+                step, _, group = KEY.rpartition("/")
+                outcome = await executor.perform(self.task(example, key=f"{step}/{int(group) + 1}"))
+            assert outcome.status == STATUS_SUCCEEDED, outcome.error
+        else:
+            assert outcome.status == STATUS_SUCCEEDED, outcome.error
+            assert self.observe(restored) == once
 
     @pytest.mark.feature("D6")
     async def test_undo_takes_it_back_once(self, tmp_path: Path, example: Example) -> None:
@@ -297,6 +349,22 @@ class ConnectorConformance:
     ) -> Outcome:
         async with hosted(self, directory) as executor:
             return await executor.perform(self.task(example, mode, dispatch=dispatch))
+
+    async def _fails_for_now(self, directory: Path, task: Task) -> None:
+        """The ledger has a try of it that changed nothing and may come again."""
+        entry = LedgerEntry(
+            effect_key=task.task_id,
+            run_id=task.run_id,
+            action=task.target,
+            mode=MODE_EXECUTE,
+            state=STATE_OUTCOME,
+            arguments_sha256=arguments_sha256(task.input),
+            input=task.input,
+            outcome=failed(task, RetryableError("UNAVAILABLE", "Not now.")),
+            attempts=1,
+        )
+        async with hosted(self, directory) as executor:
+            await executor.ledger.write(entry, 0)
 
     async def _undo(
         self, directory: Path, example: Example, done: Outcome, number: int = 1, dispatch: int = 1

@@ -9,6 +9,8 @@ from aios_sdk.connector.answers import (
     Looked,
     NotDone,
     Predicted,
+    Rediscovered,
+    Traced,
     Undone,
 )
 from aios_sdk.connector.artifacts import Artifacts
@@ -35,8 +37,10 @@ __all__ = [
     "Nothing",
     "Predicted",
     "Rate",
+    "Rediscovered",
     "Result",
     "Spec",
+    "Traced",
     "Undone",
     "action",
 ]

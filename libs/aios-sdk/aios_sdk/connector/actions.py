@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from aios_sdk.connector.answers import Conflict, Done, Looked, Predicted, Undone
+from aios_sdk.connector.answers import Conflict, Done, Looked, Predicted, Traced, Undone
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.effects import Effect, Idempotency, Inverse, Key, Lookup, Nothing
 
@@ -84,6 +84,12 @@ class Action(Generic[I, C, R]):
 
     async def lookup(self, input: I, captured: C, call: Call) -> Looked[R]:
         """Whether a call that was interrupted has happened; cleans up what it left lying about."""
+        raise NotImplementedError
+
+    async def rediscover(self, input: I, call: Call) -> Traced[C, R]:
+        """After a restore from a backup: whether the effect under `call.key` has happened, though the ledger knows
+        nothing of it. What was captured before it is lost, so it must be told from what stands outside alone; NotDone
+        means that it is done now. An action without it has a person asked instead."""
         raise NotImplementedError
 
     async def undo(self, input: I, captured: C, result: R | None, call: Call) -> Undone | Conflict:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
+C = TypeVar("C")
 R = TypeVar("R")
 
 
@@ -55,6 +56,15 @@ class CannotTell:
 
 
 @dataclass(frozen=True, slots=True)
+class Rediscovered(Generic[C, R]):
+    """It has happened, though nothing of it was recorded. `captured` is what undo needs; None when what stood before it
+    can't be known any more: then it can't be taken back."""
+
+    done: Done[R]
+    captured: C | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Undone:
     """It is taken back, now or before."""
 
@@ -72,3 +82,4 @@ class Conflict:
 
 
 Looked: TypeAlias = Done[R] | NotDone | CannotTell
+Traced: TypeAlias = Rediscovered[C, R] | NotDone | CannotTell

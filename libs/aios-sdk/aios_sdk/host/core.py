@@ -2,11 +2,12 @@
 
 nothing in the ledger ──▶ Begin ──▶ INTENT ──▶ (the effect) ──▶ OUTCOME ──▶ Replay for ever
 INTENT found after a crash: A: Resume with the key · B: LookUp, then Resume or settle · C: Park as UNKNOWN
+a backup's ledger, until a person closes the restore: in the place of Begin: Rediscover, then Begin or settle · Park
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
 from aios.task.v1.task_pb2 import (
@@ -57,19 +58,41 @@ class Park:
 
 
 @dataclass(frozen=True, slots=True)
+class Rediscover:
+    """The ledger is a backup's: ask the outside world whether it happened after the backup was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The ledger is a backup's, and nobody has closed the restore: what it doesn't know may have happened since.
+
+    `can_rediscover`: the action can tell from what stands outside. `asked`: the attempt before this one was parked in
+    this restore, so a person has looked since, and has started this one.
+    """
+
+    restore_id: str
+    can_rediscover: bool = False
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NothingToUndo:
     """The effect never happened, or was taken back before."""
 
     why: str
 
 
-Move: TypeAlias = Replay | Begin | LookUp | Resume | Park
+Move: TypeAlias = Replay | Begin | LookUp | Resume | Park | Rediscover
 
 _NO_KEY = (
     "The process ended while the call was under way, and the other side can't be asked whether it happened."
 )
 _TOO_LATE = "The call was interrupted, and the other side has forgotten its key by now."
 _STILL_ACTING = "The call was interrupted, and another worker that may still be acting can't be ruled out."
+_FROM_BACKUP: Final = (
+    "AIOS was restored from a backup that is older than this step, so the change may have been made already. "
+    "Look whether it was."
+)
 
 
 def next_move(
@@ -80,10 +103,11 @@ def next_move(
     now_ms: int,
     *,
     can_look_up: bool,
+    restored: Restored | None = None,
 ) -> Move:
     """The next move for an effect. Raises REQUEST_ID_REUSED when the key was used with other arguments."""
     if entry is None:
-        return Begin()
+        return _first_look(None, restored)
     if entry.arguments_sha256 != arguments_sha256:
         raise TerminalError(
             "REQUEST_ID_REUSED",
@@ -91,7 +115,8 @@ def next_move(
             field="task_id",
         )
     if entry.state != STATE_INTENT:
-        return _settled(entry, dispatch)
+        settled = _settled(entry, dispatch)
+        return settled if isinstance(settled, Replay) else _first_look(entry, restored)
     elapsed = now_ms - entry.intent_time_ms
     if isinstance(idempotency, Key):
         if 0 <= elapsed < idempotency.remembers_ms:
@@ -117,6 +142,7 @@ def next_undo(
     dispatch: int,
     inverse: Inverse,
     now_ms: int,
+    restored: Restored | None = None,
 ) -> Move | NothingToUndo:
     """The next move for taking an effect back. `undos` are the ledger's entries of its undos so far.
 
@@ -133,7 +159,8 @@ def next_undo(
     for entry in undos:
         if entry.effect_key == undo_key:
             if entry.state != STATE_INTENT:
-                return _settled(entry, dispatch)
+                settled = _settled(entry, dispatch)
+                return settled if isinstance(settled, Replay) else _undo_again(entry, inverse, restored)
             if not inverse.repeatable:
                 return Park(_NO_KEY)
             elapsed = now_ms - entry.intent_time_ms
@@ -141,7 +168,7 @@ def next_undo(
             return Resume(surely_open=False) if known else Park(_TOO_LATE)
         if entry.outcome.status == STATUS_SUCCEEDED:
             return NothingToUndo("It had been taken back before.")
-    return Begin()
+    return _undo_again(None, inverse, restored)
 
 
 def undo_key(effect_key: str, task_id: str) -> str:
@@ -153,6 +180,29 @@ def undo_key(effect_key: str, task_id: str) -> str:
     later, _, now = task_id.rpartition("/")
     same = step == later and group.isdigit() and now.isdigit()
     return f"{effect_key}/undo/{max(int(now) - int(group), 0) + 1 if same else 1}"
+
+
+def attempt_before(key: str) -> str | None:
+    """The key of the attempt group before that of an effect or undo; None for the first of an effect."""
+    step, _, group = key.rpartition("/")
+    return f"{step}/{int(group) - 1}" if group.isdigit() and int(group) > 0 else None
+
+
+def _first_look(entry: LedgerEntry | None, restored: Restored | None) -> Begin | Rediscover | Park:
+    """What to do where a ledger that has seen everything would let it begin."""
+    if restored is None or restored.asked:
+        return Begin()
+    if entry is not None and entry.restore_id == restored.restore_id:
+        return Begin()  # it was written after the restore, and a look came before it
+    return Rediscover() if restored.can_rediscover else Park(_FROM_BACKUP)
+
+
+def _undo_again(entry: LedgerEntry | None, inverse: Inverse, restored: Restored | None) -> Begin | Park:
+    """An undo that looks at what stands may begin whatever was done after the backup; any other one may not."""
+    looks = inverse.repeatable and not inverse.remembers_ms
+    if restored is None or looks or restored.asked:
+        return Begin()
+    return Begin() if entry is not None and entry.restore_id == restored.restore_id else Park(_FROM_BACKUP)
 
 
 def _settled(entry: LedgerEntry, dispatch: int) -> Replay | Begin:

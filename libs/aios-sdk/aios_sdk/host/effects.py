@@ -8,19 +8,21 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, STATE_UNKNOWN, LedgerEntry
-from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, STATUS_UNKNOWN, Outcome, Task
+from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, LedgerEntry
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, Outcome, Task
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.values import Value
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.lanes import UnansweredError
-from aios_sdk.connector.actions import Action, Arguments, Call
+from aios_sdk.connector.actions import Action, Call
 from aios_sdk.connector.answers import Conflict, Done
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector
 from aios_sdk.connector.effects import Lookup
 from aios_sdk.host import codec, core
+from aios_sdk.host.attempt import Attempt, state_of
 from aios_sdk.host.ledger import Ledger, Stored
+from aios_sdk.host.restored import AfterRestore
 
 INTENT: Final = point("connector.intent", "the INTENT is durable, the effect has not begun")
 PERFORMED: Final = point("connector.performed", "the effect has happened, its OUTCOME is not durable")
@@ -59,27 +61,6 @@ class StillOpen(Exception):
     """An INTENT stands, and what came of it can't be found out or recorded now."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Effect:
-    task: Task
-    action: Action[Any, Any, Any]
-    value: Value
-    input: Arguments
-    call: Call
-    stored: Stored
-
-    @property
-    def captured(self) -> BaseModel:
-        entry, model = self.stored.entry, self.action.spec.captured
-        assert entry is not None
-        assert model is not None
-        return model.model_validate_json(entry.captured)
-
-    @property
-    def token(self) -> bytes:
-        return codec.undo_token(self.call.effect_key) if self.action.spec.inverse else b""
-
-
 class Effects:
     """Carries out effects and takes them back. The caller sees to it that one key is worked on once at a time."""
 
@@ -94,6 +75,7 @@ class Effects:
         self._connector, self._ledger, self._artifacts = connector, ledger, artifacts
         self._now_ms, self._rules = now_ms, rules
         self.limiter = ledger.limiter(connector.name, connector.rate, now_ms)
+        self.restores = AfterRestore(connector.name, ledger, now_ms)
 
     def call(self, task: Task, key: str, effect_key: str) -> Call:
         """What an action is told besides its input."""
@@ -116,6 +98,7 @@ class Effects:
     async def execute(self, task: Task, action: Action[Any, Any, Any], flight: Flight) -> Outcome:
         """The one outcome of an effect."""
         stored = await self._ledger.read(task.task_id)
+        restored = await self.restores.of(task.task_id, action)
         move = core.next_move(
             stored.entry,
             codec.arguments_sha256(task.input),
@@ -123,11 +106,22 @@ class Effects:
             action.spec.idempotency,
             self._now_ms(),
             can_look_up=_can_look_up(action),
+            restored=restored,
         )
         if isinstance(move, core.Replay):
             return move.outcome
         value, input = codec.arguments(task.target, action.spec, task.input)
-        effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
+        call = self.call(task, task.task_id, task.task_id)
+        effect = Attempt(task, action, value, input, call, stored, restored.restore_id if restored else "")
+        if isinstance(move, core.Rediscover):
+            await _until_visible(action)
+            await self.limiter.take()
+            looked = await self.restores.look(effect)
+            if isinstance(looked, Outcome):
+                return looked
+            move = looked
+        if isinstance(move, core.Park) and (stored.entry is None or stored.entry.state != STATE_INTENT):
+            return await self.restores.park(effect, move.why)
         if isinstance(move, core.Begin):
             try:
                 self.admit(task, action, value)
@@ -161,7 +155,7 @@ class Effects:
         )
         value, input = codec.arguments(task.target, action.spec, task.input)
         stored = await self._ledger.read(entry.effect_key)
-        effect = _Effect(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
+        effect = Attempt(task, action, value, input, self.call(task, task.task_id, task.task_id), stored)
         await _until_visible(action)
         await self._looked_up(effect)
 
@@ -174,8 +168,10 @@ class Effects:
         if inverse is None:
             raise TerminalError("ACTION_FAILED", f"{task.target} can't be taken back.", field="undo_token")
         undos = await self._ledger.undos(effect_key)
+        restored = await self.restores.of(undo_key, action)
+        now_ms = self._now_ms()
         try:
-            move = core.next_undo(effect, undos, undo_key, task.dispatch, inverse, self._now_ms())
+            move = core.next_undo(effect, undos, undo_key, task.dispatch, inverse, now_ms, restored)
         except RetryableError as error:
             raise UnansweredError(error.message) from error
         if isinstance(move, core.Replay):
@@ -183,54 +179,41 @@ class Effects:
         if isinstance(move, core.NothingToUndo):
             return codec.succeeded(task, b"", (), move.why)
         assert effect is not None
+        if not effect.captured:
+            raise TerminalError("ACTION_FAILED", f"What stood before {task.target} isn't known any more.")
         value, input = codec.arguments(effect.action, action.spec, effect.input)
         if not isinstance(move, core.Park):
             await self.limiter.take()
         stored = await self._ledger.read(undo_key)
         if isinstance(move, core.Begin):
-            stored = await self._begin_undo(undo_key, effect, stored, flight)
+            stored = await self._begin_undo(undo_key, effect, stored, flight, restored)
+        elif (
+            stored.entry is None or stored.entry.state != STATE_INTENT
+        ):  # parked by a restore: no INTENT before it
+            stored = Stored(self._undo_entry(undo_key, effect, stored, restored), stored.revision)
+            self.restores.asked += 1
         flight.begun = True
-        undoing = _Effect(task, action, value, input, self.call(task, undo_key, effect_key), stored)
+        undoing = Attempt(task, action, value, input, self.call(task, undo_key, effect_key), stored)
         if isinstance(move, core.Park):
             return await self._settle(undoing, codec.unknown(task, move.why))
         return await self._perform_undo(undoing, effect)
 
-    async def _begin(self, effect: _Effect, flight: Flight) -> _Effect:
+    async def _begin(self, effect: Attempt, flight: Flight) -> Attempt:
         captured: BaseModel = await effect.action.capture(effect.input, effect.call)
-        task, before = effect.task, effect.stored.entry
-        entry = LedgerEntry(
-            effect_key=task.task_id,
-            run_id=task.run_id,
-            action=task.target,
-            mode=MODE_EXECUTE,
-            state=STATE_INTENT,
-            arguments_sha256=codec.arguments_sha256(task.input),
-            input=task.input,
-            captured=captured.model_dump_json().encode(),
-            intent_time_ms=self._now_ms(),
-            attempts=(before.attempts if before else 0) + 1,
-            approval_id=task.approval.approval_id,
+        entry = effect.entry(
+            STATE_INTENT, attempts=effect.attempts + 1, approval_id=effect.task.approval.approval_id
         )
+        entry.captured, entry.intent_time_ms = captured.model_dump_json().encode(), self._now_ms()
         flight.begin()
         revision = await self._written(entry, effect.stored.revision)
         crash(INTENT)
         return replace(effect, stored=Stored(entry, revision))
 
-    async def _refused(self, effect: _Effect, error: AiosError) -> Outcome:
+    async def _refused(self, effect: Attempt, error: AiosError) -> Outcome:
         """Nothing was done, and for this dispatch nothing will be: the task may come again after it was answered."""
-        task, before = effect.task, effect.stored.entry
-        entry = LedgerEntry(
-            effect_key=task.task_id,
-            run_id=task.run_id,
-            action=task.target,
-            mode=MODE_EXECUTE,
-            state=STATE_OUTCOME,
-            arguments_sha256=codec.arguments_sha256(task.input),
-            input=task.input,
-            outcome=codec.failed(task, error),
-            outcome_time_ms=self._now_ms(),
-            attempts=before.attempts if before else 0,
-        )
+        entry = effect.entry(STATE_OUTCOME, attempts=effect.attempts)
+        entry.outcome.CopyFrom(codec.failed(effect.task, error))
+        entry.outcome_time_ms = self._now_ms()
         await self._written(entry, effect.stored.revision)
         return entry.outcome
 
@@ -242,7 +225,7 @@ class Effects:
         except RetryableError as error:
             raise UnansweredError(error.message) from error
 
-    async def _perform(self, effect: _Effect) -> Outcome:
+    async def _perform(self, effect: Attempt) -> Outcome:
         try:
             done: Done[Any] = await effect.action.perform(effect.input, effect.captured, effect.call)
         except AiosError as error:
@@ -252,7 +235,7 @@ class Effects:
         crash(PERFORMED)
         return await self._settle_done(effect, done)
 
-    async def _after_defect(self, effect: _Effect, defect: Exception) -> Outcome:
+    async def _after_defect(self, effect: Attempt, defect: Exception) -> Outcome:
         """The action broke its contract in the middle: look, as after a crash, but don't try again."""
         log.error(
             "%s broke off by a defect",
@@ -275,7 +258,7 @@ class Effects:
             effect, codec.failed(effect.task, TerminalError("INTERNAL", f"{why}; nothing was done."))
         )
 
-    async def _looked_up(self, effect: _Effect) -> Outcome | core.Resume | core.Park:
+    async def _looked_up(self, effect: Attempt) -> Outcome | core.Resume | core.Park:
         try:
             await self.limiter.take()
             found = await effect.action.lookup(effect.input, effect.captured, effect.call)
@@ -290,7 +273,7 @@ class Effects:
             return await self._settle_done(effect, found)
         return core.after_lookup(found, effect.action.spec.idempotency, sole_owner=self._rules.sole_owner)
 
-    async def _resume(self, effect: _Effect, *, surely_open: bool) -> Outcome:
+    async def _resume(self, effect: Attempt, *, surely_open: bool) -> Outcome:
         try:
             self.admit(effect.task, effect.action, effect.value)
         except TerminalError as error:
@@ -301,7 +284,7 @@ class Effects:
         await self.limiter.take()
         return await self._perform(await self._renewed(effect))
 
-    async def _renewed(self, effect: _Effect) -> _Effect:
+    async def _renewed(self, effect: Attempt) -> Attempt:
         """Before another call under the same INTENT: how long that one may stay unseen counts from now."""
         if not isinstance(effect.action.spec.idempotency, Lookup):
             return effect
@@ -313,8 +296,10 @@ class Effects:
         crash(INTENT)
         return replace(effect, stored=Stored(entry, revision))
 
-    async def _begin_undo(self, undo_key: str, effect: LedgerEntry, before: Stored, flight: Flight) -> Stored:
-        entry = LedgerEntry(
+    def _undo_entry(
+        self, undo_key: str, effect: LedgerEntry, before: Stored, restored: core.Restored | None
+    ) -> LedgerEntry:
+        return LedgerEntry(
             effect_key=undo_key,
             run_id=effect.run_id,
             action=effect.action,
@@ -323,13 +308,24 @@ class Effects:
             arguments_sha256=effect.arguments_sha256,
             intent_time_ms=self._now_ms(),
             attempts=(before.entry.attempts if before.entry else 0) + 1,
+            restore_id=restored.restore_id if restored else "",
         )
+
+    async def _begin_undo(
+        self,
+        undo_key: str,
+        effect: LedgerEntry,
+        before: Stored,
+        flight: Flight,
+        restored: core.Restored | None,
+    ) -> Stored:
+        entry = self._undo_entry(undo_key, effect, before, restored)
         flight.begin()
         stored = Stored(entry, await self._written(entry, before.revision))
         crash(INTENT)
         return stored
 
-    async def _perform_undo(self, undo: _Effect, effect: LedgerEntry) -> Outcome:
+    async def _perform_undo(self, undo: Attempt, effect: LedgerEntry) -> Outcome:
         spec = undo.action.spec
         assert spec.captured is not None
         captured = spec.captured.model_validate_json(effect.captured)
@@ -344,18 +340,18 @@ class Effects:
             return await self._settle(undo, codec.conflicted(undo.task, answer.why, answer.changes))
         return await self._settle(undo, codec.succeeded(undo.task, b"", answer.changes, answer.summary))
 
-    async def _settle_done(self, effect: _Effect, done: Done[Any]) -> Outcome:
+    async def _settle_done(self, effect: Attempt, done: Done[Any]) -> Outcome:
         output = codec.output_bytes(done.result, effect.value, self._connector.name)
         return await self._settle(
             effect, codec.succeeded(effect.task, output, done.changes, done.summary, effect.token)
         )
 
-    async def _settle(self, effect: _Effect, outcome: Outcome) -> Outcome:
+    async def _settle(self, effect: Attempt, outcome: Outcome) -> Outcome:
         """Record what came of an effect whose INTENT stands. It is tried several times: the effect is there."""
         entry = LedgerEntry()
         assert effect.stored.entry is not None
         entry.CopyFrom(effect.stored.entry)
-        entry.state = STATE_UNKNOWN if outcome.status == STATUS_UNKNOWN else STATE_OUTCOME
+        entry.state = state_of(outcome)
         entry.outcome.CopyFrom(outcome)
         entry.outcome_time_ms = self._now_ms()
         for wait in (*SETTLE_SECONDS, None):

@@ -35,8 +35,9 @@ class Executor:
         rules: Rules = _DEFAULT_RULES,
     ) -> None:
         self._connector = connector
-        self._ledger = ledger
+        self.ledger = ledger
         self._effects = Effects(connector, ledger, artifacts, now_ms, rules)
+        self.restores = self._effects.restores
         # At most as many as the lane has slots, and those whose time ran out while they were under way.
         self._running: dict[str, asyncio.Task[Outcome]] = {}
 
@@ -67,7 +68,7 @@ class Executor:
     async def recover(self) -> int:
         """After a start: settle what was interrupted, where a look-up can tell that it happened, and clean up behind
         it. The rest waits for its task to come again. Returns how many stood open."""
-        entries = await self._ledger.open_intents()
+        entries = await self.ledger.open_intents()
         await asyncio.gather(*(self._recover(entry) for entry in entries if entry.mode == MODE_EXECUTE))
         return len(entries)
 

@@ -1,5 +1,6 @@
 """A connector on its work lane: the parts that every connector's service is made of."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -7,7 +8,7 @@ from aios.task.v1.task_pb2 import MODE_SIMULATE, MODE_UNDO, Outcome, Task
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
 from aios_runtime.lanes import LaneWorker
-from aios_runtime.service.port import Context
+from aios_runtime.service.port import Context, Restore
 from aios_runtime.store.port import Store
 from aios_runtime.telemetry.tracing import span
 from aios_sdk.connector import Connector
@@ -15,6 +16,7 @@ from aios_sdk.host.effects import Rules
 from aios_sdk.host.executor import Executor
 from aios_sdk.host.ledger import Ledger
 
+CLOSE_RESTORE: Final = "close_restore"
 _VERBS: Final = {MODE_SIMULATE: "simulate", MODE_UNDO: "undo"}
 
 
@@ -25,6 +27,7 @@ class ConnectorLane:
         self, context: Context, connector: Connector, store: Store, *, slots: int, rules: Rules
     ) -> None:
         lane = subjects.connector_lane(connector.name)
+        self._context, self._name = context, lane
         rules = replace(rules, sole_owner=rules.sole_owner and not store.shared)
         artifacts = MemoryArtifacts(context.bus, context.workspace, context.mint)
         self._executor = Executor(
@@ -45,6 +48,13 @@ class ConnectorLane:
 
     async def start(self) -> None:
         """Settle what was interrupted, then take tasks."""
+        await self._executor.restores.read()
+        context = self._context
+        await context.bus.answer(
+            subjects.query(self._name, CLOSE_RESTORE, context.workspace),
+            self._close_restore,
+            queue=self._name,
+        )
         self._recovered = await self._executor.recover()
         await self._worker.start()
 
@@ -66,6 +76,36 @@ class ConnectorLane:
             if outcome.HasField("error"):
                 performing.fail(outcome.error.code)
             return outcome
+
+    async def _close_restore(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        from aios.api.v1 import api_pb2  # only where somebody asks: the API's messages take a while to load
+
+        request = api_pb2.CloseRestoreRequest.FromString(data)
+        restores = self._executor.restores
+        closed = await restores.close(request.restore_id)
+        answer = api_pb2.CloseRestoreResponse()
+        if closed is not None:
+            answer.closed.append(
+                api_pb2.OpenRestore(
+                    restore_id=closed.restore_id,
+                    service=self._name,
+                    backup_time_ms=closed.backup_time_ms,
+                    restore_time_ms=closed.restore_time_ms,
+                    found=restores.found,
+                    asked=restores.asked,
+                )
+            )
+        return answer.SerializeToString()
+
+    def restore(self) -> Restore | None:
+        """The restore from a backup that is open, for the service's health."""
+        restores = self._executor.restores
+        mark = restores.mark
+        if mark is None:
+            return None
+        return Restore(
+            mark.restore_id, mark.backup_time_ms, mark.restore_time_ms, restores.found, restores.asked
+        )
 
     def facts(self) -> dict[str, str]:
         """For `aios doctor`."""

@@ -8,6 +8,7 @@ from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
 from aios_core.errors import RetryableError
 from aios_runtime.store.port import Committed, Store, Write
 from aios_sdk.connector.effects import Rate
+from aios_sdk.host.mark import RESTORE_META, RestoreMark
 from aios_sdk.host.rate import Limiter
 
 MAX_UNDOS: Final = 100  # undos of one effect that are looked at
@@ -57,6 +58,14 @@ class Ledger:
             token = page.next_token
             if not token:
                 return entries
+
+    async def restore(self) -> RestoreMark | None:
+        """The restore from a backup that is open. Read anew each time: another process may have closed it."""
+        return RestoreMark.decode(await self._store.meta(RESTORE_META))
+
+    async def close_restore(self) -> None:
+        """From now on what the ledger doesn't know has not happened."""
+        await self._store.set_meta(RESTORE_META, b"")
 
     async def write(self, entry: LedgerEntry, revision: int) -> int:
         """Durably put an entry; returns its new revision. Raises LEASE_LOST (retryable) when another wrote it since."""

@@ -70,4 +70,4 @@ class FilesConnectorService:
             return Health(False, f"{NAME} is starting.")
         facts = dict(self._lane.facts())
         facts |= self._watcher.facts() if self._watcher else {"watching": "off"}
-        return Health(True, facts=facts)
+        return Health(True, facts=facts, restore=self._lane.restore())

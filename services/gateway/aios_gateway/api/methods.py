@@ -85,6 +85,9 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
                 call, request, around.services, around.version, around.now_ms()
             ),
         ),
+        "SystemService.CloseRestore": Unary(
+            Scope.ADMIN, lambda call, request: system.close_restore(call, request, around.services)
+        ),
         "TokenService.CreateToken": Unary(
             Scope.ADMIN, lambda call, request: tokens.create_token(call, request, around.tokens)
         ),

@@ -1,4 +1,4 @@
-"""SystemService: what needs a person, what runs, what it cost, and who is well."""
+"""SystemService: what needs a person, what runs, what it cost, who is well, and the end of a restore."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import Final
 from aios.api.v1 import api_pb2
 from aios.run.v1 import queries_pb2
 from aios.run.v1.state_pb2 import RunState
-from aios_core.errors import AiosError
+from aios_core.errors import AiosError, TerminalError
+from aios_core.ids import check_request_id
 from aios_gateway import views
 from aios_gateway.peers import Call
 from aios_runtime.service.health import health_subject
@@ -18,6 +19,8 @@ OPEN_APPROVALS: Final = 50
 PAGE_RUNS: Final = 100
 MAX_PAGES: Final = 20  # of runs, the newest first, whose cost a status adds up
 HEALTH_SECONDS: Final = 1.0
+RUNS_NAMED: Final = 3
+CONNECTOR: Final = "connector-"
 ACTIVE: Final = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_CANCELLING, RunState.RUN_STATE_UNDOING)
 
 
@@ -42,6 +45,44 @@ async def get_status(
         version=version,
         services=[api_pb2.ServiceHealth(service="gateway", ready=True), *health],
     )
+
+
+async def close_restore(
+    call: Call, request: api_pb2.CloseRestoreRequest, services: Sequence[str]
+) -> api_pb2.CloseRestoreResponse:
+    """Close it at each connector. One that does not answer fails the call: the same request again closes the rest.
+
+    Raises RESTORE_OPEN while a run from before the restore has not ended.
+    """
+    check_request_id(request.request_id)
+    if not request.restore_id:
+        raise TerminalError(
+            "INVALID_ARGUMENT",
+            "restore_id is empty; `aios doctor` shows that of the open one.",
+            field="restore_id",
+        )
+    connectors = [service for service in services if service.startswith(CONNECTOR)]
+    if not request.anyway:
+        await _check_ended(call, request.restore_id, connectors)
+    answers = [
+        await call.ask(connector, "close_restore", request, api_pb2.CloseRestoreResponse)
+        for connector in connectors
+    ]
+    return api_pb2.CloseRestoreResponse(closed=[closed for answer in answers for closed in answer.closed])
+
+
+async def _check_ended(call: Call, restore_id: str, connectors: Sequence[str]) -> None:
+    health = await asyncio.gather(*(_health(call, connector) for connector in connectors))
+    restores = [told.restore for told in health if told.restore.restore_id == restore_id]
+    since = max((restore.restore_time_ms for restore in restores), default=0)
+    left = [run.run_id for run in await _runs(call) if run.state in ACTIVE and run.create_time_ms < since]
+    if left:
+        named = ", ".join(left[:RUNS_NAMED]) + (" …" if len(left) > RUNS_NAMED else "")
+        raise TerminalError(
+            "RESTORE_OPEN",
+            f"{len(left)} runs from before the restore have not ended: {named}. What they do next may have been done "
+            "after the backup, so decide or cancel them first, or say --anyway.",
+        )
 
 
 async def _runs(call: Call) -> list[api_pb2.Run]:

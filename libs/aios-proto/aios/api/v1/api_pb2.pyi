@@ -1355,12 +1355,17 @@ class ServiceHealth(google.protobuf.message.Message):
     READY_FIELD_NUMBER: builtins.int
     DETAIL_FIELD_NUMBER: builtins.int
     FACTS_FIELD_NUMBER: builtins.int
+    RESTORE_FIELD_NUMBER: builtins.int
     service: builtins.str
     ready: builtins.bool
     detail: builtins.str
     @property
     def facts(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """What `aios doctor` shows, such as the protections of the sandbox."""
+
+    @property
+    def restore(self) -> Global___OpenRestore:
+        """Of a connector: the restore from a backup that nobody has closed."""
 
     def __init__(
         self,
@@ -1369,8 +1374,11 @@ class ServiceHealth(google.protobuf.message.Message):
         ready: builtins.bool = ...,
         detail: builtins.str = ...,
         facts: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        restore: Global___OpenRestore | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["detail", b"detail", "facts", b"facts", "ready", b"ready", "service", b"service"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["restore", b"restore"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["detail", b"detail", "facts", b"facts", "ready", b"ready", "restore", b"restore", "service", b"service"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ServiceHealth: typing_extensions.TypeAlias = ServiceHealth
@@ -1531,3 +1539,80 @@ class RevokeTokenResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RevokeTokenResponse: typing_extensions.TypeAlias = RevokeTokenResponse
+
+@typing.final
+class OpenRestore(google.protobuf.message.Message):
+    """A ledger that was restored from a backup: each change that it doesn't know is looked up first, or asked about."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESTORE_ID_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
+    BACKUP_TIME_MS_FIELD_NUMBER: builtins.int
+    RESTORE_TIME_MS_FIELD_NUMBER: builtins.int
+    FOUND_FIELD_NUMBER: builtins.int
+    ASKED_FIELD_NUMBER: builtins.int
+    restore_id: builtins.str
+    service: builtins.str
+    backup_time_ms: builtins.int
+    """What was done after this moment, the ledger doesn't know."""
+    restore_time_ms: builtins.int
+    found: builtins.int
+    """Changes that a look found done, and changes that a person was asked about, since this process started."""
+    asked: builtins.int
+    def __init__(
+        self,
+        *,
+        restore_id: builtins.str = ...,
+        service: builtins.str = ...,
+        backup_time_ms: builtins.int = ...,
+        restore_time_ms: builtins.int = ...,
+        found: builtins.int = ...,
+        asked: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["asked", b"asked", "backup_time_ms", b"backup_time_ms", "found", b"found", "restore_id", b"restore_id", "restore_time_ms", b"restore_time_ms", "service", b"service"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___OpenRestore: typing_extensions.TypeAlias = OpenRestore
+
+@typing.final
+class CloseRestoreRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RESTORE_ID_FIELD_NUMBER: builtins.int
+    ANYWAY_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    restore_id: builtins.str
+    anyway: builtins.bool
+    """Even while runs from before the restore have not ended: what they do next is done without a look."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        restore_id: builtins.str = ...,
+        anyway: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["anyway", b"anyway", "request_id", b"request_id", "restore_id", b"restore_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CloseRestoreRequest: typing_extensions.TypeAlias = CloseRestoreRequest
+
+@typing.final
+class CloseRestoreResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLOSED_FIELD_NUMBER: builtins.int
+    @property
+    def closed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___OpenRestore]:
+        """One for each connector whose restore this closed now."""
+
+    def __init__(
+        self,
+        *,
+        closed: collections.abc.Iterable[Global___OpenRestore] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["closed", b"closed"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CloseRestoreResponse: typing_extensions.TypeAlias = CloseRestoreResponse

@@ -1144,6 +1144,11 @@ class SystemServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.CloseRestore = channel.unary_unary(
+                '/aios.api.v1.SystemService/CloseRestore',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.CloseRestoreRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.CloseRestoreResponse.FromString,
+                _registered_method=True)
 
 
 class SystemServiceServicer(object):
@@ -1156,6 +1161,14 @@ class SystemServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CloseRestore(self, request, context):
+        """Says that nothing is left that may have happened after the backup from which this AIOS was restored. From then on
+        connectors do again what their ledgers don't know.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SystemServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1163,6 +1176,11 @@ def add_SystemServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetStatusRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'CloseRestore': grpc.unary_unary_rpc_method_handler(
+                    servicer.CloseRestore,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.CloseRestoreRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.CloseRestoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1192,6 +1210,33 @@ class SystemService(object):
             '/aios.api.v1.SystemService/GetStatus',
             aios_dot_api_dot_v1_dot_api__pb2.GetStatusRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CloseRestore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.SystemService/CloseRestore',
+            aios_dot_api_dot_v1_dot_api__pb2.CloseRestoreRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.CloseRestoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -317,12 +317,20 @@ class SystemServiceStub:
     def __new__(cls, channel: grpc.aio.Channel) -> SystemServiceAsyncStub: ...
     GetStatus: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetStatusRequest, aios.api.v1.api_pb2.GetStatusResponse]
     """What needs a person, what runs, what it cost."""
+    CloseRestore: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CloseRestoreRequest, aios.api.v1.api_pb2.CloseRestoreResponse]
+    """Says that nothing is left that may have happened after the backup from which this AIOS was restored. From then on
+    connectors do again what their ledgers don't know.
+    """
 
 @typing.type_check_only
 class SystemServiceAsyncStub(SystemServiceStub):
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     GetStatus: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetStatusRequest, aios.api.v1.api_pb2.GetStatusResponse]  # type: ignore[assignment]
     """What needs a person, what runs, what it cost."""
+    CloseRestore: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CloseRestoreRequest, aios.api.v1.api_pb2.CloseRestoreResponse]  # type: ignore[assignment]
+    """Says that nothing is left that may have happened after the backup from which this AIOS was restored. From then on
+    connectors do again what their ledgers don't know.
+    """
 
 class SystemServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -332,6 +340,16 @@ class SystemServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.GetStatusResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.GetStatusResponse]]:
         """What needs a person, what runs, what it cost."""
+
+    @abc.abstractmethod
+    def CloseRestore(
+        self,
+        request: aios.api.v1.api_pb2.CloseRestoreRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.CloseRestoreResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.CloseRestoreResponse]]:
+        """Says that nothing is left that may have happened after the backup from which this AIOS was restored. From then on
+        connectors do again what their ledgers don't know.
+        """
 
 def add_SystemServiceServicer_to_server(servicer: SystemServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

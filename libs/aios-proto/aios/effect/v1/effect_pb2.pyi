@@ -62,6 +62,7 @@ class LedgerEntry(google.protobuf.message.Message):
     OUTCOME_TIME_MS_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
     APPROVAL_ID_FIELD_NUMBER: builtins.int
+    RESTORE_ID_FIELD_NUMBER: builtins.int
     effect_key: builtins.str
     run_id: builtins.str
     action: builtins.str
@@ -76,6 +77,8 @@ class LedgerEntry(google.protobuf.message.Message):
     attempts: builtins.int
     """Attempts of the effect that were begun."""
     approval_id: builtins.str
+    restore_id: builtins.str
+    """The restore from a backup that was open when this entry was written; empty when none was."""
     @property
     def outcome(self) -> aios.task.v1.task_pb2.Outcome: ...
     def __init__(
@@ -94,10 +97,11 @@ class LedgerEntry(google.protobuf.message.Message):
         outcome_time_ms: builtins.int = ...,
         attempts: builtins.int = ...,
         approval_id: builtins.str = ...,
+        restore_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["outcome", b"outcome"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["action", b"action", "approval_id", b"approval_id", "arguments_sha256", b"arguments_sha256", "attempts", b"attempts", "captured", b"captured", "effect_key", b"effect_key", "input", b"input", "intent_time_ms", b"intent_time_ms", "mode", b"mode", "outcome", b"outcome", "outcome_time_ms", b"outcome_time_ms", "run_id", b"run_id", "state", b"state"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["action", b"action", "approval_id", b"approval_id", "arguments_sha256", b"arguments_sha256", "attempts", b"attempts", "captured", b"captured", "effect_key", b"effect_key", "input", b"input", "intent_time_ms", b"intent_time_ms", "mode", b"mode", "outcome", b"outcome", "outcome_time_ms", b"outcome_time_ms", "restore_id", b"restore_id", "run_id", b"run_id", "state", b"state"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___LedgerEntry: typing_extensions.TypeAlias = LedgerEntry

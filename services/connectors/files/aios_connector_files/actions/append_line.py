@@ -25,7 +25,9 @@ from aios_sdk.connector import (
     Lookup,
     NotDone,
     Predicted,
+    Rediscovered,
     Result,
+    Traced,
     Undone,
     action,
 )
@@ -105,6 +107,14 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
         happened = await asyncio.to_thread(self._happened, input, captured, call.key)
         return self._done(input, captured) if happened else NotDone()
 
+    async def rediscover(self, input: AppendLine, call: Call) -> Traced[SeenIndex, LineAppended]:
+        """The line names its effect, so it is found wherever it stands by now, and can be taken back."""
+        seen = await asyncio.to_thread(self._stands, input, call.key)
+        if seen is None:
+            return NotDone()
+        result = LineAppended(path=input.path, sha256=seen.after, size=seen.size)
+        return Rediscovered(Done(result, (), f"{input.path} has this line already"), seen)
+
     async def undo(
         self, input: AppendLine, captured: SeenIndex, result: LineAppended | None, call: Call
     ) -> Undone | Conflict:
@@ -125,6 +135,18 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
                 "TOO_LARGE", f"{target.path} would pass {MAX_INDEX_BYTES} bytes.", path=target.path
             )
         return SeenIndex(**seen.model_dump(), after=content_hash(new), size=len(new))
+
+    def _stands(self, input: AppendLine, key: str) -> SeenIndex | None:
+        """The index as it is, if it has the line; what it was before the line is not known."""
+        target = self._target(input)
+        target.finish_left(key)
+        try:
+            version, content = self._read(target)
+        except OSError as error:
+            raise failures.reading(error, target.path) from None
+        if lines.find(content, key) is None:
+            return None
+        return SeenIndex(**target.see().model_dump(), after=version, size=len(content))
 
     def _append(self, input: AppendLine, seen: SeenIndex, key: str) -> None:
         target = self._target(input)

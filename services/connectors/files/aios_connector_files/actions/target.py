@@ -8,7 +8,7 @@ from pydantic import Field
 
 from aios_connector_files import failures
 from aios_connector_files.root import Root, open_file
-from aios_connector_files.swap import LINK, OTHER, Changed, version_of
+from aios_connector_files.swap import LINK, OTHER, Changed, FileSwap, version_of
 from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
 from aios_sdk.connector import Change, Conflict, Result
@@ -62,6 +62,17 @@ class Target:
                 return Seen(before=version, mode=status.st_mode & 0o7777, mtime_ns=status.st_mtime_ns)
         except OSError as error:
             raise failures.reading(error, self.path) from None
+
+    def finish_left(self, key: str) -> None:
+        """Finish or take back what a process that died under this effect key has left beside the file."""
+        try:
+            with self.root.folder(*self.folder) as directory:
+                for swap in FileSwap.left_behind(directory, self.name, key):
+                    swap.recover()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise failures.writing(error, self.path) from None
 
     def read(self, limit: int) -> tuple[str, bytes]:
         """Version (empty: absent) and bytes. Raises OSError, TOO_LARGE past `limit` bytes."""

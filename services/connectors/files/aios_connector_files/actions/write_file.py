@@ -27,7 +27,9 @@ from aios_sdk.connector import (
     Lookup,
     NotDone,
     Predicted,
+    Rediscovered,
     Result,
+    Traced,
     Undone,
     action,
 )
@@ -131,6 +133,21 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
                 "nor the new content. Look at it and say whether it was written."
             )
         return NotDone()
+
+    async def rediscover(self, input: WriteFile, call: Call) -> Traced[Seen, FileWritten]:
+        """The bytes tell. Where others stand, they may be an edit of what was written, so a person is asked; what
+        stood there before is not known, so it can't be taken back."""
+        target = self._target(input)
+        await asyncio.to_thread(target.finish_left, call.key)
+        seen = await asyncio.to_thread(target.see)
+        if not seen.before:
+            return NotDone()
+        if seen.before == input.content.sha256:
+            return Rediscovered(self._done(input, seen))
+        return CannotTell(
+            f"AIOS was restored from a backup, and {input.path} has other content than was to be written: what it had "
+            "before, or an edit of what was written since. Look at it and say whether it was written."
+        )
 
     async def undo(
         self, input: WriteFile, captured: Seen, result: FileWritten | None, call: Call
