@@ -96,7 +96,7 @@ class Expression:
                 context[root] = data
         try:
             return _result(self.program.execute(context))
-        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        except (KeyError, ValueError, TypeError, RuntimeError, ArithmeticError) as error:
             raise TerminalError(
                 "EXPRESSION_FAILED", f"${{{self.text}}} could not be computed: {error}.", expression=self.text
             ) from None
@@ -207,6 +207,20 @@ def references(node: Mapped) -> Iterable[str]:
     elif isinstance(node, Items):
         for item in node.items:
             yield from references(item)
+
+
+def paths(node: Mapped) -> Iterable[Path]:
+    """The references without computation in an expression tree."""
+    if isinstance(node, Path):
+        yield node
+    elif isinstance(node, Text):
+        yield from (part for part in node.parts if isinstance(part, Path))
+    elif isinstance(node, Record):
+        for _, item in node.entries:
+            yield from paths(item)
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from paths(item)
 
 
 def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
