@@ -18,6 +18,7 @@ from aios_core.ids import check_request_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import Cancel, Decide, Settle, Undo
+from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.engine import Answer, Engine, Item, StartItem
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.bus.replies import error_to_proto
@@ -99,6 +100,16 @@ class Commands:
         steps, impossible = undo.preview(run)
         return pb.UndoRunResponse(state=run.state, steps=list(run.undo_queue) or steps, impossible=impossible)
 
+    async def recover_run(self, data: bytes) -> Proto:
+        request = parse(pb.RecoverRunRequest, data)
+        content = pb.RecoverRunRequest()
+        content.CopyFrom(request)
+        content.actor = ""
+        run = await self._one(
+            request, recovery_of(request), content.SerializeToString(deterministic=True).hex()
+        )
+        return pb.RecoverRunResponse(state=run.state)
+
     async def decide_approval(self, data: bytes) -> Proto:
         request = parse(pb.DecideApprovalRequest, data)
         answers = decode(request.answers) if request.answers else None
@@ -107,7 +118,7 @@ class Commands:
         )
         return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
 
-    async def _one(self, request: Any, what: Cancel | Undo | Decide, content: str) -> Any:
+    async def _one(self, request: Any, what: Cancel | Undo | Decide | Recover, content: str) -> Any:
         check_request_id(request.request_id)
         hashed = sha256(type(what).__name__.encode(), content.encode())
         item = Item(request.workspace, request.run_id, what, request.actor, request.request_id, hashed)
@@ -122,9 +133,16 @@ class Commands:
         "start_runs": start_runs,
         "cancel_run": cancel_run,
         "undo_run": undo_run,
+        "recover_run": recover_run,
         "decide_approval": decide_approval,
         "apply_resources": apply_resources,
     }
+
+
+def recovery_of(request: pb.RecoverRunRequest) -> Recover:
+    """What a request asks of a run that ended."""
+    value = decode(request.value) if request.value else None
+    return Recover(request.recovery, request.step, value, request.cap_micros, request.why)
 
 
 def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:

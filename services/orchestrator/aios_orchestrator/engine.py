@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from aios.run.v1.commands_pb2 import StartRunRequest
@@ -18,11 +18,12 @@ from aios_core.ids import run_id, slot_of
 from aios_core.values import plain
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, Start, decide
-from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.core.recover import Recover
+from aios_orchestrator.entry import Entry, under_way
+from aios_orchestrator.model import Run
 from aios_orchestrator.publisher import Changed, Publisher
-from aios_orchestrator.repository import Repository, Stored, run_key
+from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
-from aios_orchestrator.workflow import Workflow
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
 from aios_runtime.telemetry import tracing
@@ -67,21 +68,6 @@ class Answer:
     run: Run | None = None
     duplicate: bool = False
     refusal: AiosError | None = None
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A run while a batch is being decided."""
-
-    before: Stored | None
-    run: Run
-    workflow: Workflow
-    events: list[bytes] = field(default_factory=list)
-    changed: dict[str, None] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
-    dispatched: dict[str, None] = field(default_factory=dict)
-    undoing: dict[str, None] = field(default_factory=dict)
-    extra: dict[str, bytes | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -159,7 +145,7 @@ class Engine:
         for key, entry in entries.items():
             if entry.events or entry.extra:
                 own = self._repository.writes(
-                    entry.before, entry.run, entry.changed, entry.events, entry.extra
+                    entry.before, entry.run, entry.changed, entry.events, entry.extra, entry.workflow
                 )
                 writes += own
                 owners += [key] * len(own)
@@ -195,12 +181,12 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answers(self, batch: list[_Waiting]) -> tuple[dict[str, _Entry], list[list[Answer]]]:
+    async def _answers(self, batch: list[_Waiting]) -> tuple[dict[str, Entry], list[list[Answer]]]:
         """Decide, on what stands: an input that changes nothing is not checked by any compare-and-set."""
         if any(isinstance(item, StartItem) for waiting in batch for item in waiting.items):
             await self._resources.refresh()
         for _ in range(MAX_TRIES):
-            entries: dict[str, _Entry] = {}
+            entries: dict[str, Entry] = {}
             answers = [[await self._one(item, entries) for item in waiting.items] for waiting in batch]
             stale = [
                 entry
@@ -216,7 +202,7 @@ class Engine:
         raise RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
 
     def _keep(
-        self, entries: dict[str, _Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
+        self, entries: dict[str, Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
     ) -> set[str]:
         """Remember what was committed; returns the keys of the runs whose compare-and-set was lost."""
         lost: set[str] = set()
@@ -240,7 +226,7 @@ class Engine:
                 _fail([waiting], error)
         await self._decide([waiting for waiting in batch if not waiting.future.done()])
 
-    async def _one(self, item: Item | StartItem, entries: dict[str, _Entry]) -> Answer:
+    async def _one(self, item: Item | StartItem, entries: dict[str, Entry]) -> Answer:
         try:
             if isinstance(item, StartItem):
                 return await self._start(item, entries)
@@ -248,7 +234,7 @@ class Engine:
         except TerminalError as error:
             return Answer(refusal=error)
 
-    async def _entry(self, workspace: str, run: str, entries: dict[str, _Entry]) -> _Entry | None:
+    async def _entry(self, workspace: str, run: str, entries: dict[str, Entry]) -> Entry | None:
         key = run_key(workspace, run)
         entry = entries.get(key)
         if entry is None:
@@ -258,10 +244,10 @@ class Engine:
             workflow = await self._resources.workflow(
                 workspace, stored.run.workflow, stored.run.workflow_version
             )
-            entry = entries[key] = _Entry(stored, stored.run, workflow)
+            entry = entries[key] = Entry(stored, stored.run, workflow)
         return entry
 
-    async def _start(self, item: StartItem, entries: dict[str, _Entry]) -> Answer:
+    async def _start(self, item: StartItem, entries: dict[str, Entry]) -> Answer:
         request = item.request
         identifier = run_id(request.workspace, request.trigger, request.request_id)
         entry = await self._entry(request.workspace, identifier, entries)
@@ -292,27 +278,30 @@ class Engine:
         run.traceparent = tracing.child(parent, identifier) if parent else tracing.new_trace(identifier)
         if key:
             await self._replace(request.workspace, workflow.name, key, identifier, entries)
-        entry = entries[run_key(request.workspace, identifier)] = _Entry(None, run, workflow)
+        entry = entries[run_key(request.workspace, identifier)] = Entry(None, run, workflow)
         self._apply(entry, Start(encode(value), key, request.resolution_id), request.actor)
         return Answer(entry.run)
 
     async def _replace(
-        self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]
+        self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, Entry]
     ) -> None:
         """The new run takes the place of those under way for the same thing that this process decides for."""
-        active = await self._repository.active_with_key(workspace, workflow, key)
-        others = {run.run_id for run in active}
-        others |= {
-            entry.run.run_id
-            for entry in entries.values()
-            if entry.run.concurrency_key == key and entry.run.workflow == workflow and not entry.run.closed
-        }
-        for other in sorted(filter(self.owns, others - {by})):
+        others = await self._others(workspace, workflow, key, by, entries)
+        for other in filter(self.owns, others):
             entry = await self._entry(workspace, other, entries)
             if entry is not None:
                 self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
 
-    async def _input(self, item: Item, entries: dict[str, _Entry]) -> Answer:
+    async def _others(
+        self, workspace: str, workflow: str, key: str, but: str, entries: dict[str, Entry]
+    ) -> list[str]:
+        """The runs but one that are under way for the same thing."""
+        active = await self._repository.active_with_key(workspace, workflow, key)
+        others = {run.run_id for run in active}
+        others |= set(under_way(entries.values(), workflow, key))
+        return sorted(others - {but})
+
+    async def _input(self, item: Item, entries: dict[str, Entry]) -> Answer:
         entry = await self._entry(item.workspace, item.run_id, entries)
         if entry is None:
             raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
@@ -329,12 +318,17 @@ class Engine:
                         field="request_id",
                     )
                 return Answer(entry.run, duplicate=True)
+        key = entry.run.concurrency_key if isinstance(item.input, Recover) else ""
+        if key and (
+            others := await self._others(item.workspace, entry.run.workflow, key, item.run_id, entries)
+        ):
+            raise TerminalError("RUN_CLOSED", f"Run {others[0]} is under way for the same thing.")
         refusal = self._apply(entry, item.input, item.actor)
         if item.request_id and refusal is None:
             entry.extra[f"request/{item.request_id}"] = item.request_sha256
         return Answer(entry.run, refusal=refusal)
 
-    def _apply(self, entry: _Entry, what: Input, actor: str) -> AiosError | None:
+    def _apply(self, entry: Entry, what: Input, actor: str) -> AiosError | None:
         decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
         entry.run = decision.run
         entry.events += decision.events
@@ -345,10 +339,10 @@ class Engine:
         return decision.refusal
 
     def _follows(
-        self, entries: dict[str, _Entry], writes: list[Write], results: Sequence[Result]
+        self, entries: dict[str, Entry], writes: list[Write], results: Sequence[Result]
     ) -> tuple[list[Changed], list[Filed]]:
         """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
-        changed = [_changed(entry) for entry in entries.values() if entry.events]
+        changed = [entry.follows() for entry in entries.values() if entry.events]
         filed = [
             Filed(event.partition, position, event.data)
             for write, result in zip(writes, results, strict=True)
@@ -380,15 +374,6 @@ class Engine:
             )
         finally:
             self._publishing.release()
-
-
-def _changed(entry: _Entry) -> Changed:
-    """A step that was done ahead is not handed out any more."""
-    run = entry.run
-    out = [name for name in (*entry.dispatched, *entry.undoing) if run.at(name).state in OPEN_STEP]
-    was_closed = entry.before is not None and entry.before.run.closed
-    closed = run.closed and not was_closed and not run.undo_group
-    return Changed(run, entry.workflow, entry.changed, out, entry.ended, closed)
 
 
 def _fail(batch: Sequence[_Waiting], error: AiosError) -> None:
