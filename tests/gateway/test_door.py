@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import ExternalEvent
-from aios.run.v1.state_pb2 import ApprovalState
+from aios.run.v1.state_pb2 import ApprovalState, Recovery
 from tests.gateway.serving import Api, reason, value
 from tests.served import Server
 
@@ -28,6 +28,8 @@ READERS = {
     "memory.GetRecord": api_pb2.GetRecordRequest(kind="fact", key="x"),
     "events.ListResolutions": api_pb2.ListResolutionsRequest(),
     "system.GetStatus": api_pb2.GetStatusRequest(),
+    "failures.ListFailures": api_pb2.ListFailuresRequest(),
+    "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
 }
 RUNNERS = {
     "runs.StartRun": api_pb2.StartRunRequest(request_id="scope", workflow="greet"),
@@ -35,6 +37,9 @@ RUNNERS = {
     "runs.CancelRun": api_pb2.CancelRunRequest(request_id="scope", run_id="run_x"),
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
+    "failures.RecoverRun": api_pb2.RecoverRunRequest(
+        request_id="scope", run_id="run_x", recovery=Recovery.RECOVERY_RETRY
+    ),
 }
 OTHERS = {
     "approve": {

@@ -11,6 +11,7 @@ from aios_cli.commands import (
     artifacts,
     demo,
     events,
+    failures,
     resources,
     runs,
     serve,
@@ -49,6 +50,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
+app.add_typer(failures.app, name="failure")
 app.command("apply")(resources.apply)
 app.add_typer(resources.app, name="resource")
 app.add_typer(workflows.app, name="workflow")
