@@ -56,6 +56,14 @@ SOMETIMES = (
     "a partition is let go of",
     "a partition is taken over",
     "somebody else was quicker",
+    "event run_reopened",
+    "event step_edited",
+    "event body_reopened",
+    "mended: RECOVERY_RETRY",
+    "mended: RECOVERY_SKIP",
+    "mended: RECOVERY_EDIT",
+    "mended: RECOVERY_REWIND",
+    "refused EFFECTS_STAND",
 )
 
 

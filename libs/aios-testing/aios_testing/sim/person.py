@@ -25,6 +25,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON
+from aios_testing.sim.mending import Mending
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import WORKFLOWS
@@ -43,11 +44,13 @@ class Person:
     """Everything that comes from outside. `accepted` are the runs that were answered for."""
 
     def __init__(self, bus: SimBus, rng: Random, world: World, record: Record) -> None:
-        self._bus, self._rng, self._world, self._record = bus, rng, world, record
+        self.bus = self._bus = bus
+        self._rng, self._world, self._record = rng, world, record
         self.accepted: dict[str, str] = {}
         self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
         self.busy = 0
+        self.mending: Mending | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -61,6 +64,8 @@ class Person:
             works.append(self._event(number, rng.uniform(0.0, HORIZON * 0.4)))
         if rng.random() < 0.4:
             works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
+        if self.mending is not None:
+            works.append(self.mending.look(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -78,7 +83,7 @@ class Person:
             traceparent=TRACE,
         )
         times = 2 if rng.random() < 0.2 else 1
-        works = [self._say("start_run", request, pb.StartRunResponse) for _ in range(times)]
+        works = [self.say("start_run", request, pb.StartRunResponse) for _ in range(times)]
         for answer in await asyncio.gather(*works):
             if answer is not None:
                 self.accepted[answer.run_id] = request.workflow
@@ -138,14 +143,15 @@ class Person:
             self.events["bare"] = b'{"n":77}'
         self.busy -= 1
 
-    async def _say(self, name: str, request: Proto, answer: type[M]) -> M | None:
-        """Until there is an answer; None when it is refused."""
+    async def say(self, name: str, request: Proto, answer: type[M], rng: Random | None = None) -> M | None:
+        """Until there is an answer; None when it is refused. `rng` draws the pauses."""
+        rng = rng or self._rng
         message = Message(subjects.run_command(name, WORKSPACE, 0), request.SerializeToString())
         while True:
             try:
                 return answer.FromString(await self._bus.command(message, ANSWER_SECONDS))
             except RetryableError:
-                await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+                await asyncio.sleep(rng.uniform(0.2, 2.0))
             except TerminalError as error:
                 self._record.count(f"refused {error.code}")
                 return None
@@ -158,7 +164,7 @@ class Person:
         request = pb.CancelRunRequest(
             workspace=WORKSPACE, request_id=self._request_id(), run_id=run, actor="person:owner", why="enough"
         )
-        if await self._say("cancel_run", request, pb.CancelRunResponse) is not None:
+        if await self.say("cancel_run", request, pb.CancelRunResponse) is not None:
             self._record.count("cancelled by a person")
 
     async def _undo(self, run: str) -> None:
@@ -170,10 +176,10 @@ class Person:
                 actor="person:owner",
                 why="back",
             )
-            if await self._say("undo_run", request, pb.UndoRunResponse) is not None:
+            if await self.say("undo_run", request, pb.UndoRunResponse) is not None:
                 self._record.count("undo asked for")
                 if self._rng.random() < 0.2:
-                    await self._say("undo_run", request, pb.UndoRunResponse)
+                    await self.say("undo_run", request, pb.UndoRunResponse)
                 return
             await asyncio.sleep(5.0)
 
@@ -189,9 +195,11 @@ class Person:
             for approval in query.ListApprovalsResponse.FromString(data).approvals:
                 if approval.approval_id not in self._decided:
                     self._decided.add(approval.approval_id)
-                    self._start(partial(self._decide, approval))
+                    self.begin_work(partial(self._decide, approval))
 
-    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+    def begin_work(self, work: Callable[[], Awaitable[None]]) -> None:
+        """The person is busy with it until it ends."""
+
         async def run() -> None:
             self.busy += 1
             try:
@@ -260,9 +268,9 @@ class Person:
             arguments_sha256=shown,
             answers=encode(labeled(dict(answers), OWNER)) if answers else b"",
         )
-        said = await self._say("decide_approval", request, pb.DecideApprovalResponse)
+        said = await self.say("decide_approval", request, pb.DecideApprovalResponse)
         if said is not None and self._rng.random() < 0.2:
             self._record.count("said again under the same id")
-            if await self._say("decide_approval", request, pb.DecideApprovalResponse) is None:
+            if await self.say("decide_approval", request, pb.DecideApprovalResponse) is None:
                 self._record.violate("a request that comes again is answered again", request.request_id)
         return said is not None
