@@ -153,6 +153,7 @@ class Api:
         self.memory: Any = api_pb2_grpc.MemoryServiceStub(self.channel)
         self.system: Any = api_pb2_grpc.SystemServiceStub(self.channel)
         self.tokens: Any = api_pb2_grpc.TokenServiceStub(self.channel)
+        self.failures: Any = api_pb2_grpc.FailureServiceStub(self.channel)
 
     async def __aenter__(self) -> "Api":
         return self

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import ExternalEvent
-from aios.run.v1.state_pb2 import ApprovalState
+from aios.run.v1.state_pb2 import ApprovalState, Recovery
 from tests.gateway.serving import Api, reason, value
 from tests.served import Server
 
@@ -29,6 +29,8 @@ READERS = {
     "events.ListResolutions": api_pb2.ListResolutionsRequest(),
     "system.GetStatus": api_pb2.GetStatusRequest(),
     "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
+    "failures.ListFailures": api_pb2.ListFailuresRequest(),
+    "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
 }
 RUNNERS = {
     "runs.StartRun": api_pb2.StartRunRequest(request_id="scope", workflow="greet"),
@@ -37,6 +39,9 @@ RUNNERS = {
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
     "runs.ForkRun": api_pb2.ForkRunRequest(request_id="scope", run_id="run_x"),
+    "failures.RecoverRun": api_pb2.RecoverRunRequest(
+        request_id="scope", run_id="run_x", recovery=Recovery.RECOVERY_RETRY
+    ),
 }
 OTHERS = {
     "approve": {

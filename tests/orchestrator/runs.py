@@ -5,7 +5,7 @@ from typing import Any
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
-from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead
+from aios.run.v1.state_pb2 import Approval, ApprovalState, Recovery, RunHead
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.encoding import decode, encode
 from aios_core.ids import effect_key
@@ -14,6 +14,7 @@ from aios_core.values import Plain, labeled, plain
 from aios_orchestrator.codec import head_of, records_of, run_of
 from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
 from aios_orchestrator.core.fold import fold
+from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.model import Run
@@ -52,7 +53,7 @@ class Driver:
         folded.decoded = self.run.decoded
         assert folded == self.run
         changed = records_of(self.run, before, self.run.own)
-        self.records |= {name: data for name, data in changed.items() if data is not None}
+        self.records = {name: data for name, data in {**self.records, **changed}.items() if data is not None}
         assert run_of(RunHead.FromString(head_of(self.run).SerializeToString()), self.records) == self.run
         return self.last
 
@@ -88,6 +89,13 @@ class Driver:
     def unknown(self, step: str) -> Decision:
         error = Error(code="OUTCOME_UNKNOWN", message="The power went.")
         return self.settle(step, status=Status.STATUS_UNKNOWN, error=error)
+
+    def recover(
+        self, recovery: Recovery, step: str = "", value: Plain | None = None, **fields: Any
+    ) -> Decision:
+        """Have the run go on; `value` None is no value."""
+        given = labeled(value, OWNER) if value is not None else None
+        return self.give(Recover(recovery, step, given, **fields))
 
     @property
     def approval(self) -> Approval:

@@ -166,7 +166,7 @@ async def test_an_approved_call_runs_although_nothing_was_published_after_the_ap
     run.decide(A.APPROVAL_STATE_APPROVED)
     store = MemoryStore(lambda: run.now)
     repository = Repository(store)
-    await store.commit(repository.writes(None, run.run, run.run.own, run.history, {}))
+    await store.commit(repository.writes(None, run.run, run.run.own, run.history, {}, run.workflow))
     # The process died here. Another one reads what is committed.
     stored = await Repository(store).load("main", run.run.run_id)
     assert stored is not None

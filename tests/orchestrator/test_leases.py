@@ -86,10 +86,11 @@ def test_what_is_let_go_of_frees_its_places(tasks: list[tuple[str, bool]]) -> No
 
 
 async def test_runs_that_were_written_before_there_were_partitions_are_found() -> None:
-    run = Driver(workflow("- {name: a, agent: x}")).run
+    driver = Driver(workflow("- {name: a, agent: x}"))
+    run = driver.run
     store = MemoryStore(lambda: 0)
     repository = Repository(store)
-    (write,) = repository.writes(None, run, run.own, [], {})
+    (write,) = repository.writes(None, run, run.own, [], {}, driver.workflow)
     await store.commit([replace(write, index={**write.index, "out": "", "active": "main"})])
     unused: Any = None
     takeover = Takeover(repository, unused, unused, unused, unused, unused, unused, "main")

@@ -59,6 +59,14 @@ SOMETIMES = (
     "heard an event",
     "heard what came before",
     "waited in vain for an event",
+    "event run_reopened",
+    "event step_edited",
+    "event body_reopened",
+    "mended: RECOVERY_RETRY",
+    "mended: RECOVERY_SKIP",
+    "mended: RECOVERY_EDIT",
+    "mended: RECOVERY_REWIND",
+    "refused EFFECTS_STAND",
 )
 
 

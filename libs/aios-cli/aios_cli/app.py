@@ -12,6 +12,7 @@ from aios_cli.commands import (
     backup,
     demo,
     events,
+    failures,
     forks,
     resources,
     runs,
@@ -53,6 +54,7 @@ app.command("demo")(demo.demo)
 forks.add_to(runs.app)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
+app.add_typer(failures.app, name="failure")
 app.command("apply")(resources.apply)
 app.command("schema")(schema.schema)
 app.add_typer(resources.app, name="resource")

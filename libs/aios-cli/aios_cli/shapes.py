@@ -6,7 +6,15 @@ from typing import Any
 from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1.resource_pb2 import Resource
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, RunState, StepState
+from aios.run.v1.state_pb2 import (
+    Approval,
+    ApprovalKind,
+    ApprovalState,
+    Failure,
+    FailureClass,
+    RunState,
+    StepState,
+)
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Pointer, Value
 from aios_cli.words import dollars
@@ -203,6 +211,52 @@ def approval(message: Approval) -> dict[str, Any]:
         "note": message.note,
         "answers": bytes_json(message.answers),
     }
+
+
+def failure(message: Failure, *, full: bool = False) -> dict[str, Any]:
+    """A failed run; `full` adds the blast radius and the remedies."""
+    kind = FailureClass.Name(message.failure_class).removeprefix("FAILURE_CLASS_").lower()
+    shape: dict[str, Any] = {
+        "run_id": message.run_id,
+        "workflow": message.workflow,
+        "workflow_version": message.workflow_version,
+        "step": message.step or None,
+        "target": message.target,
+        "code": message.error.code,
+        "message": message.error.message,
+        "class": kind,
+        "cause": message.cause,
+        "about": message.concurrency_key or None,
+        "attempts": message.attempts,
+        "time": time_json(message.time_ms),
+    }
+    if full:
+        shape["input"] = bytes_json(message.input)
+        shape["blast_radius"] = {
+            "runs": list(message.blast.runs),
+            "more": message.blast.more,
+            "effects": [
+                {
+                    "run_id": item.run_id,
+                    "step": item.step,
+                    "target": item.target,
+                    "summary": item.summary,
+                    "undoable": item.undoable,
+                }
+                for item in message.blast.effects
+            ],
+        }
+        shape["remedies"] = [
+            {
+                "action": item.action,
+                "what": item.what,
+                "refused": item.refused or None,
+                "again": list(item.again),
+                "suggested": item.suggested,
+            }
+            for item in message.remedies
+        ]
+    return shape
 
 
 def resource(message: Resource, *, full: bool = False) -> dict[str, Any]:

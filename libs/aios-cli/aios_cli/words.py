@@ -4,7 +4,7 @@ from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Final
 
-from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, RunState
+from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, FailureClass, RunState
 
 SHORT_ID_CHARS: Final = 6
 
@@ -22,6 +22,12 @@ NEEDS: Final = {
     ApprovalKind.APPROVAL_KIND_GATE: "needs your approval",
     ApprovalKind.APPROVAL_KIND_QUESTION: "needs your answer",
     ApprovalKind.APPROVAL_KIND_UNKNOWN: "could not confirm, please check",
+}
+FAILURES: Final = {
+    FailureClass.FAILURE_CLASS_TRANSIENT: "may pass by itself",
+    FailureClass.FAILURE_CLASS_BUG: "something is built wrong",
+    FailureClass.FAILURE_CLASS_DATA: "the data is not as it should be",
+    FailureClass.FAILURE_CLASS_PERSON: "needs a person",
 }
 DECIDED: Final = {
     ApprovalState.APPROVAL_STATE_OPEN: "open",

@@ -167,6 +167,16 @@ REASONS: Final[dict[str, Reason]] = {
         "Another step of the same round failed.",
         "See why that one failed; nothing of this was done.",
     ),
+    "NOT_FAILED": _r(
+        "FAILED_PRECONDITION",
+        "The run or the step has not failed.",
+        "See what has failed with `aios failure list`.",
+    ),
+    "EFFECTS_STAND": _r(
+        "FAILED_PRECONDITION",
+        "What would run again has changed something that stands.",
+        "Undo the run first, then rewind it; or retry what failed alone.",
+    ),
     # Approvals
     "REJECTED": _r("FAILED_PRECONDITION", "A person rejected it.", "Nothing: it was not done."),
     "APPROVAL_STALE": _r(

@@ -7,7 +7,7 @@ from typing import Final
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, StepChange
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Node, Pointer, Value
 
@@ -248,6 +248,19 @@ class Story:
             return TimelineEntry(who="AIOS", what=what, tone=PROBLEM)
         return TimelineEntry(who="AIOS", what="everything is undone", tone=UNDONE)
 
+    def _run_reopened(self, _: RunEvent, body: events_pb2.RunReopened) -> TimelineEntry:
+        for step in body.again:
+            self._begun.pop(step, None)
+        what = _RECOVERED.get(body.recovery, "has it go on from {step}").format(step=body.step or "its end")
+        more = "" if not body.cap_micros else f"; it may spend ${body.cap_micros / 1_000_000:.2f} now"
+        return TimelineEntry(what=what + more, why=body.why, step=body.step, tone=INFO)
+
+    def _step_edited(self, _: RunEvent, body: events_pb2.StepEdited) -> TimelineEntry:
+        what = (
+            f"gave {body.step} another input" if body.input else f"let {body.step} have its own input again"
+        )
+        return TimelineEntry(what=what, step=body.step, tone=INFO, evidence=evidence(body.input, ()))
+
     def _decision_refused(self, _: RunEvent, body: events_pb2.DecisionRefused) -> TimelineEntry:
         return TimelineEntry(what="decided, but it did not count", why=body.error.message, tone=PROBLEM)
 
@@ -259,6 +272,14 @@ _TELLERS: Final = {
     name.removeprefix("_"): teller
     for name, teller in vars(Story).items()
     if name.removeprefix("_") in {field.name for field in RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields}
+}
+
+
+_RECOVERED: Final = {
+    Recovery.RECOVERY_RETRY: "tries {step} again",
+    Recovery.RECOVERY_SKIP: "goes on without {step}",
+    Recovery.RECOVERY_EDIT: "tries {step} again with another input",
+    Recovery.RECOVERY_REWIND: "goes back to {step}",
 }
 
 

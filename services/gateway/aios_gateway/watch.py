@@ -141,4 +141,4 @@ def _ends(event: RunEvent, ended: bool) -> bool:
     kind = event.WhichOneof("body")
     if kind in ENDINGS:
         return True
-    return ended and kind != "undo_requested"
+    return ended and kind not in ("undo_requested", "run_reopened")

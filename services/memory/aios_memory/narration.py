@@ -121,6 +121,24 @@ def _step_unknown(event: RunEvent) -> _Told:
     return f"could not confirm {what} {body.step}: please check", body.error.message, references
 
 
+def _run_reopened(event: RunEvent) -> _Told:
+    body = event.run_reopened
+    how = state_pb2.Recovery.Name(body.recovery).removeprefix("RECOVERY_").lower()
+    at = f" at step {body.step}" if body.step else ""
+    return f"had the run go on{at} ({how}), {len(body.again)} steps begin again", body.why, []
+
+
+def _body_reopened(event: RunEvent) -> _Told:
+    return f"step {event.body_reopened.step} goes on with its rounds", "", []
+
+
+def _step_edited(event: RunEvent) -> _Told:
+    body = event.step_edited
+    if not body.input:
+        return f"dropped the input that was given to step {body.step}", "", []
+    return f"gave step {body.step} another input", "", _artifacts(body.input)
+
+
 def _approval_requested(event: RunEvent) -> _Told:
     body = event.approval_requested
     approval = body.approval
@@ -209,6 +227,9 @@ def _run_undone(event: RunEvent) -> _Told:
 
 _TELLERS: Final = {
     "run_started": _run_started,
+    "run_reopened": _run_reopened,
+    "body_reopened": _body_reopened,
+    "step_edited": _step_edited,
     "step_scheduled": _step_scheduled,
     "step_redispatched": _step_redispatched,
     "step_succeeded": _step_succeeded,

@@ -51,6 +51,7 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         failed_step=run.failed,
         forked_from=run.fork.run_id if run.fork is not None else "",
         fork_step=run.fork.step if run.fork is not None else "",
+        reopened=run.reopened,
     )
 
 
@@ -87,8 +88,8 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
         records["input"] = run.input
         if run.fork is not None:
             records["fork"] = run.fork.SerializeToString()
-    if run.outputs and (before is None or before.outputs != run.outputs):
-        records["outputs"] = run.outputs
+    if run.outputs != (before.outputs if before is not None else b""):
+        records["outputs"] = run.outputs or None
     for name in changed:
         step = run.steps[name]
         record = step_record(step)
@@ -96,7 +97,7 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
         if step.body is not None and step.state == StepState.STEP_STATE_RUNNING:
             record.input = b""
             old = before.steps.get(name) if before is not None else None
-            if old is None or old.body is None:
+            if old is None or old.body is None or old.attempt_group != step.attempt_group:
                 records[f"over/{name}"] = step.input
         records[f"step/{name}"] = record.SerializeToString()
     for approval in changed_approvals(run, before):
@@ -119,6 +120,7 @@ def step_record(step: StepRun) -> StepRecord:
         summary=step.summary,
         changes=step.changes,
         usage=step.usage,
+        edited=step.edited,
     )
 
 
@@ -140,6 +142,7 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         held=head.held_micros,
         settled=head.settled_micros,
         failed=head.failed_step,
+        reopened=head.reopened,
         concurrency_key=head.concurrency_key,
         trigger=head.trigger,
         request=head.request,
@@ -197,6 +200,7 @@ def _step_of(record: StepRecord) -> StepRun:
         changes=tuple(record.changes),
         usage=record.usage if record.HasField("usage") else None,
         body=Begun(head.rounds, head.round_steps, head.rounds_begun) if head.round_steps else None,
+        edited=record.edited,
     )
 
 

@@ -18,6 +18,7 @@ from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import Cancel, Decide, Hear, Settle, Undo
+from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Answer, Item, StartItem
@@ -101,6 +102,16 @@ class Commands:
         steps, impossible = undo.preview(run)
         return pb.UndoRunResponse(state=run.state, steps=list(run.undo_queue) or steps, impossible=impossible)
 
+    async def recover_run(self, data: bytes) -> Proto:
+        request = parse(pb.RecoverRunRequest, data)
+        content = pb.RecoverRunRequest()
+        content.CopyFrom(request)
+        content.actor = ""
+        run = await self._one(
+            request, recovery_of(request), content.SerializeToString(deterministic=True).hex()
+        )
+        return pb.RecoverRunResponse(state=run.state)
+
     async def decide_approval(self, data: bytes) -> Proto:
         request = parse(pb.DecideApprovalRequest, data)
         answers = decode(request.answers) if request.answers else None
@@ -109,7 +120,7 @@ class Commands:
         )
         return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
 
-    async def _one(self, request: Any, what: Cancel | Undo | Decide, content: str) -> Any:
+    async def _one(self, request: Any, what: Cancel | Undo | Decide | Recover, content: str) -> Any:
         check_request_id(request.request_id)
         hashed = sha256(type(what).__name__.encode(), content.encode())
         item = Item(request.workspace, request.run_id, what, request.actor, request.request_id, hashed)
@@ -134,10 +145,17 @@ class Commands:
         "start_runs": start_runs,
         "cancel_run": cancel_run,
         "undo_run": undo_run,
+        "recover_run": recover_run,
         "decide_approval": decide_approval,
         "hear_event": hear_event,
         "apply_resources": apply_resources,
     }
+
+
+def recovery_of(request: pb.RecoverRunRequest) -> Recover:
+    """What a request asks of a run that ended."""
+    value = decode(request.value) if request.value else None
+    return Recover(request.recovery, request.step, value, request.cap_micros, request.why)
 
 
 def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:

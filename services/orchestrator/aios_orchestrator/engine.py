@@ -14,13 +14,14 @@ from typing import Final
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, decide
+from aios_orchestrator.core.recover import Recover
+from aios_orchestrator.entry import Entry, under_way
 from aios_orchestrator.items import Answer, Item, StartItem
-from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.model import Run
 from aios_orchestrator.publisher import Changed, Publisher
-from aios_orchestrator.repository import Repository, Stored, run_key
+from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.starting import check_same, new_run
-from aios_orchestrator.workflow import Workflow
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
 
@@ -35,22 +36,6 @@ COMMITTED = point("orchestrator.committed", "committed; nothing is published")
 PUBLISHED = point("orchestrator.published", "published; nothing is acknowledged")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A run while a batch is being decided."""
-
-    before: Stored | None
-    run: Run
-    workflow: Workflow
-    events: list[bytes] = field(default_factory=list)
-    changed: dict[str, None] = field(default_factory=dict)
-    ended: list[str] = field(default_factory=list)
-    dispatched: dict[str, None] = field(default_factory=dict)
-    undoing: dict[str, None] = field(default_factory=dict)
-    waiting: list[str] = field(default_factory=list)
-    extra: dict[str, bytes | None] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -132,7 +117,7 @@ class Engine:
         for key, entry in entries.items():
             if entry.events or entry.extra:
                 own = self._repository.writes(
-                    entry.before, entry.run, entry.changed, entry.events, entry.extra
+                    entry.before, entry.run, entry.changed, entry.events, entry.extra, entry.workflow
                 )
                 writes += own
                 owners += [key] * len(own)
@@ -172,12 +157,12 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answers(self, batch: list[_Waiting]) -> tuple[dict[str, _Entry], list[list[Answer]]]:
+    async def _answers(self, batch: list[_Waiting]) -> tuple[dict[str, Entry], list[list[Answer]]]:
         """Decide, on what stands: an input that changes nothing is not checked by any compare-and-set."""
         if any(isinstance(item, StartItem) for waiting in batch for item in waiting.items):
             await self._resources.refresh()
         for _ in range(MAX_TRIES):
-            entries: dict[str, _Entry] = {}
+            entries: dict[str, Entry] = {}
             answers = [
                 [
                     waiting.started.get(at) or await self._one(item, entries, waiting.tries)
@@ -199,7 +184,7 @@ class Engine:
         raise RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
 
     def _keep(
-        self, entries: dict[str, _Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
+        self, entries: dict[str, Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
     ) -> set[str]:
         """Remember what was committed; returns the keys of the runs whose compare-and-set was lost."""
         lost: set[str] = set()
@@ -227,7 +212,7 @@ class Engine:
                 _fail([waiting], error)
         await self._decide([waiting for waiting in batch if not waiting.future.done()])
 
-    async def _one(self, item: Item | StartItem, entries: dict[str, _Entry], tries: int) -> Answer:
+    async def _one(self, item: Item | StartItem, entries: dict[str, Entry], tries: int) -> Answer:
         try:
             if isinstance(item, StartItem):
                 return await self._start(item, entries, tries)
@@ -235,7 +220,7 @@ class Engine:
         except TerminalError as error:
             return Answer(refusal=error)
 
-    async def _entry(self, workspace: str, run: str, entries: dict[str, _Entry]) -> _Entry | None:
+    async def _entry(self, workspace: str, run: str, entries: dict[str, Entry]) -> Entry | None:
         key = run_key(workspace, run)
         entry = entries.get(key)
         if entry is None:
@@ -245,10 +230,10 @@ class Engine:
             workflow = await self._resources.workflow(
                 workspace, stored.run.workflow, stored.run.workflow_version
             )
-            entry = entries[key] = _Entry(stored, stored.run, workflow)
+            entry = entries[key] = Entry(stored, stored.run, workflow)
         return entry
 
-    async def _start(self, item: StartItem, entries: dict[str, _Entry], tries: int) -> Answer:
+    async def _start(self, item: StartItem, entries: dict[str, Entry], tries: int) -> Answer:
         # Nearly every run that is to be started is new: the store is not asked whether it is. Where it is not, its
         # creation conflicts, and it is read in the next try; and before anything is refused, or done to others, it is.
         known = await self._known(item, entries, look=tries > 0)
@@ -265,11 +250,11 @@ class Engine:
             if (known := await self._known(item, entries, look=True)) is not None:
                 return known
             await self._replace(request.workspace, workflow.name, first.concurrency_key, item.run_id, entries)
-        entry = entries[run_key(request.workspace, item.run_id)] = _Entry(None, run, workflow)
+        entry = entries[run_key(request.workspace, item.run_id)] = Entry(None, run, workflow)
         self._apply(entry, first, request.actor)
         return Answer(entry.run)
 
-    async def _known(self, item: StartItem, entries: dict[str, _Entry], *, look: bool) -> Answer | None:
+    async def _known(self, item: StartItem, entries: dict[str, Entry], *, look: bool) -> Answer | None:
         """The run that was started for the request already, if it is at hand, or if the store is to be asked."""
         workspace = item.request.workspace
         key = run_key(workspace, item.run_id)
@@ -281,22 +266,25 @@ class Engine:
         return Answer(entry.run, duplicate=True)
 
     async def _replace(
-        self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, _Entry]
+        self, workspace: str, workflow: str, key: str, by: str, entries: dict[str, Entry]
     ) -> None:
         """The new run takes the place of those under way for the same thing that this process decides for."""
-        active = await self._repository.active_with_key(workspace, workflow, key)
-        others = {run.run_id for run in active}
-        others |= {
-            entry.run.run_id
-            for entry in entries.values()
-            if entry.run.concurrency_key == key and entry.run.workflow == workflow and not entry.run.closed
-        }
-        for other in sorted(filter(self.owns, others - {by})):
+        others = await self._others(workspace, workflow, key, by, entries)
+        for other in filter(self.owns, others):
             entry = await self._entry(workspace, other, entries)
             if entry is not None:
                 self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
 
-    async def _input(self, item: Item, entries: dict[str, _Entry]) -> Answer:
+    async def _others(
+        self, workspace: str, workflow: str, key: str, but: str, entries: dict[str, Entry]
+    ) -> list[str]:
+        """The runs but one that are under way for the same thing."""
+        active = await self._repository.active_with_key(workspace, workflow, key)
+        others = {run.run_id for run in active}
+        others |= set(under_way(entries.values(), workflow, key))
+        return sorted(others - {but})
+
+    async def _input(self, item: Item, entries: dict[str, Entry]) -> Answer:
         entry = await self._entry(item.workspace, item.run_id, entries)
         if entry is None:
             raise TerminalError("NOT_FOUND", f"There is no run {item.run_id}.", field="run_id")
@@ -315,6 +303,11 @@ class Engine:
         if item.once and (once in entry.extra or await self._record(entry, once) is not None):
             return Answer(entry.run, duplicate=True)
         before = len(entry.events)
+        key = entry.run.concurrency_key if isinstance(item.input, Recover) else ""
+        if key and (
+            others := await self._others(item.workspace, entry.run.workflow, key, item.run_id, entries)
+        ):
+            raise TerminalError("RUN_CLOSED", f"Run {others[0]} is under way for the same thing.")
         refusal = self._apply(entry, item.input, item.actor)
         if item.once and len(entry.events) > before:
             entry.extra[once] = b"1"
@@ -322,10 +315,10 @@ class Engine:
             entry.extra[f"request/{item.request_id}"] = item.request_sha256
         return Answer(entry.run, refusal=refusal)
 
-    async def _record(self, entry: _Entry, name: str) -> bytes | None:
+    async def _record(self, entry: Entry, name: str) -> bytes | None:
         return await self._repository.store.record(run_key(entry.run.workspace, entry.run.run_id), name)
 
-    def _apply(self, entry: _Entry, what: Input, actor: str) -> AiosError | None:
+    def _apply(self, entry: Entry, what: Input, actor: str) -> AiosError | None:
         decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
         entry.run = decision.run
         entry.events += decision.events
@@ -337,10 +330,10 @@ class Engine:
         return decision.refusal
 
     def _follows(
-        self, entries: dict[str, _Entry], writes: list[Write], results: Sequence[Result]
+        self, entries: dict[str, Entry], writes: list[Write], results: Sequence[Result]
     ) -> tuple[list[Changed], list[Filed]]:
         """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
-        changed = [_changed(entry) for entry in entries.values() if entry.events]
+        changed = [entry.follows() for entry in entries.values() if entry.events]
         filed = [
             Filed(event.partition, position, event.data)
             for write, result in zip(writes, results, strict=True)
@@ -372,15 +365,6 @@ class Engine:
             )
         finally:
             self._publishing.release()
-
-
-def _changed(entry: _Entry) -> Changed:
-    """A step that was done ahead is not handed out any more."""
-    run = entry.run
-    out = [name for name in (*entry.dispatched, *entry.undoing) if run.at(name).state in OPEN_STEP]
-    was_closed = entry.before is not None and entry.before.run.closed
-    closed = run.closed and not was_closed and not run.undo_group
-    return Changed(run, entry.workflow, entry.changed, out, entry.ended, closed)
 
 
 def _fail(batch: Sequence[_Waiting], error: AiosError) -> None:

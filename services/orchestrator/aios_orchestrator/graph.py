@@ -46,9 +46,15 @@ def _connect(document: Document, workflow: Workflow, problems: Problems | None) 
 def _connected(workflow: Workflow, before: Mapping[str, int], place: Mapping[str, int]) -> Workflow:
     """With what the graph says, ready to be looked up."""
     dependents: dict[str, list[str]] = {}
+    waiting: list[tuple[str, str]] = []
     for step in workflow.steps.values():
         for need in step.needs:
             dependents.setdefault(step.scope + need, []).append(step.name)
+        for name in step.gate.approves if step.gate else ():
+            waiting.append((step.name, step.scope + name))
+    for gate, name in waiting:
+        if name not in dependents.setdefault(gate, []):
+            dependents[gate].append(name)
     return replace(
         workflow,
         before=before,

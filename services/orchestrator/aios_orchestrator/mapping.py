@@ -258,6 +258,20 @@ def leaves_of(node: Mapped, where: str) -> Iterator[tuple[Mapped, str]]:
         yield node, where
 
 
+def paths(node: Mapped) -> Iterable[Path]:
+    """The references without computation in an expression tree."""
+    if isinstance(node, Path):
+        yield node
+    elif isinstance(node, Text):
+        yield from (part for part in node.parts if isinstance(part, Path))
+    elif isinstance(node, Record):
+        for _, item in node.entries:
+            yield from paths(item)
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from paths(item)
+
+
 def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
     """A condition and the label of what it depends on. Only true and false are conditions."""
     value = node.evaluate(look)

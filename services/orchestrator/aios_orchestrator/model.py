@@ -134,6 +134,8 @@ def _told(rounds: "Mapping[int, list[StepRun]]", size: int) -> Rounds:
         done = sum(step.state in DONE_STEP for step in steps)
         live = sum(_active(step, step.state) for step in steps)
         now = Round(done, live)
+        if not (done or live or broken):
+            continue  # after the run was reopened: it has not begun
         if now.ended(size, bool(broken)):
             ended += 1
         else:
@@ -149,6 +151,11 @@ def home_of(name: str) -> tuple[str, int]:
         owner, _, index = home[:-1].rpartition("[")
         return owner, int(index)
     return home, 0
+
+
+def is_inside(name: str, owner: str) -> bool:
+    """Whether a step is in the rounds of another one."""
+    return name.startswith(owner) and name[len(owner) : len(owner) + 1] in (".", "[")
 
 
 def by_round(name: str) -> list[tuple[int, str]]:
@@ -182,6 +189,8 @@ class StepRun(_Copied):
     changes: tuple[Change, ...] = ()
     usage: Usage | None = None
     body: Begun | None = None
+    edited: bytes = b""
+    """The input that a person gave."""
 
     @property
     def begun(self) -> Begun:
@@ -224,6 +233,7 @@ class Run(_Copied):
     fork: Fork | None = None
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
+    reopened: int = 0
     error: Error | None = None
     input: bytes = b""
     outputs: bytes = b""
@@ -261,6 +271,15 @@ class Run(_Copied):
             own = self.own[name] = StepRun(name) if known is None else known.copy()
             self.steps = self.steps.set(name, own)
         return own
+
+    def again(self, step: StepRun) -> None:
+        """A step that `step` returned has not begun any more. What it does next is another attempt group."""
+        fresh = StepRun(
+            step.name, attempt_group=step.attempt_group + 1, dispatch=step.dispatch, cost=step.cost
+        )
+        fresh.edited, fresh.state = step.edited, step.state
+        step.__dict__.update(fresh.__dict__)
+        self.move(step, st.STEP_STATE_PENDING)
 
     def move(self, step: StepRun, state: StepState.ValueType) -> None:
         """Change the state of a step that `step` returned, and what is counted."""

@@ -80,7 +80,7 @@ class Orchestrator:
         await router.serve()
         await self._own(ownership, takeover, timers)
         context.bus.on_restart(self._restarted)
-        await Queries(repository, resources, ownership).serve(context.bus, context.workspace)
+        await Queries(repository, resources, ownership, context.now_ms).serve(context.bus, context.workspace)
         await self._serve(Handlers(context.bus, router))
         await self._serve_intake(
             Intake(store, resources, router.start, context.workspace, context.now_ms, mailbox.accepted)

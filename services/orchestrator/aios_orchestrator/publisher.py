@@ -150,7 +150,13 @@ def _parts(tasks: Iterable[Task]) -> Iterable[list[Task]]:
 
 def step_trace(run: Run, step: str) -> str:
     """The trace context of a step: the same after any restart, so that its workers' spans find their parent."""
-    return tracing.child(run.traceparent, f"{run.run_id}/{step}/{run.undo_group}") if run.traceparent else ""
+    group = run.at(step).attempt_group
+    again = f"/{group}" if group > 1 else ""
+    return (
+        tracing.child(run.traceparent, f"{run.run_id}/{step}/{run.undo_group}{again}")
+        if run.traceparent
+        else ""
+    )
 
 
 def trace_ended(change: Changed) -> None:

@@ -1,34 +1,53 @@
 """Questions that other services ask the orchestrator: reads that change nothing, each bounded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
 from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsResponse
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1 import resource_pb2 as res
 from aios.run.v1 import queries_pb2 as pb
-from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, STEP_STATE_FAILED, Approval, RunHead
+from aios.run.v1.commands_pb2 import RecoverRunRequest, RecoverRunResponse
+from aios.run.v1.state_pb2 import (
+    APPROVAL_STATE_OPEN,
+    STEP_STATE_FAILED,
+    STEP_STATE_PENDING,
+    Approval,
+    RunHead,
+)
 from aios_core.errors import RetryableError, TerminalError
+from aios_orchestrator import failures
 from aios_orchestrator.codec import head_of, step_record
-from aios_orchestrator.commands import parse
+from aios_orchestrator.commands import parse, recovery_of
 from aios_orchestrator.document import kind_named
 from aios_orchestrator.model import Run, by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 
 MAX_PAGE: Final = 200
 MAX_SHOWN: Final = 500  # steps of the rounds of one step in an answer
 MAX_ANSWER: Final = 200 * 1024  # bytes of events or values in one answer
+MAX_SHARED: Final = 100  # runs of one cause that an answer names
+MAX_TOUCHED: Final = 20  # of those, the ones whose changes it tells
+MAX_EFFECTS: Final = 100  # changes that it tells
 QUEUE: Final = "orchestrator"
 
 
 class Queries:
     """Answers questions from the store."""
 
-    def __init__(self, repository: Repository, resources: ResourceBook, ownership: Ownership) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        resources: ResourceBook,
+        ownership: Ownership,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._now_ms = now_ms
         self._ownership = ownership
         self._repository = repository
         self._store = repository.store
@@ -120,6 +139,47 @@ class Queries:
             )
         return pb.GetApprovalResponse(approval=found[0])
 
+    async def list_failures(self, data: bytes) -> pb.ListFailuresResponse:
+        request = parse(pb.ListFailuresRequest, data)
+        found, token = await self._repository.failures(
+            request.workspace, request.cause, request.page_token, _size(request.page_size, 20)
+        )
+        return pb.ListFailuresResponse(failures=found, next_page_token=token)
+
+    async def get_failure(self, data: bytes) -> pb.GetFailureResponse:
+        """One failure with what shares its cause. What the first runs of those have changed is told of."""
+        request = parse(pb.GetFailureRequest, data)
+        run, workflow = await self._run(request.workspace, request.run_id)
+        failure = failures.failure_of(run, workflow)
+        if failure is None:
+            raise TerminalError("NOT_FAILED", f"Run {run.run_id} is not failed.")
+        shared, token = await self._repository.failures(request.workspace, failure.cause, "", MAX_SHARED)
+        failure.blast.runs.extend(other.run_id for other in shared)
+        failure.blast.more = bool(token)
+        for other in [run.run_id, *(item.run_id for item in shared if item.run_id != run.run_id)][
+            :MAX_TOUCHED
+        ]:
+            failure.blast.effects.extend(failures.standing(*await self._run(request.workspace, other)))
+        del failure.blast.effects[MAX_EFFECTS:]
+        given = run.at(failure.step).input if failure.step else b""
+        failure.input = given if len(given) < MAX_ANSWER // 2 else b""
+        failure.remedies.extend(failures.remedies(run, workflow, self._now_ms()))
+        return pb.GetFailureResponse(failure=failure)
+
+    async def preview_recovery(self, data: bytes) -> RecoverRunResponse:
+        """What a recovery would do, or why it is refused."""
+        request = parse(RecoverRunRequest, data)
+        run, workflow = await self._run(request.workspace, request.run_id)
+        again = failures.preview(run, workflow, recovery_of(request), self._now_ms())
+        return RecoverRunResponse(state=run.state, again=again[:MAX_SHOWN])
+
+    async def _run(self, workspace: str, run_id: str) -> tuple[Run, Workflow]:
+        stored = await self._repository.view(workspace, run_id)
+        if stored is None:
+            raise TerminalError("NOT_FOUND", f"There is no run {run_id!r}.", field="run_id")
+        run = stored.run
+        return run, await self._resources.workflow(workspace, run.workflow, run.workflow_version)
+
     async def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
         request = parse(pb.ListResolutionsRequest, data)
         page = await self._store.query(
@@ -164,6 +224,9 @@ class Queries:
         ("run", "read_run_events"): read_run_events,
         ("run", "list_approvals"): list_approvals,
         ("run", "get_approval"): get_approval,
+        ("run", "list_failures"): list_failures,
+        ("run", "get_failure"): get_failure,
+        ("run", "preview_recovery"): preview_recovery,
         ("run", "list_resolutions"): list_resolutions,
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,
@@ -176,7 +239,7 @@ def shown_of_rounds(run: Run) -> dict[str, list[str]]:
     that failed, and the first."""
     inner: dict[str, list[str]] = {}
     for name in run.steps:
-        if "." in name:
+        if "." in name and not (run.closed and run.steps[name].state == STEP_STATE_PENDING):
             inner.setdefault(name[: min(name.find(end) for end in ".[" if end in name)], []).append(name)
     for owner, names in inner.items():
         if len(names) > MAX_SHOWN:

@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead
+from aios.run.v1.state_pb2 import Approval, ApprovalState, Failure, RunHead
 from aios_core.ids import partition_of
 from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
 from aios_orchestrator.correlation import index_of
+from aios_orchestrator.failures import failure_of
 from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Aggregate, Committed, NewEvent, Store, Write
 
 RESIDENT_RUNS: Final = 20_000  # active runs kept in memory between two inputs; the rest are read again
+FAILURE: Final = "failure"  # the record of a run that says why it is failed
 PAGE: Final = 2_000  # records that are read at once
 
 
@@ -89,6 +92,7 @@ class Repository:
         changed: Iterable[str],
         events: list[bytes],
         extra: dict[str, bytes | None],
+        workflow: Workflow,
     ) -> list[Write]:
         """What makes `run` durable in the place of `before`: the run itself first, then its approvals' listing.
 
@@ -97,6 +101,7 @@ class Repository:
         old = before.run if before is not None else None
         active = not run.closed
         partition = partition_of(run.slot)
+        failure = failure_of(run, workflow)
         shared = f"{run.workspace}/{run.workflow}/{run.concurrency_key}"
         index = {
             "runs": run.workspace,
@@ -106,7 +111,13 @@ class Repository:
             "concurrency": shared if active and run.concurrency_key else "",
             "person": run.workspace if run.open_approvals() else "",
             **_awaited(run, old),
+            "failed": run.workspace if failure is not None else "",
+            "cause": f"{run.workspace}/{failure.cause}" if failure is not None else "",
         }
+        if failure is not None:
+            extra = {**extra, FAILURE: failure.SerializeToString()}
+        elif run.reopened or run.undo_group:
+            extra = {**extra, FAILURE: None}
         main = Write(
             key=run_key(run.workspace, run.run_id),
             expect=before.revision if before is not None else 0,
@@ -154,6 +165,16 @@ class Repository:
             record = await self.store.record(key, f"approval/{approval.approval_id}")
             found += [Approval.FromString(record)] if record is not None else []
         return found
+
+    async def failures(self, workspace: str, cause: str, token: str, limit: int) -> tuple[list[Failure], str]:
+        """A page of the runs that are failed (of one cause, if it is given), the newest first, and the next token."""
+        index, value = ("cause", f"{workspace}/{cause}") if cause else ("failed", workspace)
+        page = await self.store.query(index, value, token=token, limit=limit)
+        found = []
+        for item in page.items:
+            record = await self.store.record(item.key, FAILURE)
+            found += [Failure.FromString(record)] if record is not None else []
+        return found, page.next_token
 
     def keep(self, run: Run, revision: int) -> None:
         """Remember what was just committed, as long as the run is active."""

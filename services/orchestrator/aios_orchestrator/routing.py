@@ -33,6 +33,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "start_run": pb.StartRunRequest,
     "cancel_run": pb.CancelRunRequest,
     "undo_run": pb.UndoRunRequest,
+    "recover_run": pb.RecoverRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
 }
 _PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event")

@@ -169,7 +169,7 @@ class Workflow:
     """Where a step stands in `ordered`, the document's order."""
     roots: tuple[str, ...] = ()
     dependents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The steps that need a step, by its path."""
+    """The steps that need a step, by its path; those that a gate approves are among those that need it."""
     size: int = 0
     """Steps that are in no body."""
 

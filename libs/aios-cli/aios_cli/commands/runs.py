@@ -200,6 +200,32 @@ def undo(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId = N
     _finish(ended, _show_result)
 
 
+@command(app, "rewind")
+def rewind(
+    run: RunId,
+    to: Annotated[str, typer.Option("--to", metavar="STEP", help="The step to go back to.")],
+    input: Input = None,
+    input_json: InputJson = None,
+    why: Why = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run again.")] = False,
+    wait: Wait = False,
+    request_id: RequestId = None,
+) -> None:
+    """Go back to a step of a run that ended: it and what came of it run again, nothing else."""
+    from aios_cli.commands import failures
+
+    failures.rewind(
+        run=run,
+        to=to,
+        input=input,
+        input_json=input_json,
+        why=why,
+        dry_run=dry_run,
+        wait=wait,
+        request_id=request_id,
+    )
+
+
 def named(request_id: str | None) -> str:
     """The request id that was given, even an empty one: that is for the server to refuse."""
     from aios_core.minting import mint

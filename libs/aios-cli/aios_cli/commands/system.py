@@ -26,6 +26,7 @@ def status() -> None:
         print_json(
             {
                 "needs_you": [shapes.approval(item) for item in answer.needs_you],
+                "failures": [shapes.failure(item) for item in answer.failures],
                 "running": [shapes.run(run, full=False) for run in answer.running],
                 "recent": [shapes.run(run, full=False) for run in answer.recent],
                 "cost_month": words.dollars(answer.cost_month_micros),

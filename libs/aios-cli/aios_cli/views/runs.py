@@ -59,6 +59,8 @@ def next_step(run: api_pb2.Run) -> str:
         return "Nothing was written."
     if run.state == RunState.RUN_STATE_SUCCEEDED:
         return f"To take it back: aios run undo {name}"
+    if run.state == RunState.RUN_STATE_FAILED:
+        return f"See what you can do about it: aios failure show {name}"
     if run.state == RunState.RUN_STATE_UNDO_INCOMPLETE:
         return f"See what was left alone, and why: aios run show {name}"
     return ""

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from aios.api.v1 import api_pb2
 from aios_cli import words
-from aios_cli.views import approval, runs
+from aios_cli.views import approval, failure, runs
 
 MAX_RECENT = 5
 
@@ -16,7 +16,10 @@ def overview(answer: api_pb2.GetStatusResponse, now_ms: int) -> RenderableType:
     if answer.needs_you:
         parts += [Text("Needs you", style="bold yellow"), approval.listing(list(answer.needs_you), now_ms)]
         parts.append(Text("See one: aios approval show ID", style="dim"))
-    else:
+    if answer.failures:
+        parts += [Text("Failed", style="bold red"), failure.by_cause(list(answer.failures), now_ms)]
+        parts.append(Text("See what you can do: aios failure show RUN", style="dim"))
+    if not (answer.needs_you or answer.failures):
         parts.append(Text("Nothing needs you.", style="green"))
     working = [run for run in answer.running if not run.pending_approvals]
     if working:

@@ -283,6 +283,13 @@ class Invariants:
             effects, undos = self._world.effects.get(key, 0), self._world.undos.get(key, 0)
             state, code = step.state, step.error.code if step.error is not None else ""
             said_so = step.summary.startswith("a person saw")
+            stands = sum(
+                self._world.effects.get(old, 0) - self._world.undos.get(old, 0)
+                for group in range(1, step.attempt_group + 1)
+                if (old := effect_key(run.run_id, step.name, 0, group)) not in person.denied
+            )
+            if stands > 1:
+                self._record.violate("nothing that stands is done again", f"{key}: {stands} stand")
             if state == S.STEP_STATE_SUCCEEDED and not said_so and (effects, undos) != (1, 0):
                 self._record.violate(
                     "exactly one effect", f"{key} succeeded with {effects} and {undos} undos"

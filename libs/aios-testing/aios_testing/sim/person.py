@@ -25,6 +25,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON
+from aios_testing.sim.mending import Mending
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import WORKFLOWS
@@ -48,6 +49,7 @@ class Person:
         self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
         self.busy = 0
+        self.mending: Mending | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -61,6 +63,8 @@ class Person:
             works.append(self._event(number, rng.uniform(0.0, HORIZON * 0.4)))
         if rng.random() < 0.4:
             works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
+        if self.mending is not None:
+            works.append(self.mending.look(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -138,14 +142,15 @@ class Person:
             self.events["bare"] = b'{"n":77}'
         self.busy -= 1
 
-    async def say(self, name: str, request: Proto, answer: type[M]) -> M | None:
-        """Until there is an answer; None when it is refused."""
+    async def say(self, name: str, request: Proto, answer: type[M], rng: Random | None = None) -> M | None:
+        """Until there is an answer; None when it is refused. `rng` draws the pauses."""
+        rng = rng or self._rng
         message = Message(subjects.run_command(name, WORKSPACE, 0), request.SerializeToString())
         while True:
             try:
                 return answer.FromString(await self.bus.command(message, ANSWER_SECONDS))
             except RetryableError:
-                await asyncio.sleep(self._rng.uniform(0.2, 2.0))
+                await asyncio.sleep(rng.uniform(0.2, 2.0))
             except TerminalError as error:
                 self._record.count(f"refused {error.code}")
                 return None
@@ -189,9 +194,11 @@ class Person:
             for approval in query.ListApprovalsResponse.FromString(data).approvals:
                 if approval.approval_id not in self._decided:
                     self._decided.add(approval.approval_id)
-                    self._start(partial(self._decide, approval))
+                    self.begin_work(partial(self._decide, approval))
 
-    def _start(self, work: Callable[[], Awaitable[None]]) -> None:
+    def begin_work(self, work: Callable[[], Awaitable[None]]) -> None:
+        """The person is busy with it until it ends."""
+
         async def run() -> None:
             self.busy += 1
             try:

@@ -25,6 +25,7 @@ from aios_testing.sim.faults import HORIZON, Fault, Plan
 from aios_testing.sim.invariants import Invariants
 from aios_testing.sim.leases import LeaseWatch
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
+from aios_testing.sim.mending import SHARE, Mending
 from aios_testing.sim.parts import (
     CONNECTORS,
     DISKS,
@@ -111,6 +112,9 @@ class Simulation:
         )
         self.person._effect_of = self._effect_of
         self.sender = Sender(Random(f"sender {seed}"), self.person)
+        mends = Random(f"mend {seed}")
+        if mends.random() < SHARE:
+            self.person.mending = Mending(mends, self.record)
         self.loop.crashed = self._crashed
         self.loop.defect = self._defect
 

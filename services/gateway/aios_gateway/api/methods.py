@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_gateway.api import approvals, events, forks, memory, resources, runs, system, tokens
+from aios_gateway.api import approvals, events, failures, forks, memory, resources, runs, system, tokens
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
 from aios_gateway.tokens import Scope, Tokens
@@ -97,4 +97,7 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
         "TokenService.RevokeToken": Unary(
             Scope.ADMIN, lambda call, request: tokens.revoke_token(call, request, around.tokens)
         ),
+        "FailureService.ListFailures": Unary(Scope.READ, failures.list_failures),
+        "FailureService.GetFailure": Unary(Scope.READ, failures.get_failure),
+        "FailureService.RecoverRun": Unary(Scope.RUN, failures.recover_run),
     }

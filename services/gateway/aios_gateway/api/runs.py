@@ -117,9 +117,9 @@ async def cancel_run(call: Call, request: api_pb2.CancelRunRequest) -> api_pb2.C
     command = commands_pb2.CancelRunRequest(
         workspace=call.workspace,
         request_id=check_request_id(request.request_id),
-        run_id=_given(request.run_id, "run_id"),
+        run_id=given(request.run_id, "run_id"),
         actor=call.identity.actor,
-        why=_why(request.why),
+        why=checked_why(request.why),
     )
     await call.command_run("cancel_run", request.run_id, command, commands_pb2.CancelRunResponse)
     return api_pb2.CancelRunResponse(run=await read_run(call, request.run_id))
@@ -129,9 +129,9 @@ async def undo_run(call: Call, request: api_pb2.UndoRunRequest) -> api_pb2.UndoR
     command = commands_pb2.UndoRunRequest(
         workspace=call.workspace,
         request_id=check_request_id(request.request_id),
-        run_id=_given(request.run_id, "run_id"),
+        run_id=given(request.run_id, "run_id"),
         actor=call.identity.actor,
-        why=_why(request.why),
+        why=checked_why(request.why),
     )
     answer = await call.command_run("undo_run", request.run_id, command, commands_pb2.UndoRunResponse)
     run = await read_run(call, request.run_id)
@@ -215,7 +215,7 @@ def _command(
 
 
 async def _view(call: Call, run: str) -> queries_pb2.RunView:
-    request = queries_pb2.GetRunRequest(workspace=call.workspace, run_id=_given(run, "run_id"))
+    request = queries_pb2.GetRunRequest(workspace=call.workspace, run_id=given(run, "run_id"))
     answer = await call.ask("run", "get_run", request, queries_pb2.GetRunResponse)
     return answer.run
 
@@ -230,13 +230,15 @@ async def all_events(call: Call, run: str) -> list[RunEvent]:
     return events
 
 
-def _given(text: str, field: str) -> str:
+def given(text: str, field: str) -> str:
+    """A field that has to be there. Raises INVALID_ARGUMENT."""
     if not text:
         raise TerminalError("INVALID_ARGUMENT", f"{field} is missing.", field=field)
     return text
 
 
-def _why(text: str) -> str:
+def checked_why(text: str) -> str:
+    """A reason, of bounded length. Raises INVALID_ARGUMENT."""
     if len(text) > MAX_WHY_CHARS:
         raise TerminalError("INVALID_ARGUMENT", f"why has more than {MAX_WHY_CHARS} characters.", field="why")
     return text

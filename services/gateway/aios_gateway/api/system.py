@@ -16,6 +16,7 @@ from aios_runtime.service.health import health_subject
 
 RECENT_RUNS: Final = 10
 OPEN_APPROVALS: Final = 50
+OPEN_FAILURES: Final = 50
 PAGE_RUNS: Final = 100
 MAX_PAGES: Final = 20  # of runs, the newest first, whose cost a status adds up
 HEALTH_SECONDS: Final = 1.0
@@ -30,8 +31,10 @@ async def get_status(
     open_approvals = queries_pb2.ListApprovalsRequest(
         workspace=call.workspace, open_only=True, page_size=OPEN_APPROVALS
     )
-    approvals, runs, health = await asyncio.gather(
+    failed = queries_pb2.ListFailuresRequest(workspace=call.workspace, page_size=OPEN_FAILURES)
+    approvals, failures, runs, health = await asyncio.gather(
         call.ask("run", "list_approvals", open_approvals, queries_pb2.ListApprovalsResponse),
+        call.ask("run", "list_failures", failed, queries_pb2.ListFailuresResponse),
         _runs(call),
         asyncio.gather(*(_health(call, service) for service in services)),
     )
@@ -44,6 +47,7 @@ async def get_status(
         cost_total_micros=sum(run.cost_micros for run in runs),
         version=version,
         services=[api_pb2.ServiceHealth(service="gateway", ready=True), *health],
+        failures=failures.failures,
     )
 
 

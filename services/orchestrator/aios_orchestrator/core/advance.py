@@ -46,6 +46,9 @@ def _ready(draft: Draft, step: Step) -> bool:
         before = known.get(step.scope + need)
         if before is None or before.state not in DONE_STEP:
             return False
+    gate = draft.workflow.gate_of(step.name)
+    if gate and draft.run.at(gate).state not in DONE_STEP:
+        return False  # it asks once more, about this step alone
     return not step.scope or rounds.goes_on(draft, step.name)
 
 
@@ -154,7 +157,7 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
 
 
 def _input(draft: Draft, step: Step, guard: Label | None) -> Value:
-    value = step.input.evaluate(draft.look_from(step.scope)) if step.input is not None else Leaf({}, RESOURCE)
+    value = rounds.input_of(draft, step)
     for label in (guard, rounds.guard_of(draft, step.scope)):
         if label is not None:
             value = relabeled(value, label)
@@ -192,6 +195,8 @@ def _gate(draft: Draft, step: Step) -> None:
     proposed = []
     for name in step.gate.approves:
         approved = draft.workflow.at(step.scope + name)
+        if draft.run.at(approved.name).state != st.STEP_STATE_PENDING:
+            continue  # it was done under an earlier approval
         arguments = encode(_input(draft, approved, _guard(draft, approved)))
         proposed.append(
             ProposedStep(

@@ -18,6 +18,7 @@ from aios_core.values import Value
 from aios_orchestrator.core import approve, hearing, settle, undo
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.core.recover import Recover, recover
 from aios_orchestrator.model import Run
 from aios_orchestrator.workflow import Workflow
 
@@ -85,7 +86,7 @@ class Redispatch:
     why: str
 
 
-Input = Start | Settle | Decide | Cancel | Undo | Tick | Hear | Redispatch
+Input = Start | Settle | Decide | Cancel | Undo | Recover | Tick | Hear | Redispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,13 @@ def _undo(draft: Draft, what: Undo) -> None:
     undo.request(draft, what.why)
 
 
+def _recover(draft: Draft, what: Recover) -> None:
+    whole = Draft(draft.run, draft.workflow, draft.clock, draft.actor)
+    recover(whole, what)  # what is refused half-way leaves nothing
+    vars(draft).update(vars(whole))
+    advance(draft)
+
+
 def _tick(draft: Draft, what: Tick) -> None:
     for step in draft.run.lively():
         if not step.due or step.due > draft.clock:
@@ -218,6 +226,7 @@ _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Decide: _decide,
     Cancel: _cancel,
     Undo: _undo,
+    Recover: _recover,
     Tick: _tick,
     Hear: _hear,
     Redispatch: _redispatch,

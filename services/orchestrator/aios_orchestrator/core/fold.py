@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from immutables import Map
+
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, RunState, StepState
 from aios_core.hashing import event_hash
-from aios_orchestrator.model import Begun, Rounds, Run, StepRun
+from aios_orchestrator.model import Begun, Rounds, Run, StepRun, rounds_of
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -119,6 +121,7 @@ def _step_skipped(run: Run, event: RunEvent) -> None:
     step = run.step(event.step_skipped.step)
     run.move(step, st.STEP_STATE_SKIPPED)
     step.summary, step.end = event.step_skipped.why, event.time_ms
+    step.output = event.step_skipped.output
 
 
 def _step_unknown(run: Run, event: RunEvent) -> None:
@@ -255,6 +258,36 @@ def _run_undone(run: Run, event: RunEvent) -> None:
     run.state = st.RUN_STATE_UNDO_INCOMPLETE if left else st.RUN_STATE_UNDONE
 
 
+def _run_reopened(run: Run, event: RunEvent) -> None:
+    body = event.run_reopened
+    run.state, run.error, run.failed, run.outputs = st.RUN_STATE_RUNNING, None, "", b""
+    run.cap, run.reopened = body.cap_micros or run.cap, run.reopened + 1
+    run.rounds, run.decoded = Map(), {}
+    for name in body.bodies:
+        _reopen(run, name)
+    for name in body.again:
+        run.again(run.step(name))
+    run.rounds = rounds_of(run.steps)
+    run.effects = max((step.effect_order for step in run.steps.values()), default=0)
+
+
+def _reopen(run: Run, name: str) -> StepRun:
+    step = run.step(name)
+    step.error, step.summary, step.end = None, "", 0
+    run.move(step, st.STEP_STATE_RUNNING)
+    return step
+
+
+def _body_reopened(run: Run, event: RunEvent) -> None:
+    step = _reopen(run, event.body_reopened.step)
+    step.input, step.output = event.body_reopened.input, b""
+    run.rounds = run.rounds.set(step.name, rounds_of(run.steps)[step.name])
+
+
+def _step_edited(run: Run, event: RunEvent) -> None:
+    run.step(event.step_edited.step).edited = event.step_edited.input
+
+
 def _decision_refused(run: Run, event: RunEvent) -> None:
     """Kept for the record; nothing changes."""
 
@@ -284,4 +317,7 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "undo_conflicted": _undo_conflicted,
     "run_undone": _run_undone,
     "decision_refused": _decision_refused,
+    "run_reopened": _run_reopened,
+    "step_edited": _step_edited,
+    "body_reopened": _body_reopened,
 }

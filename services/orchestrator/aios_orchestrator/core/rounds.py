@@ -9,13 +9,13 @@ from typing import Final
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
-from aios_core.encoding import encode
+from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label, meet, outside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
 from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
 from aios_orchestrator.mapping import truth
-from aios_orchestrator.model import ROUND_FAILED, Run, home_of
+from aios_orchestrator.model import ROUND_FAILED, Run, home_of, is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_ITEMS: Final = 10_000  # of a map
@@ -27,6 +27,15 @@ MAX_MESSAGE: Final = 300  # characters of one
 
 def begin(draft: Draft, step: Step, guard: Label | None) -> None:
     """Begin the step's rounds. Raises what makes that impossible."""
+    over, count = gone_over(draft, step, guard)
+    draft.emit(
+        body_started=ev.BodyStarted(step=step.name, input=encode(over), rounds=count, steps=step.own.size)
+    )
+    draft.turned[step.name] = None
+
+
+def gone_over(draft: Draft, step: Step, guard: Label | None) -> tuple[dict[str, Value], int]:
+    """What a step with steps of its own goes over, and in how many rounds at most."""
     body = step.own
     look = draft.look_from(step.scope)
     labels = [label for label in (guard, guard_of(draft, step.scope)) if label is not None]
@@ -43,15 +52,14 @@ def begin(draft: Draft, step: Step, guard: Label | None) -> None:
         labels.append(label_of(items))
         over["items"] = items
     elif body.child is not None:
-        given = step.input.evaluate(look) if step.input is not None else Leaf({}, RESOURCE)
-        over["inputs"] = body.child.check_input(given)
+        over["inputs"] = body.child.check_input(input_of(draft, step))
     if count > MAX_ITEMS or count * body.size > MAX_ROUND_STEPS:
         raise TerminalError(
             "TOO_LARGE",
             f"Step {step.name!r} would have {count} rounds of {body.size} steps; at most {MAX_ITEMS} rounds and"
             f" {MAX_ROUND_STEPS} steps are allowed.",
         )
-    if len(draft.run.steps) + count * body.size > MAX_RUN_STEPS:
+    if _others(draft.run, step) + count * body.size > MAX_RUN_STEPS:
         raise TerminalError(
             "TOO_LARGE", f"With step {step.name!r} the run would have more than {MAX_RUN_STEPS} steps."
         )
@@ -59,8 +67,22 @@ def begin(draft: Draft, step: Step, guard: Label | None) -> None:
     for name, value in over.items():
         over[name] = relabeled(value, label)
     over["guard"] = Leaf(None, label)
-    draft.emit(body_started=ev.BodyStarted(step=step.name, input=encode(over), rounds=count, steps=body.size))
-    draft.turned[step.name] = None
+    return over, count
+
+
+def input_of(draft: Draft, step: Step) -> Value:
+    """What a step works on: what a person gave, or else what the document computes. Raises what makes it impossible."""
+    edited = draft.run.at(step.name).edited
+    if edited:
+        return decode_trusted(edited)
+    return step.input.evaluate(draft.look_from(step.scope)) if step.input is not None else Leaf({}, RESOURCE)
+
+
+def _others(run: Run, step: Step) -> int:
+    """Steps of the run that are not of the step's rounds; there are some of those if it was gone through before."""
+    if run.at(step.name).attempt_group == 1:
+        return len(run.steps)
+    return sum(not is_inside(name, step.name) for name in run.steps)
 
 
 def guard_of(draft: Draft, scope: str) -> Label | None:

@@ -1303,6 +1303,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     COST_TOTAL_MICROS_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     SERVICES_FIELD_NUMBER: builtins.int
+    FAILURES_FIELD_NUMBER: builtins.int
     cost_month_micros: builtins.int
     cost_total_micros: builtins.int
     version: builtins.str
@@ -1314,6 +1315,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     def recent(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Run]: ...
     @property
     def services(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ServiceHealth]: ...
+    @property
+    def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.Failure]:
+        """Runs that failed and that nobody has dealt with, the newest first."""
+
     def __init__(
         self,
         *,
@@ -1324,8 +1329,9 @@ class GetStatusResponse(google.protobuf.message.Message):
         cost_total_micros: builtins.int = ...,
         version: builtins.str = ...,
         services: collections.abc.Iterable[Global___ServiceHealth] | None = ...,
+        failures: collections.abc.Iterable[aios.run.v1.state_pb2.Failure] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cost_month_micros", b"cost_month_micros", "cost_total_micros", b"cost_total_micros", "needs_you", b"needs_you", "recent", b"recent", "running", b"running", "services", b"services", "version", b"version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cost_month_micros", b"cost_month_micros", "cost_total_micros", b"cost_total_micros", "failures", b"failures", "needs_you", b"needs_you", "recent", b"recent", "running", b"running", "services", b"services", "version", b"version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
@@ -1616,3 +1622,151 @@ class CloseRestoreResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CloseRestoreResponse: typing_extensions.TypeAlias = CloseRestoreResponse
+
+@typing.final
+class ListFailuresRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    cause: builtins.str
+    """Only those of one cause."""
+    page_size: builtins.int
+    page_token: builtins.str
+    def __init__(
+        self,
+        *,
+        cause: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cause", b"cause", "page_size", b"page_size", "page_token", b"page_token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListFailuresRequest: typing_extensions.TypeAlias = ListFailuresRequest
+
+@typing.final
+class ListFailuresResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FAILURES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    @property
+    def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.Failure]: ...
+    def __init__(
+        self,
+        *,
+        failures: collections.abc.Iterable[aios.run.v1.state_pb2.Failure] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["failures", b"failures", "next_page_token", b"next_page_token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListFailuresResponse: typing_extensions.TypeAlias = ListFailuresResponse
+
+@typing.final
+class GetFailureRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetFailureRequest: typing_extensions.TypeAlias = GetFailureRequest
+
+@typing.final
+class GetFailureResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: builtins.int
+    @property
+    def failure(self) -> aios.run.v1.state_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        failure: aios.run.v1.state_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["failure", b"failure"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["failure", b"failure"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetFailureResponse: typing_extensions.TypeAlias = GetFailureResponse
+
+@typing.final
+class RecoverRunRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    RECOVERY_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    CAP_MICROS_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    run_id: builtins.str
+    recovery: aios.run.v1.state_pb2.Recovery.ValueType
+    step: builtins.str
+    """Empty: the one that failed. In a round: `each[3].write`."""
+    why: builtins.str
+    cap_micros: builtins.int
+    """What the run may spend in all from here on, micro-dollars; 0: what it might before."""
+    dry_run: builtins.bool
+    """Only say what would run again, or why it can't."""
+    @property
+    def value(self) -> aios.value.v1.value_pb2.Value:
+        """The input of EDIT and, if it is given, of REWIND; the result of SKIP."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        recovery: aios.run.v1.state_pb2.Recovery.ValueType = ...,
+        step: builtins.str = ...,
+        value: aios.value.v1.value_pb2.Value | None = ...,
+        why: builtins.str = ...,
+        cap_micros: builtins.int = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["value", b"value"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "dry_run", b"dry_run", "recovery", b"recovery", "request_id", b"request_id", "run_id", b"run_id", "step", b"step", "value", b"value", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RecoverRunRequest: typing_extensions.TypeAlias = RecoverRunRequest
+
+@typing.final
+class RecoverRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> Global___Run: ...
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With dry_run: the steps that would run again, at most 500."""
+
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "run", b"run"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RecoverRunResponse: typing_extensions.TypeAlias = RecoverRunResponse

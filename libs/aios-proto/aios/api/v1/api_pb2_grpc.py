@@ -1404,3 +1404,166 @@ class TokenService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class FailureServiceStub(object):
+    """Runs that failed: why, what it touches, and what a person can do about it.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListFailures = channel.unary_unary(
+                '/aios.api.v1.FailureService/ListFailures',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListFailuresRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListFailuresResponse.FromString,
+                _registered_method=True)
+        self.GetFailure = channel.unary_unary(
+                '/aios.api.v1.FailureService/GetFailure',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetFailureRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetFailureResponse.FromString,
+                _registered_method=True)
+        self.RecoverRun = channel.unary_unary(
+                '/aios.api.v1.FailureService/RecoverRun',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.RecoverRunRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RecoverRunResponse.FromString,
+                _registered_method=True)
+
+
+class FailureServiceServicer(object):
+    """Runs that failed: why, what it touches, and what a person can do about it.
+    """
+
+    def ListFailures(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFailure(self, request, context):
+        """With its blast radius and remedies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecoverRun(self, request, context):
+        """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_FailureServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListFailures': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFailures,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListFailuresRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListFailuresResponse.SerializeToString,
+            ),
+            'GetFailure': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFailure,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetFailureRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetFailureResponse.SerializeToString,
+            ),
+            'RecoverRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecoverRun,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RecoverRunRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.RecoverRunResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'aios.api.v1.FailureService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('aios.api.v1.FailureService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class FailureService(object):
+    """Runs that failed: why, what it touches, and what a person can do about it.
+    """
+
+    @staticmethod
+    def ListFailures(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.FailureService/ListFailures',
+            aios_dot_api_dot_v1_dot_api__pb2.ListFailuresRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.ListFailuresResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFailure(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.FailureService/GetFailure',
+            aios_dot_api_dot_v1_dot_api__pb2.GetFailureRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.GetFailureResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecoverRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.FailureService/RecoverRun',
+            aios_dot_api_dot_v1_dot_api__pb2.RecoverRunRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.RecoverRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

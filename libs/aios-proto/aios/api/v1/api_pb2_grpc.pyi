@@ -392,3 +392,55 @@ class TokenServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[aios.api.v1.api_pb2.RevokeTokenResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RevokeTokenResponse]]: ...
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class FailureServiceStub:
+    """Runs that failed: why, what it touches, and what a person can do about it."""
+
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> FailureServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> FailureServiceAsyncStub: ...
+    ListFailures: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListFailuresRequest, aios.api.v1.api_pb2.ListFailuresResponse]
+    GetFailure: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetFailureRequest, aios.api.v1.api_pb2.GetFailureResponse]
+    """With its blast radius and remedies."""
+    RecoverRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RecoverRunRequest, aios.api.v1.api_pb2.RecoverRunResponse]
+    """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
+
+@typing.type_check_only
+class FailureServiceAsyncStub(FailureServiceStub):
+    """Runs that failed: why, what it touches, and what a person can do about it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    ListFailures: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListFailuresRequest, aios.api.v1.api_pb2.ListFailuresResponse]  # type: ignore[assignment]
+    GetFailure: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetFailureRequest, aios.api.v1.api_pb2.GetFailureResponse]  # type: ignore[assignment]
+    """With its blast radius and remedies."""
+    RecoverRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RecoverRunRequest, aios.api.v1.api_pb2.RecoverRunResponse]  # type: ignore[assignment]
+    """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
+
+class FailureServiceServicer(metaclass=abc.ABCMeta):
+    """Runs that failed: why, what it touches, and what a person can do about it."""
+
+    @abc.abstractmethod
+    def ListFailures(
+        self,
+        request: aios.api.v1.api_pb2.ListFailuresRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ListFailuresResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ListFailuresResponse]]: ...
+
+    @abc.abstractmethod
+    def GetFailure(
+        self,
+        request: aios.api.v1.api_pb2.GetFailureRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.GetFailureResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.GetFailureResponse]]:
+        """With its blast radius and remedies."""
+
+    @abc.abstractmethod
+    def RecoverRun(
+        self,
+        request: aios.api.v1.api_pb2.RecoverRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.RecoverRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RecoverRunResponse]]:
+        """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
+
+def add_FailureServiceServicer_to_server(servicer: FailureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -375,3 +375,72 @@ class HearEventResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___HearEventResponse: typing_extensions.TypeAlias = HearEventResponse
+
+@typing.final
+class RecoverRunRequest(google.protobuf.message.Message):
+    """A run that ended goes on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    RECOVERY_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    CAP_MICROS_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    request_id: builtins.str
+    run_id: builtins.str
+    actor: builtins.str
+    why: builtins.str
+    recovery: aios.run.v1.state_pb2.Recovery.ValueType
+    step: builtins.str
+    """Empty: the one that failed."""
+    value: builtins.bytes
+    """Canonical aios.value.v1.Value: the input of RECOVERY_EDIT and, if it is given, of RECOVERY_REWIND; the result of
+    RECOVERY_SKIP, empty for null.
+    """
+    cap_micros: builtins.int
+    """What the run may spend in all from here on, micro-dollars; 0: what it might before."""
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        why: builtins.str = ...,
+        recovery: aios.run.v1.state_pb2.Recovery.ValueType = ...,
+        step: builtins.str = ...,
+        value: builtins.bytes = ...,
+        cap_micros: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "recovery", b"recovery", "request_id", b"request_id", "run_id", b"run_id", "step", b"step", "value", b"value", "why", b"why", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RecoverRunRequest: typing_extensions.TypeAlias = RecoverRunRequest
+
+@typing.final
+class RecoverRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """In the answer to the question what it would do: the steps that would run again."""
+
+    def __init__(
+        self,
+        *,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "state", b"state"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RecoverRunResponse: typing_extensions.TypeAlias = RecoverRunResponse

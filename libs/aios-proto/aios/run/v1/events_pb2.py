@@ -27,7 +27,7 @@ from aios.run.v1 import state_pb2 as aios_dot_run_dot_v1_dot_state__pb2
 from aios.task.v1 import task_pb2 as aios_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ios/run/v1/events.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/error/v1/error.proto\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\x9c\x0b\n\x08RunEvent\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x11\n\tsemantics\x18\x02 \x01(\r\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x0f\n\x07time_ms\x18\x06 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x15\n\rprevious_hash\x18\x08 \x01(\x0c\x12.\n\x0brun_started\x18\x14 \x01(\x0b\x32\x17.aios.run.v1.RunStartedH\x00\x12\x34\n\x0estep_scheduled\x18\x15 \x01(\x0b\x32\x1a.aios.run.v1.StepScheduledH\x00\x12\x34\n\x0estep_succeeded\x18\x16 \x01(\x0b\x32\x1a.aios.run.v1.StepSucceededH\x00\x12.\n\x0bstep_failed\x18\x17 \x01(\x0b\x32\x17.aios.run.v1.StepFailedH\x00\x12?\n\x14step_retry_scheduled\x18\x18 \x01(\x0b\x32\x1f.aios.run.v1.StepRetryScheduledH\x00\x12\x30\n\x0cstep_skipped\x18\x19 \x01(\x0b\x32\x18.aios.run.v1.StepSkippedH\x00\x12\x30\n\x0cstep_unknown\x18\x1a \x01(\x0b\x32\x18.aios.run.v1.StepUnknownH\x00\x12:\n\x11step_redispatched\x18\x1b \x01(\x0b\x32\x1d.aios.run.v1.StepRedispatchedH\x00\x12<\n\x12\x61pproval_requested\x18\x1c \x01(\x0b\x32\x1e.aios.run.v1.ApprovalRequestedH\x00\x12\x38\n\x10\x61pproval_decided\x18\x1d \x01(\x0b\x32\x1c.aios.run.v1.ApprovalDecidedH\x00\x12\x30\n\x0cwait_started\x18\x1e \x01(\x0b\x32\x18.aios.run.v1.WaitStartedH\x00\x12\x32\n\rrun_succeeded\x18\x1f \x01(\x0b\x32\x19.aios.run.v1.RunSucceededH\x00\x12,\n\nrun_failed\x18  \x01(\x0b\x32\x16.aios.run.v1.RunFailedH\x00\x12\x38\n\x10\x63\x61ncel_requested\x18! \x01(\x0b\x32\x1c.aios.run.v1.CancelRequestedH\x00\x12\x32\n\rrun_cancelled\x18\" \x01(\x0b\x32\x19.aios.run.v1.RunCancelledH\x00\x12\x34\n\x0eundo_requested\x18# \x01(\x0b\x32\x1a.aios.run.v1.UndoRequestedH\x00\x12\x34\n\x0eundo_scheduled\x18$ \x01(\x0b\x32\x1a.aios.run.v1.UndoScheduledH\x00\x12.\n\x0bstep_undone\x18% \x01(\x0b\x32\x17.aios.run.v1.StepUndoneH\x00\x12\x36\n\x0fundo_conflicted\x18& \x01(\x0b\x32\x1b.aios.run.v1.UndoConflictedH\x00\x12,\n\nrun_undone\x18\' \x01(\x0b\x32\x16.aios.run.v1.RunUndoneH\x00\x12\x38\n\x10\x64\x65\x63ision_refused\x18( \x01(\x0b\x32\x1c.aios.run.v1.DecisionRefusedH\x00\x12\x30\n\x0c\x62ody_started\x18) \x01(\x0b\x32\x18.aios.run.v1.BodyStartedH\x00\x12\x34\n\x0erounds_started\x18* \x01(\x0b\x32\x1a.aios.run.v1.RoundsStartedH\x00\x12.\n\x0bstep_reused\x18Z \x01(\x0b\x32\x17.aios.run.v1.StepReusedH\x00\x42\x06\n\x04\x62ody\"\xcd\x02\n\nRunStarted\x12\x10\n\x08workflow\x18\x01 \x01(\t\x12\x18\n\x10workflow_version\x18\x02 \x01(\t\x12 \n\x04mode\x18\x03 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x0f\n\x07trigger\x18\x05 \x01(\t\x12\x0f\n\x07request\x18\x06 \x01(\t\x12\x15\n\rresolution_id\x18\x07 \x01(\t\x12\x12\n\ncap_micros\x18\x08 \x01(\x03\x12\x17\n\x0f\x63oncurrency_key\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x0c\n\x04slot\x18\x0b \x01(\r\x12\x16\n\x0erequest_sha256\x18\r \x01(\x0c\x12\x1a\n\x12parent_traceparent\x18\x0e \x01(\t\x12\x1f\n\x04\x66ork\x18Z \x01(\x0b\x32\x11.aios.run.v1.ForkJ\x04\x08\x0c\x10\r\"L\n\nStepReused\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x0f\n\x07skipped\x18\x03 \x01(\x08\x12\x0f\n\x07summary\x18\x04 \x01(\t\"\x9b\x01\n\rStepScheduled\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x15\n\rattempt_group\x18\x04 \x01(\r\x12\x10\n\x08\x64ispatch\x18\x05 \x01(\r\x12\r\n\x05input\x18\x06 \x01(\x0c\x12\x13\n\x0bhold_micros\x18\x07 \x01(\x03\x12\x0e\n\x06\x64ue_ms\x18\x08 \x01(\x03\"O\n\x10StepRedispatched\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x10\n\x08\x64ispatch\x18\x02 \x01(\r\x12\x0e\n\x06\x64ue_ms\x18\x03 \x01(\x03\x12\x0b\n\x03why\x18\x04 \x01(\t\"\xd8\x01\n\rStepSucceeded\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63ost_micros\x18\x03 \x01(\x03\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.aios.task.v1.Usage\x12\x12\n\nundo_token\x18\x05 \x01(\x0c\x12\x0f\n\x07summary\x18\x06 \x01(\t\x12%\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x14.aios.task.v1.Change\x12\x0e\n\x06worker\x18\x08 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63t_order\x18\t \x01(\r\"x\n\nStepFailed\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x13\n\x0b\x63ost_micros\x18\x03 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x11\n\tcontained\x18\x05 \x01(\x08\"}\n\x12StepRetryScheduled\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x13\n\x0b\x63ost_micros\x18\x03 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06\x64ue_ms\x18\x05 \x01(\x03\"(\n\x0bStepSkipped\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\"z\n\x0bStepUnknown\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\'\n\x08\x61pproval\x18\x03 \x01(\x0b\x32\x15.aios.run.v1.Approval\x12\x0f\n\x07undoing\x18\x04 \x01(\x08\"J\n\x11\x41pprovalRequested\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\'\n\x08\x61pproval\x18\x02 \x01(\x0b\x32\x15.aios.run.v1.Approval\"\x92\x01\n\x0f\x41pprovalDecided\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.aios.run.v1.ApprovalState\x12\x12\n\ndecided_by\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x06 \x01(\x0c\"K\n\x0f\x44\x65\x63isionRefused\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\"O\n\x0bWaitStarted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06\x64ue_ms\x18\x02 \x01(\x03\x12\x12\n\nevent_type\x18< \x01(\t\x12\x0e\n\x06\x61waits\x18= \x01(\t\"I\n\x0b\x42odyStarted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12\r\n\x05steps\x18\x04 \x01(\r\"=\n\rRoundsStarted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05\x62\x65gun\x18\x02 \x01(\r\x12\x0f\n\x07\x63\x61rried\x18\x03 \x01(\x0c\"\x1f\n\x0cRunSucceeded\x12\x0f\n\x07outputs\x18\x01 \x01(\x0c\">\n\tRunFailed\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x0c\n\x04step\x18\x02 \x01(\t\"5\n\x0f\x43\x61ncelRequested\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\x15\n\rsuperseded_by\x18\x02 \x01(\t\"\x0e\n\x0cRunCancelled\"S\n\rUndoRequested\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\t\x12\x12\n\nimpossible\x18\x03 \x03(\t\x12\x12\n\nundo_group\x18\x04 \x01(\r\"P\n\rUndoScheduled\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x10\n\x08\x64ispatch\x18\x02 \x01(\r\x12\x0e\n\x06\x64ue_ms\x18\x03 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"R\n\nStepUndone\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12%\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x14.aios.task.v1.Change\"j\n\x0eUndoConflicted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12%\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x14.aios.task.v1.Change\"\x19\n\tRunUndone\x12\x0c\n\x04left\x18\x01 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ios/run/v1/events.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/error/v1/error.proto\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\xb2\x0c\n\x08RunEvent\x12\x0e\n\x06schema\x18\x01 \x01(\r\x12\x11\n\tsemantics\x18\x02 \x01(\r\x12\x11\n\tworkspace\x18\x03 \x01(\t\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x03\x12\x0f\n\x07time_ms\x18\x06 \x01(\x03\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x15\n\rprevious_hash\x18\x08 \x01(\x0c\x12.\n\x0brun_started\x18\x14 \x01(\x0b\x32\x17.aios.run.v1.RunStartedH\x00\x12\x34\n\x0estep_scheduled\x18\x15 \x01(\x0b\x32\x1a.aios.run.v1.StepScheduledH\x00\x12\x34\n\x0estep_succeeded\x18\x16 \x01(\x0b\x32\x1a.aios.run.v1.StepSucceededH\x00\x12.\n\x0bstep_failed\x18\x17 \x01(\x0b\x32\x17.aios.run.v1.StepFailedH\x00\x12?\n\x14step_retry_scheduled\x18\x18 \x01(\x0b\x32\x1f.aios.run.v1.StepRetryScheduledH\x00\x12\x30\n\x0cstep_skipped\x18\x19 \x01(\x0b\x32\x18.aios.run.v1.StepSkippedH\x00\x12\x30\n\x0cstep_unknown\x18\x1a \x01(\x0b\x32\x18.aios.run.v1.StepUnknownH\x00\x12:\n\x11step_redispatched\x18\x1b \x01(\x0b\x32\x1d.aios.run.v1.StepRedispatchedH\x00\x12<\n\x12\x61pproval_requested\x18\x1c \x01(\x0b\x32\x1e.aios.run.v1.ApprovalRequestedH\x00\x12\x38\n\x10\x61pproval_decided\x18\x1d \x01(\x0b\x32\x1c.aios.run.v1.ApprovalDecidedH\x00\x12\x30\n\x0cwait_started\x18\x1e \x01(\x0b\x32\x18.aios.run.v1.WaitStartedH\x00\x12\x32\n\rrun_succeeded\x18\x1f \x01(\x0b\x32\x19.aios.run.v1.RunSucceededH\x00\x12,\n\nrun_failed\x18  \x01(\x0b\x32\x16.aios.run.v1.RunFailedH\x00\x12\x38\n\x10\x63\x61ncel_requested\x18! \x01(\x0b\x32\x1c.aios.run.v1.CancelRequestedH\x00\x12\x32\n\rrun_cancelled\x18\" \x01(\x0b\x32\x19.aios.run.v1.RunCancelledH\x00\x12\x34\n\x0eundo_requested\x18# \x01(\x0b\x32\x1a.aios.run.v1.UndoRequestedH\x00\x12\x34\n\x0eundo_scheduled\x18$ \x01(\x0b\x32\x1a.aios.run.v1.UndoScheduledH\x00\x12.\n\x0bstep_undone\x18% \x01(\x0b\x32\x17.aios.run.v1.StepUndoneH\x00\x12\x36\n\x0fundo_conflicted\x18& \x01(\x0b\x32\x1b.aios.run.v1.UndoConflictedH\x00\x12,\n\nrun_undone\x18\' \x01(\x0b\x32\x16.aios.run.v1.RunUndoneH\x00\x12\x38\n\x10\x64\x65\x63ision_refused\x18( \x01(\x0b\x32\x1c.aios.run.v1.DecisionRefusedH\x00\x12\x30\n\x0c\x62ody_started\x18) \x01(\x0b\x32\x18.aios.run.v1.BodyStartedH\x00\x12\x34\n\x0erounds_started\x18* \x01(\x0b\x32\x1a.aios.run.v1.RoundsStartedH\x00\x12\x30\n\x0crun_reopened\x18\x46 \x01(\x0b\x32\x18.aios.run.v1.RunReopenedH\x00\x12.\n\x0bstep_edited\x18G \x01(\x0b\x32\x17.aios.run.v1.StepEditedH\x00\x12\x32\n\rbody_reopened\x18H \x01(\x0b\x32\x19.aios.run.v1.BodyReopenedH\x00\x12.\n\x0bstep_reused\x18Z \x01(\x0b\x32\x17.aios.run.v1.StepReusedH\x00\x42\x06\n\x04\x62ody\"\xcd\x02\n\nRunStarted\x12\x10\n\x08workflow\x18\x01 \x01(\t\x12\x18\n\x10workflow_version\x18\x02 \x01(\t\x12 \n\x04mode\x18\x03 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12\r\n\x05input\x18\x04 \x01(\x0c\x12\x0f\n\x07trigger\x18\x05 \x01(\t\x12\x0f\n\x07request\x18\x06 \x01(\t\x12\x15\n\rresolution_id\x18\x07 \x01(\t\x12\x12\n\ncap_micros\x18\x08 \x01(\x03\x12\x17\n\x0f\x63oncurrency_key\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x0c\n\x04slot\x18\x0b \x01(\r\x12\x16\n\x0erequest_sha256\x18\r \x01(\x0c\x12\x1a\n\x12parent_traceparent\x18\x0e \x01(\t\x12\x1f\n\x04\x66ork\x18Z \x01(\x0b\x32\x11.aios.run.v1.ForkJ\x04\x08\x0c\x10\r\"L\n\nStepReused\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x0f\n\x07skipped\x18\x03 \x01(\x08\x12\x0f\n\x07summary\x18\x04 \x01(\t\"\x9b\x01\n\rStepScheduled\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x15\n\rattempt_group\x18\x04 \x01(\r\x12\x10\n\x08\x64ispatch\x18\x05 \x01(\r\x12\r\n\x05input\x18\x06 \x01(\x0c\x12\x13\n\x0bhold_micros\x18\x07 \x01(\x03\x12\x0e\n\x06\x64ue_ms\x18\x08 \x01(\x03\"O\n\x10StepRedispatched\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x10\n\x08\x64ispatch\x18\x02 \x01(\r\x12\x0e\n\x06\x64ue_ms\x18\x03 \x01(\x03\x12\x0b\n\x03why\x18\x04 \x01(\t\"\xd8\x01\n\rStepSucceeded\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\x0c\x12\x13\n\x0b\x63ost_micros\x18\x03 \x01(\x03\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.aios.task.v1.Usage\x12\x12\n\nundo_token\x18\x05 \x01(\x0c\x12\x0f\n\x07summary\x18\x06 \x01(\t\x12%\n\x07\x63hanges\x18\x07 \x03(\x0b\x32\x14.aios.task.v1.Change\x12\x0e\n\x06worker\x18\x08 \x01(\t\x12\x14\n\x0c\x65\x66\x66\x65\x63t_order\x18\t \x01(\r\"x\n\nStepFailed\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x13\n\x0b\x63ost_micros\x18\x03 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x11\n\tcontained\x18\x05 \x01(\x08\"}\n\x12StepRetryScheduled\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x13\n\x0b\x63ost_micros\x18\x03 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x0e\n\x06\x64ue_ms\x18\x05 \x01(\x03\"8\n\x0bStepSkipped\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0e\n\x06output\x18\x46 \x01(\x0c\"z\n\x0bStepUnknown\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\'\n\x08\x61pproval\x18\x03 \x01(\x0b\x32\x15.aios.run.v1.Approval\x12\x0f\n\x07undoing\x18\x04 \x01(\x08\"J\n\x11\x41pprovalRequested\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\'\n\x08\x61pproval\x18\x02 \x01(\x0b\x32\x15.aios.run.v1.Approval\"\x92\x01\n\x0f\x41pprovalDecided\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.aios.run.v1.ApprovalState\x12\x12\n\ndecided_by\x18\x04 \x01(\t\x12\x0c\n\x04note\x18\x05 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x06 \x01(\x0c\"K\n\x0f\x44\x65\x63isionRefused\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\"O\n\x0bWaitStarted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0e\n\x06\x64ue_ms\x18\x02 \x01(\x03\x12\x12\n\nevent_type\x18< \x01(\t\x12\x0e\n\x06\x61waits\x18= \x01(\t\"I\n\x0b\x42odyStarted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\x12\x0e\n\x06rounds\x18\x03 \x01(\r\x12\r\n\x05steps\x18\x04 \x01(\r\"=\n\rRoundsStarted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05\x62\x65gun\x18\x02 \x01(\r\x12\x0f\n\x07\x63\x61rried\x18\x03 \x01(\x0c\"\x1f\n\x0cRunSucceeded\x12\x0f\n\x07outputs\x18\x01 \x01(\x0c\">\n\tRunFailed\x12#\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x14.aios.error.v1.Error\x12\x0c\n\x04step\x18\x02 \x01(\t\"5\n\x0f\x43\x61ncelRequested\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\x15\n\rsuperseded_by\x18\x02 \x01(\t\"\x0e\n\x0cRunCancelled\"S\n\rUndoRequested\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\r\n\x05steps\x18\x02 \x03(\t\x12\x12\n\nimpossible\x18\x03 \x03(\t\x12\x12\n\nundo_group\x18\x04 \x01(\r\"P\n\rUndoScheduled\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x10\n\x08\x64ispatch\x18\x02 \x01(\r\x12\x0e\n\x06\x64ue_ms\x18\x03 \x01(\x03\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\"R\n\nStepUndone\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12%\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x14.aios.task.v1.Change\"j\n\x0eUndoConflicted\x12\x0c\n\x04step\x18\x01 \x01(\t\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.Error\x12%\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x14.aios.task.v1.Change\"\x19\n\tRunUndone\x12\x0c\n\x04left\x18\x01 \x03(\t\"\x84\x01\n\x0bRunReopened\x12\x0b\n\x03why\x18\x01 \x01(\t\x12\'\n\x08recovery\x18\x02 \x01(\x0e\x32\x15.aios.run.v1.Recovery\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\r\n\x05\x61gain\x18\x04 \x03(\t\x12\x0e\n\x06\x62odies\x18\x05 \x03(\t\x12\x12\n\ncap_micros\x18\x06 \x01(\x03\"+\n\x0c\x42odyReopened\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\")\n\nStepEdited\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,53 +35,59 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aios.run.v1.events_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUNEVENT']._serialized_start=119
-  _globals['_RUNEVENT']._serialized_end=1555
-  _globals['_RUNSTARTED']._serialized_start=1558
-  _globals['_RUNSTARTED']._serialized_end=1891
-  _globals['_STEPREUSED']._serialized_start=1893
-  _globals['_STEPREUSED']._serialized_end=1969
-  _globals['_STEPSCHEDULED']._serialized_start=1972
-  _globals['_STEPSCHEDULED']._serialized_end=2127
-  _globals['_STEPREDISPATCHED']._serialized_start=2129
-  _globals['_STEPREDISPATCHED']._serialized_end=2208
-  _globals['_STEPSUCCEEDED']._serialized_start=2211
-  _globals['_STEPSUCCEEDED']._serialized_end=2427
-  _globals['_STEPFAILED']._serialized_start=2429
-  _globals['_STEPFAILED']._serialized_end=2549
-  _globals['_STEPRETRYSCHEDULED']._serialized_start=2551
-  _globals['_STEPRETRYSCHEDULED']._serialized_end=2676
-  _globals['_STEPSKIPPED']._serialized_start=2678
-  _globals['_STEPSKIPPED']._serialized_end=2718
-  _globals['_STEPUNKNOWN']._serialized_start=2720
-  _globals['_STEPUNKNOWN']._serialized_end=2842
-  _globals['_APPROVALREQUESTED']._serialized_start=2844
-  _globals['_APPROVALREQUESTED']._serialized_end=2918
-  _globals['_APPROVALDECIDED']._serialized_start=2921
-  _globals['_APPROVALDECIDED']._serialized_end=3067
-  _globals['_DECISIONREFUSED']._serialized_start=3069
-  _globals['_DECISIONREFUSED']._serialized_end=3144
-  _globals['_WAITSTARTED']._serialized_start=3146
-  _globals['_WAITSTARTED']._serialized_end=3225
-  _globals['_BODYSTARTED']._serialized_start=3227
-  _globals['_BODYSTARTED']._serialized_end=3300
-  _globals['_ROUNDSSTARTED']._serialized_start=3302
-  _globals['_ROUNDSSTARTED']._serialized_end=3363
-  _globals['_RUNSUCCEEDED']._serialized_start=3365
-  _globals['_RUNSUCCEEDED']._serialized_end=3396
-  _globals['_RUNFAILED']._serialized_start=3398
-  _globals['_RUNFAILED']._serialized_end=3460
-  _globals['_CANCELREQUESTED']._serialized_start=3462
-  _globals['_CANCELREQUESTED']._serialized_end=3515
-  _globals['_RUNCANCELLED']._serialized_start=3517
-  _globals['_RUNCANCELLED']._serialized_end=3531
-  _globals['_UNDOREQUESTED']._serialized_start=3533
-  _globals['_UNDOREQUESTED']._serialized_end=3616
-  _globals['_UNDOSCHEDULED']._serialized_start=3618
-  _globals['_UNDOSCHEDULED']._serialized_end=3698
-  _globals['_STEPUNDONE']._serialized_start=3700
-  _globals['_STEPUNDONE']._serialized_end=3782
-  _globals['_UNDOCONFLICTED']._serialized_start=3784
-  _globals['_UNDOCONFLICTED']._serialized_end=3890
-  _globals['_RUNUNDONE']._serialized_start=3892
-  _globals['_RUNUNDONE']._serialized_end=3917
+  _globals['_RUNEVENT']._serialized_end=1705
+  _globals['_RUNSTARTED']._serialized_start=1708
+  _globals['_RUNSTARTED']._serialized_end=2041
+  _globals['_STEPREUSED']._serialized_start=2043
+  _globals['_STEPREUSED']._serialized_end=2119
+  _globals['_STEPSCHEDULED']._serialized_start=2122
+  _globals['_STEPSCHEDULED']._serialized_end=2277
+  _globals['_STEPREDISPATCHED']._serialized_start=2279
+  _globals['_STEPREDISPATCHED']._serialized_end=2358
+  _globals['_STEPSUCCEEDED']._serialized_start=2361
+  _globals['_STEPSUCCEEDED']._serialized_end=2577
+  _globals['_STEPFAILED']._serialized_start=2579
+  _globals['_STEPFAILED']._serialized_end=2699
+  _globals['_STEPRETRYSCHEDULED']._serialized_start=2701
+  _globals['_STEPRETRYSCHEDULED']._serialized_end=2826
+  _globals['_STEPSKIPPED']._serialized_start=2828
+  _globals['_STEPSKIPPED']._serialized_end=2884
+  _globals['_STEPUNKNOWN']._serialized_start=2886
+  _globals['_STEPUNKNOWN']._serialized_end=3008
+  _globals['_APPROVALREQUESTED']._serialized_start=3010
+  _globals['_APPROVALREQUESTED']._serialized_end=3084
+  _globals['_APPROVALDECIDED']._serialized_start=3087
+  _globals['_APPROVALDECIDED']._serialized_end=3233
+  _globals['_DECISIONREFUSED']._serialized_start=3235
+  _globals['_DECISIONREFUSED']._serialized_end=3310
+  _globals['_WAITSTARTED']._serialized_start=3312
+  _globals['_WAITSTARTED']._serialized_end=3391
+  _globals['_BODYSTARTED']._serialized_start=3393
+  _globals['_BODYSTARTED']._serialized_end=3466
+  _globals['_ROUNDSSTARTED']._serialized_start=3468
+  _globals['_ROUNDSSTARTED']._serialized_end=3529
+  _globals['_RUNSUCCEEDED']._serialized_start=3531
+  _globals['_RUNSUCCEEDED']._serialized_end=3562
+  _globals['_RUNFAILED']._serialized_start=3564
+  _globals['_RUNFAILED']._serialized_end=3626
+  _globals['_CANCELREQUESTED']._serialized_start=3628
+  _globals['_CANCELREQUESTED']._serialized_end=3681
+  _globals['_RUNCANCELLED']._serialized_start=3683
+  _globals['_RUNCANCELLED']._serialized_end=3697
+  _globals['_UNDOREQUESTED']._serialized_start=3699
+  _globals['_UNDOREQUESTED']._serialized_end=3782
+  _globals['_UNDOSCHEDULED']._serialized_start=3784
+  _globals['_UNDOSCHEDULED']._serialized_end=3864
+  _globals['_STEPUNDONE']._serialized_start=3866
+  _globals['_STEPUNDONE']._serialized_end=3948
+  _globals['_UNDOCONFLICTED']._serialized_start=3950
+  _globals['_UNDOCONFLICTED']._serialized_end=4056
+  _globals['_RUNUNDONE']._serialized_start=4058
+  _globals['_RUNUNDONE']._serialized_end=4083
+  _globals['_RUNREOPENED']._serialized_start=4086
+  _globals['_RUNREOPENED']._serialized_end=4218
+  _globals['_BODYREOPENED']._serialized_start=4220
+  _globals['_BODYREOPENED']._serialized_end=4263
+  _globals['_STEPEDITED']._serialized_start=4265
+  _globals['_STEPEDITED']._serialized_end=4306
 # @@protoc_insertion_point(module_scope)

@@ -58,6 +58,9 @@ class RunEvent(google.protobuf.message.Message):
     DECISION_REFUSED_FIELD_NUMBER: builtins.int
     BODY_STARTED_FIELD_NUMBER: builtins.int
     ROUNDS_STARTED_FIELD_NUMBER: builtins.int
+    RUN_REOPENED_FIELD_NUMBER: builtins.int
+    STEP_EDITED_FIELD_NUMBER: builtins.int
+    BODY_REOPENED_FIELD_NUMBER: builtins.int
     STEP_REUSED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
@@ -118,6 +121,12 @@ class RunEvent(google.protobuf.message.Message):
     @property
     def rounds_started(self) -> Global___RoundsStarted: ...
     @property
+    def run_reopened(self) -> Global___RunReopened: ...
+    @property
+    def step_edited(self) -> Global___StepEdited: ...
+    @property
+    def body_reopened(self) -> Global___BodyReopened: ...
+    @property
     def step_reused(self) -> Global___StepReused: ...
     def __init__(
         self,
@@ -153,13 +162,16 @@ class RunEvent(google.protobuf.message.Message):
         decision_refused: Global___DecisionRefused | None = ...,
         body_started: Global___BodyStarted | None = ...,
         rounds_started: Global___RoundsStarted | None = ...,
+        run_reopened: Global___RunReopened | None = ...,
+        step_edited: Global___StepEdited | None = ...,
+        body_reopened: Global___BodyReopened | None = ...,
         step_reused: Global___StepReused | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "step_reused"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -433,15 +445,19 @@ class StepSkipped(google.protobuf.message.Message):
 
     STEP_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
     step: builtins.str
     why: builtins.str
+    output: builtins.bytes
+    """Canonical aios.value.v1.Value that a person gave in its place; empty: what reads it reads null."""
     def __init__(
         self,
         *,
         step: builtins.str = ...,
         why: builtins.str = ...,
+        output: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["step", b"step", "why", b"why"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["output", b"output", "step", b"step", "why", b"why"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepSkipped: typing_extensions.TypeAlias = StepSkipped
@@ -830,3 +846,88 @@ class RunUndone(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunUndone: typing_extensions.TypeAlias = RunUndone
+
+@typing.final
+class RunReopened(google.protobuf.message.Message):
+    """A person has a run that ended go on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: builtins.int
+    RECOVERY_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    BODIES_FIELD_NUMBER: builtins.int
+    CAP_MICROS_FIELD_NUMBER: builtins.int
+    why: builtins.str
+    recovery: aios.run.v1.state_pb2.Recovery.ValueType
+    step: builtins.str
+    """The step that it is about; empty when only the outputs failed."""
+    cap_micros: builtins.int
+    """The run may spend more from here on; 0: no more than before."""
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps that have not begun any more: what they do next, they do in a new attempt group."""
+
+    @property
+    def bodies(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps with steps of their own that go on with them where they were."""
+
+    def __init__(
+        self,
+        *,
+        why: builtins.str = ...,
+        recovery: aios.run.v1.state_pb2.Recovery.ValueType = ...,
+        step: builtins.str = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+        bodies: collections.abc.Iterable[builtins.str] | None = ...,
+        cap_micros: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "bodies", b"bodies", "cap_micros", b"cap_micros", "recovery", b"recovery", "step", b"step", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunReopened: typing_extensions.TypeAlias = RunReopened
+
+@typing.final
+class BodyReopened(google.protobuf.message.Message):
+    """A step with steps of its own that had succeeded goes on, since some of them run again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    input: builtins.bytes
+    """What it goes over, as in BodyStarted."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        input: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___BodyReopened: typing_extensions.TypeAlias = BodyReopened
+
+@typing.final
+class StepEdited(google.protobuf.message.Message):
+    """A person gives the input of a step, which has not begun; an empty one is computed again from what came before it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        input: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StepEdited: typing_extensions.TypeAlias = StepEdited

@@ -339,3 +339,87 @@ class ListResolutionsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListResolutionsResponse: typing_extensions.TypeAlias = ListResolutionsResponse
+
+@typing.final
+class ListFailuresRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    cause: builtins.str
+    """Only those of one cause."""
+    page_size: builtins.int
+    page_token: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        cause: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cause", b"cause", "page_size", b"page_size", "page_token", b"page_token", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListFailuresRequest: typing_extensions.TypeAlias = ListFailuresRequest
+
+@typing.final
+class ListFailuresResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FAILURES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    @property
+    def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.Failure]: ...
+    def __init__(
+        self,
+        *,
+        failures: collections.abc.Iterable[aios.run.v1.state_pb2.Failure] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["failures", b"failures", "next_page_token", b"next_page_token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListFailuresResponse: typing_extensions.TypeAlias = ListFailuresResponse
+
+@typing.final
+class GetFailureRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    run_id: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetFailureRequest: typing_extensions.TypeAlias = GetFailureRequest
+
+@typing.final
+class GetFailureResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FAILURE_FIELD_NUMBER: builtins.int
+    @property
+    def failure(self) -> aios.run.v1.state_pb2.Failure: ...
+    def __init__(
+        self,
+        *,
+        failure: aios.run.v1.state_pb2.Failure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["failure", b"failure"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["failure", b"failure"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetFailureResponse: typing_extensions.TypeAlias = GetFailureResponse

@@ -153,6 +153,65 @@ APPROVAL_STATE_REPLACED: ApprovalState.ValueType  # 6
 """A later run or the end of its own took its place."""
 Global___ApprovalState: typing_extensions.TypeAlias = ApprovalState
 
+class _Recovery:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _RecoveryEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Recovery.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    RECOVERY_UNSPECIFIED: _Recovery.ValueType  # 0
+    RECOVERY_RETRY: _Recovery.ValueType  # 1
+    """What failed is tried again."""
+    RECOVERY_SKIP: _Recovery.ValueType  # 2
+    """Without the step: a value that the person gives, or null, stands for its result."""
+    RECOVERY_EDIT: _Recovery.ValueType  # 3
+    """What failed is tried again with another input."""
+    RECOVERY_REWIND: _Recovery.ValueType  # 4
+    """From a step on, whatever came of it; with another input if one is given."""
+
+class Recovery(_Recovery, metaclass=_RecoveryEnumTypeWrapper):
+    """How a person has a run go on."""
+
+RECOVERY_UNSPECIFIED: Recovery.ValueType  # 0
+RECOVERY_RETRY: Recovery.ValueType  # 1
+"""What failed is tried again."""
+RECOVERY_SKIP: Recovery.ValueType  # 2
+"""Without the step: a value that the person gives, or null, stands for its result."""
+RECOVERY_EDIT: Recovery.ValueType  # 3
+"""What failed is tried again with another input."""
+RECOVERY_REWIND: Recovery.ValueType  # 4
+"""From a step on, whatever came of it; with another input if one is given."""
+Global___Recovery: typing_extensions.TypeAlias = Recovery
+
+class _FailureClass:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FailureClassEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FailureClass.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FAILURE_CLASS_UNSPECIFIED: _FailureClass.ValueType  # 0
+    FAILURE_CLASS_TRANSIENT: _FailureClass.ValueType  # 1
+    """It may pass by itself."""
+    FAILURE_CLASS_BUG: _FailureClass.ValueType  # 2
+    """The same would come of the same: a workflow, an agent or a connector is wrong."""
+    FAILURE_CLASS_DATA: _FailureClass.ValueType  # 3
+    """What came in is not what it should be."""
+    FAILURE_CLASS_PERSON: _FailureClass.ValueType  # 4
+    """Only a person can say, allow or provide what is missing."""
+
+class FailureClass(_FailureClass, metaclass=_FailureClassEnumTypeWrapper): ...
+
+FAILURE_CLASS_UNSPECIFIED: FailureClass.ValueType  # 0
+FAILURE_CLASS_TRANSIENT: FailureClass.ValueType  # 1
+"""It may pass by itself."""
+FAILURE_CLASS_BUG: FailureClass.ValueType  # 2
+"""The same would come of the same: a workflow, an agent or a connector is wrong."""
+FAILURE_CLASS_DATA: FailureClass.ValueType  # 3
+"""What came in is not what it should be."""
+FAILURE_CLASS_PERSON: FailureClass.ValueType  # 4
+"""Only a person can say, allow or provide what is missing."""
+Global___FailureClass: typing_extensions.TypeAlias = FailureClass
+
 @typing.final
 class Fork(google.protobuf.message.Message):
     """What a fork begins with: the steps of another run up to a step, and what is to be different from there on. Every effect
@@ -246,6 +305,7 @@ class RunHead(google.protobuf.message.Message):
     UNDO_GROUP_FIELD_NUMBER: builtins.int
     PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
     FAILED_STEP_FIELD_NUMBER: builtins.int
+    REOPENED_FIELD_NUMBER: builtins.int
     FORKED_FROM_FIELD_NUMBER: builtins.int
     FORK_STEP_FIELD_NUMBER: builtins.int
     workspace: builtins.str
@@ -275,6 +335,8 @@ class RunHead(google.protobuf.message.Message):
     """Context of what asked for the run; `traceparent` is the run's own."""
     failed_step: builtins.str
     """The first step that failed."""
+    reopened: builtins.int
+    """How often a person had it go on after its end."""
     forked_from: builtins.str
     """The run that it is a fork of, and the step from which it goes on anew."""
     fork_step: builtins.str
@@ -323,12 +385,13 @@ class RunHead(google.protobuf.message.Message):
         undo_group: builtins.int = ...,
         parent_traceparent: builtins.str = ...,
         failed_step: builtins.str = ...,
+        reopened: builtins.int = ...,
         forked_from: builtins.str = ...,
         fork_step: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead
@@ -426,10 +489,13 @@ class StepRecord(google.protobuf.message.Message):
     CHANGES_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
+    EDITED_FIELD_NUMBER: builtins.int
     input: builtins.bytes
     output: builtins.bytes
     undo_token: builtins.bytes
     summary: builtins.str
+    edited: builtins.bytes
+    """The input that a person gave; it stands for what the document would compute."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     @property
@@ -446,10 +512,11 @@ class StepRecord(google.protobuf.message.Message):
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         usage: aios.task.v1.task_pb2.Usage | None = ...,
         head: Global___StepHead | None = ...,
+        edited: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["head", b"head", "usage", b"usage"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "head", b"head", "input", b"input", "output", b"output", "summary", b"summary", "undo_token", b"undo_token", "usage", b"usage"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "edited", b"edited", "head", b"head", "input", b"input", "output", b"output", "summary", b"summary", "undo_token", b"undo_token", "usage", b"usage"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepRecord: typing_extensions.TypeAlias = StepRecord
@@ -603,3 +670,164 @@ class Question(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Question: typing_extensions.TypeAlias = Question
+
+@typing.final
+class Failure(google.protobuf.message.Message):
+    """A run that failed, as an object that a person acts on. It is there as long as the run is failed."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    FAILURE_CLASS_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    TIME_MS_FIELD_NUMBER: builtins.int
+    CONCURRENCY_KEY_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    BLAST_FIELD_NUMBER: builtins.int
+    REMEDIES_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    workflow: builtins.str
+    workflow_version: builtins.str
+    step: builtins.str
+    """As the run calls it; empty: what the run gives could not be computed."""
+    target: builtins.str
+    """What carries the step out."""
+    failure_class: Global___FailureClass.ValueType
+    cause: builtins.str
+    """Failures of one cause have the same: reason code, workflow, place in the document and target."""
+    time_ms: builtins.int
+    concurrency_key: builtins.str
+    attempts: builtins.int
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value that the step worked on; empty when it had none, or it does not fit."""
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    @property
+    def blast(self) -> Global___BlastRadius:
+        """In an answer about one failure: the blast radius, and what can be done."""
+
+    @property
+    def remedies(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Remedy]: ...
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        workflow: builtins.str = ...,
+        workflow_version: builtins.str = ...,
+        step: builtins.str = ...,
+        target: builtins.str = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+        failure_class: Global___FailureClass.ValueType = ...,
+        cause: builtins.str = ...,
+        time_ms: builtins.int = ...,
+        concurrency_key: builtins.str = ...,
+        attempts: builtins.int = ...,
+        blast: Global___BlastRadius | None = ...,
+        remedies: collections.abc.Iterable[Global___Remedy] | None = ...,
+        input: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["blast", b"blast", "error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempts", b"attempts", "blast", b"blast", "cause", b"cause", "concurrency_key", b"concurrency_key", "error", b"error", "failure_class", b"failure_class", "input", b"input", "remedies", b"remedies", "run_id", b"run_id", "step", b"step", "target", b"target", "time_ms", b"time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Failure: typing_extensions.TypeAlias = Failure
+
+@typing.final
+class BlastRadius(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    EFFECTS_FIELD_NUMBER: builtins.int
+    more: builtins.bool
+    """There are more."""
+    @property
+    def runs(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Runs that failed for the same cause, this one too, the newest first; at most 100."""
+
+    @property
+    def effects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StandingEffect]:
+        """What those runs have changed and what stands."""
+
+    def __init__(
+        self,
+        *,
+        runs: collections.abc.Iterable[builtins.str] | None = ...,
+        more: builtins.bool = ...,
+        effects: collections.abc.Iterable[Global___StandingEffect] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["effects", b"effects", "more", b"more", "runs", b"runs"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___BlastRadius: typing_extensions.TypeAlias = BlastRadius
+
+@typing.final
+class StandingEffect(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    UNDOABLE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    step: builtins.str
+    target: builtins.str
+    summary: builtins.str
+    undoable: builtins.bool
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+        target: builtins.str = ...,
+        summary: builtins.str = ...,
+        undoable: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id", "step", b"step", "summary", b"summary", "target", b"target", "undoable", b"undoable"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StandingEffect: typing_extensions.TypeAlias = StandingEffect
+
+@typing.final
+class Remedy(google.protobuf.message.Message):
+    """Something that a person can do about a failure."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: builtins.int
+    WHAT_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    SUGGESTED_FIELD_NUMBER: builtins.int
+    action: builtins.str
+    """`retry`, `skip`, `edit`, `rewind`, `undo`."""
+    what: builtins.str
+    """What it would do, in words."""
+    refused: builtins.str
+    """Why it can't be done now; empty: it can."""
+    suggested: builtins.bool
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps that would run again."""
+
+    def __init__(
+        self,
+        *,
+        action: builtins.str = ...,
+        what: builtins.str = ...,
+        refused: builtins.str = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+        suggested: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["action", b"action", "again", b"again", "refused", b"refused", "suggested", b"suggested", "what", b"what"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Remedy: typing_extensions.TypeAlias = Remedy

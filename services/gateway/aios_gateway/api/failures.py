@@ -1,0 +1,54 @@
+"""FailureService: runs that failed, and having them go on."""
+
+from aios.api.v1 import api_pb2
+from aios.run.v1 import commands_pb2, queries_pb2
+from aios_core.errors import TerminalError
+from aios_core.ids import check_request_id
+from aios_gateway import values
+from aios_gateway.api.runs import checked_why, given, read_run
+from aios_gateway.peers import Call
+
+
+async def list_failures(call: Call, request: api_pb2.ListFailuresRequest) -> api_pb2.ListFailuresResponse:
+    answer = await call.ask(
+        "run",
+        "list_failures",
+        queries_pb2.ListFailuresRequest(
+            workspace=call.workspace,
+            cause=request.cause,
+            page_size=request.page_size,
+            page_token=request.page_token,
+        ),
+        queries_pb2.ListFailuresResponse,
+    )
+    return api_pb2.ListFailuresResponse(failures=answer.failures, next_page_token=answer.next_page_token)
+
+
+async def get_failure(call: Call, request: api_pb2.GetFailureRequest) -> api_pb2.GetFailureResponse:
+    question = queries_pb2.GetFailureRequest(workspace=call.workspace, run_id=given(request.run_id, "run_id"))
+    answer = await call.ask("run", "get_failure", question, queries_pb2.GetFailureResponse)
+    return api_pb2.GetFailureResponse(failure=answer.failure)
+
+
+async def recover_run(call: Call, request: api_pb2.RecoverRunRequest) -> api_pb2.RecoverRunResponse:
+    """Whether the run can go on is the orchestrator's to say; with `dry_run` it only says so."""
+    if request.cap_micros < 0:
+        raise TerminalError("INVALID_ARGUMENT", "cap_micros must not be negative.", field="cap_micros")
+    command = commands_pb2.RecoverRunRequest(
+        workspace=call.workspace,
+        request_id=check_request_id(request.request_id),
+        run_id=given(request.run_id, "run_id"),
+        actor=call.identity.actor,
+        why=checked_why(request.why),
+        recovery=request.recovery,
+        step=request.step,
+        value=values.canonical(request.value, "value") if request.HasField("value") else b"",
+        cap_micros=request.cap_micros,
+    )
+    again: list[str] = []
+    if request.dry_run:
+        answer = await call.ask("run", "preview_recovery", command, commands_pb2.RecoverRunResponse)
+        again = list(answer.again)
+    else:
+        await call.command_run("recover_run", request.run_id, command, commands_pb2.RecoverRunResponse)
+    return api_pb2.RecoverRunResponse(run=await read_run(call, request.run_id), again=again)

@@ -1,0 +1,44 @@
+"""A run while a batch of inputs is being decided."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.publisher import Changed
+from aios_orchestrator.repository import Stored
+from aios_orchestrator.workflow import Workflow
+
+
+@dataclass(slots=True)
+class Entry:
+    """A run while a batch is being decided."""
+
+    before: Stored | None
+    run: Run
+    workflow: Workflow
+    events: list[bytes] = field(default_factory=list)
+    changed: dict[str, None] = field(default_factory=dict)
+    ended: list[str] = field(default_factory=list)
+    dispatched: dict[str, None] = field(default_factory=dict)
+    undoing: dict[str, None] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    extra: dict[str, bytes | None] = field(default_factory=dict)
+
+    def follows(self) -> Changed:
+        """A step that was done ahead is not handed out any more."""
+        run = self.run
+        out = [name for name in (*self.dispatched, *self.undoing) if run.at(name).state in OPEN_STEP]
+        was_closed = self.before is not None and self.before.run.closed
+        closed = run.closed and not was_closed and not run.undo_group and not run.reopened
+        return Changed(run, self.workflow, self.changed, out, self.ended, closed)
+
+
+def under_way(entries: Iterable[Entry], workflow: str, concurrency_key: str) -> list[str]:
+    """The runs of a workflow among them that are under way for one thing."""
+    return [
+        entry.run.run_id
+        for entry in entries
+        if entry.run.concurrency_key == concurrency_key
+        and entry.run.workflow == workflow
+        and not entry.run.closed
+    ]
