@@ -21,7 +21,7 @@ WRONG = {
     "CEL that does not compile": (SPEC + STEP % "'${inputs.x +}'", "BAD_EXPRESSION", (8, 19), "not valid CEL"),
     "CEL of ten thousand brackets": (
         SPEC + STEP % f"'${{{'(' * 10_000}1{')' * 10_000}}}'", "BAD_EXPRESSION", (8, 19), "2000 characters"),
-    "a circle of steps": (SPEC + CIRCLE, "CYCLE", (7, 7), "a → b → a"),
+    "a circle of steps": (SPEC + CIRCLE, "CYCLE", (7, 17), "a → b → a"),
     "aliases that multiply": (LAUGHS, "BAD_YAML", (5, 10), "aliases"),
     "ten thousand levels": ("spec: " + "[" * 10_000 + "]" * 10_000, "TOO_DEEP", (4, 38), "32 levels"),
     "a number of five thousand digits": (SPEC + STEP % ("9" * 5000), "BAD_RESOURCE", (8, 22), "digits"),

@@ -34,7 +34,7 @@ async def test_a_version_that_was_applied_runs_on_though_it_would_be_refused_now
     book = ResourceBook(store, "main", lambda: 0)
     with pytest.raises(TerminalError) as caught:
         await book.apply(pb.ApplyResourcesRequest(workspace="main", yaml=OLD.encode(), file="o.yaml"))
-    assert caught.value.details["problems"] == "3" and len(others(caught.value)) == 2
+    assert caught.value.details["problems"] == "4" and len(others(caught.value)) == 3
     (document,) = parse_documents(OLD.encode(), "o.yaml")
     stored = pb.Resource(
         kind="Workflow", name="old", version=document.version(), document=document.canonical()
