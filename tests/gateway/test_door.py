@@ -28,6 +28,7 @@ READERS = {
     "memory.GetRecord": api_pb2.GetRecordRequest(kind="fact", key="x"),
     "events.ListResolutions": api_pb2.ListResolutionsRequest(),
     "system.GetStatus": api_pb2.GetStatusRequest(),
+    "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),
 }
 RUNNERS = {
     "runs.StartRun": api_pb2.StartRunRequest(request_id="scope", workflow="greet"),
@@ -35,6 +36,9 @@ RUNNERS = {
     "runs.CancelRun": api_pb2.CancelRunRequest(request_id="scope", run_id="run_x"),
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
+    "schedules.PauseSchedule": api_pb2.PauseScheduleRequest(request_id="scope", name="nightly"),
+    "schedules.ResumeSchedule": api_pb2.ResumeScheduleRequest(request_id="scope", name="nightly"),
+    "schedules.RunSchedule": api_pb2.RunScheduleRequest(request_id="scope", name="nightly"),
 }
 OTHERS = {
     "approve": {

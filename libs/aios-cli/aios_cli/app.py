@@ -13,6 +13,7 @@ from aios_cli.commands import (
     events,
     resources,
     runs,
+    schedules,
     serve,
     system,
     tokens,
@@ -53,6 +54,7 @@ app.command("apply")(resources.apply)
 app.add_typer(resources.app, name="resource")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")
+app.add_typer(schedules.app, name="schedule")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")
 app.command("doctor")(system.doctor)

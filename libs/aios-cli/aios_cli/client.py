@@ -36,6 +36,7 @@ class Client:
         self.memory = api_pb2_grpc.MemoryServiceStub(self._channel)
         self.system = api_pb2_grpc.SystemServiceStub(self._channel)
         self.tokens = api_pb2_grpc.TokenServiceStub(self._channel)
+        self.schedules = api_pb2_grpc.ScheduleServiceStub(self._channel)
 
     def __enter__(self) -> Self:
         try:

@@ -53,8 +53,9 @@ class Story:
         what = f"started {body.workflow}"
         if body.mode == Mode.MODE_SIMULATE:
             what = f"simulated {body.workflow}: nothing is written"
-        why = (
-            "" if body.trigger in ("", "manual") else f"an event meant {body.trigger.removeprefix('intent:')}"
+        kind, _, name = body.trigger.partition(":")
+        why = {"intent": f"an event meant {name}", "schedule": f"schedule {name}: {body.request}"}.get(
+            kind, ""
         )
         return TimelineEntry(what=what, why=why, tone=INFO)
 
@@ -268,6 +269,8 @@ def who(actor: str) -> str:
         return "you" if name == "owner" else name
     if kind == "event":
         return f"event from {name}"
+    if kind == "schedule":
+        return f"schedule {name}"
     return "AIOS" if kind in ("service", "") else actor
 
 

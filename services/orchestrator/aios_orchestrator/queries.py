@@ -16,6 +16,7 @@ from aios_orchestrator.model import Run, by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.schedules import Schedules
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 
@@ -28,7 +29,10 @@ QUEUE: Final = "orchestrator"
 class Queries:
     """Answers questions from the store."""
 
-    def __init__(self, repository: Repository, resources: ResourceBook, ownership: Ownership) -> None:
+    def __init__(
+        self, repository: Repository, resources: ResourceBook, ownership: Ownership, schedules: Schedules
+    ) -> None:
+        self._schedules = schedules
         self._ownership = ownership
         self._repository = repository
         self._store = repository.store
@@ -158,6 +162,9 @@ class Queries:
             raise await self._resources.unknown(request.workspace, kind, request.name, request.version)
         return res.GetResourceResponse(resource=resource)
 
+    async def list_schedules(self, data: bytes) -> res.ListSchedulesResponse:
+        return await self._schedules.list_schedules(parse(res.ListSchedulesRequest, data))
+
     _HANDLE: ClassVar = {
         ("run", "get_run"): get_run,
         ("run", "list_runs"): list_runs,
@@ -168,6 +175,7 @@ class Queries:
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,
         ("resource", "get_resource"): get_resource,
+        ("resource", "list_schedules"): list_schedules,
     }
 
 

@@ -15,6 +15,7 @@ from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.mapping import Expression, Path, compile_expression
 from aios_orchestrator.resolve import Intent, compile_intent
+from aios_orchestrator.schedule import Schedule, compile_schedule
 from aios_orchestrator.uses import bind, in_order, used
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
@@ -44,6 +45,11 @@ class ResourceBook:
         self._workflows: OrderedDict[tuple[str, str, str], Workflow] = OrderedDict()
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
+        self._schedules: dict[str, tuple[Schedule, ...]] = {}
+        self.applied = 0
+        """Counts what was applied, by this process or seen from others."""
+        self.changed: Callable[[int], None] = lambda due_ms: None
+        """Called when something was applied, with 0: whatever it changes is due now."""
         self._correlations: dict[str, dict[str, Path | Expression | None]] = {}
 
     async def refresh(self) -> None:
@@ -54,9 +60,13 @@ class ResourceBook:
         revision = stored.revision if stored is not None else 0
         if revision != self._revision:
             self._revision = revision
-            self._newest.clear()
-            self._intents.clear()
-            self._correlations.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self.applied += 1
+        self.changed(0)
+        for known in (self._newest, self._intents, self._schedules, self._correlations):
+            known.clear()
 
     async def _tell_others(self) -> None:
         """After resources are committed: whoever reads what counts them reads those as well."""
@@ -101,7 +111,11 @@ class ResourceBook:
         compiled = await self._compile(request.workspace, documents)
         for document in documents:
             if document.kind == "Intent":
-                await self._check_intent(request.workspace, document, compile_intent(document), names)
+                await self._check_uses(request.workspace, document, compile_intent(document).workflow, names)
+            elif document.kind == "Schedule":
+                await self._check_uses(
+                    request.workspace, document, compile_schedule(document).workflow, names
+                )
         changes, writes = [], []
         for document in documents:
             change, write = await self._change(request, document)
@@ -119,8 +133,7 @@ class ResourceBook:
                 raise RetryableError(
                     "CONFLICT", "Somebody else applied one of these at the same moment. Apply again."
                 )
-            self._newest.clear()
-            self._intents.clear()
+            self._forget()
         if not request.dry_run:
             # Also when nothing changed: whoever applied it before may not have come to it.
             await self._tell_others()
@@ -185,16 +198,12 @@ class ResourceBook:
                 raise
             raise document.error("BAD_RESOURCE", place, error.message) from None
 
-    async def _check_intent(
-        self, workspace: str, document: Document, intent: Intent, together: Sequence[tuple[str, str]]
+    async def _check_uses(
+        self, workspace: str, document: Document, workflow: str, together: Sequence[tuple[str, str]]
     ) -> None:
-        known = ("Workflow", intent.workflow) in together or await self.get(
-            workspace, "Workflow", intent.workflow
-        )
+        known = ("Workflow", workflow) in together or await self.get(workspace, "Workflow", workflow)
         if not known:
-            raise document.error(
-                "BAD_RESOURCE", "spec.workflow", f"there is no workflow {intent.workflow!r}."
-            )
+            raise document.error("BAD_RESOURCE", "spec.workflow", f"there is no workflow {workflow!r}.")
 
     async def _change(
         self, request: pb.ApplyResourcesRequest, document: Document
@@ -280,3 +289,21 @@ class ResourceBook:
             )
             self._intents[workspace] = known
         return known
+
+    async def schedules(self, workspace: str) -> tuple[Schedule, ...]:
+        """Every compiled schedule of a workspace."""
+        known = self._schedules.get(workspace)
+        if known is None:
+            resources = await self.listed(workspace, "Schedule")
+            known = tuple(
+                compile_schedule(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
+            )
+            self._schedules[workspace] = known
+        return known
+
+    async def schedule(self, workspace: str, name: str) -> Schedule:
+        """A compiled schedule. Raises NOT_FOUND, naming the nearest."""
+        for schedule in await self.schedules(workspace):
+            if schedule.name == name:
+                return schedule
+        raise await self.unknown(workspace, "Schedule", name, "")

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_gateway.api import approvals, events, memory, resources, runs, system, tokens
+from aios_gateway.api import approvals, events, memory, resources, runs, schedules, system, tokens
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
 from aios_gateway.tokens import Scope, Tokens
@@ -90,4 +90,8 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
         "TokenService.RevokeToken": Unary(
             Scope.ADMIN, lambda call, request: tokens.revoke_token(call, request, around.tokens)
         ),
+        "ScheduleService.ListSchedules": Unary(Scope.READ, schedules.list_schedules),
+        "ScheduleService.PauseSchedule": Unary(Scope.RUN, schedules.pause_schedule),
+        "ScheduleService.ResumeSchedule": Unary(Scope.RUN, schedules.resume_schedule),
+        "ScheduleService.RunSchedule": Unary(Scope.RUN, schedules.run_schedule),
     }
