@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.drill.kept import TRIES, Kept
-from tests.served import Server
+from tests.served import Server, run
 
 DOCUMENTS = """apiVersion: aios/v1
 kind: Workflow
@@ -74,6 +74,16 @@ def test_a_schedule_that_there_is_not_is_told_with_the_nearest(server: Server, t
     refused = server.aios("apply", str(bad))
     assert refused.code != 0
     assert "not a cron expression" in refused.err
+
+
+def test_a_schedule_is_checked_without_a_server(tmp_path: Path) -> None:
+    file = tmp_path / "month.yaml"
+    file.write_text(DOCUMENTS % ("month", 'cron: "0 9 1 * *"'))
+    assert run("workflow", "lint", str(file)).code == 0
+    file.write_text(DOCUMENTS % ("month", 'cron: "0 25 1 * *"'))
+    refused = run("workflow", "lint", str(file))
+    assert refused.code != 0
+    assert "spec.cron" in refused.out + refused.err
 
 
 @pytest.mark.feature("D1", "D3")

@@ -1,6 +1,8 @@
 """When a schedule's times come, in its own zone, and what follows from a time that has come; in the pure core."""
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +13,7 @@ from aios_core.errors import TerminalError
 from aios_core.values import plain
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.schedule import (
+    _FIELDS,
     MAX_MADE_UP,
     MAX_QUEUED,
     Schedule,
@@ -21,6 +24,7 @@ from aios_orchestrator.schedule import (
     upcoming,
 )
 
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "schedules.md").read_text()
 HOUR = 3_600_000
 DAY = 24 * HOUR
 
@@ -140,6 +144,15 @@ def test_what_is_wrong_with_a_schedule_is_said_with_its_place(lines: tuple[str, 
         schedule(*lines)
     assert says in refused.value.message
     assert "s.yaml:" in refused.value.message
+
+
+def test_the_example_of_the_page_is_a_schedule() -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    of = compile_schedule(parse_documents(text.encode(), "schedules.md")[0])
+    assert (of.missed, of.concurrency) == ("run-once", "queue")
+    for field in _FIELDS:
+        assert f"`{field}`" in PAGE or f"\n  {field}: " in text or field == "description"
+    assert f"the latest {MAX_MADE_UP} (" in PAGE and f"up to {MAX_QUEUED} times" in PAGE
 
 
 def begun(of: Schedule, now: int) -> ScheduleState:

@@ -9,6 +9,7 @@ from aios_core.errors import TerminalError
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.resolve import compile_intent
+from aios_orchestrator.schedule import compile_schedule
 from aios_orchestrator.uses import bind, in_order, used
 from aios_orchestrator.workflow import Workflow
 
@@ -46,6 +47,9 @@ class Compiler:
     def _compile(self, document: Document) -> None:
         if document.kind == "Intent":
             compile_intent(document)
+            return
+        if document.kind == "Schedule":
+            compile_schedule(document)
             return
         found = {ref: self.workflows.get(ref) or _used(document, place, ref) for place, ref in used(document)}
         self.workflows[document.name] = compile_workflow(document, bind(document, found))

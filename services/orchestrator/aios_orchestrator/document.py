@@ -28,7 +28,7 @@ def kind_named(text: str) -> str:
         if kind.lower() == text.lower():
             return kind
     raise TerminalError(
-        "NOT_FOUND", f"There is no kind {text[:80]!r}; the kinds are {' and '.join(KINDS)}.", field="kind"
+        "NOT_FOUND", f"There is no kind {text[:80]!r}; the kinds are {', '.join(KINDS)}.", field="kind"
     )
 
 
