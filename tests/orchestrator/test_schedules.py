@@ -248,6 +248,39 @@ async def test_a_run_that_can_not_be_started_is_told_and_the_next_time_comes(pla
     assert ((await place.view()).state.problem, list(place.asked)) == ("", hours(12))
 
 
+async def test_a_schedule_that_can_not_be_read_any_more_does_not_hold_up_the_others(place: Place) -> None:
+    await place.apply("allow")
+    await place.look()
+    schedules = place.book.schedules
+
+    async def none(workspace: str) -> tuple[Any, ...]:
+        return ()
+
+    place.book.schedules = none  # type: ignore[method-assign]
+    await place.at(11)
+    assert not place.asked
+    assert await place.store.next_due() is None
+    place.book.schedules = schedules  # type: ignore[method-assign]
+    place.begin()
+    await place.at(11, 10)
+    assert list(place.asked) == hours(11)
+    assert await place.store.next_due() == 12 * HOUR
+
+
+async def test_a_schedule_that_rested_goes_on_although_nothing_else_has_changed(place: Place) -> None:
+    await place.apply("allow")
+    await place.look()
+    await place.schedules._try("no-such")
+    key = "main/schedule/s"
+    stored = await place.store.read(key)
+    assert stored is not None
+    await place.store.commit([Write(key, stored.revision, stored.head)])
+    assert await place.store.next_due() is None
+    place.begin()
+    await place.look()
+    assert await place.store.next_due() == 11 * HOUR
+
+
 async def test_a_schedule_of_a_workflow_that_there_is_not_is_refused(place: Place) -> None:
     text = b"apiVersion: aios/v1\nkind: Schedule\nmetadata: {name: s}\nspec: {every: 1h, workflow: none}\n"
     with pytest.raises(TerminalError) as refused:

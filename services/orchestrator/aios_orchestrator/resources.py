@@ -1,6 +1,7 @@
 """Resources: documents under a name, every version of them kept, compiled when they are used."""
 
 import difflib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -19,6 +20,8 @@ from aios_orchestrator.schedule import Schedule, compile_schedule
 from aios_orchestrator.uses import bind, in_order, used
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
+
+log = logging.getLogger(__name__)
 
 COMPILED: Final = 256  # workflow versions kept compiled
 MAX_NAMES: Final = 1000  # resources listed at once
@@ -295,10 +298,14 @@ class ResourceBook:
         known = self._schedules.get(workspace)
         if known is None:
             resources = await self.listed(workspace, "Schedule")
-            known = tuple(
-                compile_schedule(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
-            )
-            self._schedules[workspace] = known
+            found = []
+            for item in resources:
+                try:
+                    document = parse_documents(item.document, f"{item.name}.yaml")[0]
+                    found.append(compile_schedule(document))
+                except TerminalError as error:  # such as a time zone that is no more
+                    log.warning("schedule %s is left out: %s", item.name, error.message)
+            self._schedules[workspace] = known = tuple(found)
         return known
 
     async def schedule(self, workspace: str, name: str) -> Schedule:

@@ -69,12 +69,27 @@ class Schedules:
         if self._looked is None or clock - self._looked >= RECONCILE_MS or applied != self._applied:
             for schedule in await self._resources.schedules(self._workspace):
                 if self._owns(schedule.name):
-                    await self._decide(schedule)
+                    await self._try(schedule.name)
             self._looked, self._applied = clock, applied
         own = [name for item in due if self._owns(name := item.key.rsplit("/", 1)[1])]
         for name in own:
-            await self._decide(await self._resources.schedule(self._workspace, name))
+            await self._try(name)
         return bool(own)
+
+    async def _try(self, name: str) -> None:
+        """One that can't be decided on rests until all are looked at again, so that it does not hold up the clock."""
+        try:
+            await self._decide(await self._resources.schedule(self._workspace, name))
+        except RetryableError:
+            raise
+        except Exception as error:
+            log.exception(
+                "schedule %s rests", name, exc_info=None if isinstance(error, TerminalError) else error
+            )
+            stored = await self._store.read(schedule_key(self._workspace, name))
+            if stored is not None:
+                index = {"schedules": self._workspace}
+                await self._store.commit([Write(stored.key, stored.revision, stored.head, index=index)])
 
     def taken(self) -> None:
         """Others looked after some of them until now."""
@@ -171,9 +186,11 @@ class Schedules:
             due = self._now_ms()
         elif after.queued and not (after.paused or schedule.paused):
             due = min(due or 1 << 62, self._now_ms() + AGAIN_MS)
-        if revision and before == after and not after.queued:
-            return revision
         key = schedule_key(self._workspace, schedule.name)
+        if revision and before == after:
+            stored = await self._store.read(key)
+            if stored is not None and stored.revision == revision and stored.due_ms == due:
+                return revision
         write = Write(
             key, revision, after.SerializeToString(), due_ms=due, index={"schedules": self._workspace}
         )
