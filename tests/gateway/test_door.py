@@ -31,6 +31,7 @@ READERS = {
     "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
+    "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),
 }
 RUNNERS = {
     "runs.StartRun": api_pb2.StartRunRequest(request_id="scope", workflow="greet"),
@@ -42,6 +43,9 @@ RUNNERS = {
     "failures.RecoverRun": api_pb2.RecoverRunRequest(
         request_id="scope", run_id="run_x", recovery=Recovery.RECOVERY_RETRY
     ),
+    "schedules.PauseSchedule": api_pb2.PauseScheduleRequest(request_id="scope", name="nightly"),
+    "schedules.ResumeSchedule": api_pb2.ResumeScheduleRequest(request_id="scope", name="nightly"),
+    "schedules.RunSchedule": api_pb2.RunScheduleRequest(request_id="scope", name="nightly"),
 }
 OTHERS = {
     "approve": {

@@ -35,7 +35,7 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
-from tests.sim.planted_waits import event_heard_again
+from tests.sim.planted_waits import event_heard_again, queued_time_does_not_wait
 from tests.sim.planting import replaced
 
 Plant = Callable[[], Any]
@@ -372,8 +372,9 @@ DEFECTS: Final[dict[Plant, int]] = {
     work_of_a_dead_replica_is_nobodys: 19,
     decided_on_what_another_replica_has_changed: 31,
     rounds_forgotten_at_restart: 1,
-    event_heard_again: 10,
+    event_heard_again: 5,
     what_stands_is_done_again: 39,
+    queued_time_does_not_wait: 10,
 }
 
 

@@ -1,8 +1,9 @@
-"""Planted defects of waits for events."""
+"""Planted defects of what begins by itself: waits for events, and schedules."""
 
 from typing import Any
 
-from aios_orchestrator import commands
+from aios.resource.v1.resource_pb2 import ScheduleState
+from aios_orchestrator import commands, schedules
 from tests.sim.planting import replaced
 
 
@@ -14,3 +15,12 @@ def event_heard_again() -> Any:
         return original(*arguments, **more)
 
     return replaced((commands, "Item", item))
+
+
+def queued_time_does_not_wait() -> Any:
+    """What waits for the run before it is started once that is committed, not once it has ended."""
+
+    async def busy(self: schedules.Schedules, state: ScheduleState) -> bool:
+        return False
+
+    return replaced((schedules.Schedules, "_busy", busy))

@@ -56,6 +56,7 @@ SOMETIMES = (
     "a partition is let go of",
     "a partition is taken over",
     "somebody else was quicker",
+    "a schedule's time was run",
     "heard an event",
     "heard what came before",
     "waited in vain for an event",

@@ -16,6 +16,7 @@ from aios_cli.commands import (
     forks,
     resources,
     runs,
+    schedules,
     schema,
     serve,
     system,
@@ -60,6 +61,7 @@ app.command("schema")(schema.schema)
 app.add_typer(resources.app, name="resource")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")
+app.add_typer(schedules.app, name="schedule")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")
 app.add_typer(backup.app, name="backup")

@@ -10,6 +10,7 @@ from aios_orchestrator.checking import check_intent, check_meant, check_workflow
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.problems import Problems
+from aios_orchestrator.schedule import compile_schedule
 from aios_orchestrator.uses import in_order, used
 from aios_orchestrator.workflow import Workflow
 
@@ -32,6 +33,9 @@ class Compiler:
         for document in self.documents:
             if document.kind == "Intent":
                 self._intent(document)
+            elif document.kind == "Schedule":
+                with self.problems.noting():
+                    compile_schedule(document)
 
     @property
     def errors(self) -> list[TerminalError]:

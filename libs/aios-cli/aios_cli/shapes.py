@@ -5,7 +5,7 @@ from typing import Any
 
 from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import Resolution
-from aios.resource.v1.resource_pb2 import Resource
+from aios.resource.v1.resource_pb2 import Resource, ScheduleView
 from aios.run.v1.state_pb2 import (
     Approval,
     ApprovalKind,
@@ -293,6 +293,30 @@ def resolution(message: Resolution) -> dict[str, Any]:
             for item in message.candidates
         ],
         "time": time_json(message.time_ms),
+    }
+
+
+def schedule(message: ScheduleView) -> dict[str, Any]:
+    """A schedule and how far it is."""
+    state = message.state
+    return {
+        "name": state.name,
+        "title": message.title,
+        "workflow": message.workflow,
+        "when": message.when,
+        "timezone": message.timezone,
+        "missed": message.missed,
+        "concurrency": message.concurrency,
+        "paused": message.paused,
+        "next_times": [time_json(time) for time in message.next_times_ms],
+        "last_run_id": state.last_run_id or None,
+        "last_run_time": time_json(state.last_run_time_ms),
+        "queued": [time_json(time) for time in state.queued],
+        "runs": state.runs,
+        "skipped": state.skipped,
+        "last_skipped_time": time_json(state.last_skipped_ms),
+        "last_skipped_why": state.last_skipped_why or None,
+        "problem": state.problem or None,
     }
 
 

@@ -57,8 +57,9 @@ class Story:
             begins = f", from {body.fork.step} on" if body.fork.step else ""
             what = f"forked run {body.fork.run_id[-6:]} of {body.workflow}{begins}: nothing is written"
             return TimelineEntry(what=what, why=_changed(body.fork.changes), tone=INFO)
-        why = (
-            "" if body.trigger in ("", "manual") else f"an event meant {body.trigger.removeprefix('intent:')}"
+        kind, _, name = body.trigger.partition(":")
+        why = {"intent": f"an event meant {name}", "schedule": f"schedule {name}: {body.request}"}.get(
+            kind, ""
         )
         return TimelineEntry(what=what, why=why, tone=INFO)
 
@@ -298,6 +299,8 @@ def who(actor: str) -> str:
         return "you" if name == "owner" else name
     if kind == "event":
         return f"event from {name}"
+    if kind == "schedule":
+        return f"schedule {name}"
     return "AIOS" if kind in ("service", "") else actor
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final, TypeVar
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Proto
 
-from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest, ChangeScheduleRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1.queries_pb2 import RunView
 from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_SIMULATE, Outcome
@@ -23,6 +23,7 @@ from aios_orchestrator.correlation import event_value
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.schedules import Schedules
 from aios_runtime.bus.replies import error_to_proto
 
 M = TypeVar("M", bound=Proto)
@@ -40,6 +41,8 @@ def parse(kind: type[M], data: bytes) -> M:
 
 class Commands:
     """Carries out commands with the engine."""
+
+    schedules: Schedules
 
     def __init__(self, engine: Engine, resources: ResourceBook) -> None:
         self._engine = engine
@@ -140,6 +143,9 @@ class Commands:
     async def apply_resources(self, data: bytes) -> Proto:
         return await self._resources.apply(parse(ApplyResourcesRequest, data))
 
+    async def change_schedule(self, data: bytes) -> Proto:
+        return await self.schedules.change(parse(ChangeScheduleRequest, data))
+
     _HANDLE: ClassVar[dict[str, Callable[..., Any]]] = {
         "start_run": start_run,
         "start_runs": start_runs,
@@ -149,6 +155,7 @@ class Commands:
         "decide_approval": decide_approval,
         "hear_event": hear_event,
         "apply_resources": apply_resources,
+        "change_schedule": change_schedule,
     }
 
 

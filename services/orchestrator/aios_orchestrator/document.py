@@ -20,7 +20,7 @@ MAX_DOCUMENTS: Final = 100
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 65_536  # enough for a workflow of as many steps as one may have
 API_VERSION: Final = "aios/v1"
-KINDS: Final = ("Workflow", "Intent")
+KINDS: Final = ("Workflow", "Intent", "Schedule")
 
 
 def kind_named(text: str) -> str:
@@ -29,7 +29,7 @@ def kind_named(text: str) -> str:
         if kind.lower() == text.lower():
             return kind
     raise TerminalError(
-        "NOT_FOUND", f"There is no kind {text[:80]!r}; the kinds are {' and '.join(KINDS)}.", field="kind"
+        "NOT_FOUND", f"There is no kind {text[:80]!r}; the kinds are {', '.join(KINDS)}.", field="kind"
     )
 
 

@@ -8,7 +8,7 @@ from aios_orchestrator.computed_shapes import Computed, Condition
 from aios_orchestrator.document import API_VERSION, KINDS, Document
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schema_shape import JsonSchema, definition
-from aios_orchestrator.shapes import NAME, Check, Choice, Field, Fields, Money, Several, Text
+from aios_orchestrator.shapes import NAME, Check, Choice, Duration, Field, Fields, Flag, Money, Several, Text
 from aios_orchestrator.step_language import Steps, step_schema
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -55,7 +55,30 @@ INTENT: Final = Fields(
         "rules": Field(Several(_RULE, 0, 1000, "a list of rules"), "Which events mean it", True),
     }
 )
-SPECS: Final[Mapping[str, Fields]] = {"Workflow": WORKFLOW, "Intent": INTENT}
+SCHEDULE: Final = Fields(
+    {
+        "description": Field(Text(), "For people"),
+        "workflow": Field(
+            Text("the name of a workflow", NAME, "nothing"), "The workflow that is started", True
+        ),
+        "input": Field(
+            Computed(maps=True), "Its input, from `event.time`, `date`, `month`, `previous_month`"
+        ),
+        "cron": Field(Text("five fields", example="0 9 * * MON"), "Minute, hour, day, month, weekday"),
+        "every": Field(Duration(), "How often, from 10s on, in the place of `cron`"),
+        "timezone": Field(
+            Text("a time zone", example="Europe/Berlin"), "Where its times are read, UTC without it"
+        ),
+        "missed": Field(Choice(("skip", "run-once", "run-all")), "What becomes of times that were missed"),
+        "concurrency": Field(
+            Choice(("allow", "queue", "skip", "replace")), "What happens while the run before goes on"
+        ),
+        "paused": Field(Flag(), "No run is started while it is true"),
+        "start": Field(Text("a time with its zone"), "No time comes before it"),
+        "end": Field(Text("a time with its zone"), "No time comes after it"),
+    }
+)
+SPECS: Final[Mapping[str, Fields]] = {"Workflow": WORKFLOW, "Intent": INTENT, "Schedule": SCHEDULE}
 METADATA: Final = Fields(
     {
         "name": Field(

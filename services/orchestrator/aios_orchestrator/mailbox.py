@@ -68,7 +68,10 @@ class Mailbox:
     async def taken(self, partitions: Taken) -> None:
         """After a start or a take-over: whoever was here before may not have come to everything. Events first, so that
         those which were accepted in time are heard before a time-out is noticed."""
-        await self._deliver()
+        try:
+            await self._deliver()
+        except RetryableError:  # nobody decides for one of the runs yet
+            self.accepted()
         for partition in partitions:
             await self._look_again(partition)
 

@@ -22,6 +22,7 @@ from aios_orchestrator.queries import QUEUE, Queries
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.routing import Router
+from aios_orchestrator.schedules import Schedules
 from aios_orchestrator.takeover import Takeover, redispatch
 from aios_orchestrator.timers import Timers
 from aios_orchestrator.uses import used_first
@@ -68,19 +69,27 @@ class Orchestrator:
         engine = self._engine = Engine(repository, resources, publisher, announcer, context.now_ms)
         ownership = self._ownership = self._share(store)
         engine.owns = ownership.owns_run
-        timers = self._timers = Timers(store, engine, publisher, ownership, context.workspace, context.now_ms)
-        engine.due = timers.wake
+        commands = Commands(engine, resources)
+        router = Router(context.bus, ownership, commands, repository, context.workspace)
+        schedules = commands.schedules = Schedules(
+            store, resources, ownership, router.start, router.cancel, context.workspace, context.now_ms
+        )
+        timers = self._timers = Timers(
+            store, engine, publisher, ownership, schedules, context.workspace, context.now_ms
+        )
+        engine.due = resources.changed = timers.wake
         engine.start()
-        router = Router(context.bus, ownership, Commands(engine, resources), repository, context.workspace)
         mailbox = self._mailbox = Mailbox(store, router.hear, context.workspace)
         engine.waiting = mailbox.waits
         takeover = self._takeover = Takeover(
             repository, resources, engine, publisher, announcer, ownership, mailbox, context.workspace
         )
         await router.serve()
-        await self._own(ownership, takeover, timers)
+        await self._own(ownership, takeover, schedules, timers)
         context.bus.on_restart(self._restarted)
-        await Queries(repository, resources, ownership, context.now_ms).serve(context.bus, context.workspace)
+        await Queries(repository, resources, ownership, schedules, context.now_ms).serve(
+            context.bus, context.workspace
+        )
         await self._serve(Handlers(context.bus, router))
         await self._serve_intake(
             Intake(store, resources, router.start, context.workspace, context.now_ms, mailbox.accepted)
@@ -97,9 +106,12 @@ class Orchestrator:
             store, context.bus, context.workspace, context.mint("replica"), context.instance
         )
 
-    async def _own(self, ownership: Ownership, takeover: Takeover, timers: Timers) -> None:
+    async def _own(
+        self, ownership: Ownership, takeover: Takeover, schedules: Schedules, timers: Timers
+    ) -> None:
         async def taken(partitions: Taken) -> None:
             await takeover.taken(partitions)
+            schedules.taken()
             timers.wake(0)
 
         def lost(partitions: frozenset[int]) -> None:

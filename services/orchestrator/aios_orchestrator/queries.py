@@ -24,6 +24,7 @@ from aios_orchestrator.model import Run, by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.schedules import Schedules
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
@@ -45,9 +46,10 @@ class Queries:
         repository: Repository,
         resources: ResourceBook,
         ownership: Ownership,
+        schedules: Schedules,
         now_ms: Callable[[], int],
     ) -> None:
-        self._now_ms = now_ms
+        self._now_ms, self._schedules = now_ms, schedules
         self._ownership = ownership
         self._repository = repository
         self._store = repository.store
@@ -218,6 +220,9 @@ class Queries:
             raise await self._resources.unknown(request.workspace, kind, request.name, request.version)
         return res.GetResourceResponse(resource=resource)
 
+    async def list_schedules(self, data: bytes) -> res.ListSchedulesResponse:
+        return await self._schedules.list_schedules(parse(res.ListSchedulesRequest, data))
+
     _HANDLE: ClassVar = {
         ("run", "get_run"): get_run,
         ("run", "list_runs"): list_runs,
@@ -231,6 +236,7 @@ class Queries:
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,
         ("resource", "get_resource"): get_resource,
+        ("resource", "list_schedules"): list_schedules,
     }
 
 

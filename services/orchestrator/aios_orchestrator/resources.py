@@ -1,6 +1,7 @@
 """Resources: documents under a name, every version of them kept, compiled when they are used."""
 
 import difflib
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -17,9 +18,12 @@ from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.mapping import Expression, Path, compile_expression
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.resolve import Intent, compile_intent
+from aios_orchestrator.schedule import Schedule, compile_schedule
 from aios_orchestrator.uses import in_order, used
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
+
+log = logging.getLogger(__name__)
 
 COMPILED: Final = 256  # workflow versions kept compiled
 MAX_NAMES: Final = 1000  # resources listed at once
@@ -46,6 +50,11 @@ class ResourceBook:
         self._workflows: OrderedDict[tuple[str, str, str], Workflow] = OrderedDict()
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
+        self._schedules: dict[str, tuple[Schedule, ...]] = {}
+        self.applied = 0
+        """Counts what was applied, by this process or seen from others."""
+        self.changed: Callable[[int], None] = lambda due_ms: None
+        """Called when something was applied, with 0: whatever it changes is due now."""
         self._correlations: dict[str, dict[str, Path | Expression | None]] = {}
 
     async def refresh(self) -> None:
@@ -56,9 +65,13 @@ class ResourceBook:
         revision = stored.revision if stored is not None else 0
         if revision != self._revision:
             self._revision = revision
-            self._newest.clear()
-            self._intents.clear()
-            self._correlations.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        self.applied += 1
+        self.changed(0)
+        for known in (self._newest, self._intents, self._schedules, self._correlations):
+            known.clear()
 
     async def _tell_others(self) -> None:
         """After resources are committed: whoever reads what counts them reads those as well."""
@@ -119,8 +132,7 @@ class ResourceBook:
                 raise RetryableError(
                     "CONFLICT", "Somebody else applied one of these at the same moment. Apply again."
                 )
-            self._newest.clear()
-            self._intents.clear()
+            self._forget()
         if not request.dry_run:
             # Also when nothing changed: whoever applied it before may not have come to it.
             await self._tell_others()
@@ -152,6 +164,11 @@ class ResourceBook:
                     name = intent.workflow
                     meant = compiled.get(name) or await self._used(workspace, document, "spec.workflow", name)
                     check_meant(document, intent, meant, problems)
+            if document.kind == "Schedule":
+                with problems.noting():
+                    name = compile_schedule(document).workflow
+                    if name not in compiled and name not in broken:
+                        await self._used(workspace, document, "spec.workflow", name)
         return compiled
 
     async def _waits(
@@ -285,3 +302,25 @@ class ResourceBook:
             )
             self._intents[workspace] = known
         return known
+
+    async def schedules(self, workspace: str) -> tuple[Schedule, ...]:
+        """Every compiled schedule of a workspace."""
+        known = self._schedules.get(workspace)
+        if known is None:
+            resources = await self.listed(workspace, "Schedule")
+            found = []
+            for item in resources:
+                try:
+                    document = parse_documents(item.document, f"{item.name}.yaml")[0]
+                    found.append(compile_schedule(document))
+                except TerminalError as error:  # such as a time zone that is no more
+                    log.warning("schedule %s is left out: %s", item.name, error.message)
+            self._schedules[workspace] = known = tuple(found)
+        return known
+
+    async def schedule(self, workspace: str, name: str) -> Schedule:
+        """A compiled schedule. Raises NOT_FOUND, naming the nearest."""
+        for schedule in await self.schedules(workspace):
+            if schedule.name == name:
+                return schedule
+        raise await self.unknown(workspace, "Schedule", name, "")

@@ -82,6 +82,10 @@ class Router:
         """Start a run, wherever it belongs. Again is safe."""
         await self.carry_out("start_run", request.SerializeToString())
 
+    async def cancel(self, request: pb.CancelRunRequest) -> None:
+        """Cancel a run, wherever it belongs. Again is safe."""
+        await self.carry_out("cancel_run", request.SerializeToString())
+
     async def hear(self, request: pb.HearEventRequest) -> None:
         """Have runs hear an event, wherever they belong. Again is safe."""
         places: dict[str, list[str]] = {}

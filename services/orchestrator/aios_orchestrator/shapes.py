@@ -107,6 +107,20 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Flag:
+    """True or false."""
+
+    def check(self, check: Check, path: str, data: Any) -> Any:
+        if isinstance(data, bool):
+            return data
+        check.say(path, f"must be true or false, not {kind_of(data)}.")
+        return False
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "boolean"}
+
+
+@dataclass(frozen=True)
 class Whole:
     """A whole number."""
 

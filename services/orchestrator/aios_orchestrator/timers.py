@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -14,8 +14,9 @@ from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Item
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher, lease_ms
+from aios_orchestrator.schedules import Schedules, is_schedule
 from aios_orchestrator.takeover import ACTOR, redispatch
-from aios_runtime.store.port import Store
+from aios_runtime.store.port import Aggregate, Store
 
 BATCH: Final = 200  # runs that are ticked in one go
 LONGEST_MS: Final = 5_000  # between two looks, so that a stepped clock is noticed
@@ -37,9 +38,11 @@ class Timers:
         engine: Engine,
         publisher: Publisher,
         ownership: Ownership,
+        schedules: Schedules,
         workspace: str,
         now_ms: Callable[[], int],
     ) -> None:
+        self._schedules = schedules
         self._store = store
         self._engine = engine
         self._publisher = publisher
@@ -95,7 +98,10 @@ class Timers:
         return wait / 1000
 
     async def _due(self) -> bool:
-        items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in await self._own_due()]
+        found = await self._found_due()
+        started = await self._schedules.look([item for item in found if is_schedule(item.key)])
+        runs = self._own([item for item in found if not is_schedule(item.key)])
+        items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in runs]
         delivery = self._publisher.delivery
         ended = delivery.expired(lease_ms())
         expired = [key for key in ended if self._ownership.owns_run(key.run_id)]
@@ -104,7 +110,7 @@ class Timers:
             delivery.let_go(self._ownership.owns_run)
         await self._publisher.refill()
         if not items:
-            return False
+            return started
         try:
             await self._engine.submit(items)
         except RetryableError:
@@ -112,13 +118,16 @@ class Timers:
             raise
         return True
 
-    async def _own_due(self) -> list[RunHead]:
-        """The runs of this replica that are due, the earliest first; those of others lie among them."""
+    async def _found_due(self) -> list[Aggregate]:
+        """What is due, the earliest first; what other replicas look after lies among it."""
         now, limit = self._now_ms(), BATCH
         while True:
             found = await self._store.due(now, limit)
-            heads = [RunHead.FromString(item.head) for item in found]
-            own = [head for head in heads if self._ownership.owns(partition_of(head.slot))]
-            if own or len(found) < limit or limit >= MAX_LOOKED:
-                return own[:BATCH]
+            if len(found) < limit or limit >= MAX_LOOKED or self._own(found):
+                return found
             limit *= 4
+
+    def _own(self, found: Iterable[Aggregate]) -> list[RunHead]:
+        """The runs of this replica."""
+        heads = [RunHead.FromString(item.head) for item in found if not is_schedule(item.key)]
+        return [head for head in heads if self._ownership.owns(partition_of(head.slot))][:BATCH]

@@ -6,6 +6,7 @@ from typing import Any
 from aios.effect.v1.effect_pb2 import LedgerEntry
 from aios.event.v1.event_pb2 import Resolution
 from aios.memory.v1.memory_pb2 import EpisodeRecord
+from aios.resource.v1.resource_pb2 import ScheduleState
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalState, RunHead, RunState, StepState
 from aios.task.v1.task_pb2 import Mode
@@ -77,7 +78,10 @@ class Invariants:
         if run is None:
             self._record.violate("fold(events) == state", f"{write.key} has a state and no event")
             return
+        if write.key not in self.runs and run.trigger == "schedule:tick":
+            self._record.count("a schedule's time was run")
         self.runs[write.key] = run
+        self._scheduled(run)
         if head_of(run).SerializeToString() != write.head:
             self._record.violate("fold(events) == state", f"{write.key} at {run.sequence}")
         self._money(run)
@@ -214,6 +218,25 @@ class Invariants:
             self._whole(key, run)
             self._settled(run, person)
 
+    def all_ticked(self) -> bool:
+        """Whether the schedule has come to all its times; each of them has one run."""
+        stored = self._disks["orchestrator"].read(f"{WORKSPACE}/schedule/tick")
+        state = ScheduleState.FromString(stored.head) if stored is not None else None
+        if state is None or state.next_time_ms or state.starting or state.queued:
+            return False
+        runs = sum(run.trigger == "schedule:tick" for run in self.runs.values())
+        if runs > state.runs:
+            self._record.violate("a time has one run", f"{runs} runs of {state.runs} times")
+        return True
+
+    def _scheduled(self, run: Run) -> None:
+        """Of a schedule that lets times wait one run goes on at a time."""
+        if run.trigger != "schedule:tick" or run.closed:
+            return
+        others = [r.request for r in self.runs.values() if r.trigger == run.trigger and not r.closed]
+        if len(others) > 1:
+            self._record.violate("what is queued waits", ", ".join(others))
+
     def all_heard(self, sender: Sender) -> None:
         """Each event that was heard is one that was sent, and let the run go on once."""
         for run in self.runs.values():
@@ -339,5 +362,6 @@ _EFFECTS = {
     ("turns", "sub.keep"),
     ("turns", "both[].one[].hold"),
     ("hear", "keep"),
+    ("tick", "book"),
 }
-assert {name for name, _ in _EFFECTS} == {*WORKFLOWS, "hear"}
+assert {name for name, _ in _EFFECTS} == {*WORKFLOWS, "hear", "tick"}

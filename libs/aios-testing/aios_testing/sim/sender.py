@@ -2,10 +2,12 @@
 and never again. So a run that does not end has lost an event."""
 
 import asyncio
+from datetime import UTC, datetime
 from random import Random
 from typing import Final
 
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import StepState
@@ -16,13 +18,17 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.model import TERMINAL_RUN
 from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Message
 from aios_testing.sim.faults import HORIZON
+from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.person import ANSWER_SECONDS, TRACE, Person
+from aios_testing.sim.workload import SCHEDULE
 
 EVERY: Final = (
     5  # of so many seeds one has such a run, so that the others tell the story that they always told
 )
+TICKS: Final = (-15.0, 60.0)  # seconds after the beginning between which the schedule's times are
 FIRST: Final = 900  # the number of the first such run
 
 
@@ -32,6 +38,7 @@ class Sender:
     def __init__(self, rng: Random, person: Person) -> None:
         self._bus, self._rng, self._person = person.bus, rng, person
         self.accepted: dict[str, float] = {}  # when an event was answered, by its id
+        self.scheduled = False
         self._sent = 0
 
     async def run(self, number: int) -> None:
@@ -54,6 +61,29 @@ class Sender:
         self._person.accepted[started.run_id] = request.workflow
         early = [self._send(number, rng.uniform(0.0, 40.0)) for _ in range(rng.randint(0, 2))]
         await asyncio.gather(*early, self._last(started.run_id, number))
+        self._person.busy -= 1
+
+    async def schedule(self) -> None:
+        """Apply a schedule that has a few times and then none any more."""
+        self._person.busy += 1
+        await asyncio.sleep(self._rng.uniform(0.0, 10.0))
+        first, last = (datetime.fromtimestamp(EPOCH_MS / 1000 + after, UTC).isoformat() for after in TICKS)
+        request = ApplyResourcesRequest(
+            workspace=WORKSPACE,
+            request_id="tick",
+            yaml=(SCHEDULE % (first, last)).encode(),
+            actor="person:owner",
+        )
+        message = Message(
+            subjects.resource_command("apply_resources", WORKSPACE), request.SerializeToString()
+        )
+        while True:
+            try:
+                await self._bus.command(message, ANSWER_SECONDS)
+                break
+            except RetryableError:
+                await asyncio.sleep(1.0)
+        self.scheduled = True
         self._person.busy -= 1
 
     async def _last(self, run: str, number: int) -> None:

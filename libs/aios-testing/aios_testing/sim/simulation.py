@@ -132,6 +132,7 @@ class Simulation:
                 loop.spawn(self._outside, work)  # type: ignore[arg-type]
             if self.seed % EVERY == 0:
                 loop.spawn(self._outside, self.sender.run(FIRST))
+                loop.spawn(self._outside, self.sender.schedule())
             finished = loop.run(lambda: self._finished(), HORIZON + PATIENCE)
             if not self.record.violations:
                 if not finished:
@@ -318,6 +319,8 @@ class Simulation:
                     reasons.append(f"{queue.entry.name}: {len(queue.waiting)} wait, {len(queue.out)} are out")
             if not self.invariants.all_told():
                 reasons.append("memory has not told all events")
+            if self.sender.scheduled and not self.invariants.all_ticked():
+                reasons.append("the schedule has not come to its end")
             if not self.invariants.all_noted():
                 reasons.append("the outbox is not empty")
         return reasons

@@ -111,6 +111,18 @@ _HEAR: Final = """
     wait: {event: sim.replied, match: "event.data.sent > 0 && steps.look.n == event.data.n"}
   - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
+_TICK: Final = """
+  - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+"""
+SCHEDULE: Final = (
+    _workflow("tick", _TICK)
+    + """---
+apiVersion: aios/v1
+kind: Schedule
+metadata: {name: tick}
+spec: {every: 15s, workflow: tick, input: {n: 7}, missed: run-all, concurrency: queue, start: "%s", end: "%s"}
+"""
+)
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}

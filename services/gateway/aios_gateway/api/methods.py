@@ -4,7 +4,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aios_gateway.api import approvals, events, failures, forks, memory, resources, runs, system, tokens
+from aios_gateway.api import (
+    approvals,
+    events,
+    failures,
+    forks,
+    memory,
+    resources,
+    runs,
+    schedules,
+    system,
+    tokens,
+)
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
 from aios_gateway.tokens import Scope, Tokens
@@ -44,6 +55,10 @@ class Surroundings:
 
 def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
     """By `Service.Method`, as aios.api.v1 names them."""
+    return {**_of_runs(around), **_others(around)}
+
+
+def _of_runs(around: Surroundings) -> dict[str, Unary | Streaming]:
     return {
         "RunService.StartRun": Unary(
             Scope.RUN, lambda call, request: runs.start_run(call, request, around.starter)
@@ -66,6 +81,11 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
             Scope.RUN, lambda call, request: forks.fork_run(call, request, around.starter)
         ),
         "RunService.DiffRuns": Unary(Scope.READ, forks.diff_runs),
+    }
+
+
+def _others(around: Surroundings) -> dict[str, Unary | Streaming]:
+    return {
         "ApprovalService.ListApprovals": Unary(Scope.READ, approvals.list_approvals),
         "ApprovalService.GetApproval": Unary(Scope.READ, approvals.get_approval),
         "ApprovalService.DecideApproval": Unary(Scope.APPROVE, approvals.decide_approval),
@@ -100,4 +120,8 @@ def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
         "FailureService.ListFailures": Unary(Scope.READ, failures.list_failures),
         "FailureService.GetFailure": Unary(Scope.READ, failures.get_failure),
         "FailureService.RecoverRun": Unary(Scope.RUN, failures.recover_run),
+        "ScheduleService.ListSchedules": Unary(Scope.READ, schedules.list_schedules),
+        "ScheduleService.PauseSchedule": Unary(Scope.RUN, schedules.pause_schedule),
+        "ScheduleService.ResumeSchedule": Unary(Scope.RUN, schedules.resume_schedule),
+        "ScheduleService.RunSchedule": Unary(Scope.RUN, schedules.run_schedule),
     }

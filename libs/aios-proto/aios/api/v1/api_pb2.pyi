@@ -1770,3 +1770,155 @@ class RecoverRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RecoverRunResponse: typing_extensions.TypeAlias = RecoverRunResponse
+
+@typing.final
+class ListSchedulesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    TIMES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Empty: all."""
+    times: builtins.int
+    """Next times of each, at most 20."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        times: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "times", b"times"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListSchedulesRequest: typing_extensions.TypeAlias = ListSchedulesRequest
+
+@typing.final
+class ListSchedulesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: builtins.int
+    @property
+    def schedules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.resource.v1.resource_pb2.ScheduleView]: ...
+    def __init__(
+        self,
+        *,
+        schedules: collections.abc.Iterable[aios.resource.v1.resource_pb2.ScheduleView] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedules", b"schedules"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListSchedulesResponse: typing_extensions.TypeAlias = ListSchedulesResponse
+
+@typing.final
+class PauseScheduleRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "request_id", b"request_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PauseScheduleRequest: typing_extensions.TypeAlias = PauseScheduleRequest
+
+@typing.final
+class PauseScheduleResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: builtins.int
+    @property
+    def schedule(self) -> aios.resource.v1.resource_pb2.ScheduleView: ...
+    def __init__(
+        self,
+        *,
+        schedule: aios.resource.v1.resource_pb2.ScheduleView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedule", b"schedule"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedule", b"schedule"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PauseScheduleResponse: typing_extensions.TypeAlias = PauseScheduleResponse
+
+@typing.final
+class ResumeScheduleRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "request_id", b"request_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ResumeScheduleRequest: typing_extensions.TypeAlias = ResumeScheduleRequest
+
+@typing.final
+class ResumeScheduleResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: builtins.int
+    @property
+    def schedule(self) -> aios.resource.v1.resource_pb2.ScheduleView: ...
+    def __init__(
+        self,
+        *,
+        schedule: aios.resource.v1.resource_pb2.ScheduleView | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedule", b"schedule"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedule", b"schedule"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ResumeScheduleResponse: typing_extensions.TypeAlias = ResumeScheduleResponse
+
+@typing.final
+class RunScheduleRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "request_id", b"request_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunScheduleRequest: typing_extensions.TypeAlias = RunScheduleRequest
+
+@typing.final
+class RunScheduleResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    DUPLICATE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    duplicate: builtins.bool
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        duplicate: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["duplicate", b"duplicate", "run_id", b"run_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunScheduleResponse: typing_extensions.TypeAlias = RunScheduleResponse

@@ -1567,3 +1567,206 @@ class FailureService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class ScheduleServiceStub(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListSchedules = channel.unary_unary(
+                '/aios.api.v1.ScheduleService/ListSchedules',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListSchedulesRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListSchedulesResponse.FromString,
+                _registered_method=True)
+        self.PauseSchedule = channel.unary_unary(
+                '/aios.api.v1.ScheduleService/PauseSchedule',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.PauseScheduleRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.PauseScheduleResponse.FromString,
+                _registered_method=True)
+        self.ResumeSchedule = channel.unary_unary(
+                '/aios.api.v1.ScheduleService/ResumeSchedule',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ResumeScheduleRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ResumeScheduleResponse.FromString,
+                _registered_method=True)
+        self.RunSchedule = channel.unary_unary(
+                '/aios.api.v1.ScheduleService/RunSchedule',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.RunScheduleRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RunScheduleResponse.FromString,
+                _registered_method=True)
+
+
+class ScheduleServiceServicer(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def ListSchedules(self, request, context):
+        """One by its name, or all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSchedule(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSchedule(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunSchedule(self, request, context):
+        """A run now, besides those of the schedule's times.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_ScheduleServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListSchedules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSchedules,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListSchedulesRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListSchedulesResponse.SerializeToString,
+            ),
+            'PauseSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSchedule,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.PauseScheduleRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.PauseScheduleResponse.SerializeToString,
+            ),
+            'ResumeSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSchedule,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ResumeScheduleRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ResumeScheduleResponse.SerializeToString,
+            ),
+            'RunSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunSchedule,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RunScheduleRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.RunScheduleResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'aios.api.v1.ScheduleService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('aios.api.v1.ScheduleService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class ScheduleService(object):
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListSchedules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.ScheduleService/ListSchedules',
+            aios_dot_api_dot_v1_dot_api__pb2.ListSchedulesRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.ListSchedulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.ScheduleService/PauseSchedule',
+            aios_dot_api_dot_v1_dot_api__pb2.PauseScheduleRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.PauseScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.ScheduleService/ResumeSchedule',
+            aios_dot_api_dot_v1_dot_api__pb2.ResumeScheduleRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.ResumeScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.ScheduleService/RunSchedule',
+            aios_dot_api_dot_v1_dot_api__pb2.RunScheduleRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.RunScheduleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

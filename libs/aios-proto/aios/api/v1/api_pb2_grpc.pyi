@@ -444,3 +444,58 @@ class FailureServiceServicer(metaclass=abc.ABCMeta):
         """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
 
 def add_FailureServiceServicer_to_server(servicer: FailureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class ScheduleServiceStub:
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> ScheduleServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> ScheduleServiceAsyncStub: ...
+    ListSchedules: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListSchedulesRequest, aios.api.v1.api_pb2.ListSchedulesResponse]
+    """One by its name, or all."""
+    PauseSchedule: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.PauseScheduleRequest, aios.api.v1.api_pb2.PauseScheduleResponse]
+    ResumeSchedule: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ResumeScheduleRequest, aios.api.v1.api_pb2.ResumeScheduleResponse]
+    RunSchedule: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RunScheduleRequest, aios.api.v1.api_pb2.RunScheduleResponse]
+    """A run now, besides those of the schedule's times."""
+
+@typing.type_check_only
+class ScheduleServiceAsyncStub(ScheduleServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    ListSchedules: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListSchedulesRequest, aios.api.v1.api_pb2.ListSchedulesResponse]  # type: ignore[assignment]
+    """One by its name, or all."""
+    PauseSchedule: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.PauseScheduleRequest, aios.api.v1.api_pb2.PauseScheduleResponse]  # type: ignore[assignment]
+    ResumeSchedule: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ResumeScheduleRequest, aios.api.v1.api_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
+    RunSchedule: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RunScheduleRequest, aios.api.v1.api_pb2.RunScheduleResponse]  # type: ignore[assignment]
+    """A run now, besides those of the schedule's times."""
+
+class ScheduleServiceServicer(metaclass=abc.ABCMeta):
+    @abc.abstractmethod
+    def ListSchedules(
+        self,
+        request: aios.api.v1.api_pb2.ListSchedulesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ListSchedulesResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ListSchedulesResponse]]:
+        """One by its name, or all."""
+
+    @abc.abstractmethod
+    def PauseSchedule(
+        self,
+        request: aios.api.v1.api_pb2.PauseScheduleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.PauseScheduleResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.PauseScheduleResponse]]: ...
+
+    @abc.abstractmethod
+    def ResumeSchedule(
+        self,
+        request: aios.api.v1.api_pb2.ResumeScheduleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ResumeScheduleResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ResumeScheduleResponse]]: ...
+
+    @abc.abstractmethod
+    def RunSchedule(
+        self,
+        request: aios.api.v1.api_pb2.RunScheduleRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.RunScheduleResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RunScheduleResponse]]:
+        """A run now, besides those of the schedule's times."""
+
+def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

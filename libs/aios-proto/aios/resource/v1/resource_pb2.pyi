@@ -216,3 +216,226 @@ class GetResourceResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetResourceResponse: typing_extensions.TypeAlias = GetResourceResponse
+
+@typing.final
+class ScheduleState(google.protobuf.message.Message):
+    """How far a Schedule is, as it is stored. Times are ms since 1970 in UTC."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    NEXT_TIME_MS_FIELD_NUMBER: builtins.int
+    LAST_TIME_MS_FIELD_NUMBER: builtins.int
+    LAST_RUN_ID_FIELD_NUMBER: builtins.int
+    LAST_RUN_TIME_MS_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    STARTING_FIELD_NUMBER: builtins.int
+    QUEUED_FIELD_NUMBER: builtins.int
+    REPLACES_FIELD_NUMBER: builtins.int
+    RUNS_FIELD_NUMBER: builtins.int
+    SKIPPED_FIELD_NUMBER: builtins.int
+    LAST_SKIPPED_MS_FIELD_NUMBER: builtins.int
+    LAST_SKIPPED_WHY_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    name: builtins.str
+    version: builtins.str
+    """Version of the document that `next_time_ms` is reckoned by."""
+    next_time_ms: builtins.int
+    """0: no time comes any more."""
+    last_time_ms: builtins.int
+    """The last time that was decided on, whether or not a run was started for it."""
+    last_run_id: builtins.str
+    """The last run that was started."""
+    last_run_time_ms: builtins.int
+    paused: builtins.bool
+    """A person said so; the document may say so as well."""
+    replaces: builtins.str
+    """A run whose place the next one takes."""
+    runs: builtins.int
+    skipped: builtins.int
+    last_skipped_ms: builtins.int
+    last_skipped_why: builtins.str
+    problem: builtins.str
+    """Why the last start was refused."""
+    @property
+    def starting(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Decided, and to be started: nobody may have come to it."""
+
+    @property
+    def queued(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Wait until the run before them has ended."""
+
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        name: builtins.str = ...,
+        version: builtins.str = ...,
+        next_time_ms: builtins.int = ...,
+        last_time_ms: builtins.int = ...,
+        last_run_id: builtins.str = ...,
+        last_run_time_ms: builtins.int = ...,
+        paused: builtins.bool = ...,
+        starting: collections.abc.Iterable[builtins.int] | None = ...,
+        queued: collections.abc.Iterable[builtins.int] | None = ...,
+        replaces: builtins.str = ...,
+        runs: builtins.int = ...,
+        skipped: builtins.int = ...,
+        last_skipped_ms: builtins.int = ...,
+        last_skipped_why: builtins.str = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["last_run_id", b"last_run_id", "last_run_time_ms", b"last_run_time_ms", "last_skipped_ms", b"last_skipped_ms", "last_skipped_why", b"last_skipped_why", "last_time_ms", b"last_time_ms", "name", b"name", "next_time_ms", b"next_time_ms", "paused", b"paused", "problem", b"problem", "queued", b"queued", "replaces", b"replaces", "runs", b"runs", "skipped", b"skipped", "starting", b"starting", "version", b"version", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ScheduleState: typing_extensions.TypeAlias = ScheduleState
+
+@typing.final
+class ScheduleView(google.protobuf.message.Message):
+    """A schedule for people."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    WHEN_FIELD_NUMBER: builtins.int
+    TIMEZONE_FIELD_NUMBER: builtins.int
+    MISSED_FIELD_NUMBER: builtins.int
+    CONCURRENCY_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
+    NEXT_TIMES_MS_FIELD_NUMBER: builtins.int
+    title: builtins.str
+    workflow: builtins.str
+    when: builtins.str
+    """The cron expression, or `every …`."""
+    timezone: builtins.str
+    missed: builtins.str
+    concurrency: builtins.str
+    paused: builtins.bool
+    """By a person or by its document."""
+    @property
+    def state(self) -> Global___ScheduleState: ...
+    @property
+    def next_times_ms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        state: Global___ScheduleState | None = ...,
+        title: builtins.str = ...,
+        workflow: builtins.str = ...,
+        when: builtins.str = ...,
+        timezone: builtins.str = ...,
+        missed: builtins.str = ...,
+        concurrency: builtins.str = ...,
+        paused: builtins.bool = ...,
+        next_times_ms: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["state", b"state"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["concurrency", b"concurrency", "missed", b"missed", "next_times_ms", b"next_times_ms", "paused", b"paused", "state", b"state", "timezone", b"timezone", "title", b"title", "when", b"when", "workflow", b"workflow"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ScheduleView: typing_extensions.TypeAlias = ScheduleView
+
+@typing.final
+class ListSchedulesRequest(google.protobuf.message.Message):
+    """A question: aios.qry.resource.v1.list_schedules.<workspace>."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    TIMES_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    name: builtins.str
+    """Empty: all."""
+    times: builtins.int
+    """Next times of each, at most 20."""
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        name: builtins.str = ...,
+        times: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "times", b"times", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListSchedulesRequest: typing_extensions.TypeAlias = ListSchedulesRequest
+
+@typing.final
+class ListSchedulesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCHEDULES_FIELD_NUMBER: builtins.int
+    @property
+    def schedules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ScheduleView]: ...
+    def __init__(
+        self,
+        *,
+        schedules: collections.abc.Iterable[Global___ScheduleView] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedules", b"schedules"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListSchedulesResponse: typing_extensions.TypeAlias = ListSchedulesResponse
+
+@typing.final
+class ChangeScheduleRequest(google.protobuf.message.Message):
+    """A command: aios.cmd.resource.v1.change_schedule.<workspace>.0."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    request_id: builtins.str
+    name: builtins.str
+    action: builtins.str
+    """`pause`, `resume` or `run`."""
+    actor: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+        action: builtins.str = ...,
+        actor: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["action", b"action", "actor", b"actor", "name", b"name", "request_id", b"request_id", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ChangeScheduleRequest: typing_extensions.TypeAlias = ChangeScheduleRequest
+
+@typing.final
+class ChangeScheduleResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SCHEDULE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    DUPLICATE_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    duplicate: builtins.bool
+    @property
+    def schedule(self) -> Global___ScheduleView: ...
+    def __init__(
+        self,
+        *,
+        schedule: Global___ScheduleView | None = ...,
+        run_id: builtins.str = ...,
+        duplicate: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["schedule", b"schedule"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["duplicate", b"duplicate", "run_id", b"run_id", "schedule", b"schedule"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ChangeScheduleResponse: typing_extensions.TypeAlias = ChangeScheduleResponse
