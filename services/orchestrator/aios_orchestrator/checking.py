@@ -196,6 +196,7 @@ class _Workflow:
             ("map.over", "list", "a map goes over a list"),
             ("wait.until", "text", "it waits until a time, which is text"),
             ("ask.questions", "list", "questions are a list"),
+            *((("input", "map", "a workflow's input is a map"),) if step.kind == "workflow" else ()),
         ):
             type_ = found.get(f"{step.place}.{name}")
             if type_ is not None and type_.never(wanted):

@@ -271,7 +271,7 @@ STEPS: Final[Mapping[str, Field]] = {
     ),
 }
 WORK: Final[Mapping[str, Field]] = {
-    "input": Field(Computed(maps=True), "What it works on"),
+    "input": Field(Computed(), "What it works on"),
     "effect": Field(
         Choice(EFFECTS),
         "What it does to the world: `write` can be taken back, `irreversible` can't, `payment` spends money; "
