@@ -186,3 +186,30 @@ def test_retries_and_time_outs_break_nothing() -> None:
 
     told = difference(of(""), of(", timeout: 1s, retry: {limit: 2}, budget: 1"))
     assert told.changed[0].fields == ("retry", "timeout", "budget") and not told.breaks
+
+
+WAITS = """
+- name: reply
+  wait: {event: mail.replied, match: "event.data.n == inputs.n", timeout: 3d, on_timeout: go-on}
+- {name: said, transform: "${steps.reply.timed_out}"}
+"""
+
+
+@pytest.mark.feature("D1")
+@pytest.mark.parametrize(
+    ("results", "timed_out", "problem"),
+    [
+        ({"reply": {"$event": {"data": {"n": 5}}}}, False, ""),
+        ({}, True, ""),
+        ({"reply": {"$event": {"data": {"n": 6}}}}, None, "is not the one that it waits for"),
+    ],
+)
+def test_an_event_that_is_waited_for_is_declared_or_its_time_runs_out(
+    results: dict[str, object], timed_out: bool | None, problem: str
+) -> None:
+    of = workflow(WAITS, "  outputs: {late: '${steps.said}'}\n")
+    told = rehearse(of, Case("waits", {"n": 5}, results, {}))
+    assert problem in " ".join(told.problems)
+    assert bool(told.problems) == bool(problem)
+    assert told.outputs == (None if timed_out is None else {"late": timed_out})
+    assert "waits for an event mail.replied for which event.data.n == inputs.n" in str(explaining.explain(of))

@@ -137,6 +137,15 @@ def _what(step: Step) -> str:
         case "branch":
             cases = "; ".join(f"{name} when {condition.text}" for name, condition in step.cases)
             return f"chooses: {cases}{f'; else {step.otherwise}' if step.otherwise else ''}"
+        case "wait" if step.hears is not None:
+            which = f" for which {step.hears.match.text}" if step.hears.match is not None else ""
+            then = "goes on" if step.hears.lenient else "fails"
+            end = (
+                f", for at most {words_of(step.hears.timeout_ms)}, then {then}"
+                if step.hears.timeout_ms
+                else ""
+            )
+            return f"waits for an event {step.hears.event_type}{which}{end}"
         case "wait":
             return f"waits until {_shown(step.until)}" if step.until else f"waits {words_of(step.wait_ms)}"
         case "map":

@@ -15,10 +15,10 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
 from aios_core.json_values import from_json, to_json
-from aios_core.labels import OWNER
+from aios_core.labels import OWNER, outside
 from aios_core.values import labeled, plain
-from aios_orchestrator.core.decide import Decide, Input, Settle, Start, Tick, decide
-from aios_orchestrator.model import Run
+from aios_orchestrator.core.decide import Decide, Hear, Input, Settle, Start, Tick, decide
+from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import Workflow, path_of
 
 MAX_DECISIONS: Final = 100_000
@@ -30,7 +30,8 @@ FIELDS: Final = ("name", "workflow", "input", "results", "expect")
 class Case:
     """One test. `results` are what steps give, by their names in a run or in the document (`each[].send`): a value,
     `{$error: {code, message, retryable}}`, or a list of these under `$attempts`, one an attempt. Of a gate: `approve`
-    or `reject`; of an ask: the answers."""
+    or `reject`; of an ask: the answers; of a wait for an event: `{$event: {id, source, subject, data}}`, or nothing, so
+    that its time-out comes."""
 
     name: str
     input: Mapping[str, Any]
@@ -82,6 +83,7 @@ class _Stage:
         self.order: dict[str, None] = {}
         self.missing: list[str] = []
         self.tasks: dict[str, None] = {}
+        self.heard: set[str] = set()
 
     def play(self) -> None:
         value = self.workflow.check_input(labeled(from_json(dict(self.case.input)), OWNER))
@@ -91,10 +93,16 @@ class _Stage:
                 self.work(next(iter(self.tasks)))
             elif approvals := self.run.open_approvals():
                 self.person(approvals[0])
+            elif events := [step for step in self.run.lively() if self.declares_event(step)]:
+                self.event(events[0])
             elif (due := self.run.next_due()) is not None:
                 self.now = max(due, self.now)
                 self.give(Tick())
             else:
+                waiting = [step.name for step in self.run.lively() if step.awaits]
+                self.missing += [
+                    f"no event for {name} is declared under `results`: $event" for name in waiting
+                ]
                 break
 
     def give(self, what: Input) -> None:
@@ -150,6 +158,32 @@ class _Stage:
             outcome.status = Status.STATUS_SUCCEEDED
             outcome.output = encode(labeled(from_json(result), OWNER))
         self.give(Settle(outcome))
+
+    def declares_event(self, step: StepRun) -> bool:
+        """Whether a step waits for an event that is declared for it and was not told yet."""
+        if not step.awaits or step.name in self.heard:
+            return False
+        try:
+            declared = self.declared(step.name)
+        except KeyError:
+            return False
+        return isinstance(declared, dict) and set(declared) == {"$event"}
+
+    def event(self, step: StepRun) -> None:
+        self.heard.add(step.name)
+        event = dict(self.declared(step.name)["$event"] or {})
+        hears = self.workflow.at(step.name).hears
+        assert hears is not None, "only a wait for an event awaits one"
+        seen = {
+            "type": hears.event_type,
+            **{name: str(event.get(name, "test")) for name in ("source", "id", "subject")},
+            "data": from_json(event.get("data")),
+        }
+        self.give(Hear(labeled(seen, outside("event:test")), frozenset({step.awaits})))
+        if self.run.at(step.name).state == st.STEP_STATE_WAITING:
+            self.missing.append(
+                f"the event that is declared for {step.name} is not the one that it waits for"
+            )
 
     def person(self, approval: Approval) -> None:
         question = approval.kind == st.APPROVAL_KIND_QUESTION
