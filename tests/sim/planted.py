@@ -17,6 +17,7 @@ from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_UNKNOWN, Outcome, Task
 from aios_core.errors import AiosError
 from aios_orchestrator import (
     codec,
+    commands,
     engine,
     intake,
     leases,
@@ -184,7 +185,7 @@ def answered_before_the_commit() -> Any:
     async def decided(self: engine.Engine, batch: list[Any]) -> None:
         for waiting in batch:
             if not waiting.future.done():
-                waiting.future.set_result([await self._one(item, {}) for item in waiting.items])
+                waiting.future.set_result([await self._one(item, {}, 0) for item in waiting.items])
         try:
             await original(self, batch)
         except AiosError:
@@ -242,13 +243,13 @@ def a_gap_in_the_chain() -> Any:
 
 def started_once_more_for_each_repetition() -> Any:
     """A request that comes again is a new one: the window in which it is known was forgotten."""
-    original = engine.run_id
+    original = commands.run_id
     counter = iter(range(1 << 30))
 
     def identifier(workspace: str, trigger: str, request: str) -> str:
         return original(workspace, trigger, f"{request}#{next(counter)}")
 
-    return replaced((engine, "run_id", identifier))
+    return replaced((commands, "run_id", identifier))
 
 
 def event_accepted_before_it_is_committed() -> Any:
@@ -352,14 +353,14 @@ DEFECTS: Final[dict[Plant, int]] = {
     an_attempt_settled_twice: 1,
     approval_reused: 3,
     approval_not_bound_to_what_was_shown: 3,
-    inverse_run_twice: 35,
+    inverse_run_twice: 31,
     undone_in_the_order_of_doing: 3,
     timer_lost_at_restart: 1,
     redelivered_task_done_again: 1,
     effect_before_its_intent: 3,
     unknown_taken_for_failed: 30,
     answered_before_the_commit: 1,
-    uncommitted_state_kept: 373,
+    uncommitted_state_kept: 687,
     cap_not_checked: 29,
     hold_released_twice: 1,
     a_gap_in_the_chain: 2,
@@ -371,9 +372,9 @@ DEFECTS: Final[dict[Plant, int]] = {
     lease_taken_from_the_living: 3,
     work_of_a_dead_replica_is_nobodys: 19,
     decided_on_what_another_replica_has_changed: 31,
-    rounds_forgotten_at_restart: 1,
+    rounds_forgotten_at_restart: 2,
     event_heard_again: 5,
-    what_stands_is_done_again: 39,
+    what_stands_is_done_again: 1,
     queued_time_does_not_wait: 10,
 }
 
