@@ -252,7 +252,7 @@ class Story:
     def _run_reopened(self, _: RunEvent, body: events_pb2.RunReopened) -> TimelineEntry:
         for step in body.again:
             self._begun.pop(step, None)
-        what = _RECOVERED.get(body.recovery, "has it go on from {step}").format(step=body.step or "its end")
+        what = _RECOVERED.get(body.recovery, "had it go on from {step}").format(step=body.step or "its end")
         more = "" if not body.cap_micros else f"; it may spend ${body.cap_micros / 1_000_000:.2f} now"
         return TimelineEntry(what=what + more, why=body.why, step=body.step, tone=INFO)
 
@@ -277,10 +277,10 @@ _TELLERS: Final = {
 
 
 _RECOVERED: Final = {
-    Recovery.RECOVERY_RETRY: "tries {step} again",
-    Recovery.RECOVERY_SKIP: "goes on without {step}",
-    Recovery.RECOVERY_EDIT: "tries {step} again with another input",
-    Recovery.RECOVERY_REWIND: "goes back to {step}",
+    Recovery.RECOVERY_RETRY: "had {step} tried again",
+    Recovery.RECOVERY_SKIP: "went on without {step}",
+    Recovery.RECOVERY_EDIT: "had {step} tried again with another input",
+    Recovery.RECOVERY_REWIND: "went back to {step}",
 }
 
 

@@ -34,13 +34,16 @@ CLASSES: Final[dict[str, FailureClass.ValueType]] = {
         (
             "INTERNAL", "BAD_YAML", "UNKNOWN_FIELD", "BAD_RESOURCE", "BAD_EXPRESSION", "CYCLE", "REPEAT_LIMIT",
             "EXPRESSION_FAILED", "BAD_OUTPUT", "AGENT_FAILED", "AGENT_BAD_OUTPUT", "SANDBOX_MEMORY",
-            "SANDBOX_OUTPUT_TOO_LARGE", "APPROVAL_REQUIRED", "NOT_FOUND", "REQUEST_ID_REUSED", "PATH_OUTSIDE_ROOT",
+            "SANDBOX_OUTPUT_TOO_LARGE", "APPROVAL_REQUIRED", "REQUEST_ID_REUSED", "PATH_OUTSIDE_ROOT",
             "NOT_FAILED",
         ),
         BUG,
     ),
     **dict.fromkeys(
-        ("INVALID_ARGUMENT", "TOO_LARGE", "TOO_DEEP", "UNDECODABLE", "UNREADABLE", "BAD_ANSWER", "CORRUPT_STORE"),
+        (
+            "NOT_FOUND", "INVALID_ARGUMENT", "TOO_LARGE", "TOO_DEEP", "UNDECODABLE", "UNREADABLE", "BAD_ANSWER",
+            "CORRUPT_STORE",
+        ),
         DATA,
     ),
     **dict.fromkeys(
