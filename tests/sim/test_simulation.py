@@ -60,6 +60,8 @@ SOMETIMES = (
     "heard an event",
     "heard what came before",
     "waited in vain for an event",
+    "forked",
+    "event step_reused",
     "event run_reopened",
     "event step_edited",
     "event body_reopened",

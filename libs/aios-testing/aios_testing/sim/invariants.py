@@ -217,6 +217,8 @@ class Invariants:
         for key, run in self.runs.items():
             self._whole(key, run)
             self._settled(run, person)
+            if run.fork is not None and any(effect.startswith(run.run_id) for effect in self._world.effects):
+                self._record.violate("a fork changes nothing", run.run_id)
 
     def all_ticked(self) -> bool:
         """Whether the schedule has come to all its times; each of them has one run."""

@@ -25,6 +25,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON
+from aios_testing.sim.forking import Forking
 from aios_testing.sim.mending import Mending
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
@@ -50,6 +51,7 @@ class Person:
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
         self.busy = 0
         self.mending: Mending | None = None
+        self.forking: Forking | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -65,6 +67,8 @@ class Person:
             works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
         if self.mending is not None:
             works.append(self.mending.look(self))
+        if self.forking is not None:
+            works.append(self.forking.look(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:

@@ -18,14 +18,13 @@ from aios_runtime import ahead, lanes
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from aios_testing.sim import faults
+from aios_testing.sim import faults, forking, mending
 from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
 from aios_testing.sim.invariants import Invariants
 from aios_testing.sim.leases import LeaseWatch
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
-from aios_testing.sim.mending import SHARE, Mending
 from aios_testing.sim.parts import (
     CONNECTORS,
     DISKS,
@@ -112,9 +111,11 @@ class Simulation:
         )
         self.person._effect_of = self._effect_of
         self.sender = Sender(Random(f"sender {seed}"), self.person)
-        mends = Random(f"mend {seed}")
-        if mends.random() < SHARE:
-            self.person.mending = Mending(mends, self.record)
+        mends, forks = Random(f"mend {seed}"), Random(f"fork {seed}")
+        if mends.random() < mending.SHARE:
+            self.person.mending = mending.Mending(mends, self.record)
+        if forks.random() < forking.SHARE:
+            self.person.forking = forking.Forking(forks, self.record)
         self.loop.crashed = self._crashed
         self.loop.defect = self._defect
 
