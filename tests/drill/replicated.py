@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from aios_runtime.bus.embedded import EmbeddedNats, EmbeddedSettings
 from aios_runtime.bus.endpoint import Endpoint
+from aios_runtime.bus.server_config import REPLICATED_PING_SECONDS
 from tests.drill.blackhole import BlackHole
 from tests.drill.cluster import REPLICAS, WORKFLOWS, Cluster, Person
 from tests.mongo import built_server
@@ -34,7 +35,9 @@ async def running(
         await asyncio.to_thread(server.start)
         stack.callback(server.kill)
         # Killed again and again it would be given up as a bus that can't run.
-        bus = EmbeddedNats(place / "bus", EmbeddedSettings(steady_seconds=1.0, ping_seconds=1))
+        bus = EmbeddedNats(
+            place / "bus", EmbeddedSettings(steady_seconds=1.0, ping_seconds=REPLICATED_PING_SECONDS)
+        )
         endpoint = await bus.start()
         stack.push_async_callback(bus.stop)
         bus_port = int(endpoint.url.rpartition(":")[2])
