@@ -177,6 +177,11 @@ REASONS: Final[dict[str, Reason]] = {
         "What would run again has changed something that stands.",
         "Undo the run first, then rewind it; or retry what failed alone.",
     ),
+    "INCOMPATIBLE": _r(
+        "FAILED_PRECONDITION",
+        "The run could not follow the other version of its workflow.",
+        "Leave it where it is, or make a version that it can follow; `aios run migrate --dry-run` says what is in the way.",
+    ),
     # Approvals
     "REJECTED": _r("FAILED_PRECONDITION", "A person rejected it.", "Nothing: it was not done."),
     "APPROVAL_STALE": _r(

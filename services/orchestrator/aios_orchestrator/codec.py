@@ -72,6 +72,7 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         error=step.error,
         undoable=step.undoable,
         awaits=step.awaits,
+        keyed_as=step.keyed_as,
     )
     if step.body is not None:
         head.rounds, head.round_steps, head.rounds_begun = step.body.rounds, step.body.steps, step.body.begun
@@ -84,13 +85,17 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
 def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str, bytes | None]:
     """The records in which `run` differs from what is stored as `before`; `changed` names the steps that changed."""
     records: dict[str, bytes | None] = {}
-    if before is None:
+    if before is None or run.input != before.input:
         records["input"] = run.input
+    if before is None:
         if run.fork is not None:
             records["fork"] = run.fork.SerializeToString()
     if run.outputs != (before.outputs if before is not None else b""):
         records["outputs"] = run.outputs or None
     for name in changed:
+        if name not in run.steps:  # it has another name now, or is left out
+            records |= {f"step/{name}": None, f"over/{name}": None}
+            continue
         step = run.steps[name]
         record = step_record(step)
         record.head.CopyFrom(_step_head(step, run))
@@ -201,6 +206,7 @@ def _step_of(record: StepRecord) -> StepRun:
         usage=record.usage if record.HasField("usage") else None,
         body=Begun(head.rounds, head.round_steps, head.rounds_begun) if head.round_steps else None,
         edited=record.edited,
+        keyed_as=head.keyed_as,
     )
 
 
@@ -211,7 +217,7 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
     task = Task(
         workspace=run.workspace,
         run_id=run.run_id,
-        task_id=effect_key(run.run_id, name, 0, step.attempt_group),
+        task_id=effect_key(run.run_id, step.effect_name, 0, step.attempt_group),
         dispatch=step.dispatch,
         attempt=step.attempt,
         step=name,

@@ -18,6 +18,7 @@ from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import Cancel, Decide, Hear, Settle, Undo
+from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
 from aios_orchestrator.engine import Engine
@@ -115,6 +116,15 @@ class Commands:
         )
         return pb.RecoverRunResponse(state=run.state)
 
+    async def migrate_run(self, data: bytes) -> Proto:
+        request = parse(pb.MigrateRunRequest, data)
+        content = pb.MigrateRunRequest()
+        content.CopyFrom(request)
+        content.actor = ""
+        what = await migration_of(request, self._resources)
+        run = await self._one(request, what, content.SerializeToString(deterministic=True).hex())
+        return pb.MigrateRunResponse(state=run.state, to_version=run.workflow_version)
+
     async def decide_approval(self, data: bytes) -> Proto:
         request = parse(pb.DecideApprovalRequest, data)
         answers = decode(request.answers) if request.answers else None
@@ -123,7 +133,7 @@ class Commands:
         )
         return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
 
-    async def _one(self, request: Any, what: Cancel | Undo | Decide | Recover, content: str) -> Any:
+    async def _one(self, request: Any, what: Cancel | Undo | Decide | Recover | Migrate, content: str) -> Any:
         check_request_id(request.request_id)
         hashed = sha256(type(what).__name__.encode(), content.encode())
         item = Item(request.workspace, request.run_id, what, request.actor, request.request_id, hashed)
@@ -152,6 +162,7 @@ class Commands:
         "cancel_run": cancel_run,
         "undo_run": undo_run,
         "recover_run": recover_run,
+        "migrate_run": migrate_run,
         "decide_approval": decide_approval,
         "hear_event": hear_event,
         "apply_resources": apply_resources,
@@ -163,6 +174,12 @@ def recovery_of(request: pb.RecoverRunRequest) -> Recover:
     """What a request asks of a run that ended."""
     value = decode(request.value) if request.value else None
     return Recover(request.recovery, request.step, value, request.cap_micros, request.why)
+
+
+async def migration_of(request: pb.MigrateRunRequest, resources: ResourceBook) -> Migrate:
+    """What a request asks of a run. Raises NOT_FOUND for a version that is not there."""
+    workflow = await resources.workflow(request.workspace, request.workflow, request.version)
+    return Migrate(workflow, dict(request.renamed), request.accept, request.why)
 
 
 def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:

@@ -2,7 +2,7 @@
 
 A run keeps the version that it began with; this is for whoever decides whether to wait for it, or to start anew."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -74,7 +74,7 @@ def difference(old: Workflow, new: Workflow) -> Difference:
     added = tuple(name for name in new.steps if name not in old.steps)
     removed = tuple(name for name in old.steps if name not in new.steps)
     both = [(step, new.steps[name]) for name, step in old.steps.items() if name in new.steps]
-    changed = tuple(Change(one.name, names) for one, two in both if (names := _differing(one, two)))
+    changed = tuple(Change(one.name, names) for one, two in both if (names := differing(one, two)))
     other = []
     if old.inputs != new.inputs:
         other.append("inputs")
@@ -120,14 +120,28 @@ def _breaks(
         yield f"the cap is lower: a run may have spent more than {format_usd(new.cap)} already."
 
 
-def _differing(one: Step, two: Step) -> tuple[str, ...]:
+def differing(one: Step, two: Step, renaming: Callable[[str], str] = lambda text: text) -> tuple[str, ...]:
+    """The fields in which two steps differ, by the words of the document; `renaming` has what the first says of steps
+    use the names of the second."""
     names = ["kind"] if one.kind != two.kind else []
     for each in fields(Step):
-        if each.name not in _SAME and _text(getattr(one, each.name)) != _text(getattr(two, each.name)):
+        if each.name in _SAME:
+            continue
+        if _said(_text(getattr(one, each.name)), renaming) != _text(getattr(two, each.name)):
             names.append(_WORDS.get(each.name, each.name))
     if one.grade != two.grade and "effect" not in names:
         names.append("effect")
     return tuple(names)
+
+
+def _said(value: Any, renaming: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return renaming(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_said(item, renaming) for item in value)
+    if isinstance(value, dict):
+        return {key: _said(item, renaming) for key, item in value.items()}
+    return value
 
 
 def _text(value: Any) -> Any:

@@ -320,7 +320,7 @@ class Engine:
 
     def _apply(self, entry: Entry, what: Input, actor: str) -> AiosError | None:
         decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
-        entry.run = decision.run
+        entry.run, entry.workflow = decision.run, decision.workflow or entry.workflow
         entry.events += decision.events
         entry.changed.update(dict.fromkeys(entry.run.own))
         entry.ended += decision.ended

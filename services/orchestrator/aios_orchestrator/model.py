@@ -158,6 +158,18 @@ def is_inside(name: str, owner: str) -> bool:
     return name.startswith(owner) and name[len(owner) : len(owner) + 1] in (".", "[")
 
 
+def renamed(name: str, names: Mapping[str, str]) -> str:
+    """What a step of a run is called when steps of the document, by their paths, have other names of the same scope:
+    `each[3].keep` is `each[3].write` after `each[].keep` became `each[].write`."""
+    parts, path = [], ""
+    for part in name.split("."):
+        bare, bracket, index = part.partition("[")
+        whole = names.get(path + bare)
+        parts.append((whole[whole.rfind(".") + 1 :] if whole else bare) + bracket + index)
+        path += bare + ("[]." if bracket else ".")
+    return ".".join(parts)
+
+
 def by_round(name: str) -> list[tuple[int, str]]:
     """What steps of a run are sorted by: `each[10].write` comes after `each[9].write`."""
     return [(int(part) if part.isdigit() else -1, part) for part in _PARTS.split(name)]
@@ -191,6 +203,13 @@ class StepRun(_Copied):
     body: Begun | None = None
     edited: bytes = b""
     """The input that a person gave."""
+    keyed_as: str = ""
+    """The name under which its effects are keyed, if it got another one since."""
+
+    @property
+    def effect_name(self) -> str:
+        """What its effects are keyed by; a migration that gives it another name does not make them other effects."""
+        return self.keyed_as or self.name
 
     @property
     def begun(self) -> Begun:
@@ -272,12 +291,28 @@ class Run(_Copied):
             self.steps = self.steps.set(name, own)
         return own
 
+    def leave_out(self, name: str) -> None:
+        """Forget a step that did nothing."""
+        self.move(self.step(name), st.STEP_STATE_PENDING)
+        self.steps = self.steps.delete(name)
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a step that has begun another name; its effects stay keyed by the first that it had."""
+        if name == to:
+            return
+        step = self.step(name).copy()
+        step.name, step.keyed_as = to, step.effect_name
+        self.steps = self.steps.delete(name).set(to, step)
+        self.own[to] = step
+        if name in self.live:
+            self.live = self.live.delete(name).set(to, None)
+
     def again(self, step: StepRun) -> None:
         """A step that `step` returned has not begun any more. What it does next is another attempt group."""
         fresh = StepRun(
             step.name, attempt_group=step.attempt_group + 1, dispatch=step.dispatch, cost=step.cost
         )
-        fresh.edited, fresh.state = step.edited, step.state
+        fresh.edited, fresh.state, fresh.keyed_as = step.edited, step.state, step.keyed_as
         step.__dict__.update(fresh.__dict__)
         self.move(step, st.STEP_STATE_PENDING)
 

@@ -7,7 +7,12 @@ from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsRespons
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1 import resource_pb2 as res
 from aios.run.v1 import queries_pb2 as pb
-from aios.run.v1.commands_pb2 import RecoverRunRequest, RecoverRunResponse
+from aios.run.v1.commands_pb2 import (
+    MigrateRunRequest,
+    MigrateRunResponse,
+    RecoverRunRequest,
+    RecoverRunResponse,
+)
 from aios.run.v1.state_pb2 import (
     APPROVAL_STATE_OPEN,
     STEP_STATE_FAILED,
@@ -18,7 +23,8 @@ from aios.run.v1.state_pb2 import (
 from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator import failures
 from aios_orchestrator.codec import head_of, step_record
-from aios_orchestrator.commands import parse, recovery_of
+from aios_orchestrator.commands import migration_of, parse, recovery_of
+from aios_orchestrator.core import migrate
 from aios_orchestrator.document import kind_named
 from aios_orchestrator.model import Run, by_round
 from aios_orchestrator.ownership import Ownership
@@ -175,6 +181,20 @@ class Queries:
         again = failures.preview(run, workflow, recovery_of(request), self._now_ms())
         return RecoverRunResponse(state=run.state, again=again[:MAX_SHOWN])
 
+    async def preview_migration(self, data: bytes) -> MigrateRunResponse:
+        """What stands against it that a run follows another version, and whom it would ask anew."""
+        request = parse(MigrateRunRequest, data)
+        run, workflow = await self._run(request.workspace, request.run_id)
+        what = await migration_of(request, self._resources)
+        move = migrate.plan(run, workflow, what)
+        return MigrateRunResponse(
+            state=run.state,
+            from_version=run.workflow_version,
+            to_version=what.workflow.version,
+            breaks=move.breaks[:MAX_SHOWN],
+            again=move.again[:MAX_SHOWN],
+        )
+
     async def _run(self, workspace: str, run_id: str) -> tuple[Run, Workflow]:
         stored = await self._repository.view(workspace, run_id)
         if stored is None:
@@ -232,6 +252,7 @@ class Queries:
         ("run", "list_failures"): list_failures,
         ("run", "get_failure"): get_failure,
         ("run", "preview_recovery"): preview_recovery,
+        ("run", "preview_migration"): preview_migration,
         ("run", "list_resolutions"): list_resolutions,
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,

@@ -34,6 +34,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "cancel_run": pb.CancelRunRequest,
     "undo_run": pb.UndoRunRequest,
     "recover_run": pb.RecoverRunRequest,
+    "migrate_run": pb.MigrateRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
 }
 _PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event")

@@ -18,6 +18,7 @@ from aios_core.values import Value
 from aios_orchestrator.core import approve, hearing, settle, undo
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.core.migrate import Migrate, migrate
 from aios_orchestrator.core.recover import Recover, recover
 from aios_orchestrator.model import Run
 from aios_orchestrator.workflow import Workflow
@@ -86,7 +87,7 @@ class Redispatch:
     why: str
 
 
-Input = Start | Settle | Decide | Cancel | Undo | Recover | Tick | Hear | Redispatch
+Input = Start | Settle | Decide | Cancel | Undo | Recover | Migrate | Tick | Hear | Redispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ class Decision:
     ended: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
     refusal: AiosError | None = None
+    workflow: Workflow | None = None
+    """The version that the run follows from here on, where that is another one."""
 
 
 def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> Decision:
@@ -117,7 +120,8 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
     dispatched = _still(draft, draft.dispatched, st.STEP_STATE_DISPATCHED)
     undoing = _still(draft, draft.undoing, st.STEP_STATE_UNDOING)
     ended, waiting = tuple(draft.ended), tuple(draft.waiting)
-    return Decision(draft.run, tuple(draft.events), dispatched, undoing, ended, waiting, refusal)
+    moved = draft.workflow if draft.workflow is not workflow else None
+    return Decision(draft.run, tuple(draft.events), dispatched, undoing, ended, waiting, refusal, moved)
 
 
 def _still(draft: Draft, names: list[str], state: st.StepState.ValueType) -> tuple[str, ...]:
@@ -191,6 +195,12 @@ def _recover(draft: Draft, what: Recover) -> None:
     advance(draft)
 
 
+def _migrate(draft: Draft, what: Migrate) -> None:
+    migrate(draft, what)
+    if not draft.run.closed:
+        advance(draft)
+
+
 def _tick(draft: Draft, what: Tick) -> None:
     for step in draft.run.lively():
         if not step.due or step.due > draft.clock:
@@ -227,6 +237,7 @@ _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Cancel: _cancel,
     Undo: _undo,
     Recover: _recover,
+    Migrate: _migrate,
     Tick: _tick,
     Hear: _hear,
     Redispatch: _redispatch,

@@ -9,7 +9,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, RunState, StepState
 from aios_core.hashing import event_hash
-from aios_orchestrator.model import Begun, Rounds, Run, StepRun, rounds_of
+from aios_orchestrator.model import Begun, Rounds, Run, StepRun, renamed, rounds_of
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -288,6 +288,30 @@ def _step_edited(run: Run, event: RunEvent) -> None:
     run.step(event.step_edited.step).edited = event.step_edited.input
 
 
+def _run_migrated(run: Run, event: RunEvent) -> None:
+    body = event.run_migrated
+    run.workflow_version, run.cap, run.decoded = body.to_version, body.cap_micros, {}
+    run.input = body.input or run.input
+    for name in body.dropped:
+        run.leave_out(name)
+    if body.renamed:
+        for name in list(run.steps):
+            run.rename(name, renamed(name, body.renamed))
+        for key, approval in run.approvals.items():
+            if (name := renamed(approval.step, body.renamed)) != approval.step:
+                moved = Approval()
+                moved.CopyFrom(approval)
+                moved.step = name
+                run.approvals[key] = moved
+        run.failed = renamed(run.failed, body.renamed)
+    for name in body.again:
+        step = run.step(name)
+        if step.state == st.STEP_STATE_GATED:
+            _replaced(run, run.approvals[step.approval_id], event)
+        run.again(step)
+    run.rounds = rounds_of(run.steps)
+
+
 def _decision_refused(run: Run, event: RunEvent) -> None:
     """Kept for the record; nothing changes."""
 
@@ -320,4 +344,5 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "run_reopened": _run_reopened,
     "step_edited": _step_edited,
     "body_reopened": _body_reopened,
+    "run_migrated": _run_migrated,
 }

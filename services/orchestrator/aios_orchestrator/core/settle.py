@@ -45,7 +45,7 @@ def _awaited(draft: Draft, state: StepRun, outcome: Outcome) -> bool:
 
     What a worker did ahead counts if it did it on the very input that is decided here.
     """
-    if outcome.task_id != effect_key(draft.run.run_id, state.name, 0, state.attempt_group):
+    if outcome.task_id != effect_key(draft.run.run_id, state.effect_name, 0, state.attempt_group):
         return False
     if outcome.ahead_sha256 and outcome.ahead_sha256 != sha256(state.input):
         return False

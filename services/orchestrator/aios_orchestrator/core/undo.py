@@ -74,7 +74,7 @@ def settle(draft: Draft, outcome: Outcome) -> None:
         return
     if (
         outcome.task_id.rpartition("/")[0]
-        != effect_key(draft.run.run_id, state.name, 0, 0).rpartition("/")[0]
+        != effect_key(draft.run.run_id, state.effect_name, 0, 0).rpartition("/")[0]
     ):
         return
     retry = draft.workflow.at(state.name).retry

@@ -736,6 +736,100 @@ class UndoRunResponse(google.protobuf.message.Message):
 Global___UndoRunResponse: typing_extensions.TypeAlias = UndoRunResponse
 
 @typing.final
+class MigrateRunRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RenamedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
+    RENAMED_FIELD_NUMBER: builtins.int
+    ACCEPT_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    run_id: builtins.str
+    workflow_version: builtins.str
+    """Empty: the newest."""
+    accept: builtins.bool
+    """Go on where the new version has otherwise what the run has done, but could follow."""
+    why: builtins.str
+    dry_run: builtins.bool
+    """Only say what it would do, and what stands against it."""
+    @property
+    def renamed(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Steps of the document that have another name now, by the earlier one."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        workflow_version: builtins.str = ...,
+        renamed: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        accept: builtins.bool = ...,
+        why: builtins.str = ...,
+        dry_run: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["accept", b"accept", "dry_run", b"dry_run", "renamed", b"renamed", "request_id", b"request_id", "run_id", b"run_id", "why", b"why", "workflow_version", b"workflow_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___MigrateRunRequest: typing_extensions.TypeAlias = MigrateRunRequest
+
+@typing.final
+class MigrateRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    FROM_VERSION_FIELD_NUMBER: builtins.int
+    TO_VERSION_FIELD_NUMBER: builtins.int
+    BREAKS_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    from_version: builtins.str
+    to_version: builtins.str
+    @property
+    def run(self) -> Global___Run: ...
+    @property
+    def breaks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.MigrationBreak]:
+        """With dry_run: what the new version has otherwise than the run did it."""
+
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With dry_run: the steps that would ask a person anew."""
+
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+        from_version: builtins.str = ...,
+        to_version: builtins.str = ...,
+        breaks: collections.abc.Iterable[aios.run.v1.state_pb2.MigrationBreak] | None = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "breaks", b"breaks", "from_version", b"from_version", "run", b"run", "to_version", b"to_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___MigrateRunResponse: typing_extensions.TypeAlias = MigrateRunResponse
+
+@typing.final
 class GetTimelineRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

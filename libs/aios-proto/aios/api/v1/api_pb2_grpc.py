@@ -92,6 +92,11 @@ class RunServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsResponse.FromString,
                 _registered_method=True)
+        self.MigrateRun = channel.unary_unary(
+                '/aios.api.v1.RunService/MigrateRun',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.MigrateRunRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.MigrateRunResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer(object):
@@ -171,6 +176,13 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MigrateRun(self, request, context):
+        """Has a run go on under another version of its workflow; refused where it could not follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -228,6 +240,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.DiffRuns,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.DiffRunsResponse.SerializeToString,
+            ),
+            'MigrateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.MigrateRun,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.MigrateRunRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.MigrateRunResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -530,6 +547,33 @@ class RunService(object):
             '/aios.api.v1.RunService/DiffRuns',
             aios_dot_api_dot_v1_dot_api__pb2.DiffRunsRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.DiffRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MigrateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/MigrateRun',
+            aios_dot_api_dot_v1_dot_api__pb2.MigrateRunRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.MigrateRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class RunServiceStub:
     """Another run on the steps of a run, from a step on and with something changed; every effect in it is virtual."""
     DiffRuns: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.DiffRunsRequest, aios.api.v1.api_pb2.DiffRunsResponse]
     """Two runs side by side: what their steps gave, changed, cost and took."""
+    MigrateRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.MigrateRunRequest, aios.api.v1.api_pb2.MigrateRunResponse]
+    """Has a run go on under another version of its workflow; refused where it could not follow."""
 
 @typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -69,6 +71,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """Another run on the steps of a run, from a step on and with something changed; every effect in it is virtual."""
     DiffRuns: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.DiffRunsRequest, aios.api.v1.api_pb2.DiffRunsResponse]  # type: ignore[assignment]
     """Two runs side by side: what their steps gave, changed, cost and took."""
+    MigrateRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.MigrateRunRequest, aios.api.v1.api_pb2.MigrateRunResponse]  # type: ignore[assignment]
+    """Has a run go on under another version of its workflow; refused where it could not follow."""
 
 class RunServiceServicer(metaclass=abc.ABCMeta):
     """What clients talk to: the gateway. Every mutation has a request_id that makes it safe to repeat; the workspace is the
@@ -156,6 +160,14 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.DiffRunsResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.DiffRunsResponse]]:
         """Two runs side by side: what their steps gave, changed, cost and took."""
+
+    @abc.abstractmethod
+    def MigrateRun(
+        self,
+        request: aios.api.v1.api_pb2.MigrateRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.MigrateRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.MigrateRunResponse]]:
+        """Has a run go on under another version of its workflow; refused where it could not follow."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

@@ -444,3 +444,101 @@ class RecoverRunResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RecoverRunResponse: typing_extensions.TypeAlias = RecoverRunResponse
+
+@typing.final
+class MigrateRunRequest(google.protobuf.message.Message):
+    """A run goes on under another version of its workflow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RenamedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    RENAMED_FIELD_NUMBER: builtins.int
+    ACCEPT_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    request_id: builtins.str
+    run_id: builtins.str
+    actor: builtins.str
+    why: builtins.str
+    workflow: builtins.str
+    version: builtins.str
+    """Empty: the newest."""
+    accept: builtins.bool
+    """Go on where the new version has otherwise what the run has done, but could follow."""
+    @property
+    def renamed(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Steps of the document that have another name now, by the earlier one."""
+
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        why: builtins.str = ...,
+        workflow: builtins.str = ...,
+        version: builtins.str = ...,
+        renamed: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        accept: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["accept", b"accept", "actor", b"actor", "renamed", b"renamed", "request_id", b"request_id", "run_id", b"run_id", "version", b"version", "why", b"why", "workflow", b"workflow", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___MigrateRunRequest: typing_extensions.TypeAlias = MigrateRunRequest
+
+@typing.final
+class MigrateRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    FROM_VERSION_FIELD_NUMBER: builtins.int
+    TO_VERSION_FIELD_NUMBER: builtins.int
+    BREAKS_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    from_version: builtins.str
+    to_version: builtins.str
+    @property
+    def breaks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.MigrationBreak]:
+        """In the answer to the question what it would do."""
+
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The steps that would ask a person anew."""
+
+    def __init__(
+        self,
+        *,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
+        from_version: builtins.str = ...,
+        to_version: builtins.str = ...,
+        breaks: collections.abc.Iterable[aios.run.v1.state_pb2.MigrationBreak] | None = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "breaks", b"breaks", "from_version", b"from_version", "state", b"state", "to_version", b"to_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___MigrateRunResponse: typing_extensions.TypeAlias = MigrateRunResponse

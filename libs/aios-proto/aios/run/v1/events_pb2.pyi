@@ -62,6 +62,7 @@ class RunEvent(google.protobuf.message.Message):
     STEP_EDITED_FIELD_NUMBER: builtins.int
     BODY_REOPENED_FIELD_NUMBER: builtins.int
     STEP_REUSED_FIELD_NUMBER: builtins.int
+    RUN_MIGRATED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
     semantics: builtins.int
@@ -128,6 +129,8 @@ class RunEvent(google.protobuf.message.Message):
     def body_reopened(self) -> Global___BodyReopened: ...
     @property
     def step_reused(self) -> Global___StepReused: ...
+    @property
+    def run_migrated(self) -> Global___RunMigrated: ...
     def __init__(
         self,
         *,
@@ -166,12 +169,13 @@ class RunEvent(google.protobuf.message.Message):
         step_edited: Global___StepEdited | None = ...,
         body_reopened: Global___BodyReopened | None = ...,
         step_reused: Global___StepReused | None = ...,
+        run_migrated: Global___RunMigrated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "run_migrated"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -236,6 +240,78 @@ class RunStarted(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunStarted: typing_extensions.TypeAlias = RunStarted
+
+@typing.final
+class RunMigrated(google.protobuf.message.Message):
+    """From here on the run follows another version of its workflow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class RenamedEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+    FROM_VERSION_FIELD_NUMBER: builtins.int
+    TO_VERSION_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    RENAMED_FIELD_NUMBER: builtins.int
+    DROPPED_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    CAP_MICROS_FIELD_NUMBER: builtins.int
+    ACCEPTED_FIELD_NUMBER: builtins.int
+    from_version: builtins.str
+    to_version: builtins.str
+    why: builtins.str
+    input: builtins.bytes
+    """The run's input with the new version's defaults; empty: as it was."""
+    cap_micros: builtins.int
+    @property
+    def renamed(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Steps of the document that have another name now, by the earlier one. What they did stays theirs."""
+
+    @property
+    def dropped(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps of the run that are not in the new version, and did nothing."""
+
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps of the run that ask a person anew: an approval counts for the version that it was given under."""
+
+    @property
+    def accepted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What a person accepted that the new version has otherwise than the run did it."""
+
+    def __init__(
+        self,
+        *,
+        from_version: builtins.str = ...,
+        to_version: builtins.str = ...,
+        why: builtins.str = ...,
+        renamed: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        dropped: collections.abc.Iterable[builtins.str] | None = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+        input: builtins.bytes = ...,
+        cap_micros: builtins.int = ...,
+        accepted: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["accepted", b"accepted", "again", b"again", "cap_micros", b"cap_micros", "dropped", b"dropped", "from_version", b"from_version", "input", b"input", "renamed", b"renamed", "to_version", b"to_version", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunMigrated: typing_extensions.TypeAlias = RunMigrated
 
 @typing.final
 class StepReused(google.protobuf.message.Message):

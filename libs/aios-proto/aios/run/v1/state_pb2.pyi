@@ -420,6 +420,7 @@ class StepHead(google.protobuf.message.Message):
     ROUNDS_ENDED_FIELD_NUMBER: builtins.int
     ROUNDS_FAILED_FIELD_NUMBER: builtins.int
     AWAITS_FIELD_NUMBER: builtins.int
+    KEYED_AS_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
     attempt: builtins.int
@@ -443,6 +444,8 @@ class StepHead(google.protobuf.message.Message):
     rounds_failed: builtins.int
     awaits: builtins.str
     """Of a wait for an event: the correlation under which one is looked for."""
+    keyed_as: builtins.str
+    """The name under which its effects are keyed, if it has another name since a migration."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     def __init__(
@@ -468,10 +471,11 @@ class StepHead(google.protobuf.message.Message):
         rounds_ended: builtins.int = ...,
         rounds_failed: builtins.int = ...,
         awaits: builtins.str = ...,
+        keyed_as: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead
@@ -831,3 +835,28 @@ class Remedy(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Remedy: typing_extensions.TypeAlias = Remedy
+
+@typing.final
+class MigrationBreak(google.protobuf.message.Message):
+    """What the new version has otherwise than the run did it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    WHAT_FIELD_NUMBER: builtins.int
+    FINAL_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    what: builtins.str
+    final: builtins.bool
+    """The run could not follow; nothing makes it acceptable."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        what: builtins.str = ...,
+        final: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["final", b"final", "step", b"step", "what", b"what"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___MigrationBreak: typing_extensions.TypeAlias = MigrationBreak
