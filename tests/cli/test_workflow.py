@@ -107,7 +107,7 @@ def test_a_version_is_explained_and_compared_with_a_file(server: Server, tmp_pat
     assert (same.code, same.out) == (0, "They do the same.\n")
     later.write_text(text.replace("agent: echo", "agent: other"))
     said = server.aios("workflow", "diff", "told-child", str(later))
-    assert said.code == 1 and "~ make: target" in said.out and "could not go on" in said.out
+    assert said.code == 1 and "~ make: target" in said.out and "make is another thing now" in said.out
     said = server.aios("workflow", "diff", "told-child", str(later), "--json")
     assert said.json["changed"] == {"make": ["target"]} and said.json["first"] != said.json["second"]
 

@@ -1,4 +1,4 @@
-"""A run goes on under another version of its workflow: what it has done stays, and what it could not follow is refused."""
+"""A run goes on under another version of its workflow: what it did stays, what it could not follow is refused."""
 
 from collections.abc import Mapping
 

@@ -36,6 +36,7 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
+from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_waits import event_heard_again, queued_time_does_not_wait
 from tests.sim.planting import replaced
 
@@ -376,6 +377,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     event_heard_again: 5,
     what_stands_is_done_again: 1,
     queued_time_does_not_wait: 10,
+    a_renamed_step_loses_what_it_did: 36,
 }
 
 

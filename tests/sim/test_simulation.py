@@ -70,6 +70,9 @@ SOMETIMES = (
     "mended: RECOVERY_EDIT",
     "mended: RECOVERY_REWIND",
     "refused EFFECTS_STAND",
+    "event run_migrated",
+    "renamed a step that had begun",
+    "refused INCOMPATIBLE",
 )
 
 

@@ -14,6 +14,7 @@ from aios_cli.commands import (
     events,
     failures,
     forks,
+    migrations,
     resources,
     runs,
     schedules,
@@ -53,6 +54,7 @@ def root(
 app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 forks.add_to(runs.app)
+migrations.add_to(runs.app)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.add_typer(failures.app, name="failure")

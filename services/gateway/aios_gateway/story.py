@@ -256,6 +256,15 @@ class Story:
         more = "" if not body.cap_micros else f"; it may spend ${body.cap_micros / 1_000_000:.2f} now"
         return TimelineEntry(what=what + more, why=body.why, step=body.step, tone=INFO)
 
+    def _run_migrated(self, _: RunEvent, body: events_pb2.RunMigrated) -> TimelineEntry:
+        for step in body.again:
+            self._begun.pop(step, None)
+        names = "".join(f"; {name} is {to} now" for name, to in sorted(body.renamed.items()))
+        asked = f"; {len(body.again)} approvals are asked for anew" if body.again else ""
+        why = " ".join(part for part in (body.why, *body.accepted) if part)
+        what = f"had it go on as version {body.to_version[:8]}{names}{asked}"
+        return TimelineEntry(what=what, why=why, tone=INFO)
+
     def _step_edited(self, _: RunEvent, body: events_pb2.StepEdited) -> TimelineEntry:
         what = (
             f"gave {body.step} another input" if body.input else f"let {body.step} have its own input again"

@@ -132,6 +132,11 @@ def _body_reopened(event: RunEvent) -> _Told:
     return f"step {event.body_reopened.step} goes on with its rounds", "", []
 
 
+def _run_migrated(event: RunEvent) -> _Told:
+    body = event.run_migrated
+    return f"had the run go on as version {body.to_version[:8]}", body.why, []
+
+
 def _step_edited(event: RunEvent) -> _Told:
     body = event.step_edited
     if not body.input:
@@ -228,6 +233,7 @@ def _run_undone(event: RunEvent) -> _Told:
 _TELLERS: Final = {
     "run_started": _run_started,
     "run_reopened": _run_reopened,
+    "run_migrated": _run_migrated,
     "body_reopened": _body_reopened,
     "step_edited": _step_edited,
     "step_scheduled": _step_scheduled,

@@ -87,9 +87,8 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
     records: dict[str, bytes | None] = {}
     if before is None or run.input != before.input:
         records["input"] = run.input
-    if before is None:
-        if run.fork is not None:
-            records["fork"] = run.fork.SerializeToString()
+    if before is None and run.fork is not None:
+        records["fork"] = run.fork.SerializeToString()
     if run.outputs != (before.outputs if before is not None else b""):
         records["outputs"] = run.outputs or None
     for name in changed:

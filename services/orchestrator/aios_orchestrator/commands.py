@@ -178,6 +178,8 @@ def recovery_of(request: pb.RecoverRunRequest) -> Recover:
 
 async def migration_of(request: pb.MigrateRunRequest, resources: ResourceBook) -> Migrate:
     """What a request asks of a run. Raises NOT_FOUND for a version that is not there."""
+    if not request.version:
+        await resources.refresh()
     workflow = await resources.workflow(request.workspace, request.workflow, request.version)
     return Migrate(workflow, dict(request.renamed), request.accept, request.why)
 

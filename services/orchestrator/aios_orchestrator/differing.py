@@ -1,6 +1,7 @@
 """What is different between two versions of a workflow, and what of it a run under way could not follow. Pure.
 
-A run keeps the version that it began with; this is for whoever decides whether to wait for it, or to start anew."""
+A run keeps the version that it began with; this is for whoever decides whether to wait for it, to move it, or to start
+anew. `core.migrate` says it of one run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -65,7 +66,7 @@ class Difference:
         if not self.breaks:
             yield "Whatever a run of the first has done is as the second would have it."
             return
-        yield "A run of the first goes on with the first; it could not go on with the second, because:"
+        yield "A run of the first goes on with the first. What `aios run migrate` would look at:"
         yield from (f"- {words}" for words in self.breaks)
 
 

@@ -128,9 +128,12 @@ class Invariants:
             self._record.violate("money", f"{run.run_id}: the run's sums are not those of its steps")
 
     def run_of_key(self, key: str) -> tuple[Run | None, str]:
-        """The run and the step of an effect key."""
-        identifier, step, *_ = key.split("/")
-        return self.runs.get(_RUN + identifier), step
+        """The run and the step of an effect key, by the name that the step has now."""
+        identifier, name, *_ = key.split("/")
+        run = self.runs.get(_RUN + identifier)
+        if run is not None and name not in run.steps:
+            name = next((step.name for step in run.steps.values() if step.keyed_as == name), name)
+        return run, name
 
     def _happened(self, key: str, undo: bool) -> None:
         counts = self._world.undos if undo else self._world.effects
@@ -301,17 +304,20 @@ class Invariants:
             if self._effects_of.get(run.run_id):
                 self._record.violate("a simulation has no effect", run.run_id)
             return
+        for key in self._effects_of.get(run.run_id, ()):
+            if self.run_of_key(key)[1] not in run.steps:
+                self._record.violate("what happened belongs to a step", key)
         for step in run.steps.values():
             if (run.workflow, path_of(step.name)) not in _EFFECTS:
                 continue
-            key = effect_key(run.run_id, step.name, 0, step.attempt_group)
+            key = effect_key(run.run_id, step.effect_name, 0, step.attempt_group)
             effects, undos = self._world.effects.get(key, 0), self._world.undos.get(key, 0)
             state, code = step.state, step.error.code if step.error is not None else ""
             said_so = step.summary.startswith("a person saw")
             stands = sum(
                 self._world.effects.get(old, 0) - self._world.undos.get(old, 0)
                 for group in range(1, step.attempt_group + 1)
-                if (old := effect_key(run.run_id, step.name, 0, group)) not in person.denied
+                if (old := effect_key(run.run_id, step.effect_name, 0, group)) not in person.denied
             )
             if stands > 1:
                 self._record.violate("nothing that stands is done again", f"{key}: {stands} stand")
@@ -341,14 +347,18 @@ _SETTLES = frozenset({"step_succeeded", "step_failed", "step_retry_scheduled", "
 _GATES = {
     ("pay", "charge"): "ok",
     ("pay", "place"): "ok",
+    ("pay", "charged"): "ok",
     ("mail", "send"): "ok",
+    ("mail", "sent"): "ok",
     ("only", "send"): "ok",
     ("each", "all[].send"): "ok",
 }
 _EFFECTS = {
     ("pay", "charge"),
     ("pay", "place"),
+    ("pay", "charged"),
     ("mail", "send"),
+    ("mail", "sent"),
     ("mail", "book"),
     ("only", "send"),
     ("only", "book"),

@@ -27,6 +27,7 @@ from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.forking import Forking
 from aios_testing.sim.mending import Mending
+from aios_testing.sim.migrating import Migrating
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import WORKFLOWS
@@ -52,6 +53,7 @@ class Person:
         self.busy = 0
         self.mending: Mending | None = None
         self.forking: Forking | None = None
+        self.migrating: Migrating | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -69,6 +71,8 @@ class Person:
             works.append(self.mending.look(self))
         if self.forking is not None:
             works.append(self.forking.look(self))
+        if self.migrating is not None:
+            works.append(self.migrating.look(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:

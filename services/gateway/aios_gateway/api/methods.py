@@ -10,6 +10,7 @@ from aios_gateway.api import (
     failures,
     forks,
     memory,
+    migrations,
     resources,
     runs,
     schedules,
@@ -81,6 +82,7 @@ def _of_runs(around: Surroundings) -> dict[str, Unary | Streaming]:
             Scope.RUN, lambda call, request: forks.fork_run(call, request, around.starter)
         ),
         "RunService.DiffRuns": Unary(Scope.READ, forks.diff_runs),
+        "RunService.MigrateRun": Unary(Scope.RUN, migrations.migrate_run),
     }
 
 

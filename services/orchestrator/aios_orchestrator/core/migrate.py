@@ -197,7 +197,14 @@ def _inside_begun(run: Run, name: str) -> bool:
 
 
 def _gone(path: str, old: Workflow, new: Workflow) -> str:
-    near = difflib.get_close_matches(path, [name for name in new.steps if name not in old.steps], n=1)
+    was = old.steps[path]
+    alike = [
+        step.name
+        for step in new.ordered
+        if step.name not in old.steps
+        and (step.scope, step.kind, step.target) == (was.scope, was.kind, was.target)
+    ]
+    near = difflib.get_close_matches(path, alike, n=1) or alike[:1]
     hint = f" If it is {near[0]!r} now, say so: --rename {path}={near[0]}." if near else ""
     return f"{path} is not there any more, and it has begun: what it did would belong to nothing.{hint}"
 
