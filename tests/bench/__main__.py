@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import api, broker, flat, language, maps, way
+from tests.bench import api, broker, flat, language, maps, undo, way
 from tests.bench.floor import Floor
 from tests.bench.plain_nats import PlainNats
 from tests.bench.served import STEPS, Served, cpu_seconds, memory_bytes, read_bytes
@@ -166,6 +166,8 @@ async def main(arguments: argparse.Namespace) -> None:
         found = await way.figures(arguments.runs)
     elif arguments.language:
         found = await language.figures()
+    elif arguments.undo:
+        found = await undo.figures()
     elif arguments.map:
         floor = await floor_figures(arguments.runs, levels)
         found = {"floor, steps a second": floor["steps_per_second"], **await maps.figures(levels)}
@@ -204,6 +206,11 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--language", action="store_true", help="instead: the time to check and apply a long workflow"
+    )
+    parser.add_argument(
+        "--undo",
+        action="store_true",
+        help="instead: the preview of an undo of 1,000 effects, and a simulation",
     )
     parser.add_argument("--finished", default="1000,1000000", help="with --flat: finished runs in the store")
     parser.add_argument("--json", action="store_true")

@@ -1,8 +1,11 @@
 """The benchmark itself works: a short run of it gives every figure. No figure is judged here."""
 
+import asyncio
 import json
 import subprocess
 import sys
+
+from tests.bench import undo
 
 KEYS = {"steps_per_second", "at_concurrency", "p50_ms", "p99_ms", "cpu_us_per_step", "bus_bytes_per_step"}
 
@@ -35,3 +38,8 @@ def test_a_short_look_at_flatness_gives_every_figure() -> None:
     assert all(figure > 0 for figure in figures.values())
     assert sum("finished" in name for name in figures) == 4
     assert sum("a step, the" in name for name in figures) == 2
+
+
+def test_a_short_look_at_an_undo_gives_every_figure_and_asks_in_several_questions() -> None:
+    figures = asyncio.run(undo.figures(effects=300))
+    assert len(figures) == 6 and all(figure > 0 for figure in figures.values())

@@ -63,3 +63,12 @@ class TestFilesConnector(ConnectorConformance):
         assert isinstance(example.input, dict)
         file = directory / "root" / str(example.input["path"])
         file.write_bytes(file.read_bytes().replace(b"12.5", b"13.5"))
+
+    def disturb_undone(self, directory: Path, example: Example) -> None:
+        assert isinstance(example.input, dict)
+        file = directory / "root" / str(example.input["path"])
+        if example.name == "next line":
+            file.unlink()
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("mine\n")

@@ -90,6 +90,17 @@ def check_written(served: Installation, run: str) -> None:
         assert digest.stdout.split()[0] == outputs[name]["$artifact"]
 
 
+def check_redone(served: Installation, run: str) -> None:
+    """Put back: everything is as the run had made it."""
+    redone = served.aios("run", "redo", run, "--request-id", "drill-redo")
+    for _ in range(TRIES):
+        if redone["state"] in ("succeeded", "partly_undone"):
+            break
+        redone = served.aios("run", "show", run)
+    assert redone["state"] == "succeeded", redone
+    check_written(served, run)
+
+
 def check_undone(served: Installation, run: str) -> None:
     """Taken back: nothing of it is left."""
     undone = served.aios("run", "undo", run, "--request-id", "drill-undo")

@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from tests.drill.kept import TRIES
-from tests.drill.served import CLIENT, MONTH, Served, check_undone, check_written, make_report
+from tests.drill.served import (
+    CLIENT,
+    MONTH,
+    Served,
+    check_redone,
+    check_undone,
+    check_written,
+    make_report,
+)
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 PASSINGS = tuple(range(1, 51)) if ALL else (1,)
@@ -51,6 +59,23 @@ def test_killed_at_a_named_instant_the_work_ends_as_if_nothing_had_happened(
         if passing == 1:
             assert served.marker.read_text() == point, "the point was never passed"
             assert served.starts == 2
+
+
+@pytest.mark.feature("D6", "B1")
+@pytest.mark.parametrize("passing", (11, 12, 13, 14, 15) if ALL else (12,))
+@pytest.mark.parametrize(
+    "point", ["connector.intent", "connector.performed", "connector.outcome", "files.decided"]
+)
+def test_killed_while_it_puts_back_what_was_undone_it_goes_on(
+    tmp_path: Path, point: str, passing: int
+) -> None:
+    """Five files are written and taken back, each a passing; what comes after that is of the redo."""
+    with Served(tmp_path, f"{point}:{passing}") as served:
+        run = make_report(served)
+        check_undone(served, run)
+        assert served.starts == 1, "it dies later"
+        check_redone(served, run)
+        assert served.marker.read_text() == point and served.starts == 2
 
 
 @pytest.mark.feature("B1", "A2")

@@ -28,6 +28,8 @@ READERS = {
     "memory.GetRecord": api_pb2.GetRecordRequest(kind="fact", key="x"),
     "events.ListResolutions": api_pb2.ListResolutionsRequest(),
     "system.GetStatus": api_pb2.GetStatusRequest(),
+    "runs.PreviewUndo": api_pb2.PreviewUndoRequest(run_id="run_x"),
+    "runs.CountEffects": api_pb2.CountEffectsRequest(run_ids=["run_x"]),
     "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
@@ -38,6 +40,7 @@ RUNNERS = {
     "runs.StartRuns": api_pb2.StartRunsRequest(),
     "runs.CancelRun": api_pb2.CancelRunRequest(request_id="scope", run_id="run_x"),
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
+    "runs.RedoRun": api_pb2.RedoRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
     "runs.ForkRun": api_pb2.ForkRunRequest(request_id="scope", run_id="run_x"),
     "failures.RecoverRun": api_pb2.RecoverRunRequest(
@@ -176,6 +179,7 @@ async def test_every_mutation_is_safe_to_repeat_and_refuses_other_content(server
             ),
             ("approvals.DecideApproval", decide, {"note": "another"}),
             ("runs.UndoRun", api_pb2.UndoRunRequest(request_id="m-undo", run_id=run.run_id), {"why": "else"}),
+            ("runs.RedoRun", api_pb2.RedoRunRequest(request_id="m-redo", run_id=run.run_id), {"why": "else"}),
             (
                 "runs.CancelRun",
                 api_pb2.CancelRunRequest(request_id="m-cancel", run_id=other_run.run.run_id),
@@ -195,7 +199,7 @@ async def test_every_mutation_is_safe_to_repeat_and_refuses_other_content(server
             ),
         ]
         for name, request, change in mutations:
-            await api.ended(run.run_id) if name == "runs.UndoRun" else None
+            await api.ended(run.run_id) if name in ("runs.UndoRun", "runs.RedoRun") else None
             await api.call(method(api, name), request)
             await api.call(method(api, name), request)
             other = type(request)()

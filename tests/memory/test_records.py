@@ -6,6 +6,8 @@ from decimal import Decimal
 
 import pytest
 
+from aios.effect.v1.effect_pb2 import CheckUndoRequest, CheckUndoResponse
+from aios.run.v1.state_pb2 import UndoVerdict
 from aios.task.v1 import task_pb2
 from aios_core.encoding import decode
 from aios_core.errors import TerminalError
@@ -430,3 +432,75 @@ async def test_a_write_that_runs_out_of_time_while_it_is_committed_still_tells_w
     assert outcome.status == task_pb2.STATUS_SUCCEEDED
     assert outcome.undo_token
     assert (await memory.records.newest(Name(Kind.FACT, "a"))).version == 1
+
+
+@pytest.mark.feature("D6")
+async def test_what_was_taken_back_is_put_back_and_taken_back_again_each_once(memory: Memory) -> None:
+    await memory.write(fact("a", "first"))
+    made = await memory.write(fact("a", "second", 1), fact("b", "new"), run="run_2", step="s")
+    back = await memory.undo(made, run="run_2", step="s")
+    assert await shown(memory) == ("first", None)
+    for _ in range(2):
+        forth = await redo(memory, back)
+        assert forth.status == task_pb2.STATUS_SUCCEEDED, forth.error
+        assert await shown(memory) == ("second", "new")
+    again = await memory.undo(forth, run="run_2", step="s")
+    assert again.status == task_pb2.STATUS_SUCCEEDED, again.error
+    assert await shown(memory) == ("first", None)
+    once_more = await redo(memory, again)
+    assert once_more.status == task_pb2.STATUS_SUCCEEDED, once_more.error
+    assert await shown(memory) == ("second", "new")
+
+
+@pytest.mark.feature("D6")
+async def test_what_was_written_since_is_not_put_back_over_and_is_told_before(memory: Memory) -> None:
+    made = await memory.write(fact("a", "second"))
+    assert await verdict(memory, made, redo=False) == UndoVerdict.UNDO_VERDICT_WILL
+    assert await verdict(memory, made, redo=True) == UndoVerdict.UNDO_VERDICT_IMPOSSIBLE, "it stands"
+    back = await memory.undo(made)
+    assert await verdict(memory, back, redo=True) == UndoVerdict.UNDO_VERDICT_WILL
+    await memory.write(fact("a", "mine", 2), run="run_3")
+    assert await verdict(memory, back, redo=True) == UndoVerdict.UNDO_VERDICT_CHANGED
+    assert (await redo(memory, back)).status == task_pb2.STATUS_CONFLICT
+    assert (await shown(memory))[0] == "mine"
+    with pytest.raises(TerminalError, match="was not kept"):
+        await redo(memory, made)
+
+
+@pytest.mark.feature("D6")
+async def test_two_steps_that_wrote_one_record_are_put_back_in_their_order(memory: Memory) -> None:
+    first = await memory.write(fact("a", 1), step="one")
+    second = await memory.write(fact("a", 2, 1), step="two")
+    for _ in range(2):
+        second = await memory.undo(second, step="two")
+        first = await memory.undo(first, step="one")
+        assert first.status == second.status == task_pb2.STATUS_SUCCEEDED, (first.error, second.error)
+        assert await shown(memory) == (None, None)
+        first = await redo(memory, first, step="one")
+        second = await redo(memory, second, step="two")
+        assert first.status == second.status == task_pb2.STATUS_SUCCEEDED, (first.error, second.error)
+        assert await shown(memory) == (2, None)
+
+
+async def shown(memory: Memory) -> tuple[object, object]:
+    """What stands of two facts; None for one that is not there."""
+    found = []
+    for key in ("a", "b"):
+        version = await memory.records.newest(Name(Kind.FACT, key))
+        gone = version is None or version.deleted
+        found.append(None if version is None or gone else plain(decode(version.value)))
+    return found[0], found[1]
+
+
+async def redo(memory: Memory, back: task_pb2.Outcome, step: str = "s") -> task_pb2.Outcome:
+    task = make_task("memory.write", None, run="run_2", step=step, mode=task_pb2.MODE_REDO)
+    task.undo_token = back.undo_token
+    return await memory.steps.perform(task)
+
+
+async def verdict(memory: Memory, outcome: task_pb2.Outcome, *, redo: bool) -> UndoVerdict.ValueType:
+    request = CheckUndoRequest(workspace="main", undo_tokens=[outcome.undo_token], redo=redo)
+    (check,) = CheckUndoResponse.FromString(
+        await memory.steps.check_undo(request.SerializeToString(), {})
+    ).checks
+    return check.verdict

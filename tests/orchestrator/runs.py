@@ -8,13 +8,13 @@ from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.run.v1.state_pb2 import Approval, ApprovalState, Recovery, RunHead
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.encoding import decode, encode
-from aios_core.ids import effect_key
 from aios_core.labels import OWNER
 from aios_core.values import Plain, labeled, plain
 from aios_orchestrator.codec import head_of, records_of, run_of
 from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
 from aios_orchestrator.core.fold import fold
 from aios_orchestrator.core.recover import Recover
+from aios_orchestrator.core.undo import task_id, task_mode
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.model import Run
@@ -60,17 +60,16 @@ class Driver:
     def outcome(self, step: str, **fields: Any) -> Outcome:
         """An outcome of the step's present task; it succeeds with the step's input unless `fields` say otherwise."""
         state = self.run.at(step)
-        undoing = bool(self.run.undo_queue)
         outcome = Outcome(
             run_id=self.run.run_id,
-            task_id=effect_key(self.run.run_id, step, 0, state.attempt_group),
+            task_id=task_id(self.run, state),
             dispatch=state.dispatch,
             step=step,
             status=Status.STATUS_SUCCEEDED,
             output=state.input,
             worker="test",
-            mode=Mode.MODE_UNDO if undoing else self.run.mode,
-            undo_token=b"token" if self.workflow.at(step).effect else b"",
+            mode=task_mode(self.run),
+            undo_token=b"token" if self.workflow.at(step).effect and not self.run.undo_queue else b"",
         )
         for name, value in fields.items():
             if name == "error":

@@ -116,9 +116,41 @@ def test_a_run_that_was_undone_is_forked_with_what_its_steps_gave() -> None:
     assert "put" in taken_over(driver)
 
 
+WAYS = """
+- {name: a, agent: echo, input: {n: "${inputs.n}"}}
+- {name: mood, branch: {cases: {loud: "steps.a.n > 5"}, otherwise: calm}}
+- {name: shout, agent: echo, when: "steps.mood.case == 'loud'", input: {n: 1}}
+- {name: maybe, agent: echo, when: "steps.a.n == 1", input: {n: 2}}
+"""
+
+
+@pytest.mark.feature("D10")
+def test_a_fork_takes_the_case_that_it_is_told_and_supposes_what_it_is_told() -> None:
+    source = Driver(workflow(WAYS), mode=Mode.MODE_SIMULATE)
+    source.settle("a")
+    source.settle("maybe")
+    assert source.run.at("shout").state == st.STEP_STATE_SKIPPED
+    taken = forked(source, Fork(run_id="run_test", changes=[StepChange(step="mood", take="loud")]), into=WAYS)
+    assert taken_over(taken) == {"a", "mood"}, "what was decided otherwise, and what came before it"
+    assert taken.run.at("shout").state == st.STEP_STATE_DISPATCHED
+    fails = StepChange(step="maybe", supposed=st.SUPPOSED_FAILS)
+    skipped = forked(source, Fork(run_id="run_test", changes=[fails]), into=WAYS)
+    assert skipped.run.at("maybe").state == st.STEP_STATE_SKIPPED
+    holds = StepChange(step="shout", supposed=st.SUPPOSED_HOLDS)
+    assert forked(source, Fork(run_id="run_test", changes=[holds]), into=WAYS).run.at("shout").state == (
+        st.STEP_STATE_DISPATCHED
+    )
+
+
 @pytest.mark.parametrize(
     ("of", "field", "says"),
     [
+        (Fork(changes=[StepChange(step="a", take="x")]), "changes[0].take", "no case 'x'; there are: none"),
+        (
+            Fork(changes=[StepChange(step="a", supposed=st.SUPPOSED_HOLDS)]),
+            "changes[0].supposed",
+            "no condition",
+        ),
         (Fork(step="bb"), "step", "(did you mean 'b'?)"),
         (Fork(changes=[StepChange(step="nope", agent="x")]), "changes[0].step", "there is no step 'nope'"),
         (Fork(changes=[StepChange(step="put", agent="x")]), "changes[0].agent", "no agent's step"),

@@ -14,7 +14,8 @@ from aios_core.encoding import decode, encode
 from aios_core.hashing import sha256
 from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled, plain
-from aios_orchestrator.core.decide import Cancel, Redispatch, Settle, Tick, Undo
+from aios_orchestrator.core.decide import Cancel, Redispatch, Redo, Settle, Tick, Undo
+from aios_orchestrator.model import OPEN_STEP
 from tests.orchestrator.runs import Driver, workflow
 from tests.orchestrator.test_core import TWO, WRITES
 from tests.orchestrator.test_rounds import (
@@ -430,17 +431,20 @@ MAYBE = ["retry", "skip", "edit", "rewind"]
 
 def maybe_recover(run: Driver, data: st.DataObject) -> None:
     """One recovery, whatever comes of it; what the run had done before and does not repeat stays as it is."""
-    kind = data.draw(st.sampled_from(MAYBE))
     begun = [step.name for step in run.run.steps.values() if step.state != S.STEP_STATE_PENDING]
+    kind = data.draw(st.sampled_from(MAYBE if begun else MAYBE[:3]))
     names = ["", *(step.name for step in run.run.steps.values() if step.state == S.STEP_STATE_FAILED)]
     step = data.draw(st.sampled_from(begun if kind == "rewind" else names))
     recovery = {"retry": RETRY, "skip": SKIP, "edit": EDIT, "rewind": REWIND}[kind]
     value: dict[str, int] | None = {"n": 4} if kind == "edit" or data.draw(st.booleans()) else None
     before = {step.name: step for step in run.run.steps.values()}
+    incomplete = run.run.state == R.RUN_STATE_UNDO_INCOMPLETE
     run.recover(recovery, step, None if kind == "retry" else value)
     if run.last.refusal is not None:
         assert run.last.events == ()
         return
+    if incomplete and kind in ("retry", "skip"):
+        return  # it is about the undo
     reopened = next(
         event.run_reopened
         for event in map(RunEvent.FromString, run.last.events)
@@ -467,11 +471,23 @@ def test_any_history_with_recoveries_is_the_fold_of_its_events_and_ends(
     """`Driver.give` checks after every input that state, fold of the events, and what is stored are the same."""
     run = Driver(of)  # type: ignore[arg-type]
     kinds = ["settle"] * 4 + ["fail", "fail", "retry", "unknown", "yes", "no", "approve", "approve", "reject"]
-    kinds += ["tick", "lost", "cancel", "undo", "recover", "recover", "recover"]
+    kinds += [
+        "tick",
+        "lost",
+        "cancel",
+        "undo",
+        "undo",
+        "some",
+        "redo",
+        "redo",
+        "recover",
+        "recover",
+        "recover",
+    ]
     for _ in range(data.draw(st.integers(0, 50))):
         kind = data.draw(st.sampled_from(kinds))
         if kind in ("settle", "fail", "retry", "unknown", "lost"):
-            steps = [name for name in run.run.live if run.run.at(name).state in (2, 9)]
+            steps = [name for name in run.run.live if run.run.at(name).state in OPEN_STEP]
             if steps:
                 step = data.draw(st.sampled_from(sorted(steps)))
                 {
@@ -487,6 +503,10 @@ def test_any_history_with_recoveries_is_the_fold_of_its_events_and_ends(
         elif kind in ("cancel", "undo"):
             if data.draw(st.integers(0, 5)) == 0 or (kind == "undo" and run.run.closed):
                 run.give(Cancel("x") if kind == "cancel" else Undo("x"))
+        elif kind == "some" and run.run.closed and run.run.steps:
+            run.give(Undo("x", (data.draw(st.sampled_from(sorted(run.run.steps))),)))
+        elif kind == "redo":
+            run.give(Redo("x"))
         elif kind == "recover":
             if run.run.closed:
                 maybe_recover(run, data)

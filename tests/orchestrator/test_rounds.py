@@ -16,6 +16,7 @@ from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled, plain
 from aios_orchestrator.core import rounds
 from aios_orchestrator.core.decide import Cancel, Redispatch, Tick, Undo
+from aios_orchestrator.model import OPEN_STEP
 from tests.orchestrator.runs import Driver, workflow
 
 MAP = """
@@ -608,7 +609,7 @@ def finish(run: Driver) -> None:
     """The faults stop: everything is settled, decided and due."""
     for _ in range(80):
         for step in list(run.run.steps.values()):
-            if step.state in (S.STEP_STATE_DISPATCHED, S.STEP_STATE_UNDOING) and not step.due:
+            if step.state in OPEN_STEP and not step.due:
                 run.settle(step.name)
         for approval in run.run.open_approvals():
             gate = approval.kind == 1

@@ -14,6 +14,7 @@ from aios.task.v1.task_pb2 import (
     STATUS_SUCCEEDED,
     STATUS_UNKNOWN,
     Outcome,
+    Status,
 )
 from aios_core.errors import RetryableError, TerminalError
 from aios_sdk.connector import Idempotency, Inverse, Key, Lookup, Nothing
@@ -107,3 +108,48 @@ def test_an_interrupted_undo_is_repeated_only_while_the_other_side_knows_its_key
     assert isinstance(
         core.next_undo(done, [undo], key, 2, Inverse("regrets", repeatable=False), now), core.Park
     )
+
+
+@pytest.mark.feature("D6")
+@pytest.mark.parametrize(
+    ("entries", "undo", "redo"),
+    [
+        ([], True, True),
+        ([("undo/1", STATUS_SUCCEEDED)], False, False),
+        ([("undo/1", STATUS_CONFLICT)], True, True),
+        ([("undo/1", STATUS_UNKNOWN)], True, False),
+        ([("undo/1", STATUS_SUCCEEDED), ("redo-1/1", STATUS_SUCCEEDED)], True, True),
+        ([("undo/1", STATUS_SUCCEEDED), ("redo-1/1", STATUS_UNKNOWN)], True, False),
+        ([("undo/1", STATUS_SUCCEEDED), ("redo-1/1", STATUS_CONFLICT)], False, False),
+        (
+            [("undo/1", STATUS_SUCCEEDED), ("redo-1/1", STATUS_SUCCEEDED), ("undo-1/2", STATUS_SUCCEEDED)],
+            False,
+            False,
+        ),
+    ],
+)
+def test_whether_an_effect_stands_follows_from_its_undos_and_redos(
+    entries: list[tuple[str, Status]], undo: bool, redo: bool
+) -> None:
+    """`undo`: what an undo takes it for; `redo`: what a redo does. What nobody knows makes way for the next."""
+    found = [
+        LedgerEntry(effect_key=f"run/s/0/1/{key}", state=STATE_OUTCOME, outcome=Outcome(status=status))
+        for key, status in entries
+    ]
+    assert core.stands(found, surely_undone=True) == undo
+    assert core.stands(found, surely_undone=False) == redo
+
+
+@pytest.mark.feature("D6")
+@pytest.mark.parametrize(
+    ("task", "key"),
+    [
+        ("run/s/0/1", "run/s/0/1/undo/1"),
+        ("run/s/0/3", "run/s/0/1/undo/3"),
+        ("run/s/0/1/redo-1", "run/s/0/1/redo-1/1"),
+        ("run/s/0/2/undo-1", "run/s/0/1/undo-1/2"),
+        ("run/s/0/1/redo-2/7", "run/s/0/1/redo-2/7"),
+    ],
+)
+def test_each_way_and_each_attempt_group_has_a_key_of_its_own(task: str, key: str) -> None:
+    assert core.undo_key("run/s/0/1", task) == key

@@ -15,6 +15,7 @@ from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_UNKNOWN, Outcome, Task
 from aios_core.errors import AiosError
+from aios_core.ids import effect_key
 from aios_orchestrator import (
     codec,
     commands,
@@ -133,11 +134,26 @@ def undone_in_the_order_of_doing() -> Any:
     """The first change is taken back first."""
     original = undo.preview
 
-    def preview(run: Run) -> tuple[list[str], list[str]]:
-        steps, impossible = original(run)
+    def preview(run: Run, only: Any = None) -> tuple[list[str], list[str]]:
+        steps, impossible = original(run, only)
         return steps[::-1], impossible
 
     return replaced((undo, "preview", preview))
+
+
+def put_back_in_the_order_of_taking() -> Any:
+    """What was taken back last is put back last."""
+    original = undo.redo_preview
+    return replaced((undo, "redo_preview", lambda run: original(run)[::-1]))
+
+
+def redone_under_the_key_of_the_undo() -> Any:
+    """What is put back, and what is undone again, has the key of the undo before, which the ledger has settled."""
+
+    def task_id(run: Run, step: StepRun) -> str:
+        return effect_key(run.run_id, step.effect_name, 0, step.attempt_group)
+
+    return replaced((undo, "task_id", task_id), (codec, "task_id", task_id))
 
 
 def timer_lost_at_restart() -> Any:
@@ -356,6 +372,8 @@ DEFECTS: Final[dict[Plant, int]] = {
     approval_not_bound_to_what_was_shown: 3,
     inverse_run_twice: 31,
     undone_in_the_order_of_doing: 3,
+    put_back_in_the_order_of_taking: 1,
+    redone_under_the_key_of_the_undo: 1,
     timer_lost_at_restart: 1,
     redelivered_task_done_again: 1,
     effect_before_its_intent: 3,

@@ -61,6 +61,7 @@ SOMETIMES = (
     "heard what came before",
     "waited in vain for an event",
     "forked",
+    "forked another way",
     "event step_reused",
     "event run_reopened",
     "event step_edited",
@@ -73,6 +74,10 @@ SOMETIMES = (
     "event run_migrated",
     "renamed a step that had begun",
     "refused INCOMPATIBLE",
+    "undo of chosen steps asked for",
+    "redo asked for",
+    "event step_redone",
+    "event redo_conflicted",
 )
 
 

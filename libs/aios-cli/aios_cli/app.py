@@ -20,8 +20,10 @@ from aios_cli.commands import (
     schedules,
     schema,
     serve,
+    simulating,
     system,
     tokens,
+    undoing,
     workflows,
 )
 from aios_cli.exits import EPILOG, INTERRUPTED, USAGE
@@ -55,6 +57,8 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 forks.add_to(runs.app)
 migrations.add_to(runs.app)
+undoing.add_to(runs.app)
+simulating.add_to(runs.app)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.add_typer(failures.app, name="failure")

@@ -136,7 +136,8 @@ def preview(client: Client, asked: Asked, run_id: str) -> dict[str, Any]:
     try:
         if asked.action == "UNDO":
             remedies = failure(client, run_id).remedies
-            shape["what"] = next(item.what for item in remedies if item.action == "undo")
+            again = "Try again to take back what was left alone."
+            shape["what"] = next((item.what for item in remedies if item.action == "undo"), again)
         else:
             request = asked.request(client, run_id, dry_run=True, several=False)
             shape["again"] = list(client.call(client.failures.RecoverRun, request).again)

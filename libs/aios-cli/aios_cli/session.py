@@ -34,6 +34,7 @@ ENDED: Final = frozenset(
         RunState.RUN_STATE_CANCELLED,
         RunState.RUN_STATE_UNDONE,
         RunState.RUN_STATE_UNDO_INCOMPLETE,
+        RunState.RUN_STATE_PARTLY_UNDONE,
     }
 )
 _TELLING: Final = frozenset({"approval_requested", "step_unknown", "approval_decided"})

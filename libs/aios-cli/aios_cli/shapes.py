@@ -14,6 +14,8 @@ from aios.run.v1.state_pb2 import (
     FailureClass,
     RunState,
     StepState,
+    UndoItem,
+    UndoVerdict,
 )
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Pointer, Value
@@ -128,6 +130,18 @@ def _step(head: Any) -> dict[str, Any]:
         "end_time": time_json(head.end_time_ms),
         "undoable": head.undoable,
         "error": {"code": head.error.code, "message": head.error.message} if head.error.code else None,
+    }
+
+
+def undo_item(message: UndoItem) -> dict[str, Any]:
+    return {
+        "step": message.step,
+        "target": message.target,
+        "summary": message.summary,
+        "verdict": UndoVerdict.Name(message.verdict).removeprefix("UNDO_VERDICT_").lower(),
+        "why": message.why,
+        "along": message.along,
+        "changes": [change(item) for item in message.changes],
     }
 
 

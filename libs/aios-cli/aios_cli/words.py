@@ -17,6 +17,8 @@ RUN_WORDS: Final = {
     RunState.RUN_STATE_UNDOING: "undoing",
     RunState.RUN_STATE_UNDONE: "undone",
     RunState.RUN_STATE_UNDO_INCOMPLETE: "partly undone, please look",
+    RunState.RUN_STATE_PARTLY_UNDONE: "partly undone",
+    RunState.RUN_STATE_REDOING: "putting back",
 }
 NEEDS: Final = {
     ApprovalKind.APPROVAL_KIND_GATE: "needs your approval",

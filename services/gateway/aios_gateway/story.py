@@ -7,28 +7,22 @@ from typing import Final
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange, Supposed
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Node, Pointer, Value
-
-OK: Final = "ok"
-WAITING: Final = "waiting"
-WORKING: Final = "working"
-PROBLEM: Final = "problem"
-UNDONE: Final = "undone"
-INFO: Final = "info"
+from aios_gateway.story_undo import UndoStory
+from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, who, worker
 
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
 MAX_EVIDENCE: Final = 20  # pointers that one line of the story names
 MAX_ANSWER_CHARS: Final = 200
 
 
-class Story:
+class Story(UndoStory):
     """Tells a run event by event; it has to hear them from the first one on, since later ones build on earlier."""
 
     def __init__(self) -> None:
-        self._targets: dict[str, str] = {}
-        self._begun: dict[str, int] = {}
+        super().__init__()
         self._asked: dict[str, tuple[int, Approval]] = {}
         self._decided: dict[str, int] = {}
         self._refused = 0
@@ -209,46 +203,6 @@ class Story:
             who="AIOS", what="stopped; what was done before stays", tone=INFO, duration_ms=duration
         )
 
-    def _undo_requested(self, _: RunEvent, body: events_pb2.UndoRequested) -> TimelineEntry:
-        self._begun.clear()
-        what = f"asked to undo {count(len(body.steps), 'step')}" if body.steps else "asked to undo it"
-        if not body.steps and not body.impossible:
-            what += "; nothing was left to take back"
-        if body.impossible:
-            what += f"; {', '.join(body.impossible)} can't be undone"
-        return TimelineEntry(what=what, why=body.why, tone=INFO)
-
-    def _undo_scheduled(self, event: RunEvent, body: events_pb2.UndoScheduled) -> TimelineEntry:
-        self._begun.setdefault(body.step, event.time_ms)
-        target = worker(self._targets.get(body.step, ""))
-        return TimelineEntry(who=target, what=f"is undoing {body.step}", step=body.step, tone=WORKING)
-
-    def _step_undone(self, event: RunEvent, body: events_pb2.StepUndone) -> TimelineEntry:
-        return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
-            what=body.summary or f"undid {body.step}",
-            step=body.step,
-            tone=UNDONE,
-            duration_ms=self._since(body.step, event.time_ms),
-            changes=body.changes,
-        )
-
-    def _undo_conflicted(self, _: RunEvent, body: events_pb2.UndoConflicted) -> TimelineEntry:
-        return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
-            what=f"left {body.step} as it is: it was changed since",
-            why=body.error.message,
-            step=body.step,
-            tone=PROBLEM,
-            changes=body.changes,
-        )
-
-    def _run_undone(self, _: RunEvent, body: events_pb2.RunUndone) -> TimelineEntry:
-        if body.left:
-            what = f"undone, except {', '.join(body.left)}: please look at it"
-            return TimelineEntry(who="AIOS", what=what, tone=PROBLEM)
-        return TimelineEntry(who="AIOS", what="everything is undone", tone=UNDONE)
-
     def _run_reopened(self, _: RunEvent, body: events_pb2.RunReopened) -> TimelineEntry:
         for step in body.again:
             self._begun.pop(step, None)
@@ -274,13 +228,10 @@ class Story:
     def _decision_refused(self, _: RunEvent, body: events_pb2.DecisionRefused) -> TimelineEntry:
         return TimelineEntry(what="decided, but it did not count", why=body.error.message, tone=PROBLEM)
 
-    def _since(self, step: str, now: int) -> int:
-        return now - self._begun.pop(step, now)
-
 
 _TELLERS: Final = {
     name.removeprefix("_"): teller
-    for name, teller in vars(Story).items()
+    for name, teller in {**vars(UndoStory), **vars(Story)}.items()
     if name.removeprefix("_") in {field.name for field in RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields}
 }
 
@@ -299,31 +250,6 @@ def tell(events: Iterable[RunEvent]) -> list[TimelineEntry]:
     lines = [line for event in events if (line := story.tell(event)) is not None]
     last = {line.step: line.sequence for line in lines if line.step}
     return [line for line in lines if line.tone != WORKING or last[line.step] == line.sequence]
-
-
-def who(actor: str) -> str:
-    """An actor in words: `person:owner` is you."""
-    kind, _, name = actor.partition(":")
-    if kind == "person":
-        return "you" if name == "owner" else name
-    if kind == "event":
-        return f"event from {name}"
-    if kind == "schedule":
-        return f"schedule {name}"
-    return "AIOS" if kind in ("service", "") else actor
-
-
-def worker(target: str) -> str:
-    """What carries a step out, in words, from its target: `connector.action`, `memory.operation` or an agent's name."""
-    owner, dot, _ = target.partition(".")
-    if not dot:
-        return f"agent {target}" if target else "AIOS"
-    return "memory" if owner == "memory" else f"{owner} connector"
-
-
-def count(number: int, noun: str) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def evidence(output: bytes, changes: Iterable[Change]) -> list[Pointer]:
@@ -362,6 +288,9 @@ def _changed(changes: Iterable[StepChange]) -> str:
         words += [f"{change.step} with {change.model}"] if change.model else []
         words += [f"{change.step} with another prompt"] if change.prompt else []
         words += [f"{change.step} on another input"] if change.input else []
+        words += [f"{change.step} takes {change.take}"] if change.take else []
+        held = "holds" if change.supposed == Supposed.SUPPOSED_HOLDS else "does not hold"
+        words += [f"the condition of {change.step} {held}"] if change.supposed else []
     return ", ".join(words)
 
 

@@ -14,7 +14,7 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios_core.errors import RetryableError
 from aios_core.ids import partition_of_run
 
-ENDINGS: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled", "run_undone"})
+ENDINGS: Final = frozenset({"run_succeeded", "run_failed", "run_cancelled", "run_undone", "run_redone"})
 
 Read = Callable[[int], Awaitable[list[RunEvent]]]
 """Events of the run after a sequence, a page of them; none when there are no more."""
@@ -141,4 +141,4 @@ def _ends(event: RunEvent, ended: bool) -> bool:
     kind = event.WhichOneof("body")
     if kind in ENDINGS:
         return True
-    return ended and kind not in ("undo_requested", "run_reopened")
+    return ended and kind not in ("undo_requested", "redo_requested", "run_reopened")

@@ -69,6 +69,11 @@ class MemoryService:
                 queue=subjects.consumer(SERVICE, name),
             )
         steps = Steps(context.workspace, records, Writing(store, records), artifacts, context.now_ms)
+        await context.bus.answer(
+            subjects.query(SERVICE, "check_undo", context.workspace),
+            steps.check_undo,
+            queue=subjects.consumer(SERVICE, "check_undo"),
+        )
         self._lane = LaneWorker(
             context.bus,
             service=SERVICE,

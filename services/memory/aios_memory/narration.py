@@ -212,7 +212,8 @@ def _undo_requested(event: RunEvent) -> _Told:
 
 
 def _undo_scheduled(event: RunEvent) -> _Told:
-    return f"is taking step {event.undo_scheduled.step} back", "", []
+    doing = "putting" if event.undo_scheduled.redo else "taking"
+    return f"is {doing} step {event.undo_scheduled.step} back", "", []
 
 
 def _step_undone(event: RunEvent) -> _Told:
@@ -227,7 +228,33 @@ def _undo_conflicted(event: RunEvent) -> _Told:
 
 def _run_undone(event: RunEvent) -> _Told:
     left = ", ".join(event.run_undone.left)
+    if event.run_undone.state == state_pb2.RUN_STATE_PARTLY_UNDONE:
+        return "a part of the run was undone", "", []
     return "the run was undone" + (f" but for {left}" if left else ""), "", []
+
+
+def _redo_requested(event: RunEvent) -> _Told:
+    body = event.redo_requested
+    return f"asked to put {', '.join(body.steps)} back", body.why, []
+
+
+def _step_redone(event: RunEvent) -> _Told:
+    body = event.step_redone
+    return f"put step {body.step} back: {body.summary or 'done'}", "", _changes(body.changes)
+
+
+def _redo_conflicted(event: RunEvent) -> _Told:
+    body = event.redo_conflicted
+    return f"did not put step {body.step} back", body.error.message, _changes(body.changes)
+
+
+def _run_redone(event: RunEvent) -> _Told:
+    left = ", ".join(event.run_redone.left)
+    return "what was undone was put back" + (f" but for {left}" if left else ""), "", []
+
+
+def _undo_accepted(event: RunEvent) -> _Told:
+    return "left what could not be undone as it is", event.undo_accepted.why, []
 
 
 _TELLERS: Final = {
@@ -259,6 +286,11 @@ _TELLERS: Final = {
     "step_undone": _step_undone,
     "undo_conflicted": _undo_conflicted,
     "run_undone": _run_undone,
+    "redo_requested": _redo_requested,
+    "step_redone": _step_redone,
+    "redo_conflicted": _redo_conflicted,
+    "run_redone": _run_redone,
+    "undo_accepted": _undo_accepted,
 }
 _BODIES: Final = events_pb2.RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields
 KINDS: Final = frozenset(field.name for field in _BODIES)

@@ -1,18 +1,21 @@
 """Memory's steps: one task in, one outcome out. The same task, given again, has the effect of once."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
+from aios.effect.v1 import effect_pb2
 from aios.memory.v1 import memory_pb2
+from aios.run.v1.state_pb2 import UNDO_VERDICT_CHANGED, UNDO_VERDICT_IMPOSSIBLE, UNDO_VERDICT_WILL
 from aios.task.v1 import task_pb2
 from aios_core.encoding import decode
 from aios_core.errors import AiosError, TerminalError
 from aios_core.values import Value
 from aios_memory import answers, operations
 from aios_memory.artifacts import Artifacts
+from aios_memory.codec import parse
 from aios_memory.model import Name, Provenance, Undo, Version, Written, check_key, check_kind
 from aios_memory.requests import MAX_WRITES, Read, Writes, parse_reads, parse_writes
 from aios_memory.store import Records
@@ -20,8 +23,15 @@ from aios_memory.writing import Writing
 from aios_runtime.bus.replies import error_to_proto
 from aios_runtime.crashpoints import crash, point
 
+MAX_CHECKS: Final = 500  # steps that one question is about
 MAX_SCANNED: Final = 10_000  # records under a prefix that one read looks at
 
+_MODES: Final = (
+    task_pb2.MODE_EXECUTE,
+    task_pb2.MODE_SIMULATE,
+    task_pb2.MODE_UNDO,
+    task_pb2.MODE_REDO,
+)
 COMMITTED: Final = point(
     "memory.committed", "a memory task's versions are committed, its outcome is not reported"
 )
@@ -48,13 +58,38 @@ class Steps:
         """The outcome of any task; one that failed still tells which changes it left. Raises AiosError."""
         outcome = task_pb2.Outcome(status=task_pb2.STATUS_SUCCEEDED)
         self._check(task)
-        if task.mode == task_pb2.MODE_UNDO:
+        if task.mode in (task_pb2.MODE_UNDO, task_pb2.MODE_REDO):
             await self._undo(task, outcome)
         elif task.target == operations.READ:
             await self._read(decode(task.input), outcome)
         else:
             await self._write(task, decode(task.input), outcome)
         return outcome
+
+    async def check_undo(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        """CheckUndoRequest → CheckUndoResponse: what an undo, or a redo, of steps would find now."""
+        request = parse(effect_pb2.CheckUndoRequest, data)
+        answer = effect_pb2.CheckUndoResponse()
+        for token in request.undo_tokens[:MAX_CHECKS]:
+            try:
+                written = _token(token)
+                if request.redo:
+                    await self._check_undone(written)
+                error = await self._writing.check_undo(written, self._now_ms())
+            except AiosError as refused:
+                impossible = effect_pb2.UndoCheck(verdict=UNDO_VERDICT_IMPOSSIBLE, why=refused.message)
+                answer.checks.append(impossible)
+                continue
+            verdict = UNDO_VERDICT_WILL if error is None else UNDO_VERDICT_CHANGED
+            why = error.message if error is not None else ""
+            answer.checks.append(effect_pb2.UndoCheck(verdict=verdict, why=why))
+        return answer.SerializeToString()
+
+    async def _check_undone(self, written: list[Undo]) -> None:
+        """Raises ACTION_FAILED for what no undo has written, since there is nothing to put back."""
+        for item in written:
+            if not (await self._records.stored(item.name, item.version)).provenance.undoes:
+                raise TerminalError("ACTION_FAILED", f"How to put {item.name} back was not kept.")
 
     def _check(self, task: task_pb2.Task) -> None:
         if task.workspace != self._workspace:
@@ -69,7 +104,7 @@ class Steps:
                 f"Memory has no operation {task.target[:80]!r}; it has {', '.join(operations.OPERATIONS)}.",
                 target=task.target[:80],
             )
-        if task.mode not in (task_pb2.MODE_EXECUTE, task_pb2.MODE_SIMULATE, task_pb2.MODE_UNDO):
+        if task.mode not in _MODES:
             raise TerminalError("INVALID_ARGUMENT", "The task does not say its mode.", field="mode")
 
     async def _read(self, value: Value, outcome: task_pb2.Outcome) -> None:
@@ -145,6 +180,7 @@ class Steps:
                 )
 
     async def _undo(self, task: task_pb2.Task, outcome: task_pb2.Outcome) -> None:
+        """Take versions back; to put them back is to take those back that took them."""
         written = _token(task.undo_token)
         provenance = Provenance(
             run_id=task.run_id,
@@ -153,10 +189,14 @@ class Steps:
             actor=f"step:{task.step}",
             traceparent=task.traceparent,
         )
+        redo = task.mode == task_pb2.MODE_REDO
+        if redo:
+            await self._check_undone(written)
         undone = await self._writing.undo(written, provenance, self._now_ms())
         crash(COMMITTED)
         outcome.changes.extend(answers.change(done) for done in undone.done)
-        outcome.summary = answers.summary(undone.done, "took back")
+        outcome.summary = answers.summary(undone.done, "put back" if redo else "took back")
+        outcome.undo_token = answers.undo_token(undone.done[::-1])  # what takes the next step back or forth
         if undone.errors:
             outcome.status = task_pb2.STATUS_CONFLICT
             outcome.error.CopyFrom(error_to_proto(_all(undone.errors)))

@@ -55,6 +55,14 @@ class Writing:
 
         return await self._carry_out(plan)
 
+    async def check_undo(self, undos: Sequence[Undo], now_ms: int) -> AiosError | None:
+        """Why these versions could not be taken back now; None if they could."""
+        for undo in undos:
+            planned = await self._plan_undo(undo, Provenance(), now_ms)
+            if isinstance(planned, AiosError):
+                return planned
+        return None
+
     async def predict(self, changes: Sequence[Change], provenance: Provenance, now_ms: int) -> Written:
         """What `write` would do now."""
         return _settled([await self._plan(change, provenance, now_ms) for change in changes])
@@ -128,12 +136,23 @@ class Writing:
                 run=used.run_id,
             )
         try:
-            stands = await self._records.answered(name, core.standing(newest))
+            stands = await self._standing(undo, newest)
             before = await self._records.version(name, undo.before)
             after = core.decide_undo(newest, stands, undo.version, before, provenance, now_ms)
         except AiosError as error:
             return error
         return _Planned(Done(newest, after), self._records.write_of(after))
+
+    async def _standing(self, undo: Undo, newest: Version) -> int:
+        """The version that stands. One that took another back stands while it is the newest, or all that came after it
+        was taken back as well."""
+        taken = await self._records.stored(undo.name, undo.version)
+        if taken.provenance.undoes:
+            version = newest
+            while version.version != undo.version and version.provenance.undoes > 1:
+                version = await self._records.stored(undo.name, version.provenance.undoes - 1)
+            return version.version
+        return await self._records.answered(undo.name, core.standing(newest))
 
     async def _used_by_another(self, newest: Version, undo: Undo) -> Use | None:
         """A version that stands and that another run made from this one, under the number it has now or had."""

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from immutables import Map
 
 from aios.run.v1.state_pb2 import Approval, Fork, RunHead, StepHead, StepRecord, StepState
-from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
-from aios_core.ids import effect_key, partition_of
+from aios.task.v1.task_pb2 import ApprovalBinding, Task
+from aios_core.ids import partition_of
 from aios_orchestrator.core.draft import target_of
+from aios_orchestrator.core.undo import task_id, task_mode
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
 from aios_orchestrator.workflow import Workflow, path_of
 
@@ -52,6 +53,9 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         forked_from=run.fork.run_id if run.fork is not None else "",
         fork_step=run.fork.step if run.fork is not None else "",
         reopened=run.reopened,
+        redos=run.redos,
+        undo_chosen=run.undo_chosen,
+        ending=run.ending,
     )
 
 
@@ -147,6 +151,9 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         settled=head.settled_micros,
         failed=head.failed_step,
         reopened=head.reopened,
+        redos=head.redos,
+        undo_chosen=head.undo_chosen,
+        ending=head.ending if head.HasField("ending") else None,
         concurrency_key=head.concurrency_key,
         trigger=head.trigger,
         request=head.request,
@@ -216,12 +223,12 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
     task = Task(
         workspace=run.workspace,
         run_id=run.run_id,
-        task_id=effect_key(run.run_id, step.effect_name, 0, step.attempt_group),
+        task_id=task_id(run, step),
         dispatch=step.dispatch,
         attempt=step.attempt,
         step=name,
         target=target_of(run, definition),
-        mode=MODE_UNDO if undoing else run.mode,
+        mode=task_mode(run),
         input=step.input,
         hold_micros=step.hold,
         undo_token=step.undo_token if undoing else b"",

@@ -17,7 +17,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
-from aios_orchestrator.core.decide import Cancel, Decide, Hear, Settle, Undo
+from aios_orchestrator.core.decide import Cancel, Decide, Hear, Redo, Settle, Undo
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
@@ -102,9 +102,18 @@ class Commands:
 
     async def undo_run(self, data: bytes) -> Proto:
         request = parse(pb.UndoRunRequest, data)
-        run = await self._one(request, Undo(request.why), request.why)
+        what = Undo(request.why, tuple(request.steps))
+        content = "\0".join((request.why, *request.steps)) if request.steps else request.why
+        run = await self._one(request, what, content)
+        if request.steps:
+            return pb.UndoRunResponse(state=run.state, steps=run.undo_queue)
         steps, impossible = undo.preview(run)
         return pb.UndoRunResponse(state=run.state, steps=list(run.undo_queue) or steps, impossible=impossible)
+
+    async def redo_run(self, data: bytes) -> Proto:
+        request = parse(pb.RedoRunRequest, data)
+        run = await self._one(request, Redo(request.why), request.why)
+        return pb.RedoRunResponse(state=run.state, steps=run.undo_queue)
 
     async def recover_run(self, data: bytes) -> Proto:
         request = parse(pb.RecoverRunRequest, data)
@@ -133,7 +142,9 @@ class Commands:
         )
         return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
 
-    async def _one(self, request: Any, what: Cancel | Undo | Decide | Recover | Migrate, content: str) -> Any:
+    async def _one(
+        self, request: Any, what: Cancel | Undo | Redo | Decide | Recover | Migrate, content: str
+    ) -> Any:
         check_request_id(request.request_id)
         hashed = sha256(type(what).__name__.encode(), content.encode())
         item = Item(request.workspace, request.run_id, what, request.actor, request.request_id, hashed)
@@ -161,6 +172,7 @@ class Commands:
         "start_runs": start_runs,
         "cancel_run": cancel_run,
         "undo_run": undo_run,
+        "redo_run": redo_run,
         "recover_run": recover_run,
         "migrate_run": migrate_run,
         "decide_approval": decide_approval,

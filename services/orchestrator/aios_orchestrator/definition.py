@@ -190,6 +190,7 @@ class _Compiler:
             "name": name,
             "kind": kind,
             "needs": tuple(str(need) for need in needs),
+            "by_order": "needs" not in fields,
             "when": self.condition(fields["when"], "when") if "when" in fields else None,
             "input": self.mapping(fields.get("input", {}), "input"),
             "retry": self.retry(fields.get("retry", {})),

@@ -11,7 +11,7 @@ from aios_core.money import format_usd
 from aios_orchestrator.mapping import Mapped, leaves_of
 from aios_orchestrator.workflow import Body, Step, Workflow
 
-_SAME: Final = ("place", "scope", "name", "lane", "kind", "grade")
+_SAME: Final = ("place", "scope", "name", "lane", "kind", "grade", "by_order")
 _WORDS: Final = {
     "hold": "budget",
     "timeout_ms": "timeout",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
+from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Failure, FailureClass, Remedy, StandingEffect
@@ -19,6 +20,7 @@ from aios_orchestrator.model import Run
 from aios_orchestrator.workflow import Workflow, path_of, scope_of
 
 MAX_AGAIN: Final = 100  # steps that a remedy names
+MAX_NAMED: Final = 10  # steps that a failure names
 TRANSIENT, BUG = st.FAILURE_CLASS_TRANSIENT, st.FAILURE_CLASS_BUG
 DATA, PERSON = st.FAILURE_CLASS_DATA, st.FAILURE_CLASS_PERSON
 
@@ -64,6 +66,8 @@ _OF_DATA: Final = frozenset(
 
 def failure_of(run: Run, workflow: Workflow) -> Failure | None:
     """The failure of a run; None when it has none that anybody has to deal with."""
+    if run.state == st.RUN_STATE_UNDO_INCOMPLETE:
+        return _undo_failure(run, workflow)
     if run.state != st.RUN_STATE_FAILED or run.mode == MODE_SIMULATE or run.error is None:
         return None
     place = path_of(run.failed)
@@ -81,6 +85,32 @@ def failure_of(run: Run, workflow: Workflow) -> Failure | None:
         time_ms=run.update_time,
         concurrency_key=run.concurrency_key,
         attempts=run.at(run.failed).attempt if run.failed else 0,
+    )
+
+
+def _undo_failure(run: Run, workflow: Workflow) -> Failure:
+    """What could not be taken back: a person looks at it, tries again, puts the rest back, or leaves it."""
+    left = [s for s in reversed(run.changed_things()) if s.state != st.STEP_STATE_UNDONE]
+    conflicts = [s for s in left if s.state == st.STEP_STATE_UNDO_CONFLICT]
+    names = ", ".join(s.name for s in left[:MAX_NAMED]) + (" …" if len(left) > MAX_NAMED else "")
+    step = (conflicts or left)[0] if left else None
+    error = Error(code="ACTION_FAILED", message=f"Nothing takes back what these changed: {names}.")
+    if conflicts and conflicts[0].error is not None:
+        error = conflicts[0].error
+    name = step.name if step is not None else ""
+    target = workflow.at(name).target if name else "undo"
+    return Failure(
+        run_id=run.run_id,
+        workflow=run.workflow,
+        workflow_version=run.workflow_version,
+        step=name,
+        target=target,
+        error=error,
+        failure_class=CLASSES.get(error.code, PERSON) if not conflicts else PERSON,
+        cause=derive("cause", "undo", error.code, run.workflow, path_of(name), target),
+        time_ms=run.update_time,
+        concurrency_key=run.concurrency_key,
+        attempts=step.attempt if step is not None else 0,
     )
 
 
@@ -126,6 +156,8 @@ def preview(run: Run, workflow: Workflow, what: Recover, now: int) -> list[str]:
         raise decision.refusal
     for data in decision.events:
         event = RunEvent.FromString(data)
+        if event.WhichOneof("body") == "undo_requested":
+            return list(event.undo_requested.steps)
         if event.WhichOneof("body") == "run_reopened":
             skipped = event.run_reopened.step if what.recovery == st.RECOVERY_SKIP else ""
             return [name for name in event.run_reopened.again if name != skipped]
@@ -134,6 +166,8 @@ def preview(run: Run, workflow: Workflow, what: Recover, now: int) -> list[str]:
 
 def remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
     """What a person can do about a failed run, and what each would do; the suggested one first."""
+    if run.state == st.RUN_STATE_UNDO_INCOMPLETE:
+        return _undo_remedies(run, workflow, now)
     failed = run.failed
     found = [_remedy(run, workflow, now, "retry", Recover(st.RECOVERY_RETRY))]
     if failed:
@@ -153,6 +187,22 @@ def remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
     best = next((remedy for remedy in open_ if remedy.action == wanted), open_[-1])
     best.suggested = True
     return sorted(found, key=lambda remedy: not remedy.suggested)
+
+
+def _undo_remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
+    """Of an undo that could not take everything back."""
+    retry = _remedy(run, workflow, now, "retry", Recover(st.RECOVERY_RETRY))
+    retry.what = f"Try again to take back what was left alone: {', '.join(retry.again) or 'nothing'}."
+    left = [s.name for s in run.changed_things() if s.state != st.STEP_STATE_UNDONE]
+    skip = Remedy(action="skip", what=f"Leave it: {', '.join(left[:MAX_AGAIN])} stays as it is now.")
+    redo = Remedy(action="redo")
+    again = undo.redo_preview(run)
+    redo.what = f"Put back what was taken away: {', '.join(again[:MAX_AGAIN]) or 'nothing'}."
+    redo.again.extend(again[:MAX_AGAIN])
+    if not again:
+        redo.refused = "Nothing was taken away."
+    (skip if retry.refused else retry).suggested = True
+    return sorted([retry, skip, redo], key=lambda remedy: not remedy.suggested)
 
 
 def _wanted(run: Run, workflow: Workflow) -> str:

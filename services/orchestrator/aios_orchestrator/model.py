@@ -15,7 +15,7 @@ from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Approval, Fork, RunState, StepChange, StepState
+from aios.run.v1.state_pb2 import Approval, Ending, Fork, RunState, StepChange, StepState
 from aios.task.v1.task_pb2 import Change, Mode, Usage
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
@@ -27,10 +27,12 @@ TERMINAL_RUN: Final = frozenset(
         st.RUN_STATE_CANCELLED,
         st.RUN_STATE_UNDONE,
         st.RUN_STATE_UNDO_INCOMPLETE,
+        st.RUN_STATE_PARTLY_UNDONE,
     }
 )
+ENDED_BY_ITSELF: Final = frozenset({st.RUN_STATE_SUCCEEDED, st.RUN_STATE_FAILED, st.RUN_STATE_CANCELLED})
 DONE_STEP: Final = frozenset({st.STEP_STATE_SUCCEEDED, st.STEP_STATE_SKIPPED})
-OPEN_STEP: Final = frozenset({st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING})
+OPEN_STEP: Final = frozenset({st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING})
 LIVE_STEP: Final = OPEN_STEP | {
     st.STEP_STATE_WAITING,
     st.STEP_STATE_GATED,
@@ -253,6 +255,9 @@ class Run(_Copied):
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
     reopened: int = 0
+    redos: int = 0
+    undo_chosen: bool = False
+    ending: Ending | None = None
     error: Error | None = None
     input: bytes = b""
     outputs: bytes = b""

@@ -1,5 +1,6 @@
 """Questions that other services ask the orchestrator: reads that change nothing, each bounded."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
 
@@ -21,7 +22,7 @@ from aios.run.v1.state_pb2 import (
     RunHead,
 )
 from aios_core.errors import RetryableError, TerminalError
-from aios_orchestrator import failures
+from aios_orchestrator import failures, undo_plan
 from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.commands import migration_of, parse, recovery_of
 from aios_orchestrator.core import migrate
@@ -195,6 +196,21 @@ class Queries:
             again=move.again[:MAX_SHOWN],
         )
 
+    async def preview_undo(self, data: bytes) -> pb.PreviewUndoResponse:
+        """What an undo would do, as far as the run can tell; a page of it."""
+        request = parse(pb.PreviewUndoRequest, data)
+        run, workflow = await self._run(request.workspace, request.run_id)
+        undo_plan.refused(run, redo=request.redo)
+        response, size = pb.PreviewUndoResponse(), 0
+        planned = undo_plan.plan(run, workflow, list(request.steps), redo=request.redo)
+        for item in itertools.islice(planned, request.after, None):
+            size += item.ByteSize() + 8
+            if response.planned and size > MAX_ANSWER:
+                response.more = True
+                break
+            response.planned.append(item)
+        return response
+
     async def _run(self, workspace: str, run_id: str) -> tuple[Run, Workflow]:
         stored = await self._repository.view(workspace, run_id)
         if stored is None:
@@ -253,6 +269,7 @@ class Queries:
         ("run", "get_failure"): get_failure,
         ("run", "preview_recovery"): preview_recovery,
         ("run", "preview_migration"): preview_migration,
+        ("run", "preview_undo"): preview_undo,
         ("run", "list_resolutions"): list_resolutions,
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,

@@ -33,6 +33,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "start_run": pb.StartRunRequest,
     "cancel_run": pb.CancelRunRequest,
     "undo_run": pb.UndoRunRequest,
+    "redo_run": pb.RedoRunRequest,
     "recover_run": pb.RecoverRunRequest,
     "migrate_run": pb.MigrateRunRequest,
     "decide_approval": pb.DecideApprovalRequest,

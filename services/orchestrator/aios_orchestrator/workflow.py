@@ -133,6 +133,8 @@ class Step:
     hears: Hears | None = None
     scope: str = ""
     body: Body | None = None
+    by_order: bool = False
+    """The document says nothing of what it needs: it comes after the step that stands before it."""
     place: str = ""
     """Where it stands in the document, such as `spec.steps[2].map.steps[0]`."""
 

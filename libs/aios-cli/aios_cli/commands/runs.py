@@ -59,31 +59,6 @@ def start(
         _show_started(answer.run, answer.duplicate)
 
 
-@command(app, "simulate")
-def simulate(
-    workflow: Workflow,
-    input: Input = None,
-    input_json: InputJson = None,
-    workflow_version: Version = "",
-    request_id: RequestId = None,
-) -> None:
-    """Show what a run would change, and change nothing."""
-    from aios.api.v1 import api_pb2
-    from aios_cli.session import Session
-
-    with Session() as session:
-        client = session.client
-        request = api_pb2.SimulateRunRequest(
-            request_id=named(request_id),
-            workflow=workflow,
-            workflow_version=workflow_version,
-            input=inputs_of(session, workflow, workflow_version, input, input_json),
-        )
-        answer = client.call(client.runs.SimulateRun, request)
-        run = followed(session, answer.run.run_id)
-        _finish(run, _show_predicted)
-
-
 @command(app, "list")
 def list_(
     workflow: Annotated[
@@ -175,29 +150,6 @@ def cancel(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId =
         if wait and answer.state == RunState.RUN_STATE_CANCELLING:
             answer = followed(session, run_id, after=answer.sequence, until_person=False)
     _finish(answer, _show_result, exits.OK if answer.state == RunState.RUN_STATE_CANCELLED else None)
-
-
-@command(app, "undo")
-def undo(run: RunId, why: Why = "", wait: Wait = True, request_id: RequestId = None) -> None:
-    """Take back what a run changed. What a person has edited since is left alone and shown."""
-    from aios.api.v1 import api_pb2
-    from aios.run.v1.state_pb2 import RunState
-    from aios_cli import pick
-    from aios_cli.output import say
-    from aios_cli.session import Session
-
-    with Session() as session:
-        client = session.client
-        run_id = pick.run(client, run)
-        before = session.run(run_id).sequence
-        request = api_pb2.UndoRunRequest(request_id=named(request_id), run_id=run_id, why=why)
-        answer = client.call(client.runs.UndoRun, request)
-        if answer.impossible:
-            say(f"Can't be undone: {', '.join(answer.impossible)}.", "yellow")
-        ended = answer.run
-        if wait and (ended.state == RunState.RUN_STATE_UNDOING or ended.sequence > before):
-            ended = followed(session, run_id, after=before)
-    _finish(ended, _show_result)
 
 
 @command(app, "rewind")
@@ -322,11 +274,3 @@ def _show_result(run: "api_pb2.Run") -> None:
     console().print(story.heading(run))
     console().print(story.footing(run))
     console().print(result(run))
-
-
-def _show_predicted(run: "api_pb2.Run") -> None:
-    from aios_cli.output import console
-    from aios_cli.views.runs import predicted
-
-    console().print()
-    console().print(predicted(run))

@@ -17,6 +17,7 @@ _ACTION: Final = {
     "edit": "aios failure edit {run} --input KEY=VALUE",
     "rewind": "aios failure rewind {run} --to STEP",
     "undo": "aios failure undo {run}",
+    "redo": "aios run redo {run}",
 }
 
 
@@ -50,7 +51,9 @@ def by_cause(found: Sequence[Failure], now_ms: int) -> RenderableType:
 
 def failure(item: Failure, now_ms: int) -> RenderableType:
     """Why, how far, and what can be done."""
-    where = f"{item.workflow} failed at {item.step or 'its outputs'}"
+    remedies = {remedy.action for remedy in item.remedies}
+    failed = "could not be undone at" if "redo" in remedies else "failed at"
+    where = f"{item.workflow} {failed} {item.step or 'its outputs'}"
     parts: list[RenderableType] = [
         Text(words.clean(where), style="bold red"),
         Text(words.clean(f"{item.error.message} [{item.error.code}]")),

@@ -62,22 +62,7 @@ def next_step(run: api_pb2.Run) -> str:
     if run.state == RunState.RUN_STATE_FAILED:
         return f"See what you can do about it: aios failure show {name}"
     if run.state == RunState.RUN_STATE_UNDO_INCOMPLETE:
-        return f"See what was left alone, and why: aios run show {name}"
+        return f"See what was left alone, and what you can do: aios failure show {name}"
+    if run.state in (RunState.RUN_STATE_UNDONE, RunState.RUN_STATE_PARTLY_UNDONE):
+        return f"To put back what was undone: aios run redo {name}"
     return ""
-
-
-def predicted(run: api_pb2.Run) -> RenderableType:
-    """What a simulation found."""
-    parts: list[RenderableType] = [story.heading(run)]
-    if run.error_message:
-        parts.append(Text(f"{words.clean(run.error_message)} [{run.error_code}]", style="red"))
-    parts.append(
-        Text(
-            f"It would make {words.count(len(run.predicted), 'change')}:"
-            if run.predicted
-            else "It would change nothing."
-        )
-    )
-    parts += [story.change_line(change) for change in run.predicted]
-    parts.append(Text("Nothing was written.", style="dim"))
-    return Group(*parts)

@@ -35,6 +35,7 @@ _STATE_STYLES: Final = {
     RunState.RUN_STATE_SUCCEEDED: "green",
     RunState.RUN_STATE_FAILED: "red",
     RunState.RUN_STATE_UNDONE: "blue",
+    RunState.RUN_STATE_PARTLY_UNDONE: "blue",
     RunState.RUN_STATE_UNDO_INCOMPLETE: "red",
 }
 

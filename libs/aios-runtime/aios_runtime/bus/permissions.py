@@ -73,6 +73,7 @@ _OWN: Final = {
             "aios.cmd.run.v1.start_runs.>",
             "aios.cmd.run.v1.cancel_run.>",
             "aios.cmd.run.v1.undo_run.>",
+            "aios.cmd.run.v1.redo_run.>",
             "aios.cmd.run.v1.recover_run.>",
             "aios.cmd.run.v1.migrate_run.>",
             "aios.cmd.run.v1.decide_approval.>",

@@ -36,7 +36,8 @@ def report_outcomes(workspace: str, partition: int) -> str:
 
 
 def run_command(name: str, workspace: str, partition: int) -> str:
-    """`start_run`, `start_runs`, `cancel_run`, `undo_run`, `recover_run`, `migrate_run`, `decide_approval`."""
+    """`start_run`, `start_runs`, `cancel_run`, `undo_run`, `redo_run`, `recover_run`, `migrate_run`,
+    `decide_approval`."""
     return f"aios.cmd.run.v1.{name}.{workspace}.{partition}"
 
 

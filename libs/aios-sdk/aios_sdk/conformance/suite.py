@@ -40,6 +40,7 @@ from aios_sdk.conformance.hosting import (
     ledger_of,
     put_back,
 )
+from aios_sdk.conformance.redoing import HOST_POINTS, RedoConformance, mode_of
 from aios_sdk.connector import Connector, Effect
 from aios_sdk.host.codec import arguments_sha256, failed
 from aios_sdk.host.mark import RestoreMark
@@ -47,7 +48,6 @@ from aios_sdk.host.mark import RestoreMark
 KEY: Final = "run_0/write/0/0"
 SIGKILLED: Final = -9
 MARK: Final = RestoreMark("restore_0", NOW_MS - 60_000, NOW_MS - 1000)
-HOST_POINTS: Final = ("connector.received", "connector.intent", "connector.performed", "connector.outcome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ class Example:
     wrong: Sequence[Plain] = ()
 
 
-class ConnectorConformance:
-    """Inherit it, define the five methods, and give every action that changes something at least one example."""
+class ConnectorConformance(RedoConformance):
+    """Inherit it, define the six methods, and give every action that changes something at least one example."""
 
     crash_points: ClassVar[tuple[str, ...]] = ()
     """The connector's own crash points inside `perform`, passed by every example and by its undo."""
@@ -316,9 +316,12 @@ class ConnectorConformance:
             ),
         )
 
-    def undo_task(self, example: Example, done: Outcome, number: int = 1, dispatch: int = 1) -> Task:
-        """The task that takes an outcome back."""
-        task = self.task(example, MODE_UNDO, key=f"{KEY}/undo/{number}", dispatch=dispatch)
+    def undo_task(
+        self, example: Example, done: Outcome, number: int = 1, dispatch: int = 1, way: str = "undo"
+    ) -> Task:
+        """The task that takes an outcome back; or that goes another way with it, such as `redo-1`."""
+        mode = mode_of(way, MODE_UNDO)
+        task = self.task(example, mode, key=f"{KEY}/{way}/{number}", dispatch=dispatch)
         task.undo_token = done.undo_token
         task.ClearField("approval")
         return task

@@ -10,6 +10,8 @@ from aios_sdk.connector.answers import (
     NotDone,
     Predicted,
     Rediscovered,
+    Standing,
+    Stands,
     Traced,
     Undone,
 )
@@ -40,6 +42,8 @@ __all__ = [
     "Rediscovered",
     "Result",
     "Spec",
+    "Standing",
+    "Stands",
     "Traced",
     "Undone",
     "action",

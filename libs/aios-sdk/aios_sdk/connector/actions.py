@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from aios_sdk.connector.answers import Conflict, Done, Looked, Predicted, Traced, Undone
+from aios_sdk.connector.answers import CannotTell, Conflict, Done, Looked, Predicted, Standing, Traced, Undone
 from aios_sdk.connector.artifacts import Artifacts
+from aios_sdk.connector.dry import for_real
 from aios_sdk.connector.effects import Effect, Idempotency, Inverse, Key, Lookup, Nothing
 
 
@@ -96,6 +97,21 @@ class Action(Generic[I, C, R]):
         """Take it back, if it still stands as it was left. `result` is None when a person said that it happened."""
         raise NotImplementedError
 
+    async def redo(self, input: I, captured: C, result: R | None, call: Call) -> Done[R] | Conflict:
+        """Put back what `undo` took away, if what that left still stands. An action without it can't be put back. It
+        may be called again after a crash exactly where the inverse says so of `undo`."""
+        raise NotImplementedError
+
+    async def stands(self, input: I, captured: C, result: R | None, call: Call, *, undone: bool) -> Standing:
+        """Whether what the effect has left (`undone`: what its undo has left) is as it was left. Reads, never writes;
+        it is asked of many at once before an undo, so it looks at nothing else."""
+        return CannotTell("this action can't tell before it is tried")
+
+    @classmethod
+    def can_redo(cls) -> bool:
+        """Whether what was taken back can be put back."""
+        return cls.redo is not Action.redo
+
 
 A = TypeVar("A", bound="type[Action[Any, Any, Any]]")
 
@@ -117,6 +133,9 @@ def action(
     def declare(cls: A) -> A:
         _check(cls, spec)
         cls.spec = spec
+        for method in ("perform", "undo", "redo") if spec.changes_something else ():
+            if getattr(cls, method) is not getattr(Action, method):
+                setattr(cls, method, for_real(f"{name}.{method}", getattr(cls, method)))
         return cls
 
     return declare

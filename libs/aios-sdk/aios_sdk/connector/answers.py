@@ -81,5 +81,11 @@ class Conflict:
     changes: tuple[Change, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Stands:
+    """What the effect, or its undo, has left is as it was left."""
+
+
+Standing: TypeAlias = Stands | Conflict | CannotTell
 Looked: TypeAlias = Done[R] | NotDone | CannotTell
 Traced: TypeAlias = Rediscovered[C, R] | NotDone | CannotTell

@@ -173,11 +173,12 @@ def _outcome(task: Task, status: Status.ValueType, changes: tuple[Change, ...]) 
         status=status,
         mode=task.mode,
         traceparent=task.traceparent,
-        changes=[_change(change) for change in changes],
+        changes=[change_proto(change) for change in changes],
     )
 
 
-def _change(change: Change) -> ChangeProto:
+def change_proto(change: Change) -> ChangeProto:
+    """A change as it stands in outcomes."""
     return ChangeProto(
         resource=change.resource,
         verb=change.verb,

@@ -11,10 +11,12 @@ from typing import Final, TypeAlias
 
 from aios.effect.v1.effect_pb2 import STATE_INTENT, LedgerEntry
 from aios.task.v1.task_pb2 import (
+    MODE_REDO,
     MODE_UNDO,
     STATUS_CONFLICT,
     STATUS_FAILED,
     STATUS_SUCCEEDED,
+    STATUS_UNKNOWN,
     ApprovalBinding,
     Outcome,
 )
@@ -82,6 +84,8 @@ class NothingToUndo:
     why: str
 
 
+REDO: Final = "redo"
+UNDO: Final = "undo"
 Move: TypeAlias = Replay | Begin | LookUp | Resume | Park | Rediscover
 
 _NO_KEY = (
@@ -156,26 +160,54 @@ def next_undo(
         raise RetryableError("UNAVAILABLE", "The change itself is still under way.", retry_after=1.0)
     if effect.outcome.status == STATUS_FAILED:
         return NothingToUndo("The change had not been made.")
-    for entry in undos:
-        if entry.effect_key == undo_key:
-            if entry.state != STATE_INTENT:
-                settled = _settled(entry, dispatch)
-                return settled if isinstance(settled, Replay) else _undo_again(entry, inverse, restored)
-            if not inverse.repeatable:
-                return Park(_NO_KEY)
-            elapsed = now_ms - entry.intent_time_ms
-            known = not inverse.remembers_ms or 0 <= elapsed < inverse.remembers_ms
-            return Resume(surely_open=False) if known else Park(_TOO_LATE)
-        if entry.outcome.status == STATUS_SUCCEEDED:
-            return NothingToUndo("It had been taken back before.")
+    entries = list(undos)
+    own = next((entry for entry in entries if entry.effect_key == undo_key), None)
+    if own is not None:
+        if own.state != STATE_INTENT:
+            settled = _settled(own, dispatch)
+            return settled if isinstance(settled, Replay) else _undo_again(own, inverse, restored)
+        if not inverse.repeatable:
+            return Park(_NO_KEY)
+        elapsed = now_ms - own.intent_time_ms
+        known = not inverse.remembers_ms or 0 <= elapsed < inverse.remembers_ms
+        return Resume(surely_open=False) if known else Park(_TOO_LATE)
+    back = way_of(undo_key)[0] == REDO
+    if stands(entries, surely_undone=not back) == back:
+        return NothingToUndo("It stands already." if back else "It had been taken back before.")
     return _undo_again(None, inverse, restored)
+
+
+def way_of(key: str) -> tuple[str, int]:
+    """Of a ledger key of an undo: `undo` or `redo`, and how often what was undone had been put back before, this one
+    too: `…/undo/1` is (`undo`, 0), `…/redo-1/1` (`redo`, 1), `…/undo-1/1` (`undo`, 1)."""
+    way, _, number = key.rpartition("/")[0].rpartition("/")[2].partition("-")
+    return way, int(number) if number.isdigit() else 0
+
+
+def stands(undos: Iterable[LedgerEntry], *, surely_undone: bool) -> bool:
+    """Whether an effect stands after its undos and what put it back. One of which nobody knows whether it happened
+    counts as what makes way for the next: an undo only if `surely_undone` is not asked for."""
+    put, taken = 0, -1
+    for entry in undos:
+        way, number = way_of(entry.effect_key)
+        sure = entry.outcome.status == STATUS_SUCCEEDED
+        maybe = entry.state == STATE_INTENT or entry.outcome.status == STATUS_UNKNOWN
+        if way == REDO and (sure or (maybe and surely_undone)):
+            put = max(put, number)
+        if way == UNDO and (sure or (maybe and not surely_undone)):
+            taken = max(taken, number)
+    return put > taken
 
 
 def undo_key(effect_key: str, task_id: str) -> str:
     """The ledger key of an undo, `<effect key>/undo/<n>`: the task's own id when it looks so. Otherwise n counts the
-    attempt groups since the effect's own, of which a person starts the next by saying that an undo did not happen."""
-    if task_id.startswith(f"{effect_key}/undo/"):
+    attempt groups since the effect's own, of which a person starts the next by saying that an undo did not happen. A
+    task id that ends in `/redo-<m>` or `/undo-<m>` has its own n, the attempt group: `<effect key>/redo-<m>/<n>`."""
+    before, _, way = task_id.rpartition("/")
+    if way.isdigit() and before.startswith((f"{effect_key}/{UNDO}", f"{effect_key}/{REDO}")):
         return task_id
+    if way.startswith((f"{REDO}-", f"{UNDO}-")):
+        return f"{effect_key}/{way}/{before.rpartition('/')[2]}"
     step, _, group = effect_key.rpartition("/")
     later, _, now = task_id.rpartition("/")
     same = step == later and group.isdigit() and now.isdigit()
@@ -209,7 +241,10 @@ def _settled(entry: LedgerEntry, dispatch: int) -> Replay | Begin:
     """The recorded outcome; or another try, when nothing was changed and the orchestrator has decided to try again."""
     outcome = entry.outcome
     untouched = outcome.status == STATUS_FAILED and outcome.error.retryable
-    if entry.mode == MODE_UNDO:  # an undo has no attempt groups: each dispatch may look at what stands now
+    if entry.mode in (
+        MODE_UNDO,
+        MODE_REDO,
+    ):  # an undo has no attempt groups: each dispatch may look at what stands now
         untouched = outcome.status in (STATUS_FAILED, STATUS_CONFLICT)
     return Begin() if untouched and dispatch > outcome.dispatch else Replay(outcome)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME, LedgerEntry
-from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, Outcome, Task
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_REDO, MODE_UNDO, Outcome, Task
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.values import Value
 from aios_runtime.crashpoints import crash, point
@@ -160,13 +160,15 @@ class Effects:
         await self._looked_up(effect)
 
     async def undo(self, task: Task, effect_key: str, flight: Flight) -> Outcome:
-        """Take an effect back, once."""
+        """Take an effect back, or put it back, once."""
         undo_key = core.undo_key(effect_key, task.task_id)
         effect = (await self._ledger.read(effect_key)).entry
         action = self._connector.find(effect.action if effect else task.target)
         inverse = action.spec.inverse
         if inverse is None:
             raise TerminalError("ACTION_FAILED", f"{task.target} can't be taken back.", field="undo_token")
+        if task.mode == MODE_REDO and not action.can_redo():
+            raise TerminalError("ACTION_FAILED", f"{task.target} can't be put back once it is undone.")
         undos = await self._ledger.undos(effect_key)
         restored = await self.restores.of(undo_key, action)
         now_ms = self._now_ms()
@@ -303,7 +305,7 @@ class Effects:
             effect_key=undo_key,
             run_id=effect.run_id,
             action=effect.action,
-            mode=MODE_UNDO,
+            mode=MODE_REDO if core.way_of(undo_key)[0] == core.REDO else MODE_UNDO,
             state=STATE_INTENT,
             arguments_sha256=effect.arguments_sha256,
             intent_time_ms=self._now_ms(),
@@ -329,10 +331,9 @@ class Effects:
         spec = undo.action.spec
         assert spec.captured is not None
         captured = spec.captured.model_validate_json(effect.captured)
+        act = undo.action.redo if undo.task.mode == MODE_REDO else undo.action.undo
         try:
-            answer = await undo.action.undo(
-                undo.input, captured, codec.result_of(spec, effect.outcome), undo.call
-            )
+            answer = await act(undo.input, captured, codec.result_of(spec, effect.outcome), undo.call)
         except AiosError as error:
             return await self._settle(undo, codec.failed(undo.task, error))
         crash(PERFORMED)

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from aios.effect.v1.effect_pb2 import LedgerEntry
-from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_SIMULATE, MODE_UNDO, Outcome, Task
+from aios.effect.v1.effect_pb2 import LedgerEntry, UndoCheck
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_REDO, MODE_SIMULATE, MODE_UNDO, Outcome, Task
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.lanes import UnansweredError
@@ -14,7 +14,9 @@ from aios_sdk.connector.actions import Action
 from aios_sdk.connector.answers import Done
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector
+from aios_sdk.connector.dry import dry_run
 from aios_sdk.host import codec
+from aios_sdk.host.check import check_undo
 from aios_sdk.host.effects import Effects, Flight, Rules, StillOpen
 from aios_sdk.host.ledger import Ledger
 
@@ -76,6 +78,10 @@ class Executor:
         with suppress(AiosError, StillOpen, UnansweredError):  # its task will come again and say why
             await self._effects.settle_if_done(entry)
 
+    async def check_undo(self, token: bytes, *, redo: bool) -> UndoCheck:
+        """What an undo (or redo) of one effect would find now. Nothing is changed."""
+        return await check_undo(self._connector, self.ledger, self._effects, token, redo=redo)
+
     async def close(self) -> None:
         """Wait for the effects that are under way."""
         await asyncio.gather(*self._running.values(), return_exceptions=True)
@@ -96,12 +102,12 @@ class Executor:
         return codec.failed(task, error)
 
     async def _dispatch(self, task: Task, flight: Flight) -> Outcome:
-        if task.mode == MODE_UNDO:
+        if task.mode in (MODE_UNDO, MODE_REDO):
             effect_key = codec.effect_of_token(task.undo_token)
             return await self._alone(effect_key, flight, lambda: self._effects.undo(task, effect_key, flight))
         if task.mode not in (MODE_EXECUTE, MODE_SIMULATE):
             raise TerminalError(
-                "INVALID_ARGUMENT", "The task's mode is not execute, simulate or undo.", field="mode"
+                "INVALID_ARGUMENT", "The task's mode is not execute, simulate, undo or redo.", field="mode"
             )
         action = self._connector.find(task.target)
         if not action.spec.changes_something:
@@ -139,7 +145,8 @@ class Executor:
     async def _simulate(self, task: Task, action: Action[Any, Any, Any]) -> Outcome:
         value, input = codec.arguments(task.target, action.spec, task.input)
         await self._effects.limiter.take()
-        predicted = await action.simulate(input, self._effects.call(task, task.task_id, task.task_id))
+        with dry_run():
+            predicted = await action.simulate(input, self._effects.call(task, task.task_id, task.task_id))
         output = codec.output_bytes(predicted.result, value, self._connector.name)
         return codec.succeeded(task, output, predicted.changes, predicted.summary)
 

@@ -1,10 +1,13 @@
 """A connector on its work lane: the parts that every connector's service is made of."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from aios.task.v1.task_pb2 import MODE_SIMULATE, MODE_UNDO, Outcome, Task
+from aios.effect.v1 import effect_pb2
+from aios.task.v1.task_pb2 import MODE_REDO, MODE_SIMULATE, MODE_UNDO, Outcome, Task
+from aios_core.errors import TerminalError
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
 from aios_runtime.lanes import LaneWorker
@@ -17,7 +20,12 @@ from aios_sdk.host.executor import Executor
 from aios_sdk.host.ledger import Ledger
 
 CLOSE_RESTORE: Final = "close_restore"
-_VERBS: Final = {MODE_SIMULATE: "simulate", MODE_UNDO: "undo"}
+CHECK_UNDO: Final = "check_undo"
+COUNT_EFFECTS: Final = "count_effects"
+MAX_CHECKS: Final = 500  # effects that one question is about
+MAX_ANSWER: Final = 190 * 1024  # bytes of an answer; what does not fit says no more than its verdict
+AT_ONCE: Final = 32  # effects that are looked at at once
+_VERBS: Final = {MODE_SIMULATE: "simulate", MODE_UNDO: "undo", MODE_REDO: "redo"}
 
 
 class ConnectorLane:
@@ -55,6 +63,9 @@ class ConnectorLane:
             self._close_restore,
             queue=self._name,
         )
+        for name, answer in ((CHECK_UNDO, self._check_undo), (COUNT_EFFECTS, self._count_effects)):
+            subject = subjects.query(self._name, name, context.workspace)
+            await context.bus.answer(subject, answer, queue=self._name)
         self._recovered = await self._executor.recover()
         await self._worker.start()
 
@@ -96,6 +107,30 @@ class ConnectorLane:
                 )
             )
         return answer.SerializeToString()
+
+    async def _check_undo(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        request = effect_pb2.CheckUndoRequest.FromString(data)
+        if len(request.undo_tokens) > MAX_CHECKS:
+            raise TerminalError(
+                "TOO_LARGE", f"undo_tokens: at most {MAX_CHECKS} at once.", field="undo_tokens"
+            )
+        free = asyncio.Semaphore(AT_ONCE)
+
+        async def check(token: bytes) -> effect_pb2.UndoCheck:
+            async with free:
+                return await self._executor.check_undo(token, redo=request.redo)
+
+        checks = await asyncio.gather(*map(check, request.undo_tokens))
+        answer, size = effect_pb2.CheckUndoResponse(), 0
+        for found in checks:
+            size += found.ByteSize() + 4
+            answer.checks.append(found if size < MAX_ANSWER else effect_pb2.UndoCheck(verdict=found.verdict))
+        return answer.SerializeToString()
+
+    async def _count_effects(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        request = effect_pb2.CountEffectsRequest.FromString(data)
+        counts = [await self._executor.ledger.count(run) for run in request.run_ids]
+        return effect_pb2.CountEffectsResponse(recorded=sum(counts)).SerializeToString()
 
     def restore(self) -> Restore | None:
         """The restore from a backup that is open, for the service's health."""

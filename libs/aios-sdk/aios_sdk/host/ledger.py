@@ -11,10 +11,11 @@ from aios_sdk.connector.effects import Rate
 from aios_sdk.host.mark import RESTORE_META, RestoreMark
 from aios_sdk.host.rate import Limiter
 
-MAX_UNDOS: Final = 100  # undos of one effect that are looked at
+MAX_UNDOS: Final = 1000  # undos of one effect, and of its undos, that are looked at
 OPEN: Final = "open"
 _INDEX: Final = "ledger"
 _PAGE: Final = 100
+_COUNTED: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,19 @@ class Ledger:
         )
 
     async def undos(self, key: str) -> list[LedgerEntry]:
-        """The entries of an effect's undos."""
-        page = await self._store.scan(f"{self._prefix}{key}/undo/", limit=MAX_UNDOS)
+        """The entries of an effect's undos, and of the undos of those."""
+        page = await self._store.scan(f"{self._prefix}{key}/", limit=MAX_UNDOS)
         return [LedgerEntry.FromString(item.head) for item in page.items]
+
+    async def count(self, run_id: str) -> int:
+        """How many entries there are of a run: effects and undos, settled or open."""
+        token, found = "", 0
+        while True:
+            page = await self._store.scan(f"{self._prefix}{run_id}/", token=token, limit=_COUNTED)
+            found += len(page.items)
+            token = page.next_token
+            if not token:
+                return found
 
     async def open_intents(self) -> list[LedgerEntry]:
         """Every effect and undo that was begun and is not settled. There are at most as many as the lane had slots."""

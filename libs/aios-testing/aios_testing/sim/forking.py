@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
-from aios.run.v1.state_pb2 import Fork
+from aios.run.v1.state_pb2 import Fork, Supposed
 from aios_core.errors import AiosError
 from aios_runtime.bus import subjects
 from aios_testing.sim.parts import WORKSPACE
@@ -51,9 +51,20 @@ class Forking:
             request_id=f"f{number}",
             actor="person:owner",
             trigger="fork",
-            fork=Fork(run_id=run, step=self._rng.choice(["", *steps])),
+            fork=self._changed(head.workflow, Fork(run_id=run, step=self._rng.choice(["", *steps]))),
         )
         answer = await person.say("start_run", request, pb.StartRunResponse, self._rng)
         if answer is not None:
             person.accepted[answer.run_id] = head.workflow
             self._record.count("forked")
+            if request.fork.changes:
+                self._record.count("forked another way")
+
+    def _changed(self, workflow: str, fork: Fork) -> Fork:
+        """Where the workflow decides something, it is had to decide otherwise now and then."""
+        if workflow in ("fan", "tight") and self._rng.random() < 0.5:
+            fork.step = ""
+            fork.changes.add(step="fork", take=self._rng.choice(["even", "odd"]))
+            if self._rng.random() < 0.5:
+                fork.changes.add(step="ask", supposed=Supposed.SUPPOSED_HOLDS)
+        return fork

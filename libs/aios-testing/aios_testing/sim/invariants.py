@@ -16,7 +16,7 @@ from aios_core.ids import effect_key, partition_of
 from aios_core.values import plain
 from aios_orchestrator.codec import head_of, run_of
 from aios_orchestrator.core.fold import apply, born, fold
-from aios_orchestrator.model import Run
+from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import path_of, scope_of
 from aios_runtime.store.port import Committed, Write
 from aios_testing.sim.broker import Broker
@@ -27,7 +27,7 @@ from aios_testing.sim.record import Record
 from aios_testing.sim.sender import Sender
 from aios_testing.sim.store import Disk
 from aios_testing.sim.workload import WORKFLOWS
-from aios_testing.sim.world import World
+from aios_testing.sim.world import EFFECT, REDO, UNDO, World
 
 S, A, R = StepState, ApprovalState, RunState
 MANY: int = 10_000
@@ -135,36 +135,36 @@ class Invariants:
             name = next((step.name for step in run.steps.values() if step.keyed_as == name), name)
         return run, name
 
-    def _happened(self, key: str, undo: bool) -> None:
-        counts = self._world.undos if undo else self._world.effects
-        what = "undo" if undo else "effect"
+    def _happened(self, key: str, way: str) -> None:
+        world = self._world
+        counts = {EFFECT: world.effects, UNDO: world.undos, REDO: world.redos}[way]
         if counts[key] > 1:
-            self._record.violate(f"at most one {what} a key", f"{key}: {counts[key]}")
+            self._record.violate(f"at most one {way} a key", f"{key}: {counts[key]}")
         run, step = self.run_of_key(key)
         if run is None:
             self._record.violate("an effect belongs to a run", key)
             return
-        if undo:
-            self._undone(run, step, key)
+        if way != EFFECT:
+            self._gone_back(run, step, key, way)
             return
         self._effects_of[run.run_id].append(key)
         gate = _GATES.get((run.workflow, path_of(step)))
         if gate is not None:
             self._approved(run, step, scope_of(step) + gate, key)
 
-    def _undone(self, run: Run, step: str, key: str) -> None:
-        if self._world.effects.get(key, 0) != 1:
+    def _gone_back(self, run: Run, step: str, key: str, way: str) -> None:
+        """An undo, or a redo, happened: of what stood, or did not, and after all that come before it."""
+        effect = "/".join(key.split("/")[:4])
+        if self._world.effects.get(effect, 0) != 1:
             self._record.violate("only what happened is taken back", key)
-        state = run.at(step)
-        later = [
-            other.name
-            for other in run.steps.values()
-            if other.effect_order > state.effect_order
-            and other.undoable
-            and other.state not in (S.STEP_STATE_UNDONE, S.STEP_STATE_UNDO_CONFLICT)
-        ]
-        if later:
-            self._record.violate("undo in reverse order", f"{key} before {', '.join(later)}")
+        stands = self._world.stand(effect)
+        if stands != (0 if way == UNDO else 1):
+            self._record.violate("only what stands is undone, only what is undone redone", f"{key}: {stands}")
+        own = run.at(step).effect_order
+        waiting = [run.at(name) for name in run.undo_queue]
+        before = [s.name for s in waiting if (s.effect_order > own) == (way == UNDO) and s.name != step]
+        if before:
+            self._record.violate(f"{way} in its order", f"{key} before {', '.join(before)}")
 
     def _approved(self, run: Run, step: str, gate: str, key: str) -> None:
         approval = run.approvals.get(run.at(gate).approval_id)
@@ -307,30 +307,41 @@ class Invariants:
         for key in self._effects_of.get(run.run_id, ()):
             if self.run_of_key(key)[1] not in run.steps:
                 self._record.violate("what happened belongs to a step", key)
+        undone = all(s.state == S.STEP_STATE_UNDONE for s in run.changed_things())
+        if run.state == R.RUN_STATE_UNDONE and not undone:
+            self._record.violate("an undone run is undone", run.run_id)
         for step in run.steps.values():
             if (run.workflow, path_of(step.name)) not in _EFFECTS:
                 continue
-            key = effect_key(run.run_id, step.effect_name, 0, step.attempt_group)
-            effects, undos = self._world.effects.get(key, 0), self._world.undos.get(key, 0)
+            key = self._last_key(run, step)
+            effects, stand = self._world.effects.get(key, 0), self._world.stand(key)
             state, code = step.state, step.error.code if step.error is not None else ""
             said_so = step.summary.startswith("a person saw")
             stands = sum(
-                self._world.effects.get(old, 0) - self._world.undos.get(old, 0)
+                self._world.stand(old)
                 for group in range(1, step.attempt_group + 1)
                 if (old := effect_key(run.run_id, step.effect_name, 0, group)) not in person.denied
             )
             if stands > 1:
                 self._record.violate("nothing that stands is done again", f"{key}: {stands} stand")
-            if state == S.STEP_STATE_SUCCEEDED and not said_so and (effects, undos) != (1, 0):
+            if state == S.STEP_STATE_SUCCEEDED and not said_so and (effects, stand) != (1, 1):
                 self._record.violate(
-                    "exactly one effect", f"{key} succeeded with {effects} and {undos} undos"
+                    "exactly one effect", f"{key} succeeded with {effects}, of which {stand} stands"
                 )
             if state == S.STEP_STATE_FAILED and code != "OUTCOME_UNKNOWN" and effects:
                 self._record.violate("what failed did not happen", f"{key}: {effects}, {code}")
-            if state == S.STEP_STATE_UNDONE and not said_so and undos != effects:
-                self._record.violate("exactly one undo", f"{key}: {effects} effects, {undos} undos")
+            if state == S.STEP_STATE_UNDONE and not said_so and stand:
+                self._record.violate("exactly one undo", f"{key}: {effects} effects, {stand} stands")
             if state in (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED) and effects and key not in person.denied:
                 self._record.violate("nothing happens that nobody ordered", key)
+
+    def _last_key(self, run: Run, step: StepRun) -> str:
+        """The step's own key; that of an earlier attempt group where a person was asked about its undo since."""
+        keys = [
+            effect_key(run.run_id, step.effect_name, 0, group) for group in range(1, step.attempt_group + 1)
+        ]
+        done = [key for key in keys if self._world.effects.get(key)]
+        return done[-1] if done and step.effect_order else keys[-1]
 
 
 def _is_open(approval: Approval) -> bool:

@@ -30,6 +30,7 @@ from aios_testing.sim.mending import Mending
 from aios_testing.sim.migrating import Migrating
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
+from aios_testing.sim.undoing import Undoing
 from aios_testing.sim.workload import WORKFLOWS
 from aios_testing.sim.world import World
 
@@ -54,6 +55,7 @@ class Person:
         self.mending: Mending | None = None
         self.forking: Forking | None = None
         self.migrating: Migrating | None = None
+        self.undoing: Undoing | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -73,6 +75,8 @@ class Person:
             works.append(self.forking.look(self))
         if self.migrating is not None:
             works.append(self.migrating.look(self))
+        if self.undoing is not None:
+            works.append(self.undoing.look(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -249,11 +253,9 @@ class Person:
         await asyncio.sleep(CHECK_SECONDS)
         self._record.count("a person was asked what happened")
         key = self._effect_of(approval)
-        happened = (
-            key in self._world.undos
-            if approval.title.find("the undo of") >= 0
-            else key in self._world.effects
-        )
+        world = self._world
+        found = world.undos if "the undo of" in approval.title else world.effects
+        happened = key in (world.redos if "the redo of" in approval.title else found)
         if not happened:
             self.denied.add(key)
         decision = A.APPROVAL_STATE_ANSWERED

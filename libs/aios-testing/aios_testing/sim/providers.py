@@ -21,7 +21,7 @@ from aios_sdk.connector import (
     Undone,
     action,
 )
-from aios_testing.sim.world import KEY_MEMORY_MS, LAG_MS, World
+from aios_testing.sim.world import KEY_MEMORY_MS, LAG_MS, REDO, UNDO, World
 
 
 class Order(Arguments):
@@ -38,6 +38,12 @@ class Before(Result):
 
 def _done(call: Call, version: int) -> Done[Receipt]:
     return Done(Receipt(version=version), (Change(f"world:{call.effect_key}", "create"),), "done")
+
+
+def _told(call: Call) -> str:
+    """What the world calls an undo or redo: the first undo like its effect, the others by their way and number."""
+    way = call.key.rpartition("/")[0].rpartition("/")[2]
+    return f"{call.effect_key}/{way}" if "-" in way else call.effect_key
 
 
 class _Base(Action[Order, Before, Receipt]):
@@ -68,7 +74,7 @@ class Send(_Base):
     async def undo(
         self, input: Order, captured: Before, result: Receipt | None, call: Call
     ) -> Undone | Conflict:
-        await self.world.call("mail", lambda: self.world.send(call.effect_key, undo=True))
+        await self.world.call("mail", lambda: self.world.send(_told(call), UNDO))
         return Undone((), "regretted")
 
 
@@ -90,8 +96,13 @@ class Charge(_Base):
     async def undo(
         self, input: Order, captured: Before, result: Receipt | None, call: Call
     ) -> Undone | Conflict:
-        await self.world.call("pay", lambda: self.world.once(call.effect_key, undo=True))
+        await self.world.call("pay", lambda: self.world.once(_told(call), UNDO))
         return Undone((), "paid back")
+
+    async def redo(
+        self, input: Order, captured: Before, result: Receipt | None, call: Call
+    ) -> Done[Receipt] | Conflict:
+        return _done(call, await self.world.call("pay", lambda: self.world.once(_told(call), REDO)))
 
 
 class _Booking(_Base):
@@ -109,8 +120,14 @@ class _Booking(_Base):
     async def undo(
         self, input: Order, captured: Before, result: Receipt | None, call: Call
     ) -> Undone | Conflict:
-        await self.world.call("book", lambda: self.world.unbook(call.effect_key))
+        await self.world.call("book", lambda: self.world.unbook(call.effect_key, _told(call)))
         return Undone((), "taken back")
+
+    async def redo(
+        self, input: Order, captured: Before, result: Receipt | None, call: Call
+    ) -> Done[Receipt] | Conflict:
+        await self.world.call("book", lambda: self.world.rebook(call.effect_key, _told(call)))
+        return _done(call, 1)
 
 
 _BOOKING: dict[str, Any] = {

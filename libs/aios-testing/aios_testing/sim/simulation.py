@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
-from aios_core.ids import effect_key
 from aios_orchestrator.ownership import Ownership
 from aios_runtime import ahead, lanes
 from aios_runtime.bus.port import Bus
@@ -327,7 +326,7 @@ class Simulation:
 
     def _effect_of(self, approval: Approval) -> str:
         run = self.invariants.runs[f"{WORKSPACE}/run/{approval.run_id}"]
-        return effect_key(run.run_id, approval.step, 0, run.at(approval.step).attempt_group)
+        return habits.effect_of(run, approval)
 
     def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
         if node.alive:

@@ -21,6 +21,9 @@ FLIGHT: Final = 0.02  # seconds of a call, each way
 LONG_FLIGHT: Final = 1.0  # seconds of a slow one: below the lag
 
 
+EFFECT, UNDO, REDO = "effect", "undo", "redo"
+
+
 class Silence(Exception):
     """The call went out and no answer came."""
 
@@ -36,24 +39,32 @@ class Entry:
 
 
 class World:
-    """Counts every effect. `happened(provider, key, undo)` is told of each, right as it happens."""
+    """Counts every effect. `happened(key, way)` is told of each, right as it happens; a way is `effect`, `undo`
+    or `redo`. An undo after a redo, and a redo, have their own number in the key: `…/undo-1`, `…/redo-1`."""
 
     def __init__(self, loop: SimLoop, rng: Random, record: Record, draw: Callable[[str], bool]) -> None:
         self.loop, self._rng, self._record, self._draw = loop, rng, record, draw
         self.effects: dict[str, int] = {}
         self.undos: dict[str, int] = {}
+        self.redos: dict[str, int] = {}
         self.bookings: dict[str, Entry] = {}
         self._keys: dict[str, float] = {}
         self.cut: set[str] = set()
-        self.happened: Callable[[str, bool], None] = lambda key, undo: None
+        self.happened: Callable[[str, str], None] = lambda key, way: None
 
-    def count(self, key: str, *, undo: bool = False) -> None:
+    def count(self, key: str, way: str = EFFECT) -> None:
         """An effect happens."""
         self._record.transitions += 1
-        self._record.tell(f"{'undo' if undo else 'effect'} {key}")
-        counts = self.undos if undo else self.effects
+        self._record.tell(f"{way} {key}")
+        counts = {EFFECT: self.effects, UNDO: self.undos, REDO: self.redos}[way]
         counts[key] = counts.get(key, 0) + 1
-        self.happened(key, undo)
+        self.happened(key, way)
+
+    def stand(self, key: str) -> int:
+        """How often an effect stands: done, less taken back, and put back."""
+        undone = sum(times for other, times in self.undos.items() if _same(other, key))
+        redone = sum(times for other, times in self.redos.items() if _same(other, key))
+        return self.effects.get(key, 0) - undone + redone
 
     async def call(self, provider: str, act: Callable[[], int]) -> int:
         """A call over the network. Raises UNAVAILABLE when it surely never left, Silence when nobody knows."""
@@ -79,21 +90,21 @@ class World:
         except TimeoutError:
             raise Silence(provider) from None
 
-    def once(self, key: str, *, undo: bool = False) -> int:
+    def once(self, key: str, way: str = EFFECT) -> int:
         """Mode A: the same key has the same effect, as long as it is remembered."""
-        memory = f"{'undo ' if undo else ''}{key}"
+        memory = f"{way} {key}"
         now = self.loop.time() * 1000
         known = self._keys.get(memory)
         if known is not None and now - known <= KEY_MEMORY_MS + MARGIN_MS:
             self._record.count("provider knew the key")
             return 1
         self._keys[memory] = now
-        self.count(key, undo=undo)
+        self.count(key, way)
         return 1
 
-    def send(self, key: str, *, undo: bool = False) -> int:
+    def send(self, key: str, way: str = EFFECT) -> int:
         """Mode C: each call is an effect."""
-        self.count(key, undo=undo)
+        self.count(key, way)
         return 1
 
     def book(self, key: str, *, expect: int | None) -> int:
@@ -108,13 +119,22 @@ class World:
         self.bookings[key] = Entry(key, self.loop.time(), version)
         return version
 
-    def unbook(self, key: str) -> int:
-        """Take a booking back, if it stands."""
+    def unbook(self, key: str, told: str) -> int:
+        """Take a booking back, if it stands; it is counted as `told`."""
         entry = self.bookings.get(key)
         if entry is None or entry.undone:
             return 0
         entry.undone = True
-        self.count(key, undo=True)
+        self.count(told, UNDO)
+        return 1
+
+    def rebook(self, key: str, told: str) -> int:
+        """Put a booking back that was taken back; it is counted as `told`."""
+        entry = self.bookings.get(key)
+        if entry is None or not entry.undone:
+            return 0
+        entry.undone = False
+        self.count(told, REDO)
         return 1
 
     def seen(self, key: str) -> int:
@@ -127,6 +147,10 @@ class World:
             self._record.count("effect not visible yet")
             return 0
         return entry.version
+
+
+def _same(key: str, effect: str) -> bool:
+    return key == effect or key.startswith((f"{effect}/{UNDO}-", f"{effect}/{REDO}-"))
 
 
 def _answer(future: "asyncio.Future[int]", result: int) -> None:

@@ -58,10 +58,11 @@ async def fork_run(call: Call, request: api_pb2.ForkRunRequest, starter: Starter
 
 def _change(at: int, change: api_pb2.ForkChange) -> StepChange:
     field = f"changes[{at}]"
-    if not (change.agent or change.model or change.prompt or change.HasField("input")):
+    decided = change.take or change.supposed
+    if not (change.agent or change.model or change.prompt or change.HasField("input") or decided):
         raise TerminalError(
             "INVALID_ARGUMENT",
-            f"{field}: says nothing; give an agent, a model, a prompt or an input.",
+            f"{field}: says nothing; give an agent, a model, a prompt, an input, or what is decided.",
             field=field,
         )
     if len(change.prompt) > MAX_PROMPT_CHARS:
@@ -72,7 +73,13 @@ def _change(at: int, change: api_pb2.ForkChange) -> StepChange:
         )
     data = values.canonical(change.input, f"{field}.input") if change.HasField("input") else b""
     return StepChange(
-        step=change.step, agent=change.agent, model=change.model, prompt=change.prompt, input=data
+        step=change.step,
+        agent=change.agent,
+        model=change.model,
+        prompt=change.prompt,
+        input=data,
+        take=change.take,
+        supposed=change.supposed,
     )
 
 

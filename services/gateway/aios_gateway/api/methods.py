@@ -16,6 +16,7 @@ from aios_gateway.api import (
     schedules,
     system,
     tokens,
+    undoing,
 )
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
@@ -73,7 +74,12 @@ def _of_runs(around: Surroundings) -> dict[str, Unary | Streaming]:
             Scope.READ, lambda call, request: runs.watch_run(call, request, around.watches)
         ),
         "RunService.CancelRun": Unary(Scope.RUN, runs.cancel_run),
-        "RunService.UndoRun": Unary(Scope.RUN, runs.undo_run),
+        "RunService.UndoRun": Unary(Scope.RUN, undoing.undo_run),
+        "RunService.PreviewUndo": Unary(Scope.READ, undoing.preview_undo),
+        "RunService.RedoRun": Unary(Scope.RUN, undoing.redo_run),
+        "RunService.CountEffects": Unary(
+            Scope.READ, lambda call, request: undoing.count_effects(call, request, around.services)
+        ),
         "RunService.SimulateRun": Unary(
             Scope.RUN, lambda call, request: runs.simulate_run(call, request, around.starter)
         ),

@@ -125,19 +125,6 @@ async def cancel_run(call: Call, request: api_pb2.CancelRunRequest) -> api_pb2.C
     return api_pb2.CancelRunResponse(run=await read_run(call, request.run_id))
 
 
-async def undo_run(call: Call, request: api_pb2.UndoRunRequest) -> api_pb2.UndoRunResponse:
-    command = commands_pb2.UndoRunRequest(
-        workspace=call.workspace,
-        request_id=check_request_id(request.request_id),
-        run_id=given(request.run_id, "run_id"),
-        actor=call.identity.actor,
-        why=checked_why(request.why),
-    )
-    answer = await call.command_run("undo_run", request.run_id, command, commands_pb2.UndoRunResponse)
-    run = await read_run(call, request.run_id)
-    return api_pb2.UndoRunResponse(run=run, steps=answer.steps, impossible=answer.impossible)
-
-
 async def get_timeline(call: Call, request: api_pb2.GetTimelineRequest) -> api_pb2.GetTimelineResponse:
     view = await _view(call, request.run_id)
     events = await all_events(call, request.run_id)

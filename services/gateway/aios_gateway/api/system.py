@@ -22,7 +22,12 @@ MAX_PAGES: Final = 20  # of runs, the newest first, whose cost a status adds up
 HEALTH_SECONDS: Final = 1.0
 RUNS_NAMED: Final = 3
 CONNECTOR: Final = "connector-"
-ACTIVE: Final = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_CANCELLING, RunState.RUN_STATE_UNDOING)
+ACTIVE: Final = (
+    RunState.RUN_STATE_RUNNING,
+    RunState.RUN_STATE_CANCELLING,
+    RunState.RUN_STATE_UNDOING,
+    RunState.RUN_STATE_REDOING,
+)
 
 
 async def get_status(

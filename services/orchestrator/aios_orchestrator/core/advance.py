@@ -13,7 +13,7 @@ from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
 from aios_orchestrator.core import hearing, patterns, rounds
 from aios_orchestrator.core.draft import Draft, target_of
-from aios_orchestrator.mapping import Mapped, time_of, truth
+from aios_orchestrator.mapping import Expression, Mapped, Path, time_of, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
 from aios_orchestrator.workflow import Step, path_of
 
@@ -57,7 +57,7 @@ def start(draft: Draft, step: Step) -> None:
     try:
         guard: Label | None = None
         if step.when is not None:
-            wanted, guard = truth(step.when, draft.look_from(step.scope))
+            wanted, guard = _wanted(draft, step, step.when)
             if not wanted:
                 draft.emit(step_skipped=ev.StepSkipped(step=step.name, why=f"not needed: {step.when.text}"))
                 return
@@ -88,11 +88,23 @@ def _succeed(draft: Draft, step: Step, value: Value, guard: Label | None) -> Non
     draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
 
 
+def _wanted(draft: Draft, step: Step, when: Path | Expression) -> tuple[bool, Label]:
+    """Whether a step's condition holds; or is supposed to, in a fork."""
+    change = draft.run.change_of(path_of(step.name))
+    if change is not None and change.supposed:
+        return change.supposed == st.SUPPOSED_HOLDS, RESOURCE
+    return truth(when, draft.look_from(step.scope))
+
+
 def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
     around = rounds.guard_of(draft, step.scope)
     labels = [label for label in (guard, around) if label is not None]
     chosen = step.otherwise
-    for name, condition in step.cases:
+    change = draft.run.change_of(path_of(step.name))
+    cases = step.cases
+    if change is not None and change.take:
+        chosen, cases = change.take, ()
+    for name, condition in cases:
         holds, label = truth(condition, draft.look_from(step.scope))
         labels.append(label)
         if holds:
@@ -101,7 +113,7 @@ def _branch(draft: Draft, step: Step, guard: Label | None) -> None:
     draft.emit(
         step_succeeded=ev.StepSucceeded(
             step=step.name,
-            output=encode({"case": Leaf(chosen, meet(labels))}),
+            output=encode({"case": Leaf(chosen, meet(labels) if labels else RESOURCE)}),
             summary=f"chose {chosen or 'nothing'}",
         )
     )

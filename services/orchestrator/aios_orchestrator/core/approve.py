@@ -7,11 +7,12 @@ from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.run.v1.state_pb2 import Approval, Question
+from aios.task.v1.task_pb2 import Outcome
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
 from aios_core.values import Leaf, Plain, Value, labeled, plain
-from aios_orchestrator.core import patterns, rounds
+from aios_orchestrator.core import patterns, rounds, undo
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import path_of, scope_of
@@ -163,18 +164,20 @@ def _follow_unknown(
     draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]
 ) -> None:
     """It happened: go on as after a success. It did not: a new attempt group, which only a person may start."""
-    step, undoing = approval.step, bool(draft.run.undo_queue)
+    step, undoing = approval.step, approval.step in draft.run.undo_queue
     if request.decision == st.APPROVAL_STATE_REJECTED:
         error = Error(code="OUTCOME_UNKNOWN", message=request.note or "Left as it is by a person.")
         if undoing:
-            draft.emit(undo_conflicted=ev.UndoConflicted(step=step, error=error))
+            undo.conflicted(draft, step, error)
         else:
             draft.emit(
                 step_failed=ev.StepFailed(step=step, error=error, contained=rounds.contained(draft, step))
             )
     elif given.get("happened") == "yes":
         if undoing:
-            draft.emit(step_undone=ev.StepUndone(step=step, summary="a person saw that it was taken back"))
+            redo = draft.run.state == st.RUN_STATE_REDOING
+            saw = f"a person saw that it was {'put' if redo else 'taken'} back"
+            undo.done(draft, step, Outcome(summary=saw))
         else:
             output = encode(labeled({"confirmed_by": request.actor}, OWNER))
             draft.emit(

@@ -12,7 +12,7 @@ from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
-from aios.task.v1.task_pb2 import MODE_UNDO, Outcome
+from aios.task.v1.task_pb2 import MODE_REDO, MODE_UNDO, Outcome
 from aios_core.errors import AiosError, TerminalError
 from aios_core.values import Value
 from aios_orchestrator.core import approve, hearing, settle, undo
@@ -20,7 +20,7 @@ from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.migrate import Migrate, migrate
 from aios_orchestrator.core.recover import Recover, recover
-from aios_orchestrator.model import Run
+from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.workflow import Workflow
 
 
@@ -61,7 +61,15 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Take the run's changes back."""
+    """Take the run's changes back; or those of chosen steps, and what came of them."""
+
+    why: str
+    steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Redo:
+    """Put back what was undone."""
 
     why: str
 
@@ -87,7 +95,7 @@ class Redispatch:
     why: str
 
 
-Input = Start | Settle | Decide | Cancel | Undo | Recover | Migrate | Tick | Hear | Redispatch
+Input = Start | Settle | Decide | Cancel | Undo | Redo | Recover | Migrate | Tick | Hear | Redispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +126,14 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
     except AiosError as error:
         refusal = error
     dispatched = _still(draft, draft.dispatched, st.STEP_STATE_DISPATCHED)
-    undoing = _still(draft, draft.undoing, st.STEP_STATE_UNDOING)
+    undoing = _still(draft, draft.undoing, st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING)
     ended, waiting = tuple(draft.ended), tuple(draft.waiting)
     moved = draft.workflow if draft.workflow is not workflow else None
     return Decision(draft.run, tuple(draft.events), dispatched, undoing, ended, waiting, refusal, moved)
 
 
-def _still(draft: Draft, names: list[str], state: st.StepState.ValueType) -> tuple[str, ...]:
-    return tuple(name for name in dict.fromkeys(names) if draft.run.at(name).state == state)
+def _still(draft: Draft, names: list[str], *states: st.StepState.ValueType) -> tuple[str, ...]:
+    return tuple(name for name in dict.fromkeys(names) if draft.run.at(name).state in states)
 
 
 def _start(draft: Draft, what: Start) -> None:
@@ -156,7 +164,7 @@ def _start(draft: Draft, what: Start) -> None:
 
 def _settle(draft: Draft, what: Settle) -> None:
     for outcome in (what.outcome, *what.more):
-        if outcome.mode == MODE_UNDO:
+        if outcome.mode in (MODE_UNDO, MODE_REDO):
             undo.settle(draft, outcome)
         else:
             settle.settle(draft, outcome)
@@ -166,8 +174,10 @@ def _settle(draft: Draft, what: Settle) -> None:
 
 def _decide(draft: Draft, what: Decide) -> None:
     approve.decide(draft, what.request, what.answers)
-    if draft.run.state == st.RUN_STATE_UNDOING:
+    if draft.run.state in _TAKING_BACK:
         undo.go_on(draft)
+    elif draft.run.state == st.RUN_STATE_UNDONE:
+        undo.still_undone(draft)
     else:
         advance(draft)
 
@@ -176,7 +186,7 @@ def _cancel(draft: Draft, what: Cancel) -> None:
     run = draft.run
     if run.state == st.RUN_STATE_CANCELLING or run.state == st.RUN_STATE_CANCELLED:
         return
-    if run.closed or run.state == st.RUN_STATE_UNDOING:
+    if run.closed or run.state in _TAKING_BACK:
         raise TerminalError(
             "RUN_CLOSED", f"Run {run.run_id} is not under way, so there is nothing to cancel."
         )
@@ -185,10 +195,20 @@ def _cancel(draft: Draft, what: Cancel) -> None:
 
 
 def _undo(draft: Draft, what: Undo) -> None:
-    undo.request(draft, what.why)
+    undo.request(draft, what.why, what.steps)
+
+
+def _redo(draft: Draft, what: Redo) -> None:
+    undo.request_redo(draft, what.why)
 
 
 def _recover(draft: Draft, what: Recover) -> None:
+    if draft.run.state == st.RUN_STATE_UNDO_INCOMPLETE and what.recovery in (
+        st.RECOVERY_RETRY,
+        st.RECOVERY_SKIP,
+    ):
+        _recover_undo(draft, what)
+        return
     whole = Draft(draft.run, draft.workflow, draft.clock, draft.actor)
     recover(whole, what)  # what is refused half-way leaves nothing
     vars(draft).update(vars(whole))
@@ -201,6 +221,17 @@ def _migrate(draft: Draft, what: Migrate) -> None:
         advance(draft)
 
 
+def _recover_undo(draft: Draft, what: Recover) -> None:
+    if what.step or what.value is not None:
+        raise TerminalError(
+            "INVALID_ARGUMENT", "step, value: an undo is tried again, or left as it is, as a whole."
+        )
+    if what.recovery == st.RECOVERY_RETRY:
+        undo.retry_incomplete(draft, what.why)
+    else:
+        draft.emit(undo_accepted=ev.UndoAccepted(why=what.why))
+
+
 def _tick(draft: Draft, what: Tick) -> None:
     for step in draft.run.lively():
         if not step.due or step.due > draft.clock:
@@ -209,9 +240,9 @@ def _tick(draft: Draft, what: Tick) -> None:
             approve.expire(draft, step)
         elif step.state == st.STEP_STATE_WAITING:
             settle.due(draft, step)
-        elif step.state == st.STEP_STATE_UNDOING:
+        elif step.state in _OUT_BACK:
             undo.again(draft, step)
-    if draft.run.state != st.RUN_STATE_UNDOING and not draft.run.closed:
+    if draft.run.state not in _TAKING_BACK and not draft.run.closed:
         advance(draft)
 
 
@@ -224,18 +255,21 @@ def _hear(draft: Draft, what: Hear) -> None:
 def _redispatch(draft: Draft, what: Redispatch) -> None:
     for name in what.steps:
         step = draft.run.at(name)
-        if step.state not in (st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING) or step.due:
+        if step.state not in OPEN_STEP or step.due:
             continue
         draft.emit(step_redispatched=ev.StepRedispatched(step=name, dispatch=step.dispatch + 1, why=what.why))
-        (draft.undoing if step.state == st.STEP_STATE_UNDOING else draft.dispatched).append(name)
+        (draft.undoing if step.state in _OUT_BACK else draft.dispatched).append(name)
 
 
+_TAKING_BACK = (st.RUN_STATE_UNDOING, st.RUN_STATE_REDOING)
+_OUT_BACK = (st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING)
 _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Start: _start,
     Settle: _settle,
     Decide: _decide,
     Cancel: _cancel,
     Undo: _undo,
+    Redo: _redo,
     Recover: _recover,
     Migrate: _migrate,
     Tick: _tick,

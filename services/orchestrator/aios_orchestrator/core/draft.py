@@ -195,4 +195,11 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
 _OWN: Final = {"map": ("item", "index"), "repeat": ("index", "previous"), "workflow": ("inputs",)}
 _NUMBERS: Final = re.compile(r"\[(\d+)\]")
 _ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed", "step_reused"})
-_AFTER_DONE: Final = frozenset({st.STEP_STATE_UNDOING, st.STEP_STATE_UNDONE, st.STEP_STATE_UNDO_CONFLICT})
+_AFTER_DONE: Final = frozenset(
+    {
+        st.STEP_STATE_UNDOING,
+        st.STEP_STATE_UNDONE,
+        st.STEP_STATE_UNDO_CONFLICT,
+        st.STEP_STATE_REDOING,
+    }
+)

@@ -111,9 +111,9 @@ def _step_failed(run: Run, event: RunEvent) -> None:
 def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
     body = event.step_retry_scheduled
     step = run.step(body.step)
-    undoing = step.state == st.STEP_STATE_UNDOING
+    undoing = step.state if step.state in (st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING) else None
     _settle(run, step, body.cost_micros)
-    run.move(step, st.STEP_STATE_UNDOING if undoing else st.STEP_STATE_WAITING)
+    run.move(step, undoing or st.STEP_STATE_WAITING)
     step.error, step.due, step.attempt = body.error, body.due_ms, body.attempt
 
 
@@ -224,20 +224,43 @@ def _replaced(run: Run, approval: Approval, event: RunEvent) -> None:
 def _undo_requested(run: Run, event: RunEvent) -> None:
     body = event.undo_requested
     run.state, run.undo_queue, run.undo_group = st.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
-    run.error = None
+    run.error, run.undo_chosen = None, bool(body.chosen)
+    run.ending = body.ending if body.HasField("ending") else run.ending
+
+
+def _redo_requested(run: Run, event: RunEvent) -> None:
+    body = event.redo_requested
+    run.state, run.undo_queue, run.undo_group = st.RUN_STATE_REDOING, tuple(body.steps), body.undo_group
+    run.redos += 1
 
 
 def _undo_scheduled(run: Run, event: RunEvent) -> None:
     body = event.undo_scheduled
     step = run.step(body.step)
-    run.move(step, st.STEP_STATE_UNDOING)
+    run.move(step, st.STEP_STATE_REDOING if body.redo else st.STEP_STATE_UNDOING)
     step.dispatch, step.attempt = body.dispatch, body.attempt
     step.due, step.error = 0, None
 
 
 def _step_undone(run: Run, event: RunEvent) -> None:
     _undo_ended(run, event.step_undone.step, st.STEP_STATE_UNDONE)
-    run.step(event.step_undone.step).summary = event.step_undone.summary
+    step = run.step(event.step_undone.step)
+    step.summary = event.step_undone.summary
+    step.undo_token = event.step_undone.undo_token or step.undo_token
+
+
+def _step_redone(run: Run, event: RunEvent) -> None:
+    body = event.step_redone
+    _undo_ended(run, body.step, st.STEP_STATE_SUCCEEDED)
+    step = run.step(body.step)
+    step.summary, step.error = body.summary, None
+    step.undo_token = body.undo_token or step.undo_token
+
+
+def _redo_conflicted(run: Run, event: RunEvent) -> None:
+    body = event.redo_conflicted
+    _undo_ended(run, body.step, st.STEP_STATE_UNDONE)
+    run.step(body.step).error = body.error
 
 
 def _undo_conflicted(run: Run, event: RunEvent) -> None:
@@ -255,7 +278,17 @@ def _undo_ended(run: Run, name: str, state: StepState.ValueType) -> None:
 
 def _run_undone(run: Run, event: RunEvent) -> None:
     left = bool(event.run_undone.left)
-    run.state = st.RUN_STATE_UNDO_INCOMPLETE if left else st.RUN_STATE_UNDONE
+    run.state = event.run_undone.state or (st.RUN_STATE_UNDO_INCOMPLETE if left else st.RUN_STATE_UNDONE)
+
+
+def _run_redone(run: Run, event: RunEvent) -> None:
+    body = event.run_redone
+    run.state = body.state
+    run.error = body.error if body.HasField("error") else None
+
+
+def _undo_accepted(run: Run, event: RunEvent) -> None:
+    run.state = st.RUN_STATE_PARTLY_UNDONE
 
 
 def _run_reopened(run: Run, event: RunEvent) -> None:
@@ -340,6 +373,11 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "step_undone": _step_undone,
     "undo_conflicted": _undo_conflicted,
     "run_undone": _run_undone,
+    "redo_requested": _redo_requested,
+    "step_redone": _step_redone,
+    "redo_conflicted": _redo_conflicted,
+    "run_redone": _run_redone,
+    "undo_accepted": _undo_accepted,
     "decision_refused": _decision_refused,
     "run_reopened": _run_reopened,
     "step_edited": _step_edited,

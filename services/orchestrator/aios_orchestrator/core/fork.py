@@ -18,6 +18,14 @@ def check(fork: Fork, workflow: Workflow) -> None:
     for at, change in enumerate(fork.changes):
         field = f"changes[{at}]"
         step = workflow.steps[_known(change.step, f"{field}.step", list(workflow.steps))]
+        if change.take and change.take not in _cases(step):
+            cases = ", ".join(_cases(step)) or "none"
+            raise _wrong(f"{field}.take", f"{change.step!r} has no case {change.take!r}; there are: {cases}")
+        if change.supposed and step.when is None:
+            raise _wrong(f"{field}.supposed", f"{change.step!r} has no condition")
+        worked_on = change.agent or change.model or change.prompt or change.input
+        if not worked_on and (change.take or change.supposed):
+            continue
         if step.kind not in ("agent", "connector", "memory"):
             raise _wrong(
                 f"{field}.step", f"{change.step!r} is a {step.kind}; what works on an input can be changed"
@@ -50,6 +58,10 @@ def reused(fork: Fork, source: Run, before: Workflow, after: Workflow) -> list[S
         if done is not None and has_done(done) and _same(step, before.steps.get(step.name)):
             found[step.name] = _taken(done, source.run_id)
     return list(found.values())
+
+
+def _cases(step: Step) -> list[str]:
+    return [name for name, _ in step.cases] + ([step.otherwise] if step.otherwise else [])
 
 
 def _taken(done: StepRun, run_id: str) -> StepReused:

@@ -2,7 +2,6 @@
 step on. What was done before is not repeated, and nothing is done twice that may have happened."""
 
 import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +16,8 @@ from aios_core.values import Leaf, Plain, Value, follow, labeled, plain
 from aios_orchestrator.core import rounds
 from aios_orchestrator.core.again import Again, gates_to_ask, may_start
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.mapping import Mapped, paths, truth
+from aios_orchestrator.core.trees import trees
+from aios_orchestrator.mapping import paths, truth
 from aios_orchestrator.model import by_round
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
@@ -162,7 +162,7 @@ def _check_read(workflow: Workflow, step: Step, value: Value) -> None:
         (other.name, tree)
         for other in workflow.ordered
         if other.name.startswith(home)
-        for tree in _trees(other)
+        for tree in trees(other)
     ]
     read += [("outputs", workflow.outputs)] if not home else []
     for reader, tree in read:
@@ -177,15 +177,6 @@ def _check_read(workflow: Workflow, step: Step, value: Value) -> None:
                     f"value: {reader!r} reads {path.text}, which it does not have.",
                     field="value",
                 ) from None
-
-
-def _trees(step: Step) -> Iterable[Mapped]:
-    yield from (tree for tree in (step.input, step.output, step.when, step.until) if tree is not None)
-    yield from (condition for _, condition in step.cases)
-    if step.ask is not None:
-        yield step.ask.questions
-    if step.body is not None and step.body.child is None:
-        yield from (tree for tree in (step.body.over, step.body.until, step.body.result) if tree is not None)
 
 
 def _again(draft: Draft, what: Recover, name: str) -> Again:

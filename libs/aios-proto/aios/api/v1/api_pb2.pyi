@@ -335,10 +335,16 @@ class ForkChange(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
+    TAKE_FIELD_NUMBER: builtins.int
+    SUPPOSED_FIELD_NUMBER: builtins.int
     step: builtins.str
     agent: builtins.str
     model: builtins.str
     prompt: builtins.str
+    take: builtins.str
+    """Of a branch: the case that it takes, whatever its conditions say."""
+    supposed: aios.run.v1.state_pb2.Supposed.ValueType
+    """Whether the step's own condition holds, whatever it says."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     def __init__(
@@ -349,10 +355,12 @@ class ForkChange(google.protobuf.message.Message):
         model: builtins.str = ...,
         prompt: builtins.str = ...,
         input: aios.value.v1.value_pb2.Value | None = ...,
+        take: builtins.str = ...,
+        supposed: aios.run.v1.state_pb2.Supposed.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ForkChange: typing_extensions.TypeAlias = ForkChange
@@ -693,6 +701,83 @@ class UndoRunRequest(google.protobuf.message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    run_id: builtins.str
+    why: builtins.str
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only these steps and what depends on them; empty: the whole run."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        why: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["request_id", b"request_id", "run_id", b"run_id", "steps", b"steps", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___UndoRunRequest: typing_extensions.TypeAlias = UndoRunRequest
+
+@typing.final
+class PreviewUndoRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    REDO_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    redo: builtins.bool
+    """What putting back would do."""
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in UndoRunRequest."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+        redo: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["redo", b"redo", "run_id", b"run_id", "steps", b"steps"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PreviewUndoRequest: typing_extensions.TypeAlias = PreviewUndoRequest
+
+@typing.final
+class PreviewUndoResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    more: builtins.bool
+    """There are more than are told: 10,000."""
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.UndoItem]:
+        """In the order in which it would be done; what can't be done comes last."""
+
+    def __init__(
+        self,
+        *,
+        items: collections.abc.Iterable[aios.run.v1.state_pb2.UndoItem] | None = ...,
+        more: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["items", b"items", "more", b"more"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PreviewUndoResponse: typing_extensions.TypeAlias = PreviewUndoResponse
+
+@typing.final
+class RedoRunRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     run_id: builtins.str
     why: builtins.str
@@ -706,7 +791,93 @@ class UndoRunRequest(google.protobuf.message.Message):
     _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["request_id", b"request_id", "run_id", b"run_id", "why", b"why"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-Global___UndoRunRequest: typing_extensions.TypeAlias = UndoRunRequest
+Global___RedoRunRequest: typing_extensions.TypeAlias = RedoRunRequest
+
+@typing.final
+class RedoRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> Global___Run: ...
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """In the order in which they are put back."""
+
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run", "steps", b"steps"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RedoRunResponse: typing_extensions.TypeAlias = RedoRunResponse
+
+@typing.final
+class CountEffectsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    @property
+    def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """1 to 100."""
+
+    def __init__(
+        self,
+        *,
+        run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_ids", b"run_ids"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CountEffectsRequest: typing_extensions.TypeAlias = CountEffectsRequest
+
+@typing.final
+class CountEffectsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEDGERS_FIELD_NUMBER: builtins.int
+    @property
+    def ledgers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LedgerCount]: ...
+    def __init__(
+        self,
+        *,
+        ledgers: collections.abc.Iterable[Global___LedgerCount] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ledgers", b"ledgers"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CountEffectsResponse: typing_extensions.TypeAlias = CountEffectsResponse
+
+@typing.final
+class LedgerCount(google.protobuf.message.Message):
+    """What one connector's ledger has recorded of the runs: effects and undos, done or begun."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: builtins.int
+    RECORDED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    service: builtins.str
+    recorded: builtins.int
+    error: builtins.str
+    """Why it could not be asked; empty: it was."""
+    def __init__(
+        self,
+        *,
+        service: builtins.str = ...,
+        recorded: builtins.int = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "recorded", b"recorded", "service", b"service"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___LedgerCount: typing_extensions.TypeAlias = LedgerCount
 
 @typing.final
 class UndoRunResponse(google.protobuf.message.Message):
@@ -718,9 +889,13 @@ class UndoRunResponse(google.protobuf.message.Message):
     @property
     def run(self) -> Global___Run: ...
     @property
-    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """In the order in which they are taken back."""
+
     @property
-    def impossible(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def impossible(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of an undo of the whole run: what can't be taken back."""
+
     def __init__(
         self,
         *,

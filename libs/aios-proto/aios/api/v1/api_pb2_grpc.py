@@ -72,6 +72,21 @@ class RunServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.UndoRunRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.UndoRunResponse.FromString,
                 _registered_method=True)
+        self.PreviewUndo = channel.unary_unary(
+                '/aios.api.v1.RunService/PreviewUndo',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.PreviewUndoRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.PreviewUndoResponse.FromString,
+                _registered_method=True)
+        self.RedoRun = channel.unary_unary(
+                '/aios.api.v1.RunService/RedoRun',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.RedoRunRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RedoRunResponse.FromString,
+                _registered_method=True)
+        self.CountEffects = channel.unary_unary(
+                '/aios.api.v1.RunService/CountEffects',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.CountEffectsRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.CountEffectsResponse.FromString,
+                _registered_method=True)
         self.SimulateRun = channel.unary_unary(
                 '/aios.api.v1.RunService/SimulateRun',
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.SimulateRunRequest.SerializeToString,
@@ -149,6 +164,27 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewUndo(self, request, context):
+        """What an undo, or the undo of one, would do now, asked of those who made the changes. Nothing is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedoRun(self, request, context):
+        """What was undone is put back, where nobody has changed it since.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountEffects(self, request, context):
+        """How many effects the connectors' ledgers have of runs: the proof that a simulation made none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SimulateRun(self, request, context):
         """What the run would do, without doing it: a run of its own in MODE_SIMULATE.
         """
@@ -220,6 +256,21 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.UndoRun,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.UndoRunRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.UndoRunResponse.SerializeToString,
+            ),
+            'PreviewUndo': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewUndo,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.PreviewUndoRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.PreviewUndoResponse.SerializeToString,
+            ),
+            'RedoRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedoRun,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RedoRunRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.RedoRunResponse.SerializeToString,
+            ),
+            'CountEffects': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountEffects,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.CountEffectsRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.CountEffectsResponse.SerializeToString,
             ),
             'SimulateRun': grpc.unary_unary_rpc_method_handler(
                     servicer.SimulateRun,
@@ -439,6 +490,87 @@ class RunService(object):
             '/aios.api.v1.RunService/UndoRun',
             aios_dot_api_dot_v1_dot_api__pb2.UndoRunRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.UndoRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewUndo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/PreviewUndo',
+            aios_dot_api_dot_v1_dot_api__pb2.PreviewUndoRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.PreviewUndoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedoRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/RedoRun',
+            aios_dot_api_dot_v1_dot_api__pb2.RedoRunRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.RedoRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountEffects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.RunService/CountEffects',
+            aios_dot_api_dot_v1_dot_api__pb2.CountEffectsRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.CountEffectsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,12 @@ class RunServiceStub:
     """Events of one run from a sequence on; ends with the run unless `follow` says otherwise."""
     CancelRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CancelRunRequest, aios.api.v1.api_pb2.CancelRunResponse]
     UndoRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.UndoRunRequest, aios.api.v1.api_pb2.UndoRunResponse]
+    PreviewUndo: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.PreviewUndoRequest, aios.api.v1.api_pb2.PreviewUndoResponse]
+    """What an undo, or the undo of one, would do now, asked of those who made the changes. Nothing is done."""
+    RedoRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RedoRunRequest, aios.api.v1.api_pb2.RedoRunResponse]
+    """What was undone is put back, where nobody has changed it since."""
+    CountEffects: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CountEffectsRequest, aios.api.v1.api_pb2.CountEffectsResponse]
+    """How many effects the connectors' ledgers have of runs: the proof that a simulation made none."""
     SimulateRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.SimulateRunRequest, aios.api.v1.api_pb2.SimulateRunResponse]
     """What the run would do, without doing it: a run of its own in MODE_SIMULATE."""
     GetTimeline: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetTimelineRequest, aios.api.v1.api_pb2.GetTimelineResponse]
@@ -64,6 +70,12 @@ class RunServiceAsyncStub(RunServiceStub):
     """Events of one run from a sequence on; ends with the run unless `follow` says otherwise."""
     CancelRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CancelRunRequest, aios.api.v1.api_pb2.CancelRunResponse]  # type: ignore[assignment]
     UndoRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.UndoRunRequest, aios.api.v1.api_pb2.UndoRunResponse]  # type: ignore[assignment]
+    PreviewUndo: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.PreviewUndoRequest, aios.api.v1.api_pb2.PreviewUndoResponse]  # type: ignore[assignment]
+    """What an undo, or the undo of one, would do now, asked of those who made the changes. Nothing is done."""
+    RedoRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RedoRunRequest, aios.api.v1.api_pb2.RedoRunResponse]  # type: ignore[assignment]
+    """What was undone is put back, where nobody has changed it since."""
+    CountEffects: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.CountEffectsRequest, aios.api.v1.api_pb2.CountEffectsResponse]  # type: ignore[assignment]
+    """How many effects the connectors' ledgers have of runs: the proof that a simulation made none."""
     SimulateRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.SimulateRunRequest, aios.api.v1.api_pb2.SimulateRunResponse]  # type: ignore[assignment]
     """What the run would do, without doing it: a run of its own in MODE_SIMULATE."""
     GetTimeline: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetTimelineRequest, aios.api.v1.api_pb2.GetTimelineResponse]  # type: ignore[assignment]
@@ -129,6 +141,30 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         request: aios.api.v1.api_pb2.UndoRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.UndoRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.UndoRunResponse]]: ...
+
+    @abc.abstractmethod
+    def PreviewUndo(
+        self,
+        request: aios.api.v1.api_pb2.PreviewUndoRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.PreviewUndoResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.PreviewUndoResponse]]:
+        """What an undo, or the undo of one, would do now, asked of those who made the changes. Nothing is done."""
+
+    @abc.abstractmethod
+    def RedoRun(
+        self,
+        request: aios.api.v1.api_pb2.RedoRunRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.RedoRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RedoRunResponse]]:
+        """What was undone is put back, where nobody has changed it since."""
+
+    @abc.abstractmethod
+    def CountEffects(
+        self,
+        request: aios.api.v1.api_pb2.CountEffectsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.CountEffectsResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.CountEffectsResponse]]:
+        """How many effects the connectors' ledgers have of runs: the proof that a simulation made none."""
 
     @abc.abstractmethod
     def SimulateRun(

@@ -22,18 +22,29 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from aios.run.v1 import state_pb2 as aios_dot_run_dot_v1_dot_state__pb2
 from aios.task.v1 import task_pb2 as aios_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61ios/effect/v1/effect.proto\x12\x0e\x61ios.effect.v1\x1a\x17\x61ios/task/v1/task.proto\"\xd8\x02\n\x0bLedgerEntry\x12\x12\n\neffect_key\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12 \n\x04mode\x18\x04 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12$\n\x05state\x18\x05 \x01(\x0e\x32\x15.aios.effect.v1.State\x12\x18\n\x10\x61rguments_sha256\x18\x06 \x01(\x0c\x12\r\n\x05input\x18\x07 \x01(\x0c\x12\x10\n\x08\x63\x61ptured\x18\x08 \x01(\x0c\x12&\n\x07outcome\x18\t \x01(\x0b\x32\x15.aios.task.v1.Outcome\x12\x16\n\x0eintent_time_ms\x18\n \x01(\x03\x12\x17\n\x0foutcome_time_ms\x18\x0b \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\r\x12\x13\n\x0b\x61pproval_id\x18\r \x01(\t\x12\x12\n\nrestore_id\x18P \x01(\t*V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_INTENT\x10\x01\x12\x11\n\rSTATE_OUTCOME\x10\x02\x12\x11\n\rSTATE_UNKNOWN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61ios/effect/v1/effect.proto\x12\x0e\x61ios.effect.v1\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\xd8\x02\n\x0bLedgerEntry\x12\x12\n\neffect_key\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12 \n\x04mode\x18\x04 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12$\n\x05state\x18\x05 \x01(\x0e\x32\x15.aios.effect.v1.State\x12\x18\n\x10\x61rguments_sha256\x18\x06 \x01(\x0c\x12\r\n\x05input\x18\x07 \x01(\x0c\x12\x10\n\x08\x63\x61ptured\x18\x08 \x01(\x0c\x12&\n\x07outcome\x18\t \x01(\x0b\x32\x15.aios.task.v1.Outcome\x12\x16\n\x0eintent_time_ms\x18\n \x01(\x03\x12\x17\n\x0foutcome_time_ms\x18\x0b \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x0c \x01(\r\x12\x13\n\x0b\x61pproval_id\x18\r \x01(\t\x12\x12\n\nrestore_id\x18P \x01(\t\"H\n\x10\x43heckUndoRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x13\n\x0bundo_tokens\x18\x02 \x03(\x0c\x12\x0c\n\x04redo\x18\x03 \x01(\x08\">\n\x11\x43heckUndoResponse\x12)\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x19.aios.effect.v1.UndoCheck\"j\n\tUndoCheck\x12)\n\x07verdict\x18\x01 \x01(\x0e\x32\x18.aios.run.v1.UndoVerdict\x12\x0b\n\x03why\x18\x02 \x01(\t\x12%\n\x07\x63hanges\x18\x03 \x03(\x0b\x32\x14.aios.task.v1.Change\"9\n\x13\x43ountEffectsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0f\n\x07run_ids\x18\x02 \x03(\t\"(\n\x14\x43ountEffectsResponse\x12\x10\n\x08recorded\x18\x01 \x01(\x04*V\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_INTENT\x10\x01\x12\x11\n\rSTATE_OUTCOME\x10\x02\x12\x11\n\rSTATE_UNKNOWN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aios.effect.v1.effect_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STATE']._serialized_start=419
-  _globals['_STATE']._serialized_end=505
-  _globals['_LEDGERENTRY']._serialized_start=73
-  _globals['_LEDGERENTRY']._serialized_end=417
+  _globals['_STATE']._serialized_start=791
+  _globals['_STATE']._serialized_end=877
+  _globals['_LEDGERENTRY']._serialized_start=98
+  _globals['_LEDGERENTRY']._serialized_end=442
+  _globals['_CHECKUNDOREQUEST']._serialized_start=444
+  _globals['_CHECKUNDOREQUEST']._serialized_end=516
+  _globals['_CHECKUNDORESPONSE']._serialized_start=518
+  _globals['_CHECKUNDORESPONSE']._serialized_end=580
+  _globals['_UNDOCHECK']._serialized_start=582
+  _globals['_UNDOCHECK']._serialized_end=688
+  _globals['_COUNTEFFECTSREQUEST']._serialized_start=690
+  _globals['_COUNTEFFECTSREQUEST']._serialized_end=747
+  _globals['_COUNTEFFECTSRESPONSE']._serialized_start=749
+  _globals['_COUNTEFFECTSRESPONSE']._serialized_end=789
 # @@protoc_insertion_point(module_scope)

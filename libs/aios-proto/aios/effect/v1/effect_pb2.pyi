@@ -3,9 +3,12 @@
 isort:skip_file
 """
 
+import aios.run.v1.state_pb2
 import aios.task.v1.task_pb2
 import builtins
+import collections.abc
 import google.protobuf.descriptor
+import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import sys
@@ -105,3 +108,116 @@ class LedgerEntry(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___LedgerEntry: typing_extensions.TypeAlias = LedgerEntry
+
+@typing.final
+class CheckUndoRequest(google.protobuf.message.Message):
+    """Questions to a connector: aios.qry.connector-<name>.v1.<name>.<workspace>. They change nothing.
+
+    Whether what was done, or taken back, stands as it was left.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    UNDO_TOKENS_FIELD_NUMBER: builtins.int
+    REDO_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    redo: builtins.bool
+    """It was taken back, and is to be put back."""
+    @property
+    def undo_tokens(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Of the outcomes; at most 500."""
+
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        undo_tokens: collections.abc.Iterable[builtins.bytes] | None = ...,
+        redo: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["redo", b"redo", "undo_tokens", b"undo_tokens", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CheckUndoRequest: typing_extensions.TypeAlias = CheckUndoRequest
+
+@typing.final
+class CheckUndoResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CHECKS_FIELD_NUMBER: builtins.int
+    @property
+    def checks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___UndoCheck]:
+        """In the order of the tokens."""
+
+    def __init__(
+        self,
+        *,
+        checks: collections.abc.Iterable[Global___UndoCheck] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["checks", b"checks"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CheckUndoResponse: typing_extensions.TypeAlias = CheckUndoResponse
+
+@typing.final
+class UndoCheck(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    verdict: aios.run.v1.state_pb2.UndoVerdict.ValueType
+    why: builtins.str
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]:
+        """What stands in the place of what was left."""
+
+    def __init__(
+        self,
+        *,
+        verdict: aios.run.v1.state_pb2.UndoVerdict.ValueType = ...,
+        why: builtins.str = ...,
+        changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "verdict", b"verdict", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___UndoCheck: typing_extensions.TypeAlias = UndoCheck
+
+@typing.final
+class CountEffectsRequest(google.protobuf.message.Message):
+    """How many effects and undos the ledger has of runs."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    RUN_IDS_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    @property
+    def run_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        run_ids: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_ids", b"run_ids", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CountEffectsRequest: typing_extensions.TypeAlias = CountEffectsRequest
+
+@typing.final
+class CountEffectsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RECORDED_FIELD_NUMBER: builtins.int
+    recorded: builtins.int
+    def __init__(
+        self,
+        *,
+        recorded: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["recorded", b"recorded"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CountEffectsResponse: typing_extensions.TypeAlias = CountEffectsResponse

@@ -29,7 +29,7 @@ from aios.run.v1 import state_pb2 as aios_dot_run_dot_v1_dot_state__pb2
 from aios.task.v1 import task_pb2 as aios_dot_task_dot_v1_dot_task__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ios/run/v1/commands.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/error/v1/error.proto\x1a\x19\x61ios/event/v1/event.proto\x1a\x19\x61ios/run/v1/queries.proto\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\x82\x02\n\x0fStartRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08workflow\x18\x03 \x01(\t\x12\x18\n\x10workflow_version\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\x0c\x12 \n\x04mode\x18\x06 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0f\n\x07trigger\x18\x08 \x01(\t\x12\x15\n\rresolution_id\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x1f\n\x04\x66ork\x18Z \x01(\x0b\x32\x11.aios.run.v1.Fork\"X\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12!\n\x03run\x18\x03 \x01(\x0b\x32\x14.aios.run.v1.RunView\"@\n\x10StartRunsRequest\x12,\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.aios.run.v1.StartRunRequest\"A\n\x11StartRunsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.aios.run.v1.StartRunResult\"s\n\x0eStartRunResult\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.aios.run.v1.StartRunResponseH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.ErrorH\x00\x42\x08\n\x06result\"|\n\x10\x43\x61ncelRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x15\n\rsuperseded_by\x18\x06 \x01(\t\"9\n\x11\x43\x61ncelRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\"c\n\x0eUndoRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\"Z\n\x0fUndoRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05steps\x18\x02 \x03(\t\x12\x12\n\nimpossible\x18\x03 \x03(\t\"\xd9\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12,\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0e\x32\x1a.aios.run.v1.ApprovalState\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x07 \x01(\x0c\x12\x18\n\x10\x61rguments_sha256\x18\x08 \x01(\x0c\x12\x0e\n\x06run_id\x18\t \x01(\t\"A\n\x16\x44\x65\x63ideApprovalResponse\x12\'\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.Approval\"`\n\x10HearEventRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12(\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x19.aios.event.v1.Resolution\x12\x0f\n\x07run_ids\x18\x03 \x03(\t\"\x13\n\x11HearEventResponse\"\xc0\x01\n\x11RecoverRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\'\n\x08recovery\x18\x06 \x01(\x0e\x32\x15.aios.run.v1.Recovery\x12\x0c\n\x04step\x18\x07 \x01(\t\x12\r\n\x05value\x18\x08 \x01(\x0c\x12\x12\n\ncap_micros\x18\t \x01(\x03\"I\n\x12RecoverRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05\x61gain\x18\x02 \x03(\t\"\x87\x02\n\x11MigrateRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x10\n\x08workflow\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12<\n\x07renamed\x18\x08 \x03(\x0b\x32+.aios.run.v1.MigrateRunRequest.RenamedEntry\x12\x0e\n\x06\x61\x63\x63\x65pt\x18\t \x01(\x08\x1a.\n\x0cRenamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa0\x01\n\x12MigrateRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\t\x12\x12\n\nto_version\x18\x03 \x01(\t\x12+\n\x06\x62reaks\x18\x04 \x03(\x0b\x32\x1b.aios.run.v1.MigrationBreak\x12\r\n\x05\x61gain\x18\x05 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61ios/run/v1/commands.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/error/v1/error.proto\x1a\x19\x61ios/event/v1/event.proto\x1a\x19\x61ios/run/v1/queries.proto\x1a\x17\x61ios/run/v1/state.proto\x1a\x17\x61ios/task/v1/task.proto\"\x82\x02\n\x0fStartRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08workflow\x18\x03 \x01(\t\x12\x18\n\x10workflow_version\x18\x04 \x01(\t\x12\r\n\x05input\x18\x05 \x01(\x0c\x12 \n\x04mode\x18\x06 \x01(\x0e\x32\x12.aios.task.v1.Mode\x12\r\n\x05\x61\x63tor\x18\x07 \x01(\t\x12\x0f\n\x07trigger\x18\x08 \x01(\t\x12\x15\n\rresolution_id\x18\t \x01(\t\x12\x13\n\x0btraceparent\x18\n \x01(\t\x12\x1f\n\x04\x66ork\x18Z \x01(\x0b\x32\x11.aios.run.v1.Fork\"X\n\x10StartRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12!\n\x03run\x18\x03 \x01(\x0b\x32\x14.aios.run.v1.RunView\"@\n\x10StartRunsRequest\x12,\n\x06starts\x18\x01 \x03(\x0b\x32\x1c.aios.run.v1.StartRunRequest\"A\n\x11StartRunsResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.aios.run.v1.StartRunResult\"s\n\x0eStartRunResult\x12\x30\n\x07started\x18\x01 \x01(\x0b\x32\x1d.aios.run.v1.StartRunResponseH\x00\x12%\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x14.aios.error.v1.ErrorH\x00\x42\x08\n\x06result\"|\n\x10\x43\x61ncelRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x15\n\rsuperseded_by\x18\x06 \x01(\t\"9\n\x11\x43\x61ncelRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\"r\n\x0eUndoRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\r\n\x05steps\x18n \x03(\t\"c\n\x0eRedoRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\"F\n\x0fRedoRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05steps\x18\x02 \x03(\t\"Z\n\x0fUndoRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05steps\x18\x02 \x03(\t\x12\x12\n\nimpossible\x18\x03 \x03(\t\"\xd9\x01\n\x15\x44\x65\x63ideApprovalRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12,\n\x08\x64\x65\x63ision\x18\x05 \x01(\x0e\x32\x1a.aios.run.v1.ApprovalState\x12\x0c\n\x04note\x18\x06 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x07 \x01(\x0c\x12\x18\n\x10\x61rguments_sha256\x18\x08 \x01(\x0c\x12\x0e\n\x06run_id\x18\t \x01(\t\"A\n\x16\x44\x65\x63ideApprovalResponse\x12\'\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.Approval\"`\n\x10HearEventRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12(\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x19.aios.event.v1.Resolution\x12\x0f\n\x07run_ids\x18\x03 \x03(\t\"\x13\n\x11HearEventResponse\"\xc0\x01\n\x11RecoverRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\'\n\x08recovery\x18\x06 \x01(\x0e\x32\x15.aios.run.v1.Recovery\x12\x0c\n\x04step\x18\x07 \x01(\t\x12\r\n\x05value\x18\x08 \x01(\x0c\x12\x12\n\ncap_micros\x18\t \x01(\x03\"I\n\x12RecoverRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\r\n\x05\x61gain\x18\x02 \x03(\t\"\x87\x02\n\x11MigrateRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06run_id\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x0b\n\x03why\x18\x05 \x01(\t\x12\x10\n\x08workflow\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12<\n\x07renamed\x18\x08 \x03(\x0b\x32+.aios.run.v1.MigrateRunRequest.RenamedEntry\x12\x0e\n\x06\x61\x63\x63\x65pt\x18\t \x01(\x08\x1a.\n\x0cRenamedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa0\x01\n\x12MigrateRunResponse\x12$\n\x05state\x18\x01 \x01(\x0e\x32\x15.aios.run.v1.RunState\x12\x14\n\x0c\x66rom_version\x18\x02 \x01(\t\x12\x12\n\nto_version\x18\x03 \x01(\t\x12+\n\x06\x62reaks\x18\x04 \x03(\x0b\x32\x1b.aios.run.v1.MigrationBreak\x12\r\n\x05\x61gain\x18\x05 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,25 +53,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELRUNRESPONSE']._serialized_start=901
   _globals['_CANCELRUNRESPONSE']._serialized_end=958
   _globals['_UNDORUNREQUEST']._serialized_start=960
-  _globals['_UNDORUNREQUEST']._serialized_end=1059
-  _globals['_UNDORUNRESPONSE']._serialized_start=1061
-  _globals['_UNDORUNRESPONSE']._serialized_end=1151
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1154
-  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1371
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1373
-  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1438
-  _globals['_HEAREVENTREQUEST']._serialized_start=1440
-  _globals['_HEAREVENTREQUEST']._serialized_end=1536
-  _globals['_HEAREVENTRESPONSE']._serialized_start=1538
-  _globals['_HEAREVENTRESPONSE']._serialized_end=1557
-  _globals['_RECOVERRUNREQUEST']._serialized_start=1560
-  _globals['_RECOVERRUNREQUEST']._serialized_end=1752
-  _globals['_RECOVERRUNRESPONSE']._serialized_start=1754
-  _globals['_RECOVERRUNRESPONSE']._serialized_end=1827
-  _globals['_MIGRATERUNREQUEST']._serialized_start=1830
-  _globals['_MIGRATERUNREQUEST']._serialized_end=2093
-  _globals['_MIGRATERUNREQUEST_RENAMEDENTRY']._serialized_start=2047
-  _globals['_MIGRATERUNREQUEST_RENAMEDENTRY']._serialized_end=2093
-  _globals['_MIGRATERUNRESPONSE']._serialized_start=2096
-  _globals['_MIGRATERUNRESPONSE']._serialized_end=2256
+  _globals['_UNDORUNREQUEST']._serialized_end=1074
+  _globals['_REDORUNREQUEST']._serialized_start=1076
+  _globals['_REDORUNREQUEST']._serialized_end=1175
+  _globals['_REDORUNRESPONSE']._serialized_start=1177
+  _globals['_REDORUNRESPONSE']._serialized_end=1247
+  _globals['_UNDORUNRESPONSE']._serialized_start=1249
+  _globals['_UNDORUNRESPONSE']._serialized_end=1339
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_start=1342
+  _globals['_DECIDEAPPROVALREQUEST']._serialized_end=1559
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_start=1561
+  _globals['_DECIDEAPPROVALRESPONSE']._serialized_end=1626
+  _globals['_HEAREVENTREQUEST']._serialized_start=1628
+  _globals['_HEAREVENTREQUEST']._serialized_end=1724
+  _globals['_HEAREVENTRESPONSE']._serialized_start=1726
+  _globals['_HEAREVENTRESPONSE']._serialized_end=1745
+  _globals['_RECOVERRUNREQUEST']._serialized_start=1748
+  _globals['_RECOVERRUNREQUEST']._serialized_end=1940
+  _globals['_RECOVERRUNRESPONSE']._serialized_start=1942
+  _globals['_RECOVERRUNRESPONSE']._serialized_end=2015
+  _globals['_MIGRATERUNREQUEST']._serialized_start=2018
+  _globals['_MIGRATERUNREQUEST']._serialized_end=2281
+  _globals['_MIGRATERUNREQUEST_RENAMEDENTRY']._serialized_start=2235
+  _globals['_MIGRATERUNREQUEST_RENAMEDENTRY']._serialized_end=2281
+  _globals['_MIGRATERUNRESPONSE']._serialized_start=2284
+  _globals['_MIGRATERUNRESPONSE']._serialized_end=2444
 # @@protoc_insertion_point(module_scope)

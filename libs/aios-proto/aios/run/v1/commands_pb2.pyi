@@ -231,6 +231,42 @@ class UndoRunRequest(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
     WHY_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    request_id: builtins.str
+    run_id: builtins.str
+    actor: builtins.str
+    why: builtins.str
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only these steps and what depends on them; empty: the whole run."""
+
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        why: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "request_id", b"request_id", "run_id", b"run_id", "steps", b"steps", "why", b"why", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___UndoRunRequest: typing_extensions.TypeAlias = UndoRunRequest
+
+@typing.final
+class RedoRunRequest(google.protobuf.message.Message):
+    """What was undone is put back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     request_id: builtins.str
     run_id: builtins.str
@@ -248,7 +284,27 @@ class UndoRunRequest(google.protobuf.message.Message):
     _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "request_id", b"request_id", "run_id", b"run_id", "why", b"why", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
-Global___UndoRunRequest: typing_extensions.TypeAlias = UndoRunRequest
+Global___RedoRunRequest: typing_extensions.TypeAlias = RedoRunRequest
+
+@typing.final
+class RedoRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["state", b"state", "steps", b"steps"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RedoRunResponse: typing_extensions.TypeAlias = RedoRunResponse
 
 @typing.final
 class UndoRunResponse(google.protobuf.message.Message):

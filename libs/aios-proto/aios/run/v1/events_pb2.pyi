@@ -62,6 +62,11 @@ class RunEvent(google.protobuf.message.Message):
     STEP_EDITED_FIELD_NUMBER: builtins.int
     BODY_REOPENED_FIELD_NUMBER: builtins.int
     STEP_REUSED_FIELD_NUMBER: builtins.int
+    REDO_REQUESTED_FIELD_NUMBER: builtins.int
+    STEP_REDONE_FIELD_NUMBER: builtins.int
+    REDO_CONFLICTED_FIELD_NUMBER: builtins.int
+    RUN_REDONE_FIELD_NUMBER: builtins.int
+    UNDO_ACCEPTED_FIELD_NUMBER: builtins.int
     RUN_MIGRATED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
@@ -130,6 +135,16 @@ class RunEvent(google.protobuf.message.Message):
     @property
     def step_reused(self) -> Global___StepReused: ...
     @property
+    def redo_requested(self) -> Global___RedoRequested: ...
+    @property
+    def step_redone(self) -> Global___StepRedone: ...
+    @property
+    def redo_conflicted(self) -> Global___RedoConflicted: ...
+    @property
+    def run_redone(self) -> Global___RunRedone: ...
+    @property
+    def undo_accepted(self) -> Global___UndoAccepted: ...
+    @property
     def run_migrated(self) -> Global___RunMigrated: ...
     def __init__(
         self,
@@ -169,13 +184,18 @@ class RunEvent(google.protobuf.message.Message):
         step_edited: Global___StepEdited | None = ...,
         body_reopened: Global___BodyReopened | None = ...,
         step_reused: Global___StepReused | None = ...,
+        redo_requested: Global___RedoRequested | None = ...,
+        step_redone: Global___StepRedone | None = ...,
+        redo_conflicted: Global___RedoConflicted | None = ...,
+        run_redone: Global___RunRedone | None = ...,
+        undo_accepted: Global___UndoAccepted | None = ...,
         run_migrated: Global___RunMigrated | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "run_migrated"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "run_migrated"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -807,6 +827,8 @@ class UndoRequested(google.protobuf.message.Message):
     STEPS_FIELD_NUMBER: builtins.int
     IMPOSSIBLE_FIELD_NUMBER: builtins.int
     UNDO_GROUP_FIELD_NUMBER: builtins.int
+    CHOSEN_FIELD_NUMBER: builtins.int
+    ENDING_FIELD_NUMBER: builtins.int
     why: builtins.str
     undo_group: builtins.int
     @property
@@ -817,6 +839,14 @@ class UndoRequested(google.protobuf.message.Message):
     def impossible(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Effects that can't be taken back."""
 
+    @property
+    def chosen(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The steps that a person chose; what depends on them is taken back with them. Empty: the whole run."""
+
+    @property
+    def ending(self) -> aios.run.v1.state_pb2.Ending:
+        """How the run had ended, when nothing of it was undone before."""
+
     def __init__(
         self,
         *,
@@ -824,8 +854,12 @@ class UndoRequested(google.protobuf.message.Message):
         steps: collections.abc.Iterable[builtins.str] | None = ...,
         impossible: collections.abc.Iterable[builtins.str] | None = ...,
         undo_group: builtins.int = ...,
+        chosen: collections.abc.Iterable[builtins.str] | None = ...,
+        ending: aios.run.v1.state_pb2.Ending | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["impossible", b"impossible", "steps", b"steps", "undo_group", b"undo_group", "why", b"why"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["ending", b"ending"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chosen", b"chosen", "ending", b"ending", "impossible", b"impossible", "steps", b"steps", "undo_group", b"undo_group", "why", b"why"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoRequested: typing_extensions.TypeAlias = UndoRequested
@@ -838,10 +872,13 @@ class UndoScheduled(google.protobuf.message.Message):
     DISPATCH_FIELD_NUMBER: builtins.int
     DUE_MS_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
+    REDO_FIELD_NUMBER: builtins.int
     step: builtins.str
     dispatch: builtins.int
     due_ms: builtins.int
     attempt: builtins.int
+    redo: builtins.bool
+    """It is put back."""
     def __init__(
         self,
         *,
@@ -849,8 +886,9 @@ class UndoScheduled(google.protobuf.message.Message):
         dispatch: builtins.int = ...,
         due_ms: builtins.int = ...,
         attempt: builtins.int = ...,
+        redo: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "dispatch", b"dispatch", "due_ms", b"due_ms", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "dispatch", b"dispatch", "due_ms", b"due_ms", "redo", b"redo", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoScheduled: typing_extensions.TypeAlias = UndoScheduled
@@ -862,8 +900,11 @@ class StepUndone(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     SUMMARY_FIELD_NUMBER: builtins.int
     CHANGES_FIELD_NUMBER: builtins.int
+    UNDO_TOKEN_FIELD_NUMBER: builtins.int
     step: builtins.str
     summary: builtins.str
+    undo_token: builtins.bytes
+    """What it takes to put it back, where that is not the token that it was taken back with."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     def __init__(
@@ -872,8 +913,9 @@ class StepUndone(google.protobuf.message.Message):
         step: builtins.str = ...,
         summary: builtins.str = ...,
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
+        undo_token: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "step", b"step", "summary", b"summary"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "step", b"step", "summary", b"summary", "undo_token", b"undo_token"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepUndone: typing_extensions.TypeAlias = StepUndone
@@ -909,6 +951,9 @@ class RunUndone(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     LEFT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    """Unspecified: UNDO_INCOMPLETE if any stays, else UNDONE."""
     @property
     def left(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Steps that stay as they are."""
@@ -917,11 +962,142 @@ class RunUndone(google.protobuf.message.Message):
         self,
         *,
         left: collections.abc.Iterable[builtins.str] | None = ...,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["left", b"left"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["left", b"left", "state", b"state"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunUndone: typing_extensions.TypeAlias = RunUndone
+
+@typing.final
+class RedoRequested(google.protobuf.message.Message):
+    """A person has what was undone put back."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    UNDO_GROUP_FIELD_NUMBER: builtins.int
+    why: builtins.str
+    undo_group: builtins.int
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """In the order in which they will be put back, which is that in which they were done."""
+
+    def __init__(
+        self,
+        *,
+        why: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+        undo_group: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["steps", b"steps", "undo_group", b"undo_group", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RedoRequested: typing_extensions.TypeAlias = RedoRequested
+
+@typing.final
+class StepRedone(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    UNDO_TOKEN_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    summary: builtins.str
+    undo_token: builtins.bytes
+    """What it takes to undo it again, where that is not what it took before."""
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        summary: builtins.str = ...,
+        changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
+        undo_token: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "step", b"step", "summary", b"summary", "undo_token", b"undo_token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___StepRedone: typing_extensions.TypeAlias = StepRedone
+
+@typing.final
+class RedoConflicted(google.protobuf.message.Message):
+    """It stays undone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+        changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "error", b"error", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RedoConflicted: typing_extensions.TypeAlias = RedoConflicted
+
+@typing.final
+class RunRedone(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    @property
+    def left(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps that stay undone."""
+
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error:
+        """Of the run, where it had failed before it was undone."""
+
+    def __init__(
+        self,
+        *,
+        left: collections.abc.Iterable[builtins.str] | None = ...,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "left", b"left", "state", b"state"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunRedone: typing_extensions.TypeAlias = RunRedone
+
+@typing.final
+class UndoAccepted(google.protobuf.message.Message):
+    """A person leaves an undo as incomplete as it is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: builtins.int
+    why: builtins.str
+    def __init__(
+        self,
+        *,
+        why: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___UndoAccepted: typing_extensions.TypeAlias = UndoAccepted
 
 @typing.final
 class RunReopened(google.protobuf.message.Message):

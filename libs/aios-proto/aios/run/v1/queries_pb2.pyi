@@ -423,3 +423,87 @@ class GetFailureResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetFailureResponse: typing_extensions.TypeAlias = GetFailureResponse
+
+@typing.final
+class PreviewUndoRequest(google.protobuf.message.Message):
+    """What an undo, or the undo of one, would do: nothing is done."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    REDO_FIELD_NUMBER: builtins.int
+    AFTER_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    run_id: builtins.str
+    redo: builtins.bool
+    after: builtins.int
+    """How many of the changes were told already."""
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """As in UndoRunRequest."""
+
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        run_id: builtins.str = ...,
+        steps: collections.abc.Iterable[builtins.str] | None = ...,
+        redo: builtins.bool = ...,
+        after: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["after", b"after", "redo", b"redo", "run_id", b"run_id", "steps", b"steps", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PreviewUndoRequest: typing_extensions.TypeAlias = PreviewUndoRequest
+
+@typing.final
+class PreviewUndoResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLANNED_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    more: builtins.bool
+    """There are more."""
+    @property
+    def planned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlannedUndo]:
+        """In the order in which it would be done; what can't be done comes last."""
+
+    def __init__(
+        self,
+        *,
+        planned: collections.abc.Iterable[Global___PlannedUndo] | None = ...,
+        more: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["more", b"more", "planned", b"planned"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PreviewUndoResponse: typing_extensions.TypeAlias = PreviewUndoResponse
+
+@typing.final
+class PlannedUndo(google.protobuf.message.Message):
+    """What the orchestrator knows of one change: what became of it since, who made it is asked by the token."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    UNDO_TOKEN_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    undo_token: builtins.bytes
+    @property
+    def item(self) -> aios.run.v1.state_pb2.UndoItem: ...
+    def __init__(
+        self,
+        *,
+        item: aios.run.v1.state_pb2.UndoItem | None = ...,
+        lane: builtins.str = ...,
+        undo_token: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["item", b"item"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["item", b"item", "lane", b"lane", "undo_token", b"undo_token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlannedUndo: typing_extensions.TypeAlias = PlannedUndo

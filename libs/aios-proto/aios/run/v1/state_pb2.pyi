@@ -37,6 +37,10 @@ class _RunStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     RUN_STATE_UNDONE: _RunState.ValueType  # 7
     RUN_STATE_UNDO_INCOMPLETE: _RunState.ValueType  # 8
     """Undone but for what a person must look at: conflicts and what can't be undone."""
+    RUN_STATE_PARTLY_UNDONE: _RunState.ValueType  # 110
+    """A part of it was undone, as a person chose; the rest stands."""
+    RUN_STATE_REDOING: _RunState.ValueType  # 111
+    """What was undone is being put back."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper): ...
 
@@ -50,6 +54,10 @@ RUN_STATE_UNDOING: RunState.ValueType  # 6
 RUN_STATE_UNDONE: RunState.ValueType  # 7
 RUN_STATE_UNDO_INCOMPLETE: RunState.ValueType  # 8
 """Undone but for what a person must look at: conflicts and what can't be undone."""
+RUN_STATE_PARTLY_UNDONE: RunState.ValueType  # 110
+"""A part of it was undone, as a person chose; the rest stands."""
+RUN_STATE_REDOING: RunState.ValueType  # 111
+"""What was undone is being put back."""
 Global___RunState: typing_extensions.TypeAlias = RunState
 
 class _StepState:
@@ -77,6 +85,8 @@ class _StepStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     STEP_STATE_CANCELLED: _StepState.ValueType  # 12
     STEP_STATE_RUNNING: _StepState.ValueType  # 13
     """Steps of its own are under way: a map, a repeat or a sub-workflow."""
+    STEP_STATE_REDOING: _StepState.ValueType  # 110
+    """What an undo has taken away is being put back."""
 
 class StepState(_StepState, metaclass=_StepStateEnumTypeWrapper): ...
 
@@ -99,7 +109,26 @@ STEP_STATE_UNDO_CONFLICT: StepState.ValueType  # 11
 STEP_STATE_CANCELLED: StepState.ValueType  # 12
 STEP_STATE_RUNNING: StepState.ValueType  # 13
 """Steps of its own are under way: a map, a repeat or a sub-workflow."""
+STEP_STATE_REDOING: StepState.ValueType  # 110
+"""What an undo has taken away is being put back."""
 Global___StepState: typing_extensions.TypeAlias = StepState
+
+class _Supposed:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SupposedEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_Supposed.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SUPPOSED_UNSPECIFIED: _Supposed.ValueType  # 0
+    SUPPOSED_HOLDS: _Supposed.ValueType  # 1
+    SUPPOSED_FAILS: _Supposed.ValueType  # 2
+
+class Supposed(_Supposed, metaclass=_SupposedEnumTypeWrapper): ...
+
+SUPPOSED_UNSPECIFIED: Supposed.ValueType  # 0
+SUPPOSED_HOLDS: Supposed.ValueType  # 1
+SUPPOSED_FAILS: Supposed.ValueType  # 2
+Global___Supposed: typing_extensions.TypeAlias = Supposed
 
 class _ApprovalKind:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -152,6 +181,40 @@ APPROVAL_STATE_EXPIRED: ApprovalState.ValueType  # 5
 APPROVAL_STATE_REPLACED: ApprovalState.ValueType  # 6
 """A later run or the end of its own took its place."""
 Global___ApprovalState: typing_extensions.TypeAlias = ApprovalState
+
+class _UndoVerdict:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _UndoVerdictEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_UndoVerdict.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    UNDO_VERDICT_UNSPECIFIED: _UndoVerdict.ValueType  # 0
+    UNDO_VERDICT_WILL: _UndoVerdict.ValueType  # 1
+    """It would be taken back, or put back."""
+    UNDO_VERDICT_CHANGED: _UndoVerdict.ValueType  # 2
+    """Somebody has changed the thing since: it would be left alone."""
+    UNDO_VERDICT_IMPOSSIBLE: _UndoVerdict.ValueType  # 3
+    """Nothing takes it back."""
+    UNDO_VERDICT_UNKNOWN: _UndoVerdict.ValueType  # 4
+    """Nobody knows whether it happened."""
+    UNDO_VERDICT_UNASKED: _UndoVerdict.ValueType  # 5
+    """It would be tried; whether it was changed since could not be asked before."""
+
+class UndoVerdict(_UndoVerdict, metaclass=_UndoVerdictEnumTypeWrapper):
+    """What an undo, or the undo of one, would do about one change."""
+
+UNDO_VERDICT_UNSPECIFIED: UndoVerdict.ValueType  # 0
+UNDO_VERDICT_WILL: UndoVerdict.ValueType  # 1
+"""It would be taken back, or put back."""
+UNDO_VERDICT_CHANGED: UndoVerdict.ValueType  # 2
+"""Somebody has changed the thing since: it would be left alone."""
+UNDO_VERDICT_IMPOSSIBLE: UndoVerdict.ValueType  # 3
+"""Nothing takes it back."""
+UNDO_VERDICT_UNKNOWN: UndoVerdict.ValueType  # 4
+"""Nobody knows whether it happened."""
+UNDO_VERDICT_UNASKED: UndoVerdict.ValueType  # 5
+"""It would be tried; whether it was changed since could not be asked before."""
+Global___UndoVerdict: typing_extensions.TypeAlias = UndoVerdict
 
 class _Recovery:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -249,6 +312,8 @@ class StepChange(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
+    TAKE_FIELD_NUMBER: builtins.int
+    SUPPOSED_FIELD_NUMBER: builtins.int
     step: builtins.str
     """Its path in the workflow, such as `write` or `each[].write`."""
     agent: builtins.str
@@ -257,6 +322,10 @@ class StepChange(google.protobuf.message.Message):
     prompt: builtins.str
     input: builtins.bytes
     """Canonical aios.value.v1.Value in the place of what the workflow makes; empty: as it is."""
+    take: builtins.str
+    """Of a branch: the case that it takes, whatever its conditions say."""
+    supposed: Global___Supposed.ValueType
+    """Whether the step's own condition holds, whatever it says."""
     def __init__(
         self,
         *,
@@ -265,8 +334,10 @@ class StepChange(google.protobuf.message.Message):
         model: builtins.str = ...,
         prompt: builtins.str = ...,
         input: builtins.bytes = ...,
+        take: builtins.str = ...,
+        supposed: Global___Supposed.ValueType = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepChange: typing_extensions.TypeAlias = StepChange
@@ -308,6 +379,9 @@ class RunHead(google.protobuf.message.Message):
     REOPENED_FIELD_NUMBER: builtins.int
     FORKED_FROM_FIELD_NUMBER: builtins.int
     FORK_STEP_FIELD_NUMBER: builtins.int
+    ENDING_FIELD_NUMBER: builtins.int
+    REDOS_FIELD_NUMBER: builtins.int
+    UNDO_CHOSEN_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -340,6 +414,10 @@ class RunHead(google.protobuf.message.Message):
     forked_from: builtins.str
     """The run that it is a fork of, and the step from which it goes on anew."""
     fork_step: builtins.str
+    redos: builtins.int
+    """How often what was undone of it was asked to be put back."""
+    undo_chosen: builtins.bool
+    """The undo that is under way, or was the last, is of steps that a person chose."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
         """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
@@ -353,6 +431,10 @@ class RunHead(google.protobuf.message.Message):
     @property
     def undo_queue(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Steps that still are to be undone, the next one first."""
+
+    @property
+    def ending(self) -> Global___Ending:
+        """How it had ended before anything of it was undone."""
 
     def __init__(
         self,
@@ -388,13 +470,40 @@ class RunHead(google.protobuf.message.Message):
         reopened: builtins.int = ...,
         forked_from: builtins.str = ...,
         fork_step: builtins.str = ...,
+        ending: Global___Ending | None = ...,
+        redos: builtins.int = ...,
+        undo_chosen: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["ending", b"ending", "error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead
+
+@typing.final
+class Ending(google.protobuf.message.Message):
+    """How a run ended by itself."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    state: Global___RunState.ValueType
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        state: Global___RunState.ValueType = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "state", b"state"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Ending: typing_extensions.TypeAlias = Ending
 
 @typing.final
 class StepHead(google.protobuf.message.Message):
@@ -676,6 +785,47 @@ class Question(google.protobuf.message.Message):
 Global___Question: typing_extensions.TypeAlias = Question
 
 @typing.final
+class UndoItem(google.protobuf.message.Message):
+    """One change of a run in the preview of an undo."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    VERDICT_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    ALONG_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    target: builtins.str
+    summary: builtins.str
+    """What it did, in words."""
+    verdict: Global___UndoVerdict.ValueType
+    why: builtins.str
+    along: builtins.bool
+    """It was not chosen, but depends on what was."""
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]:
+        """What it changed; of one that somebody changed since: what stands there now."""
+
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        target: builtins.str = ...,
+        summary: builtins.str = ...,
+        verdict: Global___UndoVerdict.ValueType = ...,
+        why: builtins.str = ...,
+        changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
+        along: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["along", b"along", "changes", b"changes", "step", b"step", "summary", b"summary", "target", b"target", "verdict", b"verdict", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___UndoItem: typing_extensions.TypeAlias = UndoItem
+
+@typing.final
 class Failure(google.protobuf.message.Message):
     """A run that failed, as an object that a person acts on. It is there as long as the run is failed."""
 
@@ -812,7 +962,7 @@ class Remedy(google.protobuf.message.Message):
     AGAIN_FIELD_NUMBER: builtins.int
     SUGGESTED_FIELD_NUMBER: builtins.int
     action: builtins.str
-    """`retry`, `skip`, `edit`, `rewind`, `undo`."""
+    """`retry`, `skip`, `edit`, `rewind`, `undo`, `redo`."""
     what: builtins.str
     """What it would do, in words."""
     refused: builtins.str

@@ -33,6 +33,8 @@ class _ModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeW
     """Say what would change; write nothing."""
     MODE_UNDO: _Mode.ValueType  # 3
     """Carry out the inverse that an earlier outcome recorded."""
+    MODE_REDO: _Mode.ValueType  # 110
+    """Put back what an undo has taken away, if nothing was changed since."""
 
 class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
     """How a task is to be carried out."""
@@ -44,6 +46,8 @@ MODE_SIMULATE: Mode.ValueType  # 2
 """Say what would change; write nothing."""
 MODE_UNDO: Mode.ValueType  # 3
 """Carry out the inverse that an earlier outcome recorded."""
+MODE_REDO: Mode.ValueType  # 110
+"""Put back what an undo has taken away, if nothing was changed since."""
 Global___Mode: typing_extensions.TypeAlias = Mode
 
 class _Status:
@@ -137,7 +141,7 @@ class Task(google.protobuf.message.Message):
     hold_micros: builtins.int
     """Micro-dollars that are reserved for it."""
     undo_token: builtins.bytes
-    """MODE_UNDO: the token of the outcome that is to be taken back, as the worker recorded it."""
+    """MODE_UNDO and MODE_REDO: the token of the outcome that is to be taken back, as the worker recorded it."""
     priority: builtins.int
     traceparent: builtins.str
     """W3C trace context of the step."""

@@ -27,6 +27,8 @@ from aios_sdk.connector import (
     Predicted,
     Rediscovered,
     Result,
+    Standing,
+    Stands,
     Traced,
     Undone,
     action,
@@ -120,6 +122,16 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
     ) -> Undone | Conflict:
         return await asyncio.to_thread(self._undo, input, captured, call)
 
+    async def redo(
+        self, input: AppendLine, captured: SeenIndex, result: LineAppended | None, call: Call
+    ) -> Done[LineAppended] | Conflict:
+        return await asyncio.to_thread(self._redo, input, captured, call)
+
+    async def stands(
+        self, input: AppendLine, captured: SeenIndex, result: LineAppended | None, call: Call, *, undone: bool
+    ) -> Standing:
+        return await asyncio.to_thread(self._standing, input, captured, call.effect_key, undone)
+
     def _target(self, input: AppendLine) -> Target:
         return Target(self._root, check_path(input.path))
 
@@ -209,8 +221,10 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
 
     def _swap_back(self, target: Target, key: str, old: str, after: str, new: bytes) -> Judged:
         with self._root.folder(*target.folder) as directory:
-            mode = os.stat(target.name, dir_fd=directory, follow_symlinks=False).st_mode & 0o7777
-            swap = FileSwap(directory, target.name, key, old, after or None)
+            mode = None
+            if old:
+                mode = os.stat(target.name, dir_fd=directory, follow_symlinks=False).st_mode & 0o7777
+            swap = FileSwap(directory, target.name, key, old or None, after or None)
             if after:
                 swap.stage([new], mode)
             return swap.commit()
@@ -226,6 +240,45 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
         except FileNotFoundError:
             pass
         return None
+
+    def _redo(self, input: AppendLine, seen: SeenIndex, call: Call) -> Done[LineAppended] | Conflict:
+        """Put the line at the end of what stands there by now; only an index that was taken away is not made again."""
+        target = self._target(input)
+        ours = lines.line_of(call.effect_key, input.entry)
+        try:
+            interrupted = self._recover_undo(target, call.key)
+            if interrupted is not None:
+                return target.conflict(seen.before, interrupted)
+            for _ in range(MAX_ROUNDS):
+                version, content = self._read(target)
+                if lines.find(content, call.effect_key) is not None:
+                    return self._done(input, seen)
+                if seen.before and not version:
+                    return target.conflict(seen.before, Changed(None))
+                self._root.make(*target.folder)
+                new = lines.appended(content, ours)
+                if self._swap_back(target, call.key, version, content_hash(new), new) is Swap.DONE:
+                    return self._done(input, seen)
+        except OSError as error:
+            raise failures.writing(error, target.path) from None
+        raise _busy(target)
+
+    def _standing(self, input: AppendLine, seen: SeenIndex, key: str, undone: bool) -> Standing:
+        """Lines of others change nothing."""
+        target = self._target(input)
+        try:
+            version, content = self._read(target)
+        except OSError as error:
+            raise failures.reading(error, target.path) from None
+        line = lines.find(content, key)
+        ours = lines.line_of(key, input.entry)
+        same = line is not None and line.rstrip(b"\r\n") == ours.rstrip(b"\n")
+        if undone:
+            gone = bool(seen.before) and not version
+            return target.conflict(seen.before, Changed(None)) if gone else Stands()
+        if line is None or same:
+            return Stands()  # without the line there is nothing left to take back
+        return target.conflict(seen.after, Changed(version or None))
 
     def _read(self, target: Target) -> tuple[str, bytes]:
         return target.read(MAX_INDEX_BYTES)

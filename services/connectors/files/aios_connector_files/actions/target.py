@@ -11,7 +11,7 @@ from aios_connector_files.root import Root, open_file
 from aios_connector_files.swap import LINK, OTHER, Changed, FileSwap, version_of
 from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
-from aios_sdk.connector import Change, Conflict, Result
+from aios_sdk.connector import Change, Conflict, Result, Standing, Stands
 
 
 class Seen(Result):
@@ -95,6 +95,22 @@ class Target:
 
     def change(self, verb: str, before: str, after: str, size: int = 0, note: str = "") -> Change:
         return Change(f"file:{self.path}", verb, before, after, after, size, note)
+
+    def standing(self, left: str, other: str) -> Standing:
+        """Whether the file is at version `left` (empty: absent), or at the `other` already, where nothing is left to
+        do. Raises UNREADABLE, PATH_OUTSIDE_ROOT."""
+        try:
+            found = self._version()
+        except OSError as error:
+            raise failures.reading(error, self.path) from None
+        return Stands() if found in (left, other) else self.conflict(left, Changed(found or None))
+
+    def _version(self) -> str:
+        try:
+            with self.root.folder(*self.folder) as directory:
+                return version_of(directory, self.name) or ""
+        except FileNotFoundError:
+            return ""
 
     def conflict(self, left: str, found: Changed) -> Conflict:
         """Somebody changed what we left at version `left`."""

@@ -29,6 +29,7 @@ from aios_sdk.connector import (
     Predicted,
     Rediscovered,
     Result,
+    Standing,
     Traced,
     Undone,
     action,
@@ -154,6 +155,24 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
     ) -> Undone | Conflict:
         return await asyncio.to_thread(self._undo, input, captured, call.key)
 
+    async def redo(
+        self, input: WriteFile, captured: Seen, result: FileWritten | None, call: Call
+    ) -> Done[FileWritten] | Conflict:
+        await self._blobs.stage(call.key, input.content, call.artifacts)
+        try:
+            conflict = await asyncio.to_thread(self._put_back, input, captured, call.key)
+        finally:
+            self._blobs.drop(call.key)
+        return conflict or self._done(input, captured)
+
+    async def stands(
+        self, input: WriteFile, captured: Seen, result: FileWritten | None, call: Call, *, undone: bool
+    ) -> Standing:
+        versions = (input.content.sha256, captured.before)
+        return await asyncio.to_thread(
+            self._target(input).standing, *(versions[::-1] if undone else versions)
+        )
+
     def _target(self, input: WriteFile) -> Target:
         return Target(self._root, check_path(input.path))
 
@@ -234,6 +253,28 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         if seen.before:
             return Undone((target.change("update", ours, seen.before),), f"put the earlier {input.path} back")
         return Undone((target.change("delete", ours, ""),), f"removed {input.path}")
+
+    def _put_back(self, input: WriteFile, seen: Seen, key: str) -> Conflict | None:
+        target, ours = self._target(input), input.content.sha256
+        if seen.before == ours:
+            return None
+        judged = self._recover(target, key, seen.before, ours)
+        if judged is Swap.NOT_DONE:
+            try:
+                self._root.make(*target.folder)
+                with self._root.folder(*target.folder) as directory:
+                    swap = FileSwap(directory, target.name, key, seen.before or None, ours)
+                    swap.stage(self._blobs.staged(key), seen.mode or None)
+                    judged = swap.commit()
+            except OSError as error:
+                target.drop_folders(seen.missing)
+                raise failures.writing(error, target.path) from None
+        if judged is Swap.UNCLEAR:
+            judged = Changed(target.see().before or None)
+        if not isinstance(judged, Changed):
+            return None
+        target.drop_folders(seen.missing)
+        return target.conflict(seen.before, judged)
 
     def _take_back(self, target: Target, key: str, ours: str, seen: Seen) -> Judged:
         try:
