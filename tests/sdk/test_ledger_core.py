@@ -153,3 +153,30 @@ def test_whether_an_effect_stands_follows_from_its_undos_and_redos(
 )
 def test_each_way_and_each_attempt_group_has_a_key_of_its_own(task: str, key: str) -> None:
     assert core.undo_key("run/s/0/1", task) == key
+
+
+@pytest.mark.feature("D6", "B3")
+@pytest.mark.parametrize("known", [True, False])
+def test_a_task_that_comes_after_what_followed_it_does_nothing(known: bool) -> None:
+    """A redo that had conflicted may be tried again, but not once a later one was carried out."""
+    effect = LedgerEntry(
+        effect_key="run/s/0/1", state=STATE_OUTCOME, outcome=Outcome(status=STATUS_SUCCEEDED)
+    )
+    keys = {"undo/1": STATUS_SUCCEEDED, "redo-1/1": STATUS_CONFLICT, "redo-2/1": STATUS_SUCCEEDED}
+    if not known:
+        del keys["redo-1/1"]
+    keys["undo-2/1"] = STATUS_SUCCEEDED
+    undos = [
+        LedgerEntry(
+            effect_key=f"run/s/0/1/{key}",
+            mode=MODE_UNDO,
+            state=STATE_OUTCOME,
+            outcome=Outcome(status=status, dispatch=1),
+        )
+        for key, status in keys.items()
+    ]
+    inverse = Inverse("back", repeatable=True)
+    move = core.next_undo(effect, undos, "run/s/0/1/redo-1/1", 9, inverse, 0)
+    assert isinstance(move, core.Replay if known else core.NothingToUndo)
+    move = core.next_undo(effect, undos[:2] if known else undos[:1], "run/s/0/1/redo-1/1", 9, inverse, 0)
+    assert move == core.Begin()

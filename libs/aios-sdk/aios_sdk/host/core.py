@@ -162,9 +162,12 @@ def next_undo(
         return NothingToUndo("The change had not been made.")
     entries = list(undos)
     own = next((entry for entry in entries if entry.effect_key == undo_key), None)
+    later = any(_turn(entry.effect_key) > _turn(undo_key) for entry in entries)
+    if own is None and later:
+        return NothingToUndo("What came after it was carried out already.")
     if own is not None:
         if own.state != STATE_INTENT:
-            settled = _settled(own, dispatch)
+            settled = Replay(own.outcome) if later else _settled(own, dispatch)
             return settled if isinstance(settled, Replay) else _undo_again(own, inverse, restored)
         if not inverse.repeatable:
             return Park(_NO_KEY)
@@ -182,6 +185,12 @@ def way_of(key: str) -> tuple[str, int]:
     too: `…/undo/1` is (`undo`, 0), `…/redo-1/1` (`redo`, 1), `…/undo-1/1` (`undo`, 1)."""
     way, _, number = key.rpartition("/")[0].rpartition("/")[2].partition("-")
     return way, int(number) if number.isdigit() else 0
+
+
+def _turn(key: str) -> tuple[int, bool]:
+    """What comes after what: undo, redo-1, undo-1, redo-2."""
+    way, number = way_of(key)
+    return number, way == UNDO
 
 
 def stands(undos: Iterable[LedgerEntry], *, surely_undone: bool) -> bool:
