@@ -344,9 +344,10 @@ class Run(_Copied):
             self.rounds = self.rounds.set(owner, rounds.moved(step, index, before, steps))
 
     def remember(self, name: str, value: Value) -> None:
-        """Keep a decoded value of a step's output, or of the input under ''."""
+        """Keep a decoded value of a step's output, or of the input under ''; of many those asked for last."""
+        self.decoded.pop(name, None)
         if len(self.decoded) >= MAX_DECODED:
-            self.decoded.clear()
+            del self.decoded[next(iter(self.decoded))]
         self.decoded[name] = value
 
     @property

@@ -17,6 +17,7 @@ from aios_runtime.schemas import Schema
 DEFAULT_CAP: Final = usd("1.00")
 NOTHING: Final = Micros(0)
 DEFAULT_TIMEOUT_MS: Final = 300_000
+MAX_MET: Final = 4096  # steps of rounds that are kept made
 
 _ROUND: Final = re.compile(r"\[\d+\]")
 
@@ -174,13 +175,18 @@ class Workflow:
     """The steps that need a step, by its path; those that a gate approves are among those that need it."""
     size: int = 0
     """Steps that are in no body."""
+    met: dict[str, Step] = field(default_factory=dict, compare=False, repr=False)
+    """Steps of rounds that were asked for lately, by their names in a run: a cache."""
 
     def at(self, name: str) -> Step:
         """A step of a run, by its name there: `write`, or `each[3].write` in the fourth round of `each`."""
-        step = self.steps.get(name)
+        step = self.steps.get(name) or self.met.get(name)
         if step is not None:
             return step
-        return replace(self.steps[path_of(name)], name=name, scope=scope_of(name))
+        if len(self.met) >= MAX_MET:
+            self.met.clear()
+        step = self.met[name] = replace(self.steps[path_of(name)], name=name, scope=scope_of(name))
+        return step
 
     def gate_of(self, name: str) -> str:
         """The gate of a run that approves a step of the run; '' when none has to."""

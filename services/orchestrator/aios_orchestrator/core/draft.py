@@ -188,7 +188,7 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
     value = run.decoded.get(key)
     if value is None:
         value = decode_trusted(data)
-        run.remember(key, value)
+    run.remember(key, value)
     return value
 
 
