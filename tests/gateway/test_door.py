@@ -31,6 +31,7 @@ READERS = {
     "runs.PreviewUndo": api_pb2.PreviewUndoRequest(run_id="run_x"),
     "runs.CountEffects": api_pb2.CountEffectsRequest(run_ids=["run_x"]),
     "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
+    "runs.MigrateRun": api_pb2.MigrateRunRequest(request_id="r", run_id="run_x"),
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
     "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),

@@ -426,6 +426,25 @@ def test_a_sub_workflow_runs_again_with_another_input_checked_against_its_schema
     assert 8 in plain(decode(run.run.at(inner).input)).values()  # type: ignore[union-attr]
 
 
+@pytest.mark.feature("D8", "D6")
+def test_what_could_not_be_taken_back_counts_as_done_when_the_run_goes_on() -> None:
+    of = workflow(
+        '- {name: write, connector: files.write, effect: write, input: {n: "${inputs.n}"}}\n'
+        "- {name: one, agent: x, input: {n: 1}}\n- {name: two, agent: x, input: {n: 2}}\n"
+    )
+    run = Driver(of)
+    for step in ("write", "one", "two"):
+        run.settle(step)
+    run.give(Undo("back"))
+    run.fail("write")
+    assert run.run.state == R.RUN_STATE_UNDO_INCOMPLETE
+    run.recover(REWIND, "one")
+    assert run.last.refusal is None and run.last.dispatched == ("one",)
+    run.settle("one")
+    run.settle("two")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+
+
 MAYBE = ["retry", "skip", "edit", "rewind"]
 
 

@@ -298,6 +298,12 @@ def _run_reopened(run: Run, event: RunEvent) -> None:
     run.rounds, run.decoded = Map(), {}
     for name in body.bodies:
         _reopen(run, name)
+    again = set(body.again)
+    for step in run.changed_things():
+        if step.state == st.STEP_STATE_UNDO_CONFLICT and step.name not in again:
+            own = run.step(step.name)  # what it changed stands, and what needs it goes on
+            own.error = None
+            run.move(own, st.STEP_STATE_SUCCEEDED)
     for name in body.again:
         run.again(run.step(name))
     run.rounds = rounds_of(run.steps)
