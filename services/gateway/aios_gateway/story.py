@@ -9,7 +9,8 @@ from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange
 from aios.task.v1.task_pb2 import Change, Mode
-from aios.value.v1.value_pb2 import Node, Pointer, Value
+from aios.value.v1.value_pb2 import Value
+from aios_gateway.evidence import evidence
 
 OK: Final = "ok"
 WAITING: Final = "waiting"
@@ -19,7 +20,6 @@ UNDONE: Final = "undone"
 INFO: Final = "info"
 
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
-MAX_EVIDENCE: Final = 20  # pointers that one line of the story names
 MAX_ANSWER_CHARS: Final = 200
 
 
@@ -83,6 +83,7 @@ class Story:
             what=body.summary or f"finished {body.step}",
             step=body.step,
             tone=OK,
+            why=f"first given at {_at(body.cached.time_ms)}" if body.HasField("cached") else "",
             cost_micros=body.cost_micros,
             duration_ms=self._since(body.step, event.time_ms),
             changes=body.changes,
@@ -175,10 +176,20 @@ class Story:
 
     def _wait_started(self, event: RunEvent, body: events_pb2.WaitStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
-        until = datetime.fromtimestamp(body.due_ms / 1000, UTC)
-        why = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if body.due_ms else ""
+        why = f"until {_at(body.due_ms)}" if body.due_ms else ""
         what = f"waits at {body.step}" + (f" for event {body.event_type}" if body.event_type else "")
         return TimelineEntry(who="AIOS", what=what, why=why, step=body.step, tone=WORKING)
+
+    def _deadline_passed(self, _: RunEvent, body: events_pb2.DeadlinePassed) -> TimelineEntry:
+        what, tone = (
+            f"saw the deadline of {body.step or 'the run'} pass",
+            PROBLEM if body.error.code else INFO,
+        )
+        return TimelineEntry(who="AIOS", what=what, why=_at(body.deadline_ms), step=body.step, tone=tone)
+
+    def _became_late(self, _: RunEvent, body: events_pb2.BecameLate) -> TimelineEntry:
+        what = f"is late with {body.step or 'the run'}"
+        return TimelineEntry(who="AIOS", what=what, why=body.why, step=body.step, tone=PROBLEM)
 
     def _body_started(self, event: RunEvent, body: events_pb2.BodyStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
@@ -220,8 +231,9 @@ class Story:
 
     def _undo_scheduled(self, event: RunEvent, body: events_pb2.UndoScheduled) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
-        target = worker(self._targets.get(body.step, ""))
-        return TimelineEntry(who=target, what=f"is undoing {body.step}", step=body.step, tone=WORKING)
+        target = worker(body.compensation.target or self._targets.get(body.step, ""))
+        what = f"is {'making good' if body.HasField('compensation') else 'undoing'} {body.step}"
+        return TimelineEntry(who=target, what=what, step=body.step, tone=WORKING)
 
     def _step_undone(self, event: RunEvent, body: events_pb2.StepUndone) -> TimelineEntry:
         return TimelineEntry(
@@ -285,6 +297,10 @@ _TELLERS: Final = {
 }
 
 
+def _at(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 _RECOVERED: Final = {
     Recovery.RECOVERY_RETRY: "had {step} tried again",
     Recovery.RECOVERY_SKIP: "went on without {step}",
@@ -324,34 +340,6 @@ def worker(target: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 step`, `2 steps`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def evidence(output: bytes, changes: Iterable[Change]) -> list[Pointer]:
-    """Pointers to what a step made or would make: those in its output, then the contents of its changes."""
-    found: dict[bytes, Pointer] = {}
-    if output:
-        _collect(Value.FromString(output).root, found)
-    for change in changes:
-        if change.content_sha256 and len(found) < MAX_EVIDENCE:
-            name = change.resource.rpartition("/")[2]
-            found.setdefault(
-                change.content_sha256, Pointer(sha256=change.content_sha256, size=change.size, name=name)
-            )
-    return list(found.values())[:MAX_EVIDENCE]
-
-
-def _collect(node: Node, found: dict[bytes, Pointer]) -> None:
-    kind = node.WhichOneof("kind")
-    if len(found) >= MAX_EVIDENCE:
-        return
-    if kind == "pointer":
-        found.setdefault(node.pointer.sha256, node.pointer)
-    elif kind == "list":
-        for item in node.list.items:
-            _collect(item, found)
-    elif kind == "map":
-        for entry in node.map.entries:
-            _collect(entry.value, found)
 
 
 def _changed(changes: Iterable[StepChange]) -> str:

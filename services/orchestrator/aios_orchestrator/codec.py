@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from aios.run.v1.state_pb2 import Approval, Fork, RunHead, StepHead, StepRecord, StepState
+from aios.run.v1.state_pb2 import Approval, Fork, Limits, RunHead, StepHead, StepRecord, StepState
 from aios.task.v1.task_pb2 import MODE_UNDO, ApprovalBinding, Task
 from aios_core.ids import effect_key, partition_of
+from aios_orchestrator.core import compensate
 from aios_orchestrator.core.draft import target_of
+from aios_orchestrator.core.limits import cut_of
+from aios_orchestrator.due import earliest
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
-from aios_orchestrator.workflow import Workflow, path_of
+from aios_orchestrator.workflow import Step, Workflow, path_of
 
 PRIORITY = 5
 
@@ -52,6 +55,12 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         forked_from=run.fork.run_id if run.fork is not None else "",
         fork_step=run.fork.step if run.fork is not None else "",
         reopened=run.reopened,
+        limits=run.limits,
+        overdue=run.overdue,
+        late=run.late,
+        late_time_ms=run.late_time,
+        undo_by=run.undo_by,
+        work_mode=run.work_mode,
     )
 
 
@@ -73,6 +82,12 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         undoable=step.undoable,
         awaits=step.awaits,
         keyed_as=step.keyed_as,
+        limits=step.limits,
+        overdue=step.overdue,
+        late=step.late,
+        compensates=step.compensates,
+        cached=step.cached,
+        work_mode=step.work_mode,
     )
     if step.body is not None:
         head.rounds, head.round_steps, head.rounds_begun = step.body.rounds, step.body.steps, step.body.begun
@@ -125,6 +140,9 @@ def step_record(step: StepRun) -> StepRecord:
         changes=step.changes,
         usage=step.usage,
         edited=step.edited,
+        compensation=step.compensation,
+        cache_key=step.cache_key,
+        target_version=step.target_version,
     )
 
 
@@ -160,6 +178,12 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         error=head.error if head.HasField("error") else None,
         input=records.get("input", b""),
         outputs=records.get("outputs", b""),
+        limits=head.limits if head.HasField("limits") else None,
+        overdue=head.overdue,
+        late=head.late,
+        late_time=head.late_time_ms,
+        undo_by=head.undo_by,
+        work_mode=head.work_mode,
         fork=Fork.FromString(records["fork"]) if "fork" in records else None,
     )
     steps = {}
@@ -206,6 +230,15 @@ def _step_of(record: StepRecord) -> StepRun:
         body=Begun(head.rounds, head.round_steps, head.rounds_begun) if head.round_steps else None,
         edited=record.edited,
         keyed_as=head.keyed_as,
+        limits=head.limits if head.HasField("limits") else None,
+        overdue=head.overdue,
+        late=head.late,
+        compensates=head.compensates,
+        cached=head.cached if head.HasField("cached") else None,
+        work_mode=head.work_mode,
+        cache_key=record.cache_key,
+        target_version=record.target_version,
+        compensation=record.compensation if record.HasField("compensation") else None,
     )
 
 
@@ -230,6 +263,13 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         partition=partition_of(run.slot),
         timeout_ms=definition.timeout_ms,
     )
+    task.work_mode = definition.mode
+    task.cacheable = bool(step.cache_key) and not undoing
+    compensation = compensate.running(step)
+    if compensation is not None:
+        compensate.bind(task, run, step, compensation)
+    if step.limits is not None and not undoing:
+        _bound(task, run, step.limits, definition)
     change = run.change_of(path_of(name))
     if change is not None:
         task.model, task.prompt = change.model, change.prompt
@@ -246,3 +286,13 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
             )
         )
     return task
+
+
+def _bound(task: Task, run: Run, limits: Limits, step: Step) -> None:
+    """What a worker has to know of the time that it has. A change is not cut off at a deadline, only not begun after
+    it; memory finds out by itself what it has written, and is not told when to begin."""
+    deadlines = [] if step.effect else [cut_of(limits, False), cut_of(run.limits, run.overdue)]
+    if not (step.effect and step.kind == "memory"):
+        task.deadline_ms = earliest(limits.total_ms, *deadlines)
+    task.start_by_ms = limits.start_by_ms
+    task.due_ms = earliest(limits.deadline_ms, run.limits.deadline_ms if run.limits is not None else 0)

@@ -15,6 +15,7 @@ _SAME: Final = ("place", "scope", "name", "lane", "kind", "grade")
 _WORDS: Final = {
     "hold": "budget",
     "timeout_ms": "timeout",
+    "bounds": "timeout, deadline or service_level",
     "wait_ms": "wait",
     "output": "transform",
     "effect": "effect",

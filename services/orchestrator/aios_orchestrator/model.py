@@ -15,8 +15,8 @@ from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Approval, Fork, RunState, StepChange, StepState
-from aios.task.v1.task_pb2 import Change, Mode, Usage
+from aios.run.v1.state_pb2 import Approval, Compensation, Fork, Limits, RunState, StepChange, StepState
+from aios.task.v1.task_pb2 import CacheOrigin, Change, Mode, Usage, WorkMode
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
 
@@ -197,6 +197,8 @@ class StepRun(_Copied):
     input: bytes = b""
     output: bytes = b""
     undo_token: bytes = b""
+    compensates: bool = False
+    compensation: Compensation | None = None
     summary: str = ""
     changes: tuple[Change, ...] = ()
     usage: Usage | None = None
@@ -205,6 +207,15 @@ class StepRun(_Copied):
     """The input that a person gave."""
     keyed_as: str = ""
     """The name under which its effects are keyed, if it got another one since."""
+    work_mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
+    cache_key: bytes = b""
+    target_version: str = ""
+    cached: CacheOrigin | None = None
+    """Where its answer was given first, if it is one that was kept."""
+    limits: Limits | None = None
+    """What it has to be done by; it is `overdue` once its deadline has passed, `late` after its service level."""
+    overdue: bool = False
+    late: bool = False
 
     @property
     def effect_name(self) -> str:
@@ -224,7 +235,8 @@ class Run(_Copied):
 
     `steps` has the steps that have begun, `live` the names of those that have not ended; `done` counts those outside
     of bodies that succeeded or were skipped, `failed` is the first that failed the run; `rounds` tells of the bodies
-    that are gone through, by their step."""
+    that are gone through, by their step. `overdue`: its deadline has passed, or a person had it go on after that;
+    `late_time` is when it, or a step of it, became late (0: neither has)."""
 
     workspace: str
     run_id: str
@@ -252,6 +264,7 @@ class Run(_Copied):
     fork: Fork | None = None
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
+    undo_by: str = ""
     reopened: int = 0
     error: Error | None = None
     input: bytes = b""
@@ -261,6 +274,12 @@ class Run(_Copied):
     rounds: "Map[str, Rounds]" = field(default_factory=Map)
     done: int = 0
     failed: str = ""
+    limits: Limits | None = None
+    """What it has to be done by, where anything is said of it."""
+    overdue: bool = False
+    late: bool = False
+    late_time: int = 0
+    work_mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     approvals: dict[str, Approval] = field(default_factory=dict)
     own: dict[str, StepRun] = field(default_factory=dict, compare=False)
     """The steps that changed since this object was copied from another."""
@@ -376,8 +395,3 @@ class Run(_Copied):
         """The correlations of the events that its steps wait for."""
         waiting = (self.steps[name] for name in self.live)
         return {step.awaits for step in waiting if step.awaits and step.state == st.STEP_STATE_WAITING}
-
-    def next_due(self) -> int | None:
-        """The earliest time at which something is due by itself."""
-        dues = [self.steps[name].due for name in self.live if self.steps[name].due]
-        return min(dues) if dues else None

@@ -101,11 +101,15 @@ class Queries:
         index, value = "runs", request.workspace
         if request.needs_person:
             index = "person"
+        elif request.late:
+            index = "late"
         elif request.workflow:
             index, value = "workflow", f"{request.workspace}/{request.workflow}"
         page = await self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
         heads = [RunHead.FromString(item.head) for item in page.items]
         wanted = set(request.states)
+        if request.late:  # of those that are late, as of those that wait, there are few
+            heads = [head for head in heads if head.late_time_ms and request.workflow in ("", head.workflow)]
         return pb.ListRunsResponse(
             runs=[head for head in heads if not wanted or head.state in wanted],
             next_page_token=page.next_token,

@@ -3,7 +3,7 @@ did before it came."""
 
 from random import Random
 
-from aios_testing.sim import forking, mending, migrating
+from aios_testing.sim import aside, forking, mending, migrating
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 
@@ -15,5 +15,6 @@ def give(person: Person, seed: int, record: Record) -> None:
         person.mending = mending.Mending(mends, record)
     if forks.random() < forking.SHARE:
         person.forking = forking.Forking(forks, record)
+    person.aside = aside.drawn(seed, record)
     if moves.random() < migrating.SHARE:
         person.migrating = migrating.Migrating(moves, record)

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from immutables import Map
 
+from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, RunState, StepState
+from aios.run.v1.state_pb2 import Approval, Limits, RunState, StepState
 from aios_core.hashing import event_hash
+from aios_orchestrator.due import given_up
 from aios_orchestrator.model import Begun, Rounds, Run, StepRun, renamed, rounds_of
 
 
@@ -47,6 +49,13 @@ def _run_started(run: Run, event: RunEvent) -> None:
     run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
     run.parent_traceparent = body.parent_traceparent
     run.fork = body.fork if body.HasField("fork") else None
+    run.limits, run.work_mode = _limits(body), body.work_mode
+
+
+def _limits(
+    body: ev.RunStarted | ev.StepScheduled | ev.ApprovalRequested | ev.WaitStarted | ev.BodyStarted,
+) -> Limits | None:
+    return body.limits if body.HasField("limits") else None
 
 
 def _step_reused(run: Run, event: RunEvent) -> None:
@@ -63,7 +72,8 @@ def _step_scheduled(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_DISPATCHED)
     step.attempt, step.attempt_group, step.dispatch = body.attempt, body.attempt_group, body.dispatch
     step.input, step.hold, step.due, step.error = body.input, body.hold_micros, 0, None
-    step.start = step.start or event.time_ms
+    step.start, step.limits = step.start or event.time_ms, _limits(body)
+    step.cache_key, step.work_mode = body.cache_key, body.work_mode
     run.held += body.hold_micros
 
 
@@ -85,9 +95,12 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
     _settle(run, step, body.cost_micros)
     run.move(step, st.STEP_STATE_SUCCEEDED)
     step.output, step.error = body.output, None
-    step.undo_token, step.undoable = body.undo_token, bool(body.undo_token)
+    step.undo_token, step.compensates = body.undo_token, body.compensates
+    step.undoable = bool(body.undo_token) or body.compensates
     if not step.undoable:
         step.input = b""  # it is not handed out again, and its event has it for ever
+    step.target_version = body.target_version
+    step.cached = body.cached if body.HasField("cached") else None
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
     step.end = event.time_ms
@@ -104,7 +117,7 @@ def _step_failed(run: Run, event: RunEvent) -> None:
         _replaced(run, run.approvals[step.approval_id], event)
     step.error, step.end = body.error, event.time_ms
     run.move(step, st.STEP_STATE_FAILED)
-    if not body.contained:
+    if not body.contained and not _out_of_time(run):
         run.error, run.failed = body.error, run.failed or body.step
 
 
@@ -141,6 +154,7 @@ def _approval_requested(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_GATED)
     step.approval_id = body.approval.approval_id
     step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
+    step.limits = _limits(body)
     run.approvals[body.approval.approval_id] = body.approval
 
 
@@ -164,7 +178,7 @@ def _wait_started(run: Run, event: RunEvent) -> None:
     step = run.step(event.wait_started.step)
     run.move(step, st.STEP_STATE_WAITING)
     step.due, step.start = event.wait_started.due_ms, event.time_ms
-    step.awaits = event.wait_started.awaits
+    step.awaits, step.limits = event.wait_started.awaits, _limits(event.wait_started)
 
 
 def _body_started(run: Run, event: RunEvent) -> None:
@@ -172,7 +186,7 @@ def _body_started(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     run.move(step, st.STEP_STATE_RUNNING)
     step.input, step.start, step.body = body.input, event.time_ms, Begun(body.rounds, body.steps)
-    run.rounds = run.rounds.set(step.name, Rounds())
+    run.rounds, step.limits = run.rounds.set(step.name, Rounds()), _limits(body)
 
 
 def _rounds_started(run: Run, event: RunEvent) -> None:
@@ -224,7 +238,8 @@ def _replaced(run: Run, approval: Approval, event: RunEvent) -> None:
 def _undo_requested(run: Run, event: RunEvent) -> None:
     body = event.undo_requested
     run.state, run.undo_queue, run.undo_group = st.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
-    run.error = None
+    run.error = body.cause if body.HasField("cause") else None
+    run.undo_by = body.consents
 
 
 def _undo_scheduled(run: Run, event: RunEvent) -> None:
@@ -233,6 +248,8 @@ def _undo_scheduled(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_UNDOING)
     step.dispatch, step.attempt = body.dispatch, body.attempt
     step.due, step.error = 0, None
+    if body.HasField("compensation"):
+        step.compensation = body.compensation
 
 
 def _step_undone(run: Run, event: RunEvent) -> None:
@@ -263,6 +280,8 @@ def _run_reopened(run: Run, event: RunEvent) -> None:
     run.state, run.error, run.failed, run.outputs = st.RUN_STATE_RUNNING, None, "", b""
     run.cap, run.reopened = body.cap_micros or run.cap, run.reopened + 1
     run.rounds, run.decoded = Map(), {}
+    if run.limits is not None and 0 < run.limits.deadline_ms <= event.time_ms:
+        run.overdue = True  # a person has it go on all the same
     for name in body.bodies:
         _reopen(run, name)
     for name in body.again:
@@ -274,6 +293,7 @@ def _run_reopened(run: Run, event: RunEvent) -> None:
 def _reopen(run: Run, name: str) -> StepRun:
     step = run.step(name)
     step.error, step.summary, step.end = None, "", 0
+    step.limits, step.overdue = None, False
     run.move(step, st.STEP_STATE_RUNNING)
     return step
 
@@ -312,6 +332,29 @@ def _run_migrated(run: Run, event: RunEvent) -> None:
     run.rounds = rounds_of(run.steps)
 
 
+def _deadline_passed(run: Run, event: RunEvent) -> None:
+    body = event.deadline_passed
+    if body.step:
+        run.step(body.step).overdue = True
+    else:
+        run.overdue = True
+    if body.stops:
+        run.error, run.failed = body.error, run.failed or body.step
+
+
+def _out_of_time(run: Run) -> bool:
+    """Whether a deadline has stopped the run: what fails after that is not why."""
+    return run.error is not None and (run.overdue if not run.failed else given_up(run.at(run.failed)))
+
+
+def _became_late(run: Run, event: RunEvent) -> None:
+    run.late_time = run.late_time or event.time_ms
+    if event.became_late.step:
+        run.step(event.became_late.step).late = True
+    else:
+        run.late = True
+
+
 def _decision_refused(run: Run, event: RunEvent) -> None:
     """Kept for the record; nothing changes."""
 
@@ -345,4 +388,6 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "step_edited": _step_edited,
     "body_reopened": _body_reopened,
     "run_migrated": _run_migrated,
+    "deadline_passed": _deadline_passed,
+    "became_late": _became_late,
 }

@@ -180,7 +180,9 @@ def _check_read(workflow: Workflow, step: Step, value: Value) -> None:
 
 
 def _trees(step: Step) -> Iterable[Mapped]:
-    yield from (tree for tree in (step.input, step.output, step.when, step.until) if tree is not None)
+    key = step.cache.key if step.cache is not None else None
+    deadline = step.bounds.deadline if step.bounds is not None else None
+    yield from (t for t in (step.input, step.output, step.when, step.until, deadline, key) if t is not None)
     yield from (condition for _, condition in step.cases)
     if step.ask is not None:
         yield step.ask.questions

@@ -6,6 +6,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
+from aios_orchestrator.core import compensate
 from aios_orchestrator.core.advance import unknown_approval
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.settle import backoff_ms
@@ -24,8 +25,18 @@ def preview(run: Run) -> tuple[list[str], list[str]]:
     return [s.name for s in done if s.undoable], [s.name for s in done if not s.undoable]
 
 
-def request(draft: Draft, why: str) -> None:
-    """Begin. Raises RUN_CLOSED for a run that is still under way; one that is undone already stays as it is."""
+def by_itself(draft: Draft) -> None:
+    """The run has failed, and its workflow has it undone then: begin, where anything was changed."""
+    run = draft.run
+    if not draft.workflow.undo_on_failure or run.mode != Mode.MODE_EXECUTE or not any(preview(run)):
+        return
+    assert run.error is not None
+    request(draft, f"it failed: {run.error.message}", cause=run.error)
+
+
+def request(draft: Draft, why: str, cause: Error | None = None) -> None:
+    """Begin; `cause` is why the run failed, where it begins by itself. Raises RUN_CLOSED for a run that is still under
+    way; one that is undone already stays as it is."""
     run = draft.run
     if run.state in _AGAIN:
         return
@@ -36,9 +47,15 @@ def request(draft: Draft, why: str) -> None:
             "RUN_CLOSED", f"Run {run.run_id} is still under way. Cancel it first, then undo it."
         )
     steps, impossible = preview(run)
+    instead = cause is None and any(run.at(name).compensates for name in steps)
     draft.emit(
         undo_requested=ev.UndoRequested(
-            why=why, steps=steps, impossible=impossible, undo_group=run.undo_group + 1
+            why=why,
+            steps=steps,
+            impossible=impossible,
+            undo_group=run.undo_group + 1,
+            cause=cause,
+            consents=draft.actor if instead else "",
         )
     )
     go_on(draft)
@@ -58,7 +75,18 @@ def go_on(draft: Draft) -> None:
 
 
 def _schedule(draft: Draft, step: StepRun, attempt: int) -> None:
-    draft.emit(undo_scheduled=ev.UndoScheduled(step=step.name, dispatch=step.dispatch + 1, attempt=attempt))
+    try:
+        instead = compensate.of(draft, step, attempt)
+    except TerminalError as error:
+        wrong = Error(code=error.code, message=error.message)
+        draft.emit(undo_conflicted=ev.UndoConflicted(step=step.name, error=wrong))
+        go_on(draft)
+        return
+    draft.emit(
+        undo_scheduled=ev.UndoScheduled(
+            step=step.name, dispatch=step.dispatch + 1, attempt=attempt, compensation=instead
+        )
+    )
     draft.undoing.append(step.name)
 
 
@@ -69,13 +97,14 @@ def again(draft: Draft, step: StepRun) -> None:
 
 def settle(draft: Draft, outcome: Outcome) -> None:
     """Apply the outcome of an undo task."""
-    state = draft.run.steps.get(outcome.step)
+    run = draft.run
+    state = run.steps.get(outcome.step)
     if state is None or state.state != st.STEP_STATE_UNDOING:
         return
-    if (
-        outcome.task_id.rpartition("/")[0]
-        != effect_key(draft.run.run_id, state.effect_name, 0, 0).rpartition("/")[0]
-    ):
+    instead = compensate.running(state)
+    own = effect_key(run.run_id, state.effect_name, 0, 0).rpartition("/")[0]
+    ours = compensate.is_of(run, outcome) if instead else outcome.task_id.rpartition("/")[0] == own
+    if not ours:
         return
     retry = draft.workflow.at(state.name).retry
     if outcome.status == Status.STATUS_SUCCEEDED:
@@ -83,8 +112,8 @@ def settle(draft: Draft, outcome: Outcome) -> None:
             step_undone=ev.StepUndone(step=state.name, summary=outcome.summary, changes=outcome.changes)
         )
     elif outcome.status == Status.STATUS_UNKNOWN:
-        target = draft.workflow.at(state.name).target
-        approval = unknown_approval(draft, state, f"the undo of {target}", outcome.error.message)
+        target = instead.target if instead else f"the undo of {draft.workflow.at(state.name).target}"
+        approval = unknown_approval(draft, state, target, outcome.error.message)
         draft.emit(
             step_unknown=ev.StepUnknown(step=state.name, error=outcome.error, approval=approval, undoing=True)
         )
