@@ -23,7 +23,7 @@ PRIORITY = 5
 
 def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
     """The bounded head, with the steps that are live; or with those that `names` names, pending ones as well."""
-    return RunHead(
+    head = RunHead(
         workspace=run.workspace,
         run_id=run.run_id,
         slot=run.slot,
@@ -55,13 +55,13 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         forked_from=run.fork.run_id if run.fork is not None else "",
         fork_step=run.fork.step if run.fork is not None else "",
         reopened=run.reopened,
-        limits=run.limits,
-        overdue=run.overdue,
-        late=run.late,
-        late_time_ms=run.late_time,
-        undo_by=run.undo_by,
-        work_mode=run.work_mode,
     )
+    if run.limits is not None:
+        head.limits.CopyFrom(run.limits)
+        head.overdue, head.late = run.overdue, run.late
+    if run.late_time or run.undo_by or run.work_mode:
+        head.late_time_ms, head.undo_by, head.work_mode = run.late_time, run.undo_by, run.work_mode
+    return head
 
 
 def _step_head(step: StepRun, run: Run) -> StepHead:
@@ -82,13 +82,18 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         undoable=step.undoable,
         awaits=step.awaits,
         keyed_as=step.keyed_as,
-        limits=step.limits,
-        overdue=step.overdue,
-        late=step.late,
-        compensates=step.compensates,
-        cached=step.cached,
-        work_mode=step.work_mode,
     )
+    if step.limits is not None:
+        head.limits.CopyFrom(step.limits)
+        head.overdue = step.overdue
+    if step.late:
+        head.late = True
+    if step.compensates:
+        head.compensates = True
+    if step.work_mode:
+        head.work_mode = step.work_mode
+    if step.cached is not None:
+        head.cached.CopyFrom(step.cached)
     if step.body is not None:
         head.rounds, head.round_steps, head.rounds_begun = step.body.rounds, step.body.steps, step.body.begun
         rounds = run.rounds.get(step.name)
@@ -132,7 +137,7 @@ def changed_approvals(run: Run, before: Run | None) -> list[Approval]:
 
 def step_record(step: StepRun) -> StepRecord:
     """The values of one step."""
-    return StepRecord(
+    record = StepRecord(
         input=step.input,
         output=step.output,
         undo_token=step.undo_token,
@@ -140,10 +145,12 @@ def step_record(step: StepRun) -> StepRecord:
         changes=step.changes,
         usage=step.usage,
         edited=step.edited,
-        compensation=step.compensation,
-        cache_key=step.cache_key,
-        target_version=step.target_version,
     )
+    if step.compensation is not None:
+        record.compensation.CopyFrom(step.compensation)
+    if step.cache_key:
+        record.cache_key, record.target_version = step.cache_key, step.target_version
+    return record
 
 
 def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:

@@ -26,8 +26,10 @@ def retries(step: StepRun) -> bool:
 
 def next_due(run: Run) -> int | None:
     """The earliest time at which something of a run is due by itself, in ms since 1970."""
-    dues = (due_of(run.steps[name]) for name in run.live)
-    return earliest(*dues, level_of(run), deadline_of(run)) or None
+    dues = [due for name in run.live if (due := due_of(run.steps[name]))]
+    if run.limits is not None:
+        dues += [due for due in (level_of(run), deadline_of(run)) if due]
+    return min(dues) if dues else None
 
 
 def due_of(step: StepRun) -> int:

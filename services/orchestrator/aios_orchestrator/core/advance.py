@@ -148,20 +148,23 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
     gate = draft.workflow.gate_of(step.name)
     if gate and run.mode != MODE_SIMULATE and not state.attempt:
         _check_approved(draft, step, gate, data)
-    draft.emit(
-        step_scheduled=ev.StepScheduled(
-            step=step.name,
-            target=target_of(run, step),
-            attempt=state.attempt + 1,
-            attempt_group=state.attempt_group,
-            dispatch=state.dispatch + 1,
-            input=data,
-            hold_micros=step.hold,
-            limits=limits.of_task(draft, step),
-            work_mode=step.mode,
-            cache_key=cache_key(draft, step, data) if step.cache is not None else b"",
-        )
+    scheduled = ev.StepScheduled(
+        step=step.name,
+        target=target_of(run, step),
+        attempt=state.attempt + 1,
+        attempt_group=state.attempt_group,
+        dispatch=state.dispatch + 1,
+        input=data,
+        hold_micros=step.hold,
     )
+    by = limits.of_task(draft, step)
+    if by is not None:
+        scheduled.limits.CopyFrom(by)
+    if step.mode:
+        scheduled.work_mode = step.mode
+    if step.cache is not None:
+        scheduled.cache_key = cache_key(draft, step, data)
+    draft.emit(step_scheduled=scheduled)
     draft.dispatched.append(step.name)
 
 

@@ -160,7 +160,7 @@ def _start(draft: Draft, what: Start) -> None:
 
 def _settle(draft: Draft, what: Settle) -> None:
     for outcome in (what.outcome, *what.more):
-        if outcome.mode == MODE_UNDO or compensate.is_of(draft.run, outcome):
+        if outcome.mode == MODE_UNDO or (draft.run.undo_queue and compensate.is_of(draft.run, outcome)):
             undo.settle(draft, outcome)
         else:
             settle.settle(draft, outcome)

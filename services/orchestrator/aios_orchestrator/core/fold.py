@@ -99,8 +99,9 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
     step.undoable = bool(body.undo_token) or body.compensates
     if not step.undoable:
         step.input = b""  # it is not handed out again, and its event has it for ever
-    step.target_version = body.target_version
-    step.cached = body.cached if body.HasField("cached") else None
+    if step.cache_key:
+        step.target_version = body.target_version
+        step.cached = body.cached if body.HasField("cached") else None
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
     step.end = event.time_ms

@@ -61,9 +61,10 @@ def _begun(draft: Draft, what: str, bounds: Bounds, look: Lookup) -> Limits:
 def of_task(draft: Draft, step: Step) -> Limits | None:
     """What a step that is handed out now has to be done by. Raises DEADLINE_EXCEEDED, TOTAL_TIMEOUT where its time is
     over, BAD_OUTPUT."""
-    run, state, bounds = draft.run, draft.run.at(step.name), step.bounds
+    run, bounds = draft.run, step.bounds
     if bounds is None and run.limits is None:
         return None
+    state = run.at(step.name)
     limits = Limits()
     if state.limits is None:
         begun = of_step(draft, step)

@@ -83,22 +83,24 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
         output = encode(value)
     draft.run.remember(step.name, value)
     real = step.effect and draft.run.mode == MODE_EXECUTE
-    draft.emit(
-        step_succeeded=ev.StepSucceeded(
-            step=step.name,
-            output=output,
-            cost_micros=outcome.cost_micros,
-            usage=outcome.usage if outcome.HasField("usage") else None,
-            undo_token=outcome.undo_token if real else b"",
-            summary=outcome.summary,
-            changes=outcome.changes,
-            worker=outcome.worker,
-            effect_order=draft.run.effects + 1 if real else 0,
-            target_version=outcome.target_version if state.cache_key else "",
-            cached=cached,
-            compensates=bool(real and step.compensate is not None),
-        )
+    done = ev.StepSucceeded(
+        step=step.name,
+        output=output,
+        cost_micros=outcome.cost_micros,
+        usage=outcome.usage if outcome.HasField("usage") else None,
+        undo_token=outcome.undo_token if real else b"",
+        summary=outcome.summary,
+        changes=outcome.changes,
+        worker=outcome.worker,
+        effect_order=draft.run.effects + 1 if real else 0,
     )
+    if state.cache_key:
+        done.target_version = outcome.target_version
+    if cached is not None:
+        done.cached.CopyFrom(cached)
+    if real and step.compensate is not None:
+        done.compensates = True
+    draft.emit(step_succeeded=done)
 
 
 def _broken(step: Step, value: Value) -> Error | None:
