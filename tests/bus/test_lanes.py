@@ -217,6 +217,30 @@ async def test_a_task_past_its_deadline_is_not_begun(
     assert begun == ["s2"]
 
 
+@pytest.mark.feature("D2")
+async def test_a_task_that_waited_too_long_is_answered_and_not_begun(
+    orchestrator: NatsBus, outcomes: Outcomes, work: Work
+) -> None:
+    begun: list[str] = []
+
+    async def perform(task: Task) -> Outcome:
+        begun.append(task.step)
+        return await echo(task)
+
+    now = now_ms()
+    await send(orchestrator, task(1, start_by_ms=now - 1), task(2, start_by_ms=now + 60_000))
+    await work(perform, perform_now=perform_never)
+    await until(lambda: len(outcomes.all) == 2)
+    late = next(outcome for outcome in outcomes.all if outcome.step == "s1")
+    assert begun == ["s2"] and late.status == STATUS_FAILED
+    assert late.error.code == "QUEUE_TIMEOUT" and late.error.retryable
+
+
+def perform_never(task: Task) -> Outcome | None:
+    assert task.step != "s1", "work in no time is not begun too late either"
+    return None
+
+
 async def test_no_more_tasks_than_slots_are_worked_on_at_once(
     orchestrator: NatsBus, outcomes: Outcomes, work: Work
 ) -> None:

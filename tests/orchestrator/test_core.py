@@ -12,6 +12,7 @@ from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled
 from aios_orchestrator.core.decide import Cancel, Redispatch, Settle, Tick, Undo
 from aios_orchestrator.core.fold import fold
+from aios_orchestrator.due import next_due
 from tests.orchestrator.runs import Driver, workflow
 
 A, R, S = ApprovalState, RunState, StepState
@@ -350,7 +351,7 @@ def test_parallel_steps_start_together_and_a_branch_chooses() -> None:
     run.settle("a")
     run.settle("b")
     assert run.run.at("d").state == S.STEP_STATE_SKIPPED
-    assert run.run.next_due() == run.now + 5_000
+    assert next_due(run.run) == run.now + 5_000
     run.now += 5_000
     run.give(Tick())
     assert run.outputs == {"sum": 3, "none": None}

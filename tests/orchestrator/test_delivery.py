@@ -1,5 +1,6 @@
 """The window of a lane: what is on the bus, what waits, and whose lease ended."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,3 +66,13 @@ def test_no_more_than_the_window_is_out_and_nothing_is_dropped(
         assert len(out) <= window
         on_bus, waiting = delivery.counts().get("lane", (0, 0))
         assert (on_bus, on_bus + waiting) == (len(out), len(given_in))
+
+
+@pytest.mark.feature("D2", "B1")
+def test_a_task_that_goes_on_another_lane_gives_its_place_back() -> None:
+    delivery = Delivery(window=1)
+    delivery.hand_out("a", [Task(run_id="r", step="s", dispatch=1)], 0)
+    assert delivery.hand_out("b", [Task(run_id="r", step="s", dispatch=2)], 0)
+    assert delivery.counts() == {"a": (0, 0), "b": (1, 0)}
+    assert delivery.settled("r", "s") == "b"
+    assert delivery.counts() == {"a": (0, 0), "b": (0, 0)}

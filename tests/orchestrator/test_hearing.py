@@ -14,6 +14,7 @@ from aios_core.labels import Trust
 from aios_core.values import Plain, label_of, plain
 from aios_orchestrator.core.decide import Cancel, Hear, Tick, decide
 from aios_orchestrator.correlation import correlation_of, correlations_of, equation, event_value
+from aios_orchestrator.due import next_due
 from aios_orchestrator.mapping import compile_expression
 from tests.orchestrator.runs import Driver, workflow
 
@@ -121,7 +122,7 @@ def test_of_the_event_and_the_time_out_one_wins_and_the_event_counts_once() -> N
 
 def test_without_a_timeout_it_waits_for_ever_and_a_cancelled_run_waits_no_more() -> None:
     driver = Driver(workflow("- {name: w, wait: {event: x}}"))
-    assert driver.run.next_due() is None
+    assert next_due(driver.run) is None
     assert driver.run.awaited()
     driver.give(Cancel("enough"))
     assert driver.run.state == RunState.RUN_STATE_CANCELLED

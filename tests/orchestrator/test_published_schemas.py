@@ -13,7 +13,7 @@ from aios_agent_runner.contract import PLAYBOOKS as AGENTS
 from aios_cli.commands.schema import published
 from aios_core.errors import TerminalError
 from aios_core.json_values import to_json
-from aios_orchestrator import definition, language, step_language
+from aios_orchestrator import definition, language, step_language, timing
 from aios_orchestrator.document import KINDS, parse_documents
 from aios_orchestrator.problems import Problems
 from tests.orchestrator.test_bad_documents import FOLDER
@@ -62,7 +62,8 @@ def test_every_kind_of_document_is_described(kind: str) -> None:
 def test_every_kind_and_field_of_a_step_is_described() -> None:
     assert set(step_language.STEPS) == set(definition.KINDS)
     assert set(step_language.STEP_FIELDS) == set(definition._STEP_FIELDS)
-    assert set(step_language.WORK) == {field for fields in definition._WORK.values() for field in fields}
+    work = {field for fields in definition._WORK.values() for field in fields}
+    assert set(step_language.WORK) == work | set(timing.TIMES)
     step = published()["Workflow"]["$defs"]["step"]["properties"]
     assert all(step[kind]["description"] for kind in definition.KINDS)
 

@@ -186,6 +186,18 @@ def test_retries_and_time_outs_break_nothing() -> None:
 
     told = difference(of(""), of(", timeout: 1s, retry: {limit: 2}, budget: 1"))
     assert told.changed[0].fields == ("retry", "timeout", "budget") and not told.breaks
+    more = ", timeout: {total: 1h}, deadline: 2h, service_level: 5m, cache: 1d, mode: deterministic"
+    told = difference(of(""), of(more))
+    assert set(told.changed[0].fields) == {"time", "cache", "mode"} and not told.breaks
+
+
+@pytest.mark.feature("D1")
+def test_what_a_workflow_says_of_its_runs_is_compared() -> None:
+    step = "- {name: a, connector: f.w, effect: write, compensate: {connector: f.x, input: {n: %d}}}"
+    head = "  deadline: 2h\n  on_failure: undo\n  mode: creative\n"
+    told = difference(workflow(step % 1), workflow(step % 2, head))
+    assert told.other == ("deadline or service_level", "on_failure", "mode")
+    assert told.changed[0].fields == ("compensate",) and len(told.breaks) == 1
 
 
 WAITS = """

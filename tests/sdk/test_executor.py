@@ -95,7 +95,7 @@ class Rig:
         task.ClearField("approval")
         return task
 
-    async def killed(self, connector: Connector, *, after: bool) -> None:
+    async def killed(self, connector: Connector, *, after: bool, dispatch: int = 1) -> None:
         """A life in which the process dies inside the call: before or after it gets through."""
 
         def die() -> None:
@@ -107,7 +107,9 @@ class Rig:
             self.world.before_perform = die
         async with self.hosting(connector) as executor:
             with pytest.raises(Killed):
-                await executor._effects.execute(self.task(), connector.find("toy.send"), effects.Flight())
+                await executor._effects.execute(
+                    self.task(dispatch), connector.find("toy.send"), effects.Flight()
+                )
         self.world.after_perform = self.world.before_perform = lambda: None
 
 
@@ -149,6 +151,28 @@ async def test_mode_a_asks_a_person_when_the_key_is_forgotten(rig: Rig) -> None:
     assert (outcome.status, outcome.error.code) == (STATUS_UNKNOWN, "OUTCOME_UNKNOWN")
     assert (again.status, again.dispatch) == (STATUS_UNKNOWN, 3)
     assert rig.world.happened() == [KEY]
+
+
+@pytest.mark.feature("D2", "H10")
+@pytest.mark.parametrize("limit", ["start_by_ms", "deadline_ms"])
+async def test_a_task_that_comes_too_late_does_nothing_and_one_that_had_begun_is_looked_up(
+    rig: Rig, limit: str
+) -> None:
+    def late(dispatch: int) -> Task:
+        task = rig.task(dispatch)
+        setattr(task, limit, rig.clock.now)
+        return task
+
+    async with rig.hosting(mode_b(rig)) as executor:
+        outcome = await executor.perform(late(1))
+        code = "QUEUE_TIMEOUT" if limit == "start_by_ms" else "STEP_TIMEOUT"
+        assert (outcome.status, outcome.error.code) == (STATUS_FAILED, code) and outcome.error.retryable
+        again = await executor.perform(rig.task(1))  # nothing was done, and for this dispatch nothing will be
+        assert again.error.code == code and rig.world.happened() == []
+    await rig.killed(mode_b(rig), after=True, dispatch=2)
+    async with rig.hosting(mode_b(rig)) as executor:
+        outcome = await executor.perform(late(3))
+    assert outcome.status == STATUS_SUCCEEDED and rig.world.happened() == [KEY]
 
 
 @pytest.mark.feature("H10")

@@ -15,7 +15,7 @@ from aios_core.minting import mint
 from aios_core.values import plain
 from aios_orchestrator.core.trees import trees
 from aios_orchestrator.mapping import references
-from aios_orchestrator.model import is_inside
+from aios_orchestrator.names import is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_WAYS: Final = 16  # ways that are simulated, unless another number is given

@@ -17,7 +17,7 @@ from aios.run.v1.state_pb2 import (
     UndoItem,
     UndoVerdict,
 )
-from aios.task.v1.task_pb2 import Change, Mode
+from aios.task.v1.task_pb2 import Change, Mode, WorkMode
 from aios.value.v1.value_pb2 import Pointer, Value
 from aios_cli.words import dollars
 from aios_core import json_values
@@ -43,6 +43,10 @@ def bytes_json(data: bytes) -> Any:
 def time_json(ms: int) -> str | None:
     """RFC 3339 in UTC; None for no time."""
     return json_values.rfc3339(datetime.fromtimestamp(ms / 1000, UTC)) if ms else None
+
+
+def work_mode(mode: WorkMode.ValueType) -> str | None:
+    return WorkMode.Name(mode).removeprefix("WORK_MODE_").lower() if mode else None
 
 
 def run_state(state: RunState.ValueType) -> str:
@@ -75,6 +79,11 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         "sequence": message.sequence,
         "forked_from": message.forked_from or None,
         "fork_step": message.fork_step or None,
+        "work_mode": work_mode(message.work_mode),
+        "deadline": time_json(message.limits.deadline_ms),
+        "overdue": message.overdue,
+        "service_level": time_json(message.limits.service_level_ms),
+        "late_time": time_json(message.late_time_ms),
         "error": None,
     }
     if message.error_code:
@@ -129,6 +138,11 @@ def _step(head: Any) -> dict[str, Any]:
         "start_time": time_json(head.start_time_ms),
         "end_time": time_json(head.end_time_ms),
         "undoable": head.undoable,
+        "deadline": time_json(head.limits.deadline_ms),
+        "overdue": head.overdue,
+        "late": head.late,
+        "work_mode": work_mode(head.work_mode),
+        "cached_from": head.cached.run_id or None,
         "error": {"code": head.error.code, "message": head.error.message} if head.error.code else None,
     }
 
@@ -195,6 +209,7 @@ def approval(message: Approval) -> dict[str, Any]:
         "title": message.title,
         "why": message.why,
         "risk": message.risk,
+        "modes": {each.step: work_mode(each.work_mode) for each in message.modes},
         "proposed": [
             {
                 "step": item.step,

@@ -98,8 +98,8 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "DEADLINE_EXCEEDED": _r(
         "DEADLINE_EXCEEDED",
-        "No answer within the deadline.",
-        "Repeat it with the same request id: it is safe.",
+        "It was not done, or not answered, by its deadline.",
+        "Repeat a request with the same request id: it is safe. Have a run go on with aios failure retry.",
     ),
     "UNAVAILABLE": _r("UNAVAILABLE", "A part is not there now.", "Try again; `aios doctor` says which part."),
     "INTERNAL": _r(
@@ -140,6 +140,16 @@ REASONS: Final[dict[str, Reason]] = {
         "DEADLINE_EXCEEDED",
         "The step took longer than its limit.",
         "Raise its time-out, or see why it is slow.",
+    ),
+    "QUEUE_TIMEOUT": _r(
+        "DEADLINE_EXCEEDED",
+        "No worker began with the step in the time that its task may wait.",
+        "See whether the worker runs and what it is busy with, or raise timeout.queued.",
+    ),
+    "TOTAL_TIMEOUT": _r(
+        "DEADLINE_EXCEEDED",
+        "All attempts of the step together took longer than their limit.",
+        "See why the attempts failed, or raise timeout.total.",
     ),
     "LEASE_LOST": _r(
         "ABORTED", "The worker that held the task was lost.", "Nothing: the task is given to another worker."

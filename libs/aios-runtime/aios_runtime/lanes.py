@@ -24,13 +24,15 @@ from aios.task.v1.task_pb2 import (
     Task,
 )
 from aios_core.errors import AiosError, RetryableError, TerminalError
-from aios_core.minting import now_ms
+from aios_core.minting import now_ms as wall_ms
 from aios_runtime import crashpoints, tracecontext
 from aios_runtime.ahead import PerformNow, steps_ahead
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Delivery
 from aios_runtime.bus.replies import error_to_proto
+from aios_runtime.kept import VersionOf, kept_answer
 from aios_runtime.outcomes import Reporter
+from aios_runtime.task_time import too_late
 
 MAX_TASKS: Final = 1024  # in one message
 GIVEN_BACK_S: Final = 2.0  # until a task that could not be answered comes again
@@ -79,7 +81,8 @@ class LaneWorker:
     once. `batch` is how many messages are taken at once.
 
     `timeout_is_unknown`: a task that would change the world and runs out of time may have changed it, so that it is
-    UNKNOWN, not failed. A `perform` that knows better catches its cancellation and returns an outcome.
+    UNKNOWN, not failed. A `perform` that knows better catches its cancellation and returns an outcome. Such a lane's
+    `perform` also sees to it that what comes too late is not begun: only its ledger knows whether it was before.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class LaneWorker:
         perform_now: PerformNow | None = None,
         timeout_is_unknown: bool = False,
         worker: str = "",
+        now_ms: Callable[[], int] = wall_ms,
+        version_of: VersionOf | None = None,
     ) -> None:
         self._bus = bus
         self._service, self._workspace, self._lane = service, workspace, lane
@@ -103,6 +108,7 @@ class LaneWorker:
         self._slots, self._batch, self._heartbeat = slots, batch, heartbeat_s
         self._timeout_is_unknown = timeout_is_unknown
         self._worker = worker or service
+        self._now_ms, self._version_of = now_ms, version_of
         self._received, self._worked, reported, self._acknowledged = crash_points(service)
         self._reporter = Reporter(bus, workspace, reported)
         self._queue: deque[tuple[_Parcel, Task]] = (
@@ -179,8 +185,11 @@ class LaneWorker:
             self._finish(parcel, task, done)
 
     def _at_once(self, task: Task) -> Outcome | None:
-        if self._perform_now is None or (task.deadline_ms and now_ms() >= task.deadline_ms):
+        if too_late(task, self._now_ms()) is not None:
             return None
+        kept = kept_answer(task, self._version_of)
+        if kept is not None or self._perform_now is None:
+            return kept
         token = tracecontext.current.set(task.traceparent)
         began = time.perf_counter_ns()
         try:
@@ -211,12 +220,10 @@ class LaneWorker:
 
     async def _within_its_time(self, task: Task) -> Outcome:
         limit = task.timeout_ms / 1000 if task.timeout_ms else None
-        if task.deadline_ms:
-            rest = (task.deadline_ms - now_ms()) / 1000
-            if rest <= 0:
-                return _failed(
-                    TerminalError("STEP_TIMEOUT", "The task came after its deadline; nothing was done.")
-                )
+        late = None if self._timeout_is_unknown else too_late(task, self._now_ms())
+        if late is not None:
+            return _failed(late)
+        if task.deadline_ms and (rest := (task.deadline_ms - self._now_ms()) / 1000) > 0:
             limit = rest if limit is None else min(limit, rest)
         clock = asyncio.timeout(limit)
         try:
@@ -263,6 +270,8 @@ class LaneWorker:
             task.step,
         )
         outcome.mode = task.mode
+        if task.cacheable and self._version_of is not None:
+            outcome.target_version = self._version_of(task)
         outcome.traceparent = task.traceparent
         outcome.worker = self._worker
         self._reporter.report(task.workspace, task.partition, outcome, lambda: self._reported(parcel))

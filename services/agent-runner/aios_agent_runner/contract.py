@@ -38,6 +38,15 @@ class Resources(BaseModel):
         )
 
 
+class Temperatures(BaseModel):
+    """With how much chance a model is asked where a workflow declares such a mode; 0 otherwise."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    exploratory: float = Field(default=0.4, ge=0, le=2)
+    creative: float = Field(default=0.9, ge=0, le=2)
+
+
 class Model(BaseModel):
     """What a drafting agent says to a model. `prompt` and `offline` are templates over the input; `offline` is what
     the template provider writes when there is no model."""
@@ -48,6 +57,7 @@ class Model(BaseModel):
     prompt: str
     offline: str
     max_tokens: int = Field(default=800, ge=1, le=32_000)
+    temperatures: Temperatures | None = None
 
 
 class Spec(BaseModel):
@@ -103,7 +113,9 @@ def _agent(file: str, document: Mapping[str, Any]) -> Agent:
                 "BAD_RESOURCE", f"{file}: an Agent document has apiVersion aios/v1 and kind Agent."
             )
         spec = Spec.model_validate(document["spec"])
-        version = content_hash(spec.model_dump_json().encode())[:16]
+        silent = spec.model is not None and spec.model.temperatures is None
+        said = spec.model_dump_json(exclude={"model": {"temperatures"}} if silent else None)
+        version = content_hash(said.encode())[:16]
         return Agent(str(document["metadata"]["name"]), version, spec)
     except ValidationError as error:
         first = error.errors()[0]

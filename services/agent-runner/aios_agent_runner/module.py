@@ -93,6 +93,7 @@ class AgentRunner:
             slots=SLOTS,
             batch=BATCH,
             worker=context.instance,
+            version_of=runner.version_of,
         )
         await self._worker.start()
 

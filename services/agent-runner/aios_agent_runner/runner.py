@@ -13,6 +13,7 @@ from aios_agent_runner.models.port import ModelPort, ModelReply, ModelRequest
 from aios_agent_runner.models.template import TemplateModel, fill, render
 from aios_agent_runner.sandbox.model import SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
+from aios_agent_runner.working import Working, working
 from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
@@ -50,6 +51,13 @@ class Runner:
         self._template = TemplateModel()
         self._artifacts = artifacts
         self._bus = bus
+
+    def version_of(self, task: Task) -> str:
+        """The version of the agent of a task, and of the model that it asks; empty where there is no such agent."""
+        agent = self._agents.get(task.target)
+        if agent is None:
+            return ""
+        return f"{agent.version}/{self._model.name}" if agent.spec.runtime == "model" else agent.version
 
     def perform_now(self, task: Task) -> Outcome | None:
         """Trusted code runs at once; None for all else."""
@@ -119,10 +127,14 @@ class Runner:
         value = decode_trusted(task.input)
         data = to_json(plain(value))
         agent.check_input(data)
+        prompt = fill(task.prompt, data) if task.prompt else render(agent.spec.model.prompt, data)
+        how = working(task, agent, prompt.encode())
         request = ModelRequest(
             agent=agent.name,
             system=agent.spec.model.system,
-            prompt=fill(task.prompt, data) if task.prompt else render(agent.spec.model.prompt, data),
+            prompt=prompt,
+            temperature=how.temperature,
+            seed=how.seed,
             offline=agent.spec.model.offline,
             data=data,
             max_tokens=agent.spec.model.max_tokens,
@@ -136,7 +148,7 @@ class Runner:
                 f"Agent {agent.name} may cost {format_usd(bound)} with {model.name}; its step holds "
                 f"{format_usd(task.hold_micros)}. Raise the step's budget.",
             )
-        reply, cached, note = await self._answer(task, agent, model, request)
+        reply, cached, note = await self._answer(task, agent, model, request, how)
         output = {"text": reply.text, "model": reply.model}
         agent.check_output(output)
         outcome = _succeeded(encode(_labeled(agent, value, output)))
@@ -148,17 +160,19 @@ class Runner:
                 output_tokens=reply.output_tokens,
                 model=reply.model,
                 cached=cached,
+                work_mode=task.work_mode,
+                temperature_milli=round(how.temperature * 1000),
             )
         )
         outcome.summary = note or (
             f"written by {reply.model} (reused, free)"
             if cached
             else f"written by {reply.model}, {format_usd(reply.cost)}"
-        )
+        ) + (f", in {how.word} mode" if how.word else "")
         return outcome
 
     async def _answer(
-        self, task: Task, agent: Agent, model: ModelPort, request: ModelRequest
+        self, task: Task, agent: Agent, model: ModelPort, request: ModelRequest, how: Working
     ) -> tuple[ModelReply, bool, str]:
         """(the reply, whether it was cached, what the person should know about it)."""
         key = sha256(
@@ -166,12 +180,18 @@ class Runner:
             agent.version.encode(),
             request.system.encode(),
             request.prompt.encode(),
+            *how.apart,
         )
         free = model.name == self._template.name
         known = None if free else await self._cached(task, key)
         if known is not None:
             return known, True, ""
         attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model.name}
+        if how.word:
+            attributes |= {
+                "aios.work_mode": how.word,
+                "gen_ai.request.temperature": f"{how.temperature:g}",
+            }
         try:
             with span("chat {model}", kind="client", attributes=attributes) as asking:
                 reply = await model.complete(request)

@@ -9,12 +9,12 @@ from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange, Supposed
 from aios.task.v1.task_pb2 import Change, Mode
-from aios.value.v1.value_pb2 import Node, Pointer, Value
+from aios.value.v1.value_pb2 import Value
+from aios_gateway.evidence import evidence
 from aios_gateway.story_undo import UndoStory
 from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, who, worker
 
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
-MAX_EVIDENCE: Final = 20  # pointers that one line of the story names
 MAX_ANSWER_CHARS: Final = 200
 
 
@@ -77,6 +77,7 @@ class Story(UndoStory):
             what=body.summary or f"finished {body.step}",
             step=body.step,
             tone=OK,
+            why=f"first given at {_at(body.cached.time_ms)}" if body.HasField("cached") else "",
             cost_micros=body.cost_micros,
             duration_ms=self._since(body.step, event.time_ms),
             changes=body.changes,
@@ -169,10 +170,20 @@ class Story(UndoStory):
 
     def _wait_started(self, event: RunEvent, body: events_pb2.WaitStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
-        until = datetime.fromtimestamp(body.due_ms / 1000, UTC)
-        why = f"until {until:%Y-%m-%d %H:%M:%S} UTC" if body.due_ms else ""
+        why = f"until {_at(body.due_ms)}" if body.due_ms else ""
         what = f"waits at {body.step}" + (f" for event {body.event_type}" if body.event_type else "")
         return TimelineEntry(who="AIOS", what=what, why=why, step=body.step, tone=WORKING)
+
+    def _deadline_passed(self, _: RunEvent, body: events_pb2.DeadlinePassed) -> TimelineEntry:
+        what, tone = (
+            f"saw the deadline of {body.step or 'the run'} pass",
+            PROBLEM if body.error.code else INFO,
+        )
+        return TimelineEntry(who="AIOS", what=what, why=_at(body.deadline_ms), step=body.step, tone=tone)
+
+    def _became_late(self, _: RunEvent, body: events_pb2.BecameLate) -> TimelineEntry:
+        what = f"is late with {body.step or 'the run'}"
+        return TimelineEntry(who="AIOS", what=what, why=body.why, step=body.step, tone=PROBLEM)
 
     def _body_started(self, event: RunEvent, body: events_pb2.BodyStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
@@ -236,6 +247,10 @@ _TELLERS: Final = {
 }
 
 
+def _at(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 _RECOVERED: Final = {
     Recovery.RECOVERY_RETRY: "had {step} tried again",
     Recovery.RECOVERY_SKIP: "went on without {step}",
@@ -250,34 +265,6 @@ def tell(events: Iterable[RunEvent]) -> list[TimelineEntry]:
     lines = [line for event in events if (line := story.tell(event)) is not None]
     last = {line.step: line.sequence for line in lines if line.step}
     return [line for line in lines if line.tone != WORKING or last[line.step] == line.sequence]
-
-
-def evidence(output: bytes, changes: Iterable[Change]) -> list[Pointer]:
-    """Pointers to what a step made or would make: those in its output, then the contents of its changes."""
-    found: dict[bytes, Pointer] = {}
-    if output:
-        _collect(Value.FromString(output).root, found)
-    for change in changes:
-        if change.content_sha256 and len(found) < MAX_EVIDENCE:
-            name = change.resource.rpartition("/")[2]
-            found.setdefault(
-                change.content_sha256, Pointer(sha256=change.content_sha256, size=change.size, name=name)
-            )
-    return list(found.values())[:MAX_EVIDENCE]
-
-
-def _collect(node: Node, found: dict[bytes, Pointer]) -> None:
-    kind = node.WhichOneof("kind")
-    if len(found) >= MAX_EVIDENCE:
-        return
-    if kind == "pointer":
-        found.setdefault(node.pointer.sha256, node.pointer)
-    elif kind == "list":
-        for item in node.list.items:
-            _collect(item, found)
-    elif kind == "map":
-        for entry in node.map.entries:
-            _collect(entry.value, found)
 
 
 def _changed(changes: Iterable[StepChange]) -> str:

@@ -32,8 +32,9 @@ class UndoStory:
 
     def _undo_scheduled(self, event: RunEvent, body: events_pb2.UndoScheduled) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
-        target = worker(self._targets.get(body.step, ""))
+        target = worker(body.compensation.target or self._targets.get(body.step, ""))
         doing = "putting back" if body.redo else "undoing"
+        doing = "making good" if body.HasField("compensation") else doing
         return TimelineEntry(who=target, what=f"is {doing} {body.step}", step=body.step, tone=WORKING)
 
     def _redo_requested(self, _: RunEvent, body: events_pb2.RedoRequested) -> TimelineEntry:

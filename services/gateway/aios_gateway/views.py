@@ -34,6 +34,10 @@ def run_of(head: RunHead) -> api_pb2.Run:
         concurrency_key=head.concurrency_key,
         forked_from=head.forked_from,
         fork_step=head.fork_step,
+        limits=head.limits if head.HasField("limits") else None,
+        overdue=head.overdue,
+        late_time_ms=head.late_time_ms,
+        work_mode=head.work_mode,
     )
 
 

@@ -18,6 +18,7 @@ from aios_runtime.service.port import Context, Health
 from aios_runtime.store.port import Store
 
 SERVICE = "memory"
+READS = "1"  # version of how what is read is answered
 GATHER_S = 0.02  # episodes are for people: nobody misses them sooner
 _DAY_MS = 24 * 3600 * 1000
 
@@ -83,6 +84,7 @@ class MemoryService:
             slots=options.slots,
             batch=options.batch,
             worker=context.instance,
+            version_of=lambda task: READS,
         )
         await self._lane.start()
         await EventSubscriber(

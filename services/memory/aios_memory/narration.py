@@ -177,6 +177,16 @@ def _wait_started(event: RunEvent) -> _Told:
     return f"waits in step {body.step}" + (f" for event {body.event_type}" if body.event_type else ""), "", []
 
 
+def _deadline_passed(event: RunEvent) -> _Told:
+    body = event.deadline_passed
+    return f"the deadline of {body.step or 'the run'} passed", body.error.message, []
+
+
+def _became_late(event: RunEvent) -> _Told:
+    body = event.became_late
+    return f"{body.step or 'the run'} is late", body.why, []
+
+
 def _body_started(event: RunEvent) -> _Told:
     body = event.body_started
     return f"began the {body.rounds} rounds of {body.step}", "", _artifacts(body.input)
@@ -275,6 +285,8 @@ _TELLERS: Final = {
     "approval_decided": _approval_decided,
     "decision_refused": _decision_refused,
     "wait_started": _wait_started,
+    "deadline_passed": _deadline_passed,
+    "became_late": _became_late,
     "body_started": _body_started,
     "rounds_started": _rounds_started,
     "run_succeeded": _run_succeeded,

@@ -84,7 +84,9 @@ def followers(workflow: Workflow) -> dict[str, tuple[Step, ...]]:
 
 
 def _free(workflow: Workflow, step: Step) -> bool:
-    alone = step.kind == "agent" and not step.scope and step.when is None and not step.hold
+    alone = (
+        step.kind == "agent" and not step.scope and step.when is None and not step.hold and step.cache is None
+    )
     return alone and bool(step.needs) and step.name not in workflow.approved_by
 
 

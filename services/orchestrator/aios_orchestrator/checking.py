@@ -24,9 +24,11 @@ from aios_orchestrator.mapping import (
     references,
     time_of,
 )
+from aios_orchestrator.modes import wants_anew, word_of
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.resolve import Intent, compile_intent
 from aios_orchestrator.step_types import EVENT, StepTypes
+from aios_orchestrator.timing import never_met
 from aios_orchestrator.uses import bind, used, without
 from aios_orchestrator.workflow import Step, Workflow
 
@@ -176,16 +178,23 @@ class _Workflow:
             if step.place:
                 self._step(step)
         self._tree(self.workflow.outputs, "spec.outputs", "")
-        if self.workflow.concurrency is not None:
-            for leaf, place in leaves_of(self.workflow.concurrency, "spec.concurrency.key"):
-                for root in references(leaf):
-                    if root != "inputs":
-                        self._say(
-                            "BAD_EXPRESSION",
-                            place,
-                            "a run's key is computed when it starts, from inputs alone.",
-                        )
-            self._tree(self.workflow.concurrency, "spec.concurrency.key", "")
+        bounds = self.workflow.bounds
+        for tree, path, what in (
+            (self.workflow.concurrency, "spec.concurrency.key", "key"),
+            (bounds.deadline if bounds is not None else None, "spec.deadline", "deadline"),
+        ):
+            if tree is not None:
+                self._at_start(tree, path, what)
+
+    def _at_start(self, tree: Mapped, path: str, what: str) -> None:
+        """What is computed when a run starts, from its inputs."""
+        for leaf, place in leaves_of(tree, path):
+            if any(root != "inputs" for root in references(leaf)):
+                words = f"a run's {what} is computed when it starts, from inputs alone."
+                self._say("BAD_EXPRESSION", place, words)
+        found = self._tree(tree, path, "")
+        if what == "deadline" and found.never("text"):
+            self._say("BAD_EXPRESSION", path, f"this is {found}; a deadline is a time, which is text.")
 
     def _say(self, code: str, path: str, message: str) -> None:
         self.problems.add(self.document.error(code, path, message))
@@ -195,7 +204,9 @@ class _Workflow:
         for name, wanted, words in (
             ("map.over", "list", "a map goes over a list"),
             ("wait.until", "text", "it waits until a time, which is text"),
+            ("deadline", "text", "a deadline is a time, which is text"),
             ("ask.questions", "list", "questions are a list"),
+            ("compensate.input", "map", "an action's input is a map"),
             *((("input", "map", "a workflow's input is a map"),) if step.kind == "workflow" else ()),
         ):
             type_ = found.get(f"{step.place}.{name}")
@@ -227,6 +238,11 @@ class _Workflow:
                 f"{step.place}.budget",
                 f"is {format_usd(step.hold)}, more than the cap of the run, {cap}.",
             )
+        if step.cache is not None and wants_anew(step):
+            words = f"does not go with mode {word_of(step.mode)}, in which each answer is to be another one."
+            self._say("BAD_RESOURCE", f"{step.place}.cache", words)
+        for field, words in never_met(step):
+            self._say("BAD_RESOURCE", f"{step.place}.{field}", words)
         if step.retry.backoff_ms > step.retry.cap_ms:
             self._say(
                 "BAD_RESOURCE",
@@ -241,6 +257,9 @@ class _Workflow:
             yield path, found
             if path.endswith((".when", ".wait.match")) or ".branch.cases." in path:
                 _bool(self.document, self.problems, found, tree, path)
+        if step.compensate is not None:
+            place = f"{step.place}.compensate.input"
+            yield place, self._tree(step.compensate.input, place, step.scope)
         for tree, path in ends_of(step):
             found = self._tree(tree, path, f"{step.name}[].")
             if path.endswith(".until"):

@@ -8,20 +8,23 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from aios.run.v1.state_pb2 import Approval, Fork, RunHead, StepHead, StepRecord, StepState
+from aios.run.v1.state_pb2 import Approval, Fork, Limits, RunHead, StepHead, StepRecord, StepState
 from aios.task.v1.task_pb2 import ApprovalBinding, Task
 from aios_core.ids import partition_of
+from aios_orchestrator.core import compensate
 from aios_orchestrator.core.draft import target_of
+from aios_orchestrator.core.limits import cut_of
 from aios_orchestrator.core.undo import task_id, task_mode
+from aios_orchestrator.due import earliest
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
-from aios_orchestrator.workflow import Workflow, path_of
+from aios_orchestrator.workflow import Step, Workflow, path_of
 
 PRIORITY = 5
 
 
 def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
     """The bounded head, with the steps that are live; or with those that `names` names, pending ones as well."""
-    return RunHead(
+    head = RunHead(
         workspace=run.workspace,
         run_id=run.run_id,
         slot=run.slot,
@@ -57,6 +60,12 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         undo_chosen=run.undo_chosen,
         ending=run.ending,
     )
+    if run.limits is not None:
+        head.limits.CopyFrom(run.limits)
+        head.overdue, head.late = run.overdue, run.late
+    if run.late_time or run.undo_by or run.work_mode:
+        head.late_time_ms, head.undo_by, head.work_mode = run.late_time, run.undo_by, run.work_mode
+    return head
 
 
 def _step_head(step: StepRun, run: Run) -> StepHead:
@@ -78,6 +87,17 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         awaits=step.awaits,
         keyed_as=step.keyed_as,
     )
+    if step.limits is not None:
+        head.limits.CopyFrom(step.limits)
+        head.overdue = step.overdue
+    if step.late:
+        head.late = True
+    if step.compensates:
+        head.compensates = True
+    if step.work_mode:
+        head.work_mode = step.work_mode
+    if step.cached is not None:
+        head.cached.CopyFrom(step.cached)
     if step.body is not None:
         head.rounds, head.round_steps, head.rounds_begun = step.body.rounds, step.body.steps, step.body.begun
         rounds = run.rounds.get(step.name)
@@ -121,7 +141,7 @@ def changed_approvals(run: Run, before: Run | None) -> list[Approval]:
 
 def step_record(step: StepRun) -> StepRecord:
     """The values of one step."""
-    return StepRecord(
+    record = StepRecord(
         input=step.input,
         output=step.output,
         undo_token=step.undo_token,
@@ -130,6 +150,11 @@ def step_record(step: StepRun) -> StepRecord:
         usage=step.usage,
         edited=step.edited,
     )
+    if step.compensation is not None:
+        record.compensation.CopyFrom(step.compensation)
+    if step.cache_key:
+        record.cache_key, record.target_version = step.cache_key, step.target_version
+    return record
 
 
 def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
@@ -167,6 +192,12 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         error=head.error if head.HasField("error") else None,
         input=records.get("input", b""),
         outputs=records.get("outputs", b""),
+        limits=head.limits if head.HasField("limits") else None,
+        overdue=head.overdue,
+        late=head.late,
+        late_time=head.late_time_ms,
+        undo_by=head.undo_by,
+        work_mode=head.work_mode,
         fork=Fork.FromString(records["fork"]) if "fork" in records else None,
     )
     steps = {}
@@ -213,6 +244,15 @@ def _step_of(record: StepRecord) -> StepRun:
         body=Begun(head.rounds, head.round_steps, head.rounds_begun) if head.round_steps else None,
         edited=record.edited,
         keyed_as=head.keyed_as,
+        limits=head.limits if head.HasField("limits") else None,
+        overdue=head.overdue,
+        late=head.late,
+        compensates=head.compensates,
+        cached=head.cached if head.HasField("cached") else None,
+        work_mode=head.work_mode,
+        cache_key=record.cache_key,
+        target_version=record.target_version,
+        compensation=record.compensation if record.HasField("compensation") else None,
     )
 
 
@@ -237,6 +277,13 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         partition=partition_of(run.slot),
         timeout_ms=definition.timeout_ms,
     )
+    task.work_mode = definition.mode
+    task.cacheable = bool(step.cache_key) and not undoing
+    compensation = compensate.running(step)
+    if compensation is not None:
+        compensate.bind(task, run, step, compensation)
+    if step.limits is not None and not undoing:
+        _bound(task, run, step.limits, definition)
     change = run.change_of(path_of(name))
     if change is not None:
         task.model, task.prompt = change.model, change.prompt
@@ -253,3 +300,13 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
             )
         )
     return task
+
+
+def _bound(task: Task, run: Run, limits: Limits, step: Step) -> None:
+    """What a worker has to know of the time that it has. A change is not cut off at a deadline, only not begun after
+    it; memory finds out by itself what it has written, and is not told when to begin."""
+    deadlines = [] if step.effect else [cut_of(limits, False), cut_of(run.limits, run.overdue)]
+    if not (step.effect and step.kind == "memory"):
+        task.deadline_ms = earliest(limits.total_ms, *deadlines)
+    task.start_by_ms = limits.start_by_ms
+    task.due_ms = earliest(limits.deadline_ms, run.limits.deadline_ms if run.limits is not None else 0)

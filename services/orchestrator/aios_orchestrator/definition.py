@@ -9,22 +9,23 @@ from aios_core.errors import TerminalError
 from aios_core.ids import check_name
 from aios_core.json_values import from_json, to_json
 from aios_core.money import Micros, usd
-from aios_core.values import plain
+from aios_orchestrator.caching import compile_cache
+from aios_orchestrator.compensating import ON_FAILURE, compile_compensate
 from aios_orchestrator.document import Document
 from aios_orchestrator.graph import connect
-from aios_orchestrator.hears import compile_hears
+from aios_orchestrator.hears import compile_hears, compile_until
 from aios_orchestrator.mapping import (
-    Constant,
     Expression,
     Mapped,
     Path,
     compile_condition,
     compile_mapping,
-    time_of,
 )
+from aios_orchestrator.modes import compile_mode, with_mode
 from aios_orchestrator.problems import Problems
+from aios_orchestrator.timing import TIMES, compile_bounds, compile_retry
 from aios_orchestrator.uses import NO_CHILDREN, Children
-from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
+from aios_orchestrator.workflow import Ask, Body, Gate, Step, Workflow
 from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 10_000
@@ -34,16 +35,27 @@ MAX_TURNS: Final = 1_000  # of a repeat
 KINDS: Final = (
     "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
 )  # fmt: skip
-_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect", "gives")
+_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect", "gives", "compensate", "cache", "mode")
 # Which of these fields a kind has; the others have none.
 _WORK: Final = {
-    "agent": ("input", "retry", "timeout", "budget", "gives"),
-    "connector": _OF_WORK,
-    "memory": ("input", "retry", "timeout", "budget", "gives"),
+    "agent": ("input", "retry", "timeout", "budget", "gives", "cache", "mode"),
+    "connector": _OF_WORK[:-1],
+    "memory": ("input", "retry", "timeout", "budget", "gives", "compensate", "cache"),
     "workflow": ("input",),
 }
+_AT_ONCE: Final = ("branch", "transform")  # done as soon as they begin
 EFFECTS: Final = ("read", "write", "irreversible", "payment")
-_WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
+_WORKFLOW_FIELDS: Final = (
+    "inputs",
+    "outputs",
+    "steps",
+    "budget",
+    "concurrency",
+    "on_failure",
+    "mode",
+    "description",
+    *TIMES,
+)
 _STEP_FIELDS: Final = (
     "name",
     "needs",
@@ -54,17 +66,20 @@ _STEP_FIELDS: Final = (
     "budget",
     "effect",
     "gives",
+    "compensate",
+    "cache",
+    "mode",
     "description",
+    *TIMES,
     *KINDS,
 )
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
-_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 def work_fields(kind: str) -> tuple[str, ...]:
-    """Which of the fields of work steps of a kind have."""
-    return _WORK.get(kind, ())
+    """Which of the fields of work and of time steps of a kind have."""
+    return (*_WORK.get(kind, ()), *(() if kind in _AT_ONCE else TIMES))
 
 
 def compile_workflow(
@@ -75,6 +90,8 @@ def compile_workflow(
     spec = document.known("spec", document.spec, _WORKFLOW_FIELDS)
     compiler = _Compiler(document, "spec", children)
     steps = {step.name: step for step in compiler.steps(spec.get("steps"), "steps", "", ())}
+    mode = compile_mode(compiler, spec)
+    steps = with_mode(steps, mode) if mode else steps
     if len(steps) > MAX_STEPS:
         raise document.error(
             "BAD_RESOURCE", "spec.steps", f"has {len(steps)} steps; at most {MAX_STEPS} are allowed."
@@ -84,6 +101,8 @@ def compile_workflow(
             place = step.place or "spec.steps"
             raise document.error("BAD_RESOURCE", place, f"is nested deeper than {MAX_NESTED} levels.")
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
+    if spec.get("on_failure", "stay") not in ON_FAILURE:
+        raise document.error("BAD_RESOURCE", "spec.on_failure", "must be 'stay' or 'undo'.")
     concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
     if concurrency.get("policy", "replace") != "replace":
         raise document.error("BAD_RESOURCE", "spec.concurrency.policy", "must be 'replace'.")
@@ -97,6 +116,11 @@ def compile_workflow(
         steps=steps,
         cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
         concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
+        has_modes=any(step.mode for step in steps.values()),
+        keeps=any(step.cache is not None for step in steps.values()),
+        mode=mode,
+        undo_on_failure=spec.get("on_failure") == "undo",
+        bounds=compile_bounds(compiler, {name: spec[name] for name in TIMES if name in spec})[1],
         approved_by={
             gate.scope + name: gate.name
             for gate in steps.values()
@@ -179,13 +203,14 @@ class _Compiler:
                 "name", f"step {name!r} must have exactly one of {', '.join(KINDS)}; it has {len(kinds)}."
             )
         kind = kinds[0]
-        for field in _OF_WORK:
-            if field in fields and field not in _WORK.get(kind, ()):
+        for field in (*_OF_WORK, *TIMES):
+            if field in fields and field not in work_fields(kind):
                 where = "; its steps may have it" if kind in ("map", "repeat", "workflow") else ""
                 raise self._error(field, f"a step of kind {kind} has no {field}{where}.")
         needs = fields.get("needs", [previous] if previous else [])
         if not isinstance(needs, list):
             raise self._error("needs", "must be a list of step names.")
+        timeout_ms, bounds = compile_bounds(self, fields)
         common: dict[str, Any] = {
             "name": name,
             "kind": kind,
@@ -193,11 +218,13 @@ class _Compiler:
             "by_order": "needs" not in fields,
             "when": self.condition(fields["when"], "when") if "when" in fields else None,
             "input": self.mapping(fields.get("input", {}), "input"),
-            "retry": self.retry(fields.get("retry", {})),
-            "timeout_ms": self.duration(fields["timeout"], "timeout")
-            if "timeout" in fields
-            else DEFAULT_TIMEOUT_MS,
+            "retry": compile_retry(self, fields.get("retry", {})),
+            "timeout_ms": timeout_ms,
+            "bounds": bounds,
             "hold": self.money(fields.get("budget", "0"), "budget"),
+            "mode": compile_mode(self, fields),
+            "cache": compile_cache(self, fields),
+            "compensate": compile_compensate(self, fields),
             "gives": self.gives(fields["gives"]) if "gives" in fields else None,
         }
         return Step(**common, **getattr(self, f"_{kind}")(fields[kind], fields))
@@ -266,16 +293,7 @@ class _Compiler:
             return {"wait_ms": self.duration(data, "wait")}
         if "event" in data:
             return {"hears": compile_hears(self, data)}
-        spec = self.document.known(f"{self.path}.wait", data, ("until", "event"))
-        if "until" not in spec:
-            raise self._error("wait.until", "is missing: the time until which it waits; or `event`.")
-        until = self.mapping(spec["until"], "wait.until")
-        if isinstance(until, Constant):
-            try:
-                time_of(plain(until.value))
-            except ValueError as error:
-                raise self._error("wait.until", f"{error}.") from None
-        return {"until": until}
+        return {"until": compile_until(self, data)}
 
     def _map(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         names = ("over", "at_once", "on_failure", "steps", "result")
@@ -351,26 +369,6 @@ class _Compiler:
             return Schema(schema if isinstance(schema, dict) else {"not": {}})
         except (TypeError, ValueError, TerminalError) as error:
             raise self._error("gives", f"is not a JSON Schema: {error}.") from None
-
-    def retry(self, data: Any) -> Retry:
-        names = ("limit", "backoff", "max_backoff", "jitter", "never")
-        fields = self.document.known(f"{self.path}.retry", data, names)
-        limit = fields.get("limit", Retry().limit)
-        if not isinstance(limit, int) or not 1 <= limit <= 100:
-            raise self._error("retry.limit", "must be a whole number from 1 to 100.")
-        never = fields.get("never", [])
-        if not isinstance(never, list) or not all(_CODE.fullmatch(str(code)) for code in never):
-            raise self._error("retry.never", "must be a list of reason codes such as MAIL_REFUSED.")
-        jitter = fields.get("jitter", 20)
-        if isinstance(jitter, bool) or not isinstance(jitter, int) or not 0 <= jitter <= 100:
-            raise self._error("retry.jitter", "must be a whole number of percent from 0 to 100.")
-        return Retry(
-            limit=limit,
-            backoff_ms=self.duration(fields.get("backoff", "1s"), "retry.backoff"),
-            cap_ms=self.duration(fields.get("max_backoff", "1m"), "retry.max_backoff"),
-            jitter=jitter,
-            never=tuple(map(str, never)),
-        )
 
     def duration(self, data: Any, name: str) -> int:
         """Milliseconds of a duration such as `500ms`, `5s`, `2m`, `1h`, `14d`."""

@@ -59,10 +59,17 @@ class Delivery:
     def adopt(self, key: TaskKey, dispatch: int, lane: str, lease_end: int) -> None:
         """A task that somebody else put on the bus is counted and watched here from now on."""
         self._waiting.setdefault(lane, [])
-        if key not in self._out:
-            self._count[lane] = self._count.get(lane, 0) + 1
+        self._place(key, lane)
         self._out[key] = _Out(dispatch, lane, lease_end)
         heapq.heappush(self._leases, (lease_end, key, dispatch))
+
+    def _place(self, key: TaskKey, lane: str) -> None:
+        """A task takes a place on a lane, unless it has it. What makes good what a step did may go on another lane."""
+        out = self._out.get(key)
+        if out is not None and out.lane != lane:
+            self._count[out.lane] -= 1
+        if out is None or out.lane != lane:
+            self._count[lane] = self._count.get(lane, 0) + 1
 
     def let_go(self, own: Callable[[str], bool]) -> None:
         """Forget the tasks of the runs that are not one's `own` any more: somebody else watches them."""
@@ -85,8 +92,7 @@ class Delivery:
         while waiting and self._count.get(lane, 0) < self._window:
             task = heapq.heappop(waiting)[2]
             key = TaskKey(task.run_id, task.step)
-            if key not in self._out:
-                self._count[lane] = self._count.get(lane, 0) + 1
+            self._place(key, lane)
             end = now + task.timeout_ms + GRACE_MS
             self._out[key] = _Out(task.dispatch, lane, end)
             heapq.heappush(self._leases, (end, key, task.dispatch))

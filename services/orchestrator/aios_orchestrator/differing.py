@@ -12,9 +12,12 @@ from aios_orchestrator.mapping import Mapped, leaves_of
 from aios_orchestrator.workflow import Body, Step, Workflow
 
 _SAME: Final = ("place", "scope", "name", "lane", "kind", "grade", "by_order")
+OF_ATTEMPTS: Final = frozenset({"retry", "timeout", "time", "budget", "cache", "mode"})
+"""What counts from the next attempt on: what was done before does not depend on it."""
 _WORDS: Final = {
     "hold": "budget",
     "timeout_ms": "timeout",
+    "bounds": "time",
     "wait_ms": "wait",
     "output": "transform",
     "effect": "effect",
@@ -85,6 +88,13 @@ def difference(old: Workflow, new: Workflow) -> Difference:
         other.append(f"cap: {format_usd(old.cap)} → {format_usd(new.cap)}")
     if _text(old.concurrency) != _text(new.concurrency):
         other.append("concurrency")
+    for name, one, two in (
+        ("deadline or service_level", _text(old.bounds), _text(new.bounds)),
+        ("on_failure", old.undo_on_failure, new.undo_on_failure),
+        ("mode", old.mode, new.mode),
+    ):
+        if one != two:
+            other.append(name)
     return Difference(
         added, removed, changed, tuple(other), tuple(_breaks(old, new, removed, changed, added))
     )
@@ -100,7 +110,7 @@ def _breaks(
     for name in removed:
         yield f"{name} is not there any more: where it has begun, what it did would belong to nothing."
     for change in changed:
-        hard = [name for name in change.fields if name not in ("retry", "timeout", "budget")]
+        hard = [name for name in change.fields if name not in OF_ATTEMPTS]
         if {"kind", "target"} & set(hard):
             yield f"{change.step} is another thing now: where it has begun, its result is of the earlier one."
         elif hard:

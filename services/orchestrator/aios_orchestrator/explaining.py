@@ -9,6 +9,7 @@ from aios_core.money import format_usd
 from aios_core.values import plain
 from aios_orchestrator.drawing import words_of
 from aios_orchestrator.mapping import Constant, Expression, Mapped, Path, Text
+from aios_orchestrator.modes import word_of
 from aios_orchestrator.workflow import Step, Workflow
 
 _FINAL: Final = {
@@ -47,6 +48,8 @@ class Explanation:
     final: tuple[str, ...]
     cap_micros: int
     holds_micros: int
+    times: tuple[str, ...] = ()
+    """By when what has to be done."""
 
     def shape(self) -> dict[str, Any]:
         """For JSON."""
@@ -57,6 +60,7 @@ class Explanation:
             "asks_a_person": list(self.person),
             "may_change": list(self.changes),
             "cannot_be_undone": list(self.final),
+            "times": list(self.times),
             "cap_micros": self.cap_micros,
             "holds_micros": self.holds_micros,
         }
@@ -80,6 +84,8 @@ class Explanation:
             yield ""
             yield title if rows else none
             yield from (f"- {row}" for row in rows)
+        if self.times:
+            yield from ("", "By when:", *(f"- {row}" for row in self.times))
         yield ""
         holds = (
             f"; one attempt of each step holds {format_usd(self.holds_micros)}" if self.holds_micros else ""
@@ -101,7 +107,9 @@ def explain(workflow: Workflow) -> Explanation:
             gate = workflow.approved_by.get(step.name)
             with_ = f", after {workflow.steps[gate].name} is approved" if gate else ", without asking"
             changes.append(f"{step.name}: {step.target}{rounds}{with_}")
-            if step.grade in _FINAL:
+            if step.compensate is not None:
+                changes[-1] += f"; undo makes it good by {step.compensate.target}"
+            elif step.grade in _FINAL:
                 final.append(f"{step.name}: {step.target} {_FINAL[step.grade]}")
     told = tuple(
         Told(step.scope.count("."), step.local, _what(step), step.when.text if step.when else "")
@@ -116,14 +124,38 @@ def explain(workflow: Workflow) -> Explanation:
         tuple(final),
         workflow.cap,
         sum(step.hold for step in workflow.ordered),
+        tuple(_times(workflow)),
     )
+
+
+def _times(workflow: Workflow) -> Iterator[str]:
+    """What is said of time, of the run and of each step."""
+    for name, bounds in (("the run", workflow.bounds), *((s.name, s.bounds) for s in workflow.ordered)):
+        if bounds is None:
+            continue
+        parts = []
+        if bounds.queued_ms:
+            parts.append(f"a worker begins within {words_of(bounds.queued_ms)}")
+        if bounds.total_ms:
+            parts.append(f"all attempts within {words_of(bounds.total_ms)}")
+        if bounds.deadline_ms or bounds.deadline is not None:
+            by = (
+                f"within {words_of(bounds.deadline_ms)}"
+                if bounds.deadline_ms
+                else f"by {_shown(bounds.deadline)}"
+            )
+            parts.append(f"done {by}, {'else it is noted' if bounds.note else 'else it fails'}")
+        if bounds.service_level_ms:
+            parts.append(f"late after {words_of(bounds.service_level_ms)}")
+        yield f"{name}: {'; '.join(parts)}"
 
 
 def _what(step: Step) -> str:
     """What a step does, as a sentence without its end."""
     match step.kind:
         case "agent":
-            return f"the agent {step.target} works on it"
+            mode = f", in {word_of(step.mode)} mode" if step.mode else ""
+            return f"the agent {step.target} works on it{mode}"
         case "connector":
             return f"{step.target} {_EFFECTS[step.grade]}"
         case "memory":

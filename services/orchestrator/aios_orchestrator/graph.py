@@ -134,6 +134,10 @@ class _Checks:
             with self._noting():
                 for tree in self._approved(step, name, f"{step.place}.gate.approves[{at}]"):
                     self._reads(tree, step.place, step)
+        if step.compensate is not None:
+            for leaf, place in leaves_of(step.compensate.input, f"{step.place}.compensate.input"):
+                with self._noting():
+                    self._reads(leaf, place, step, after=True)
         for tree, path in ends_of(step):
             for leaf, place in leaves_of(tree, path):
                 with self._noting():
@@ -156,11 +160,14 @@ class _Checks:
         if approved.input is not None:
             yield approved.input
 
-    def _reads(self, tree: Mapped, place: str, step: Step) -> None:
-        """A step reads what came before it, in its own scope or before the step whose body it is in."""
+    def _reads(self, tree: Mapped, place: str, step: Step, *, after: bool = False) -> None:
+        """A step reads what came before it, in its own scope or before the step whose body it is in; `after` it was
+        done also what it gave."""
         self._known(tree, place, step.scope)
         for name in _steps_read(references(tree)):
-            self._read(self._find(name, step.scope, place), place, step)
+            seen = self._find(name, step.scope, place)
+            if not (after and seen is step):
+                self._read(seen, place, step)
 
     def _read(self, seen: Step, place: str, step: Step) -> None:
         after = step
@@ -234,6 +241,8 @@ def trees_of(step: Step) -> Iterator[tuple[Mapped, str]]:
     at = step.place
     parts: list[tuple[Mapped | None, str]] = [
         (step.when, "when"), (step.input, "input"), (step.output, "transform"), (step.until, "wait.until"),
+        (step.bounds.deadline if step.bounds is not None else None, "deadline"),
+        (step.cache.key if step.cache is not None else None, "cache.key"),
         *((condition, f"branch.cases.{name}") for name, condition in step.cases),
     ]  # fmt: skip
     if step.hears is not None:

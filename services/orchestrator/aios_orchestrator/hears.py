@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from aios_core.errors import TerminalError
+from aios_core.values import plain
 from aios_orchestrator.correlation import equation
 from aios_orchestrator.document import Document
-from aios_orchestrator.mapping import Expression, Path, compile_expression
+from aios_orchestrator.mapping import Constant, Expression, Mapped, Path, compile_expression, time_of
 from aios_orchestrator.workflow import Hears
 
 MAX_EVENT_TYPE: Final = 300  # characters
@@ -21,6 +22,8 @@ class Place(Protocol):
     def condition(self, data: Any, name: str) -> Path | Expression: ...
 
     def duration(self, data: Any, name: str) -> int: ...
+
+    def mapping(self, data: Any, name: str) -> Mapped: ...
 
 
 def compile_hears(place: Place, data: Mapping[str, Any]) -> Hears:
@@ -56,3 +59,21 @@ def compile_hears(place: Place, data: Mapping[str, Any]) -> Hears:
         timeout_ms=place.duration(spec["timeout"], "wait.timeout") if "timeout" in spec else 0,
         lenient=spec.get("on_timeout") == "go-on",
     )
+
+
+def compile_until(place: Place, data: Mapping[str, Any]) -> Mapped:
+    """Compile `wait: {until}`. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION."""
+
+    def wrong(message: str) -> TerminalError:
+        return place.document.error("BAD_RESOURCE", f"{place.path}.wait.until", message)
+
+    spec = place.document.known(f"{place.path}.wait", data, ("until", "event"))
+    if "until" not in spec:
+        raise wrong("is missing: the time until which it waits; or `event`.")
+    until = place.mapping(spec["until"], "wait.until")
+    if isinstance(until, Constant):
+        try:
+            time_of(plain(until.value))
+        except ValueError as error:
+            raise wrong(f"{error}.") from None
+    return until

@@ -4,12 +4,14 @@ field is added here (of a step: in `step_language`), and in what compiles it."""
 from collections.abc import Mapping
 from typing import Any, Final
 
+from aios_orchestrator.compensating import ON_FAILURE
 from aios_orchestrator.computed_shapes import Computed, Condition
 from aios_orchestrator.document import API_VERSION, KINDS, Document
+from aios_orchestrator.modes import MODES
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schema_shape import JsonSchema, definition
 from aios_orchestrator.shapes import NAME, Check, Choice, Duration, Field, Fields, Flag, Money, Several, Text
-from aios_orchestrator.step_language import Steps, step_schema
+from aios_orchestrator.step_language import TIMES, Steps, step_schema
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -31,6 +33,11 @@ WORKFLOW: Final = Fields(
             ),
             "Which runs replace each other",
         ),
+        "mode": Field(Choice(tuple(MODES)), "How its agents work, where their steps say nothing"),
+        "on_failure": Field(
+            Choice(ON_FAILURE), "Whether what a run changed that fails is undone by itself; `stay` without it"
+        ),
+        **TIMES,
         "steps": Field(Steps(), "The steps of the workflow", True),
         "outputs": Field(Computed(maps=True), "What a run gives"),
     }

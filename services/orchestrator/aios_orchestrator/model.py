@@ -6,7 +6,6 @@ persistent map, a copy of which costs nothing, and what a decision asks of all s
 Times are milliseconds since 1970 in UTC, money is micro-dollars.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -15,10 +14,20 @@ from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Approval, Ending, Fork, RunState, StepChange, StepState
-from aios.task.v1.task_pb2 import Change, Mode, Usage
+from aios.run.v1.state_pb2 import (
+    Approval,
+    Compensation,
+    Ending,
+    Fork,
+    Limits,
+    RunState,
+    StepChange,
+    StepState,
+)
+from aios.task.v1.task_pb2 import CacheOrigin, Change, Mode, Usage, WorkMode
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
+from aios_orchestrator.names import by_round, home_of
 
 TERMINAL_RUN: Final = frozenset(
     {
@@ -39,7 +48,6 @@ LIVE_STEP: Final = OPEN_STEP | {
     st.STEP_STATE_UNKNOWN,
     st.STEP_STATE_RUNNING,
 }
-_PARTS: Final = re.compile(r"[.\[\]]+")
 ROUND_FAILED: Final = "ROUND_FAILED"  # of a step that is given up since another one of its round failed
 MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
@@ -145,38 +153,6 @@ def _told(rounds: "Mapping[int, list[StepRun]]", size: int) -> Rounds:
     return Rounds(ended, Map(failed), Map(still))
 
 
-def home_of(name: str) -> tuple[str, int]:
-    """The step that a step of a body belongs to, and the number of the round: `each[3].write` is in round 3 of
-    `each`."""
-    home = name[: max(name.rfind("."), 0)]
-    if home.endswith("]"):
-        owner, _, index = home[:-1].rpartition("[")
-        return owner, int(index)
-    return home, 0
-
-
-def is_inside(name: str, owner: str) -> bool:
-    """Whether a step is in the rounds of another one."""
-    return name.startswith(owner) and name[len(owner) : len(owner) + 1] in (".", "[")
-
-
-def renamed(name: str, names: Mapping[str, str]) -> str:
-    """What a step of a run is called when steps of the document, by their paths, have other names of the same scope:
-    `each[3].keep` is `each[3].write` after `each[].keep` became `each[].write`."""
-    parts, path = [], ""
-    for part in name.split("."):
-        bare, bracket, index = part.partition("[")
-        whole = names.get(path + bare)
-        parts.append((whole[whole.rfind(".") + 1 :] if whole else bare) + bracket + index)
-        path += bare + ("[]." if bracket else ".")
-    return ".".join(parts)
-
-
-def by_round(name: str) -> list[tuple[int, str]]:
-    """What steps of a run are sorted by: `each[10].write` comes after `each[9].write`."""
-    return [(int(part) if part.isdigit() else -1, part) for part in _PARTS.split(name)]
-
-
 @dataclass
 class StepRun(_Copied):
     """One step of one run."""
@@ -199,6 +175,8 @@ class StepRun(_Copied):
     input: bytes = b""
     output: bytes = b""
     undo_token: bytes = b""
+    compensates: bool = False
+    compensation: Compensation | None = None
     summary: str = ""
     changes: tuple[Change, ...] = ()
     usage: Usage | None = None
@@ -207,6 +185,15 @@ class StepRun(_Copied):
     """The input that a person gave."""
     keyed_as: str = ""
     """The name under which its effects are keyed, if it got another one since."""
+    work_mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
+    cache_key: bytes = b""
+    target_version: str = ""
+    cached: CacheOrigin | None = None
+    """Where its answer was given first, if it is one that was kept."""
+    limits: Limits | None = None
+    """What it has to be done by; it is `overdue` once its deadline has passed, `late` after its service level."""
+    overdue: bool = False
+    late: bool = False
 
     @property
     def effect_name(self) -> str:
@@ -226,7 +213,8 @@ class Run(_Copied):
 
     `steps` has the steps that have begun, `live` the names of those that have not ended; `done` counts those outside
     of bodies that succeeded or were skipped, `failed` is the first that failed the run; `rounds` tells of the bodies
-    that are gone through, by their step."""
+    that are gone through, by their step. `overdue`: its deadline has passed, or a person had it go on after that;
+    `late_time` is when it, or a step of it, became late (0: neither has)."""
 
     workspace: str
     run_id: str
@@ -254,6 +242,7 @@ class Run(_Copied):
     fork: Fork | None = None
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
+    undo_by: str = ""
     reopened: int = 0
     redos: int = 0
     undo_chosen: bool = False
@@ -266,6 +255,12 @@ class Run(_Copied):
     rounds: "Map[str, Rounds]" = field(default_factory=Map)
     done: int = 0
     failed: str = ""
+    limits: Limits | None = None
+    """What it has to be done by, where anything is said of it."""
+    overdue: bool = False
+    late: bool = False
+    late_time: int = 0
+    work_mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     approvals: dict[str, Approval] = field(default_factory=dict)
     own: dict[str, StepRun] = field(default_factory=dict, compare=False)
     """The steps that changed since this object was copied from another."""
@@ -382,8 +377,3 @@ class Run(_Copied):
         """The correlations of the events that its steps wait for."""
         waiting = (self.steps[name] for name in self.live)
         return {step.awaits for step in waiting if step.awaits and step.state == st.STEP_STATE_WAITING}
-
-    def next_due(self) -> int | None:
-        """The earliest time at which something is due by itself."""
-        dues = [self.steps[name].due for name in self.live if self.steps[name].due]
-        return min(dues) if dues else None

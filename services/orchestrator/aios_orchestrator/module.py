@@ -15,6 +15,7 @@ from aios_orchestrator.commands import Commands
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
+from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.mailbox import Mailbox
 from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
 from aios_orchestrator.publisher import Publisher
@@ -64,7 +65,8 @@ class Orchestrator:
         resources = ResourceBook(store, context.workspace, context.now_ms)
         await self._apply(resources)
         repository = Repository(store)
-        publisher = self._publisher = Publisher(context.bus, context.workspace)
+        answers = KeptAnswers(store, context.workspace)
+        publisher = self._publisher = Publisher(context.bus, context.workspace, answers, context.now_ms)
         announcer = self._announcer = Announcer(context.bus, context.workspace)
         engine = self._engine = Engine(repository, resources, publisher, announcer, context.now_ms)
         ownership = self._ownership = self._share(store)

@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import RunState
-from aios.task.v1.task_pb2 import PerformTasks, Task
+from aios.task.v1.task_pb2 import CachedAnswer, PerformTasks, Task
 from aios_core.errors import RetryableError
 from aios_orchestrator.ahead import Planner
 from aios_orchestrator.codec import task_of
+from aios_orchestrator.core.compensate import lane_of
 from aios_orchestrator.core.draft import look
 from aios_orchestrator.delivery import GRACE_MS, Delivery, TaskKey
+from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
@@ -23,6 +25,8 @@ from aios_runtime.telemetry import tracing
 MAX_MESSAGE: Final = 200 * 1024  # bytes of tasks in one message, below the bus's own limit
 MAX_TASKS: Final = 64  # tasks in one message: a worker that dies gives back no more than these
 RETRY_S: Final = 0.5
+Offers = Mapping[tuple[str, str], CachedAnswer | None]
+"""Answers that were kept, by run and step."""
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +47,37 @@ class Changed:
 class Publisher:
     """Owns the lanes' windows. Tasks that find no room wait in `Delivery` until an outcome makes some."""
 
-    def __init__(self, bus: Bus, workspace: str) -> None:
+    def __init__(self, bus: Bus, workspace: str, answers: KeptAnswers, now_ms: Callable[[], int]) -> None:
         self._bus = bus
+        self._answers, self._now_ms = answers, now_ms
         self._workspace = workspace
         self._planner = Planner()
         self.delivery = Delivery()
 
     async def publish(self, changed: Sequence[Changed]) -> None:
         """Publish what follows from committed changes. Tries until the bus takes it: it is committed."""
-        await self._send(self._tasks(changed))
+        keeping = [change for change in changed if change.workflow.keeps]
+        offers = {
+            (change.run.run_id, name): await self._offer(change, name)
+            for change in keeping
+            for name in change.out
+        }
+        await self._send(self._tasks(changed, offers))
+        for change in keeping:
+            await self._answers.keep(change.run, change.workflow, change.ended)
         if tracing.enabled():
             for change in changed:
                 trace_ended(change)
 
-    def _tasks(self, changed: Sequence[Changed]) -> list[Message]:
+    async def _offer(self, change: Changed, name: str) -> CachedAnswer | None:
+        """What a step that goes out may be answered with."""
+        key = change.run.at(name).cache_key
+        try:
+            return await self._answers.find(key, self._now_ms()) if key else None
+        except RetryableError:
+            return None  # then the work is done again
+
+    def _tasks(self, changed: Sequence[Changed], offers: Offers) -> list[Message]:
         now, lanes = lease_ms(), dict[str, list[Task]]()
         for change in changed:
             run = change.run
@@ -67,8 +88,11 @@ class Publisher:
                     if lane is not None:
                         lanes.setdefault(lane, [])
             for name in change.out:
-                lane = change.workflow.at(name).lane
-                lanes.setdefault(lane, []).append(self._task(run, change.workflow, name))
+                lane = lane_of(run, change.workflow, name)
+                task = self._task(run, change.workflow, name)
+                if (offered := offers.get((run.run_id, name))) is not None and task.cacheable:
+                    task.cached.CopyFrom(offered)
+                lanes.setdefault(lane, []).append(task)
         messages: list[Message] = []
         for lane, tasks in lanes.items():
             messages += self._lane_messages(lane, self.delivery.hand_out(lane, tasks, now))
@@ -110,7 +134,8 @@ class Publisher:
         """Watch over a task that another process has put on the bus."""
         step = workflow.at(name)
         end = lease_ms() + step.timeout_ms + GRACE_MS
-        self.delivery.adopt(TaskKey(run.run_id, name), run.at(name).dispatch, step.lane, end)
+        lane = lane_of(run, workflow, name)
+        self.delivery.adopt(TaskKey(run.run_id, name), run.at(name).dispatch, lane, end)
 
     async def refill(self) -> None:
         """Hand out what waits, if there is room: after a restart, and when a lease has been given up."""
@@ -177,6 +202,7 @@ def trace_ended(change: Changed) -> None:
                     "aios.run_id": run.run_id,
                     "aios.step": name,
                     "aios.target": workflow.at(name).target,
+                    **({"aios.late": "true"} if step.late else {}),
                 },
                 error=step.error.code if step.error else "",
             )
@@ -191,6 +217,7 @@ def trace_ended(change: Changed) -> None:
                 "aios.run_id": run.run_id,
                 "aios.workflow": run.workflow,
                 "aios.state": RunState.Name(run.state),
+                **({"aios.late": "true"} if run.late_time else {}),
             },
             error=run.error.code if run.error else "",
         )

@@ -27,7 +27,8 @@ from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.commands import migration_of, parse, recovery_of
 from aios_orchestrator.core import migrate
 from aios_orchestrator.document import kind_named
-from aios_orchestrator.model import Run, by_round
+from aios_orchestrator.model import Run
+from aios_orchestrator.names import by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
@@ -102,11 +103,15 @@ class Queries:
         index, value = "runs", request.workspace
         if request.needs_person:
             index = "person"
+        elif request.late:
+            index = "late"
         elif request.workflow:
             index, value = "workflow", f"{request.workspace}/{request.workflow}"
         page = await self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
         heads = [RunHead.FromString(item.head) for item in page.items]
         wanted = set(request.states)
+        if request.late:  # of those that are late, as of those that wait, there are few
+            heads = [head for head in heads if head.late_time_ms and request.workflow in ("", head.workflow)]
         return pb.ListRunsResponse(
             runs=[head for head in heads if not wanted or head.state in wanted],
             next_page_token=page.next_token,

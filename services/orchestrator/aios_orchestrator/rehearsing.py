@@ -2,7 +2,7 @@
 to wait for and nothing done."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from aios.error.v1.error_pb2 import Error
@@ -18,6 +18,7 @@ from aios_core.json_values import from_json, to_json
 from aios_core.labels import OWNER, outside
 from aios_core.values import labeled, plain
 from aios_orchestrator.core.decide import Decide, Hear, Input, Settle, Start, Tick, decide
+from aios_orchestrator.due import next_due
 from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import Workflow, path_of
 
@@ -77,7 +78,7 @@ class _Stage:
     """One run, its time, and the results that are declared for it."""
 
     def __init__(self, workflow: Workflow, case: Case) -> None:
-        self.workflow, self.case = workflow, case
+        self.workflow, self.case = replace(workflow, undo_on_failure=False), case
         self.now, self.left = BEGINS, MAX_DECISIONS
         self.run = Run("main", "run_rehearsed", 1, workflow.name, workflow.version, MODE_EXECUTE)
         self.order: dict[str, None] = {}
@@ -95,7 +96,7 @@ class _Stage:
                 self.person(approvals[0])
             elif events := [step for step in self.run.lively() if self.declares_event(step)]:
                 self.event(events[0])
-            elif (due := self.run.next_due()) is not None:
+            elif (due := next_due(self.run)) is not None:
                 self.now = max(due, self.now)
                 self.give(Tick())
             else:

@@ -9,6 +9,7 @@ from aios.run.v1.state_pb2 import Approval, ApprovalState, Failure, RunHead
 from aios_core.ids import partition_of
 from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
 from aios_orchestrator.correlation import index_of
+from aios_orchestrator.due import next_due
 from aios_orchestrator.failures import failure_of
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.workflow import Workflow
@@ -114,6 +115,8 @@ class Repository:
             "failed": run.workspace if failure is not None else "",
             "cause": f"{run.workspace}/{failure.cause}" if failure is not None else "",
         }
+        if run.late_time:
+            index["late"] = run.workspace
         if failure is not None:
             extra = {**extra, FAILURE: failure.SerializeToString()}
         elif run.reopened or run.undo_group:
@@ -124,7 +127,7 @@ class Repository:
             head=head_of(run).SerializeToString(),
             records={**records_of(run, old, changed), **extra},
             events=[NewEvent(partition, event) for event in events],
-            due_ms=run.next_due(),
+            due_ms=next_due(run),
             index=index,
         )
         return [main, *(self._listing(approval, old) for approval in changed_approvals(run, old))]

@@ -6,10 +6,11 @@ from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.ids import slot_of
-from aios_core.values import plain
+from aios_core.values import Value, plain
 from aios_orchestrator.core import fork
 from aios_orchestrator.core.decide import Start
 from aios_orchestrator.items import StartItem
+from aios_orchestrator.mapping import time_of
 from aios_orchestrator.model import Run
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
@@ -29,6 +30,7 @@ async def new_run(
         version = request.workflow_version or source.workflow_version
         workflow = await resources.workflow(request.workspace, source.workflow, version)
     value = workflow.check_input(decode(request.input or (source.input if source is not None else b"")))
+    check_deadline(workflow, value)
     key = ""
     if workflow.concurrency is not None and request.mode == Mode.MODE_EXECUTE:
         key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
@@ -39,6 +41,19 @@ async def new_run(
             before = await resources.workflow(request.workspace, source.workflow, source.workflow_version)
             reused = tuple(fork.reused(request.fork, source, before, workflow))
     return _run(item, workflow), workflow, Start(encode(value), key, request.resolution_id, reused)
+
+
+def check_deadline(workflow: Workflow, inputs: Value) -> None:
+    """Raises INVALID_ARGUMENT where the run's deadline is no time."""
+    deadline = workflow.bounds.deadline if workflow.bounds is not None else None
+    if deadline is None:
+        return
+    try:
+        time_of(plain(deadline.evaluate(lambda root: inputs if root == "inputs" else None)))
+    except ValueError as error:
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"The run's deadline is no time: {error}.", field="deadline"
+        ) from None
 
 
 def _run(item: StartItem, workflow: Workflow) -> Run:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_orchestrator.computed_shapes import ANYTHING, MAYBE, Computed, Condition, Or, each_of
+from aios_orchestrator.deadline_shape import Deadline
 from aios_orchestrator.definition import EFFECTS, MAX_AT_ONCE, MAX_STEPS, MAX_TURNS, work_fields
 from aios_orchestrator.definition import KINDS as STEP_KINDS
+from aios_orchestrator.modes import MODES
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schema_shape import JsonSchema
 from aios_orchestrator.shapes import (
@@ -25,6 +27,7 @@ from aios_orchestrator.shapes import (
     kind_of,
     unknown,
 )
+from aios_orchestrator.timing import ON_DEADLINE
 
 
 @dataclass(frozen=True)
@@ -270,12 +273,51 @@ STEPS: Final[Mapping[str, Field]] = {
         "Another workflow's steps, with `input`",
     ),
 }
+
+
+TIMES: Final[Mapping[str, Field]] = {
+    "deadline": Field(
+        Deadline(),
+        "How long after its beginning it has to be done, or the time by which, which may be computed",
+    ),
+    "on_deadline": Field(Choice(ON_DEADLINE), "What happens when its deadline passes, `fail` without it"),
+    "service_level": Field(Duration(), "How long it takes at most without being late"),
+}
 WORK: Final[Mapping[str, Field]] = {
     "input": Field(Computed(), "What it works on"),
     "effect": Field(
         Choice(EFFECTS),
         "What it does to the world: `write` can be taken back, `irreversible` can't, `payment` spends money; "
         "the last two need a gate",
+    ),
+    "mode": Field(Choice(tuple(MODES)), "How the agent works; without it, as its workflow says"),
+    "cache": Field(
+        Or(
+            Duration(),
+            Fields(
+                {
+                    "key": Field(Computed(), "What it is kept under; without it, the whole input"),
+                    "ttl": Field(Duration(), "How long an answer may be given again", True),
+                }
+            ),
+        ),
+        "How long the answer of the same version to the same input may be given again",
+    ),
+    "compensate": Field(
+        Fields(
+            {
+                "connector": Field(
+                    Text(
+                        "<connector>.<action>", f"{NAME}\\.[A-Za-z0-9_-]+", "files.look", "files.append_line"
+                    ),
+                    "An action of a connector",
+                    True,
+                ),
+                "input": Field(Computed(), "What it works on; it sees the step's own result too"),
+                "effect": Field(Choice(("write",)), "What it does to the world: a change"),
+            }
+        ),
+        "What undo runs in the place of the recorded inverse of what the step changed",
     ),
     "gives": Field(JsonSchema(), "A JSON Schema of its result, which is checked when it comes"),
     "retry": Field(
@@ -298,8 +340,23 @@ WORK: Final[Mapping[str, Field]] = {
         ),
         "How often it is tried, and when",
     ),
-    "timeout": Field(Duration(), "How long one attempt may take, 5m without it"),
+    "timeout": Field(
+        Or(
+            Duration(),
+            Fields(
+                {
+                    "queued": Field(
+                        Duration(), "In which a worker has to begin; else the attempt has failed"
+                    ),
+                    "running": Field(Duration(), "How long one attempt may take, 5m without it"),
+                    "total": Field(Duration(), "How long all attempts and the waits between may take"),
+                }
+            ),
+        ),
+        "How long one attempt may take, 5m without it; or how long what may take",
+    ),
     "budget": Field(Money(), "US dollars that are held before each attempt"),
+    **TIMES,
 }
 _STEP: Final[Mapping[str, Field]] = {
     "name": Field(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from aios.task.v1.task_pb2 import WorkMode
 from aios_core.errors import TerminalError
 from aios_core.json_values import from_json, to_json
 from aios_core.labels import RESOURCE
@@ -42,6 +43,27 @@ class Retry:
     cap_ms: int = 60_000
     jitter: int = 20
     never: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a step or a run has to be done by, in ms from its beginning; 0: nothing is said.
+
+    `queued_ms` is the time in which a worker has to begin, from each hand-out; `total_ms` that of all attempts and the
+    waits between. `deadline` gives the time of a deadline that is not so and so long after the beginning. With `note`
+    a deadline that passes stops nothing. `service_level_ms` never does."""
+
+    queued_ms: int = 0
+    total_ms: int = 0
+    deadline_ms: int = 0
+    deadline: Mapped | None = None
+    note: bool = False
+    service_level_ms: int = 0
+
+    @property
+    def at_all(self) -> bool:
+        """Whether there is a deadline or a service level."""
+        return bool(self.deadline_ms or self.service_level_ms) or self.deadline is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +123,23 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """For how long an answer may be given again, and what it is kept under: the whole input without `key`."""
+
+    ttl_ms: int
+    key: Mapped | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Compensate:
+    """The action that undo runs in the place of a step's recorded inverse; `input` sees the step's own result too."""
+
+    target: str
+    lane: str
+    input: Mapped
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One step. `target` is an agent's name, `connector.action` or `memory.operation`; `lane` where its tasks go.
 
@@ -117,10 +156,14 @@ class Step:
     input: Mapped | None = None
     retry: Retry = Retry()
     timeout_ms: int = DEFAULT_TIMEOUT_MS
+    bounds: Bounds | None = None
+    mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     hold: Micros = NOTHING
     effect: bool = False
     grade: str = "read"
     """How far what it does can be taken back: `read`, `write`, `irreversible`, `payment`."""
+    compensate: Compensate | None = None
+    cache: Cache | None = None
     gives: Schema | None = None
     """What its result has to be, where the document says so."""
     gate: Gate | None = None
@@ -163,6 +206,14 @@ class Workflow:
     steps: Mapping[str, Step]
     cap: Micros = DEFAULT_CAP
     concurrency: Mapped | None = None
+    bounds: Bounds | None = None
+    mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
+    keeps: bool = False
+    """Answers of some step of it are kept."""
+    has_modes: bool = False
+    """Some agent of it is to work in a mode."""
+    undo_on_failure: bool = False
+    """A run that fails is undone by itself."""
     approved_by: Mapping[str, str] = field(default_factory=dict)
     """The gate that approves a step, by the step's path."""
     before: Mapping[str, int] = field(default_factory=dict)

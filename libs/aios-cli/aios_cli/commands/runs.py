@@ -65,6 +65,7 @@ def list_(
         str, typer.Option("--workflow", help="Only runs of this workflow.", show_default=False)
     ] = "",
     needs_me: Annotated[bool, typer.Option("--needs-me", help="Only runs that wait for a person.")] = False,
+    late: Annotated[bool, typer.Option("--late", help="Only runs that are late, or were.")] = False,
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=1000, help="At most this many, the newest first.")
     ] = 20,
@@ -77,7 +78,7 @@ def list_(
     from aios_core.minting import now_ms
 
     with Session() as session:
-        runs = _listed(session, workflow, needs_me, limit)
+        runs = _listed(session, workflow, needs_me, late, limit)
     if given.json:
         print_json([shapes.run(run, full=False) for run in runs])
     elif runs:
@@ -204,14 +205,20 @@ def inputs_of(
     return inputs.read(pairs or [], read_text(document) if document is not None else None, schema)
 
 
-def _listed(session: "Session", workflow: str, needs_person: bool, limit: int) -> "list[api_pb2.Run]":
+def _listed(
+    session: "Session", workflow: str, needs_person: bool, late: bool, limit: int
+) -> "list[api_pb2.Run]":
     from aios.api.v1 import api_pb2
 
     runs: list[api_pb2.Run] = []
     token = ""
     while len(runs) < limit:
         request = api_pb2.ListRunsRequest(
-            workflow=workflow, needs_person=needs_person, page_size=min(limit, 100), page_token=token
+            workflow=workflow,
+            needs_person=needs_person,
+            late=late,
+            page_size=min(limit, 100),
+            page_token=token,
         )
         answer = session.client.call(session.client.runs.ListRuns, request)
         runs += answer.runs

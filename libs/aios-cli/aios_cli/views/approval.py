@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
-from aios_cli import words
+from aios_cli import shapes, words
 from aios_cli.documents import Document
 
 MAX_LINES: Final = 120  # of one document, unless all are asked for
@@ -23,6 +23,11 @@ def approval(
 ) -> RenderableType:
     """The whole of an approval, or the questions that it asks."""
     parts: list[RenderableType] = [_heading(item), *_reasons(item, now_ms)]
+    if item.modes:
+        told = ", ".join(
+            f"{words.clean(each.step)} ({shapes.work_mode(each.work_mode)})" for each in item.modes
+        )
+        parts.append(Text(f"made by agents in declared modes: {told}", style="dim"))
     for document in documents:
         parts += [Text(), *shown(document, max_lines)]
     for question in item.questions:

@@ -35,7 +35,7 @@ def by_cause(found: Sequence[Failure], now_ms: int) -> RenderableType:
         first = items[0]
         runs = ", ".join(words.short(item.run_id) for item in items[:MAX_RUNS])
         more = f" and {len(items) - MAX_RUNS} more" if len(items) > MAX_RUNS else ""
-        where = f"{first.workflow} · {first.step or 'its outputs'}"
+        where = f"{first.workflow} · {_where(first)}"
         what = (
             f"{words.FAILURES.get(first.failure_class, 'failed')}: {first.error.message} [{first.error.code}]"
         )
@@ -53,7 +53,7 @@ def failure(item: Failure, now_ms: int) -> RenderableType:
     """Why, how far, and what can be done."""
     remedies = {remedy.action for remedy in item.remedies}
     failed = "could not be undone at" if "redo" in remedies else "failed at"
-    where = f"{item.workflow} {failed} {item.step or 'its outputs'}"
+    where = f"{item.workflow} {failed} {_where(item)}"
     parts: list[RenderableType] = [
         Text(words.clean(where), style="bold red"),
         Text(words.clean(f"{item.error.message} [{item.error.code}]")),
@@ -86,3 +86,8 @@ def _remedy(remedy: Remedy, run: str) -> list[RenderableType]:
         return [Text(words.clean(f"  {remedy.action}: not now. {remedy.refused}"), style="dim")]
     style = "green" if remedy.suggested else ""
     return [Text(f"{mark} {command}", style=style), Text(words.clean(f"    {remedy.what}"))]
+
+
+def _where(item: Failure) -> str:
+    """The step that failed, or what of the run itself did."""
+    return item.step or ("its deadline" if item.error.code == "DEADLINE_EXCEEDED" else "its outputs")

@@ -25,7 +25,8 @@ def table(runs: Sequence[api_pb2.Run], now_ms: int) -> Table:
     grid.add_column(no_wrap=True, justify="right", style="dim")
     for run in runs:
         waits = bool(run.pending_approvals)
-        state = words.run_words(run.state, waits, run.mode == Mode.MODE_SIMULATE)
+        late = " · late" if run.late_time_ms else ""
+        state = words.run_words(run.state, waits, run.mode == Mode.MODE_SIMULATE) + late
         style = "yellow" if waits else "red" if run.state == RunState.RUN_STATE_FAILED else ""
         cost = f"${words.dollars(run.cost_micros)}" if run.cost_micros else ""
         grid.add_row(

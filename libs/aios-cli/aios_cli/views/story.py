@@ -66,6 +66,10 @@ def heading(run: api_pb2.Run) -> Text:
     text.append(f"  run {words.short(run.run_id)}  ", style="not bold dim")
     style = "yellow" if waits else _STATE_STYLES.get(run.state, "cyan")
     text.append(words.run_words(run.state, waits, simulated), style=f"not bold {style}")
+    if mode := shapes.work_mode(run.work_mode):
+        text.append(f"  {mode}", style="not bold dim")
+    if run.late_time_ms:
+        text.append("  late", style="not bold red")
     return text
 
 
@@ -108,6 +112,9 @@ def footing(run: api_pb2.Run) -> Text:
     text = Text(style="dim")
     spent = words.duration(run.update_time_ms - run.create_time_ms)
     text.append(f"took {spent or 'no time'} · cost ${words.dollars(run.cost_micros)}")
+    if deadline := run.limits.deadline_ms:
+        passed = ", which has passed" if run.overdue else ""
+        text.append(f"\ndeadline {words.day(deadline, None)}, {words.clock(deadline, None)}{passed}")
     if run.error_message:
         text.append(f"\n{words.clean(run.error_message)} [{run.error_code}]", style="not dim red")
     if run.superseded_by:

@@ -14,6 +14,7 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.values import Value
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.lanes import UnansweredError
+from aios_runtime.task_time import too_late
 from aios_sdk.connector.actions import Action, Call
 from aios_sdk.connector.answers import Conflict, Done
 from aios_sdk.connector.artifacts import Artifacts
@@ -124,6 +125,9 @@ class Effects:
             return await self.restores.park(effect, move.why)
         if isinstance(move, core.Begin):
             try:
+                late = too_late(task, self._now_ms())
+                if late is not None:
+                    raise late
                 self.admit(task, action, value)
                 await self.limiter.take()
                 begun = await self._begin(effect, flight)

@@ -10,6 +10,7 @@ from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_REDO, MODE_SIMULATE, MODE_U
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.lanes import UnansweredError
+from aios_runtime.task_time import too_late
 from aios_sdk.connector.actions import Action
 from aios_sdk.connector.answers import Done
 from aios_sdk.connector.artifacts import Artifacts
@@ -38,6 +39,7 @@ class Executor:
     ) -> None:
         self._connector = connector
         self.ledger = ledger
+        self._now_ms = now_ms
         self._effects = Effects(connector, ledger, artifacts, now_ms, rules)
         self.restores = self._effects.restores
         # At most as many as the lane has slots, and those whose time ran out while they were under way.
@@ -61,7 +63,7 @@ class Executor:
             why = f"{task.target} may have happened: {error}"
             outcome = codec.unknown(task, why)
         except asyncio.CancelledError:
-            if not _out_of_time(task, clock() - started):
+            if not self._out_of_time(task, clock() - started):
                 raise
             outcome = self._late(task, flight)
         outcome.usage.wall_us = int((clock() - started) * 1e6)
@@ -86,19 +88,21 @@ class Executor:
         """Wait for the effects that are under way."""
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
+    def _out_of_time(self, task: Task, seconds: float) -> bool:
+        """Whether it was one of the task's own limits that cancelled it, and not the end of the service."""
+        limit_ms = task.timeout_ms
+        if limit_ms and seconds * 1000 >= limit_ms - 1:
+            return True
+        return bool(task.deadline_ms) and self._now_ms() >= task.deadline_ms - 1
+
     def _late(self, task: Task, flight: Flight) -> Outcome:
         """The outcome of a task whose time is over. Raises UnansweredError where the ledger is about to have it: that
         nothing was done is true only once the ledger says that nothing will be."""
-        seconds = task.timeout_ms / 1000
         if flight.begun:
-            return codec.unknown(
-                task, f"{task.target} did not end within {seconds:g} s and may still happen."
-            )
+            return codec.unknown(task, f"{task.target} did not end in its time and may still happen.")
         if task.mode != MODE_SIMULATE and self._connector.find(task.target).spec.changes_something:
-            raise UnansweredError(f"{task.target} did not begin within {seconds:g} s")
-        error = RetryableError(
-            "STEP_TIMEOUT", f"{task.target} did not end within {seconds:g} s; nothing was done."
-        )
+            raise UnansweredError(f"{task.target} did not begin in its time")
+        error = RetryableError("STEP_TIMEOUT", f"{task.target} did not end in its time; nothing was done.")
         return codec.failed(task, error)
 
     async def _dispatch(self, task: Task, flight: Flight) -> Outcome:
@@ -133,6 +137,9 @@ class Executor:
             raise
 
     async def _read(self, task: Task, action: Action[Any, Any, Any]) -> Outcome:
+        late = too_late(task, self._now_ms())
+        if late is not None:
+            raise late
         value, input = codec.arguments(task.target, action.spec, task.input)
         self._effects.admit(task, action, value)
         await self._effects.limiter.take()
@@ -149,9 +156,3 @@ class Executor:
             predicted = await action.simulate(input, self._effects.call(task, task.task_id, task.task_id))
         output = codec.output_bytes(predicted.result, value, self._connector.name)
         return codec.succeeded(task, output, predicted.changes, predicted.summary)
-
-
-def _out_of_time(task: Task, seconds: float) -> bool:
-    """Whether it was the task's own limit that cancelled it, and not the end of the service."""
-    limit_ms = task.timeout_ms
-    return bool(limit_ms) and seconds * 1000 >= limit_ms - 1

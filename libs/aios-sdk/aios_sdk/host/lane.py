@@ -51,6 +51,8 @@ class ConnectorLane:
             batch=slots,
             timeout_is_unknown=True,
             worker=context.instance,
+            now_ms=context.now_ms,
+            version_of=lambda task: connector.version,
         )
         self._recovered = 0
 

@@ -5,9 +5,10 @@ from random import Random
 
 from aios.run.v1.state_pb2 import Approval
 from aios_core.ids import effect_key
+from aios_orchestrator.core import compensate
 from aios_orchestrator.model import Run
 from aios_sdk.host.codec import effect_of_token
-from aios_testing.sim import forking, mending, migrating, undoing
+from aios_testing.sim import aside, forking, mending, migrating, undoing
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 
@@ -20,6 +21,7 @@ def give(person: Person, seed: int, record: Record) -> None:
         person.mending = mending.Mending(mends, record)
     if forks.random() < forking.SHARE:
         person.forking = forking.Forking(forks, record)
+    person.aside = aside.drawn(seed, record)
     if moves.random() < migrating.SHARE:
         person.migrating = migrating.Migrating(moves, record)
     if undoes.random() < undoing.SHARE:
@@ -29,6 +31,9 @@ def give(person: Person, seed: int, record: Record) -> None:
 def effect_of(run: Run, approval: Approval) -> str:
     """What the world calls that of which an approval asks whether it happened."""
     step = run.at(approval.step)
+    made_good = compensate.running(step) if run.undo_queue else None
+    if made_good is not None:
+        return compensate.key_of(run, step, made_good)
     own = effect_key(run.run_id, step.effect_name, 0, step.attempt_group)
     if step.undo_token and ("the redo of" in approval.title or "the undo of" in approval.title):
         own = effect_of_token(step.undo_token)

@@ -26,7 +26,7 @@ from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.sender import Sender
 from aios_testing.sim.store import Disk
-from aios_testing.sim.workload import WORKFLOWS
+from aios_testing.sim.workload import EFFECTS, GATES
 from aios_testing.sim.world import EFFECT, REDO, UNDO, World
 
 S, A, R = StepState, ApprovalState, RunState
@@ -100,6 +100,8 @@ class Invariants:
         work that was done twice counts after a failure of it."""
         if body == "wait_started" and event.wait_started.awaits:
             self._waits[event.run_id, event.wait_started.step] = self._record.time()
+        if body == "step_succeeded" and event.step_succeeded.HasField("cached"):
+            self._record.count("answered once more")
         if body == "step_scheduled":
             self._open[(event.run_id, event.step_scheduled.step)] += 1
         if body not in _SETTLES:
@@ -115,6 +117,9 @@ class Invariants:
             return  # it was not handed out
         if body == "step_failed" and told.error.code == "ROUND_FAILED":
             self._record.count("given up with its round")
+            return
+        if body == "step_failed" and run.at(told.step).state == S.STEP_STATE_WAITING:
+            self._record.count("out of time between two attempts")
             return
         self._open[key] -= 1
         if self._open[key] < 0:
@@ -150,21 +155,37 @@ class Invariants:
             self._gone_back(run, step, key, way)
             return
         self._effects_of[run.run_id].append(key)
-        gate = _GATES.get((run.workflow, path_of(step)))
+        if key.split("/")[2] != "0":
+            self._made_good(run, step, key)
+            return
+        gate = GATES.get((run.workflow, path_of(step)))
         if gate is not None:
             self._approved(run, step, scope_of(step) + gate, key)
+
+    def _made_good(self, run: Run, step: str, key: str) -> None:
+        """A compensation is a change of its own, in the place of an undo."""
+        state = run.at(step)
+        if run.state != R.RUN_STATE_UNDOING or not state.compensates:
+            self._record.violate("what stands is not made good", key)
+        self._record.count("made good")
+        self._in_turn(run, state, key, UNDO)
 
     def _gone_back(self, run: Run, step: str, key: str, way: str) -> None:
         """An undo, or a redo, happened: of what stood, or did not, and after all that come before it."""
         effect = "/".join(key.split("/")[:4])
         if self._world.effects.get(effect, 0) != 1:
             self._record.violate("only what happened is taken back", key)
+        if run.at(step).compensates:
+            self._record.violate("what is made good is not undone as well", key)
         stands = self._world.stand(effect)
         if stands != (0 if way == UNDO else 1):
             self._record.violate("only what stands is undone, only what is undone redone", f"{key}: {stands}")
-        own = run.at(step).effect_order
+        self._in_turn(run, run.at(step), key, way)
+
+    def _in_turn(self, run: Run, state: StepRun, key: str, way: str) -> None:
+        own = state.effect_order
         waiting = [run.at(name) for name in run.undo_queue]
-        before = [s.name for s in waiting if (s.effect_order > own) == (way == UNDO) and s.name != step]
+        before = [s.name for s in waiting if (s.effect_order > own) == (way == UNDO) and s.name != state.name]
         if before:
             self._record.violate(f"{way} in its order", f"{key} before {', '.join(before)}")
 
@@ -313,7 +334,7 @@ class Invariants:
         if run.state == R.RUN_STATE_UNDONE and not undone:
             self._record.violate("an undone run is undone", run.run_id)
         for step in run.steps.values():
-            if (run.workflow, path_of(step.name)) not in _EFFECTS:
+            if (run.workflow, path_of(step.name)) not in EFFECTS:
                 continue
             key = self._last_key(run, step)
             effects, stand = self._world.effects.get(key, 0), self._world.stand(key)
@@ -332,10 +353,20 @@ class Invariants:
                 )
             if state == S.STEP_STATE_FAILED and code != "OUTCOME_UNKNOWN" and effects:
                 self._record.violate("what failed did not happen", f"{key}: {effects}, {code}")
-            if state == S.STEP_STATE_UNDONE and not said_so and stand:
+            if step.compensates:
+                made = self._made(run, step, person)
+                if made > 1 or (state == S.STEP_STATE_UNDONE and not said_so and made != 1):
+                    self._record.violate("made good once", f"{key}: {made}")
+            elif state == S.STEP_STATE_UNDONE and not said_so and stand:
                 self._record.violate("exactly one undo", f"{key}: {effects} effects, {stand} stands")
             if state in (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED) and effects and key not in person.denied:
                 self._record.violate("nothing happens that nobody ordered", key)
+
+    def _made(self, run: Run, step: StepRun, person: Person) -> int:
+        """How often a step was made good, but for what a person said had not happened."""
+        own = f"{run.run_id}/{step.effect_name}/"
+        made = [key for key in self._world.effects if key.startswith(own) and key.split("/")[2] != "0"]
+        return sum(self._world.effects[key] for key in made if key not in person.denied)
 
     def _last_key(self, run: Run, step: StepRun) -> str:
         """The step's own key; that of an earlier attempt group where a person was asked about its undo since."""
@@ -357,36 +388,3 @@ def _plain(run: Run) -> Run:
 
 
 _SETTLES = frozenset({"step_succeeded", "step_failed", "step_retry_scheduled", "step_unknown"})
-_GATES = {
-    ("pay", "charge"): "ok",
-    ("pay", "place"): "ok",
-    ("pay", "charged"): "ok",
-    ("mail", "send"): "ok",
-    ("mail", "sent"): "ok",
-    ("only", "send"): "ok",
-    ("each", "all[].send"): "ok",
-}
-_EFFECTS = {
-    ("pay", "charge"),
-    ("pay", "place"),
-    ("pay", "charged"),
-    ("mail", "send"),
-    ("mail", "sent"),
-    ("mail", "book"),
-    ("only", "send"),
-    ("only", "book"),
-    ("fan", "keep"),
-    ("tight", "keep"),
-    ("twice", "one"),
-    ("twice", "two"),
-    ("twice", "three"),
-    ("chain", "keep"),
-    ("each", "all[].send"),
-    ("each", "keep"),
-    ("turns", "turns[].put"),
-    ("turns", "sub.keep"),
-    ("turns", "both[].one[].hold"),
-    ("hear", "keep"),
-    ("tick", "book"),
-}
-assert {name for name, _ in _EFFECTS} == {*WORKFLOWS, "hear", "tick"}

@@ -201,6 +201,8 @@ async def _agent_runner(context: Context, outside: Outside) -> object:
         slots=SLOTS,
         batch=SLOTS,
         worker=context.instance,
+        now_ms=context.now_ms,
+        version_of=runner.version_of,
     )
     await worker.start()
     return worker

@@ -23,6 +23,7 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
+from aios_testing.sim.aside import Aside
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.forking import Forking
@@ -56,6 +57,7 @@ class Person:
         self.forking: Forking | None = None
         self.migrating: Migrating | None = None
         self.undoing: Undoing | None = None
+        self.aside: Aside | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -71,6 +73,8 @@ class Person:
             works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
         if self.mending is not None:
             works.append(self.mending.look(self))
+        if self.aside is not None:
+            works.append(self.aside.look(self))
         if self.forking is not None:
             works.append(self.forking.look(self))
         if self.migrating is not None:
@@ -102,10 +106,10 @@ class Person:
         fate = rng.random()
         if fate < 0.15:
             await asyncio.sleep(rng.uniform(0.0, 20.0))
-            await self._cancel(run)
+            await self.cancel(run)
         elif fate < 0.5:
             await asyncio.sleep(rng.uniform(1.0, 60.0))
-            await self._undo(run)
+            await self.undo(run)
         self.busy -= 1
 
     async def _event(self, number: int, at: float) -> None:
@@ -171,14 +175,16 @@ class Person:
         self._requests += 1
         return f"q{self._requests}"
 
-    async def _cancel(self, run: str) -> None:
+    async def cancel(self, run: str, rng: Random | None = None) -> None:
+        """Stop a run."""
         request = pb.CancelRunRequest(
             workspace=WORKSPACE, request_id=self._request_id(), run_id=run, actor="person:owner", why="enough"
         )
-        if await self.say("cancel_run", request, pb.CancelRunResponse) is not None:
+        if await self.say("cancel_run", request, pb.CancelRunResponse, rng) is not None:
             self._record.count("cancelled by a person")
 
-    async def _undo(self, run: str) -> None:
+    async def undo(self, run: str, rng: Random | None = None) -> None:
+        """Take a run back, once it has ended. With `rng` nothing is drawn from the person's own stream."""
         for _ in range(60):
             request = pb.UndoRunRequest(
                 workspace=WORKSPACE,
@@ -187,10 +193,10 @@ class Person:
                 actor="person:owner",
                 why="back",
             )
-            if await self.say("undo_run", request, pb.UndoRunResponse) is not None:
+            if await self.say("undo_run", request, pb.UndoRunResponse, rng) is not None:
                 self._record.count("undo asked for")
-                if self._rng.random() < 0.2:
-                    await self.say("undo_run", request, pb.UndoRunResponse)
+                if (rng or self._rng).random() < 0.2:
+                    await self.say("undo_run", request, pb.UndoRunResponse, rng)
                 return
             await asyncio.sleep(5.0)
 

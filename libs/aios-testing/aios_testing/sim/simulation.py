@@ -13,7 +13,6 @@ from typing import Any, Final
 from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
 from aios_orchestrator.ownership import Ownership
-from aios_runtime import ahead, lanes
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
@@ -24,6 +23,7 @@ from aios_testing.sim.faults import HORIZON, Fault, Plan
 from aios_testing.sim.invariants import Invariants
 from aios_testing.sim.leases import LeaseWatch
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
+from aios_testing.sim.measuring import timed
 from aios_testing.sim.parts import (
     CONNECTORS,
     DISKS,
@@ -118,7 +118,7 @@ class Simulation:
         """Everything, to its end."""
         loop = self.loop
         self.broker.rates = self.plan.rates
-        with _quiet(self), compiled_once(), _timed(loop):
+        with _quiet(self), compiled_once(), timed(loop):
             for part in self.parts.values():
                 self._boot(part)
             for fault in self.plan.events:
@@ -344,29 +344,6 @@ class _Defects(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is not None and not isinstance(error, AiosError | Silence):
             self._simulation.record.violate("no defect", f"{record.getMessage()}: {error!r}"[:400])
-
-
-class _Time:
-    """What modules that measure their work see as `time`: otherwise the speed of this machine would decide."""
-
-    def __init__(self, loop: SimLoop) -> None:
-        self._loop = loop
-
-    def perf_counter_ns(self) -> int:
-        return int(self._loop.time() * 1e9)
-
-
-@contextmanager
-def _timed(loop: SimLoop) -> Iterator[None]:
-    name, modules = "time", (lanes, ahead)  # what they have imported
-    before = [getattr(module, name) for module in modules]
-    try:
-        for module in modules:
-            setattr(module, name, _Time(loop))
-        yield
-    finally:
-        for module, original in zip(modules, before, strict=True):
-            setattr(module, name, original)
 
 
 @contextmanager

@@ -123,6 +123,46 @@ metadata: {name: tick}
 spec: {every: 15s, workflow: tick, input: {n: 7}, missed: run-all, concurrency: queue, start: "%s", end: "%s"}
 """
 )
+_TIMED: Final = """
+  - name: look
+    agent: echo
+    budget: "0.05"
+    timeout: {queued: 6s, running: 10s, total: 45s}
+    input: {n: "${inputs.n}"}
+  - name: place
+    connector: book.place
+    effect: write
+    timeout: {queued: 15s, running: 8s, total: 90s}
+    service_level: 20s
+    input: {n: "${steps.look.n}"}
+  - name: all
+    deadline: 80s
+    map:
+      over: [1, 2, 3]
+      at_once: 2
+      steps:
+        - {name: sure, agent: echo, timeout: 10s, input: {n: "${item}"}}
+        - {name: ok, gate: {title: "Keep ${item}", approves: [keep], expires: 3m}}
+        - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${item}"}}
+  - {name: end, agent: echo, timeout: 10s, input: {n: "${inputs.n}"}, deadline: 1m, on_deadline: note}
+"""
+_AMENDS: Final = """
+  - {name: same, agent: echo, cache: 20s, timeout: 10s, input: {n: 1}}
+  - {name: one, connector: book.place, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - name: two
+    connector: book.book
+    effect: write
+    timeout: 20s
+    input: {n: "${inputs.n}"}
+    compensate: {connector: book.place, input: {n: "${steps.two.version}"}}
+  - name: three
+    connector: book.place
+    effect: write
+    timeout: 20s
+    input: {n: "${inputs.n}"}
+    compensate: {connector: pay.charge, input: {n: "${inputs.n}"}}
+  - {name: never, agent: echo, when: "inputs.n % 2 == 0", deadline: "2001-01-01T00:00:00Z"}
+"""
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}
@@ -133,6 +173,7 @@ spec:
     - {name: asked, event: sim.wanted, parameters: {n: "${event.data.n}"}}
 """
 WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only", "chain", "each", "turns")
+ASIDE: Final = ("timed", "amends")  # started apart from the others
 DOCUMENTS: Final = {
     "pay.yaml": _workflow("pay", _PAY),
     "mail.yaml": _workflow("mail", _MAIL),
@@ -143,6 +184,48 @@ DOCUMENTS: Final = {
     "chain.yaml": _workflow("chain", _CHAIN),
     "each.yaml": _workflow("each", _EACH),
     "turns.yaml": _workflow("turns", _TURNS),
+    "timed.yaml": _workflow("timed", _TIMED, head="  deadline: 3m\n  service_level: 40s\n"),
+    "amends.yaml": _workflow("amends", _AMENDS, head="  on_failure: undo\n"),
     "wanted.yaml": _INTENT,
     "hear.yaml": _workflow("hear", _HEAR),
 }
+# What needs a gate, and which.
+GATES: Final = {
+    ("pay", "charge"): "ok",
+    ("pay", "place"): "ok",
+    ("pay", "charged"): "ok",
+    ("mail", "send"): "ok",
+    ("mail", "sent"): "ok",
+    ("only", "send"): "ok",
+    ("each", "all[].send"): "ok",
+}
+# The steps that change the world, by their paths.
+EFFECTS: Final = {
+    ("pay", "charge"),
+    ("pay", "place"),
+    ("pay", "charged"),
+    ("mail", "send"),
+    ("mail", "sent"),
+    ("mail", "book"),
+    ("only", "send"),
+    ("only", "book"),
+    ("fan", "keep"),
+    ("tight", "keep"),
+    ("twice", "one"),
+    ("twice", "two"),
+    ("twice", "three"),
+    ("chain", "keep"),
+    ("each", "all[].send"),
+    ("each", "keep"),
+    ("turns", "turns[].put"),
+    ("turns", "sub.keep"),
+    ("turns", "both[].one[].hold"),
+    ("timed", "place"),
+    ("amends", "one"),
+    ("amends", "two"),
+    ("amends", "three"),
+    ("timed", "all[].keep"),
+    ("hear", "keep"),
+    ("tick", "book"),
+}
+assert {name for name, _ in EFFECTS} == {*WORKFLOWS, *ASIDE, "hear", "tick"}

@@ -45,13 +45,16 @@ class OpenAIModel:
     async def complete(self, request: ModelRequest) -> ModelReply:
         from pydantic_ai import Agent
         from pydantic_ai.exceptions import AgentRunError, UserError
+        from pydantic_ai.settings import ModelSettings
 
         try:
             agent = Agent(self._client(), instructions=request.system, output_type=str, retries=0)
-            result = await agent.run(
-                request.prompt,
-                model_settings={"max_tokens": request.max_tokens, "temperature": 0.0, "timeout": TIMEOUT_S},
+            settings = ModelSettings(
+                max_tokens=request.max_tokens, temperature=request.temperature, timeout=TIMEOUT_S
             )
+            if request.seed is not None:
+                settings["seed"] = request.seed
+            result = await agent.run(request.prompt, model_settings=settings)
         except UserError as error:
             raise TerminalError("MODEL_FAILED", f"The model is not set up rightly: {error}.") from None
         except (AgentRunError, OSError) as error:

@@ -10,7 +10,8 @@ from aios_core.money import Micros
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
     """`data` is the agent's input; `offline` the template of the words to use when there is no model. With `literal`
-    the prompt is a client's, and is what is written then."""
+    the prompt is a client's, and is what is written then. `temperature` is from 0 to 2; with a `seed` a provider that
+    can gives the same answer again."""
 
     agent: str
     system: str
@@ -19,6 +20,8 @@ class ModelRequest:
     data: Mapping[str, Any]
     max_tokens: int
     literal: bool = False
+    temperature: float = 0.0
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,6 +106,7 @@ async def list_runs(call: Call, request: api_pb2.ListRunsRequest) -> api_pb2.Lis
             page_size=request.page_size,
             page_token=request.page_token,
             needs_person=request.needs_person,
+            late=request.late,
         ),
         queries_pb2.ListRunsResponse,
     )

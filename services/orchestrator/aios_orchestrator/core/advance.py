@@ -3,7 +3,7 @@
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ProposedStep, Question
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ModeOfStep, ProposedStep, Question
 from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
@@ -11,14 +11,16 @@ from aios_core.hashing import sha256
 from aios_core.ids import derive
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, labeled, plain, relabeled
-from aios_orchestrator.core import hearing, patterns, rounds
+from aios_orchestrator.core import hearing, limits, patterns, rounds
 from aios_orchestrator.core.draft import Draft, target_of
+from aios_orchestrator.core.keys import cache_key
 from aios_orchestrator.mapping import Expression, Mapped, Path, time_of, truth
 from aios_orchestrator.model import DONE_STEP, OPEN_STEP, StepRun
 from aios_orchestrator.workflow import Step, path_of
 
 MAX_QUESTIONS = 50
 MAX_OPTIONS = 200
+MAX_MODES = 20  # steps that an approval names with how their agents worked
 MAX_WORDS = 20_000  # characters of a gate's title, why or risk
 
 
@@ -126,7 +128,11 @@ def _wait(draft: Draft, step: Step) -> None:
         hearing.begin(draft, step, step.hears)
     else:
         due = _until(draft, step) if step.until is not None else draft.clock + step.wait_ms
-        draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=max(due, 1)))
+        draft.emit(
+            wait_started=ev.WaitStarted(
+                step=step.name, due_ms=max(due, 1), limits=limits.of_step(draft, step)
+            )
+        )
 
 
 def _until(draft: Draft, step: Step) -> int:
@@ -154,17 +160,23 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
     gate = draft.workflow.gate_of(step.name)
     if gate and run.mode != MODE_SIMULATE and not state.attempt:
         _check_approved(draft, step, gate, data)
-    draft.emit(
-        step_scheduled=ev.StepScheduled(
-            step=step.name,
-            target=target_of(run, step),
-            attempt=state.attempt + 1,
-            attempt_group=state.attempt_group,
-            dispatch=state.dispatch + 1,
-            input=data,
-            hold_micros=step.hold,
-        )
+    scheduled = ev.StepScheduled(
+        step=step.name,
+        target=target_of(run, step),
+        attempt=state.attempt + 1,
+        attempt_group=state.attempt_group,
+        dispatch=state.dispatch + 1,
+        input=data,
+        hold_micros=step.hold,
     )
+    by = limits.of_task(draft, step)
+    if by is not None:
+        scheduled.limits.CopyFrom(by)
+    if step.mode:
+        scheduled.work_mode = step.mode
+    if step.cache is not None:
+        scheduled.cache_key = cache_key(draft, step, data)
+    draft.emit(step_scheduled=scheduled)
     draft.dispatched.append(step.name)
 
 
@@ -219,12 +231,28 @@ def _gate(draft: Draft, step: Step) -> None:
             )
         )
     approval = _approval(draft, step, st.APPROVAL_KIND_GATE, step.gate.title, step.gate.expires_ms)
+    approval.modes.extend(_modes(draft))
     approval.why, approval.risk = _words(draft, step, step.gate.why), _words(draft, step, step.gate.risk)
     approval.proposed.extend(proposed)
     approval.arguments_sha256 = sha256(
         *(item.step.encode() + b"\0" + item.arguments_sha256 for item in proposed)
     )
-    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
+    _request(draft, step, approval)
+
+
+def _modes(draft: Draft) -> list[ModeOfStep]:
+    """How the agents have worked from which comes what is asked."""
+    if not draft.workflow.has_modes:
+        return []
+    worked = (step for step in draft.run.steps.values() if step.work_mode and step.end)
+    place = draft.workflow.place
+    some = sorted(worked, key=lambda step: (step.end, place[path_of(step.name)], step.name))[-MAX_MODES:]
+    return [ModeOfStep(step=step.name, work_mode=step.work_mode) for step in some]
+
+
+def _request(draft: Draft, step: Step, approval: Approval) -> None:
+    by = limits.of_step(draft, step)
+    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval, limits=by))
 
 
 def _guard(draft: Draft, step: Step) -> Label | None:
@@ -265,7 +293,7 @@ def _ask(draft: Draft, step: Step) -> None:
     approval.arguments_sha256 = sha256(
         *(question.SerializeToString(deterministic=True) for question in approval.questions)
     )
-    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
+    _request(draft, step, approval)
 
 
 def _approval(

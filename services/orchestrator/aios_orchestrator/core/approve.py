@@ -186,6 +186,7 @@ def _follow_unknown(
                     output=output,
                     summary="a person saw that it happened",
                     effect_order=draft.run.effects + 1,
+                    compensates=draft.workflow.at(step).compensate is not None,
                 )
             )
     elif rounds.goes_on(draft, step):

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from aios_core.errors import TerminalError
 from aios_orchestrator.core.trees import trees
 from aios_orchestrator.mapping import references
-from aios_orchestrator.model import Run, home_of, is_inside
+from aios_orchestrator.model import Run
+from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 

@@ -15,7 +15,7 @@ from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.task.v1.task_pb2 import MODE_REDO, MODE_UNDO, Outcome
 from aios_core.errors import AiosError, TerminalError
 from aios_core.values import Value
-from aios_orchestrator.core import approve, hearing, settle, undo
+from aios_orchestrator.core import approve, compensate, hearing, limits, passing, settle, undo
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.migrate import Migrate, migrate
@@ -123,6 +123,8 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
     refusal: AiosError | None = None
     try:
         _DECIDE[type(what)](draft, what)
+        if draft.run.state == st.RUN_STATE_FAILED and not run.closed:
+            undo.by_itself(draft)
     except AiosError as error:
         refusal = error
     dispatched = _still(draft, draft.dispatched, st.STEP_STATE_DISPATCHED)
@@ -154,6 +156,8 @@ def _start(draft: Draft, what: Start) -> None:
             slot=run.slot,
             request_sha256=run.request_sha256,
             fork=run.fork,
+            limits=limits.of_run(draft),
+            work_mode=draft.workflow.mode,
         )
     )
     for step in what.reused:
@@ -164,7 +168,8 @@ def _start(draft: Draft, what: Start) -> None:
 
 def _settle(draft: Draft, what: Settle) -> None:
     for outcome in (what.outcome, *what.more):
-        if outcome.mode in (MODE_UNDO, MODE_REDO):
+        taken_back = outcome.mode in (MODE_UNDO, MODE_REDO)
+        if taken_back or (draft.run.undo_queue and compensate.is_of(draft.run, outcome)):
             undo.settle(draft, outcome)
         else:
             settle.settle(draft, outcome)
@@ -233,7 +238,12 @@ def _recover_undo(draft: Draft, what: Recover) -> None:
 
 
 def _tick(draft: Draft, what: Tick) -> None:
+    if draft.run.state != st.RUN_STATE_UNDOING:
+        passing.pass_run(draft)
     for step in draft.run.lively():
+        if step.limits is not None:
+            passing.pass_step(draft, step.name)
+            step = draft.run.at(step.name)
         if not step.due or step.due > draft.clock:
             continue
         if step.state == st.STEP_STATE_GATED:

@@ -14,7 +14,8 @@ from aios_core.labels import RESOURCE, Label
 from aios_core.values import Leaf, Value, labeled
 from aios_orchestrator.core.fold import apply
 from aios_orchestrator.mapping import Lookup
-from aios_orchestrator.model import DONE_STEP, Run, StepRun, home_of
+from aios_orchestrator.model import DONE_STEP, Run, StepRun
+from aios_orchestrator.names import home_of
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 SCHEMA: Final = 1  # of RunEvent

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from immutables import Map
-
+from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, RunState, StepState
+from aios.run.v1.state_pb2 import Limits, RunState
 from aios_core.hashing import event_hash
-from aios_orchestrator.model import Begun, Rounds, Run, StepRun, renamed, rounds_of
+from aios_orchestrator.core.fold_after import AFTERWARDS, replaced
+from aios_orchestrator.due import given_up
+from aios_orchestrator.model import Begun, Rounds, Run, StepRun
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -47,6 +48,13 @@ def _run_started(run: Run, event: RunEvent) -> None:
     run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
     run.parent_traceparent = body.parent_traceparent
     run.fork = body.fork if body.HasField("fork") else None
+    run.limits, run.work_mode = _limits(body), body.work_mode
+
+
+def _limits(
+    body: ev.RunStarted | ev.StepScheduled | ev.ApprovalRequested | ev.WaitStarted | ev.BodyStarted,
+) -> Limits | None:
+    return body.limits if body.HasField("limits") else None
 
 
 def _step_reused(run: Run, event: RunEvent) -> None:
@@ -63,7 +71,8 @@ def _step_scheduled(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_DISPATCHED)
     step.attempt, step.attempt_group, step.dispatch = body.attempt, body.attempt_group, body.dispatch
     step.input, step.hold, step.due, step.error = body.input, body.hold_micros, 0, None
-    step.start = step.start or event.time_ms
+    step.start, step.limits = step.start or event.time_ms, _limits(body)
+    step.cache_key, step.work_mode = body.cache_key, body.work_mode
     run.held += body.hold_micros
 
 
@@ -85,9 +94,13 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
     _settle(run, step, body.cost_micros)
     run.move(step, st.STEP_STATE_SUCCEEDED)
     step.output, step.error = body.output, None
-    step.undo_token, step.undoable = body.undo_token, bool(body.undo_token)
+    step.undo_token, step.compensates = body.undo_token, body.compensates
+    step.undoable = bool(body.undo_token) or body.compensates
     if not step.undoable:
         step.input = b""  # it is not handed out again, and its event has it for ever
+    if step.cache_key:
+        step.target_version = body.target_version
+        step.cached = body.cached if body.HasField("cached") else None
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
     step.end = event.time_ms
@@ -101,10 +114,10 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
     if step.state == st.STEP_STATE_GATED:
-        _replaced(run, run.approvals[step.approval_id], event)
+        replaced(run, run.approvals[step.approval_id], event)
     step.error, step.end = body.error, event.time_ms
     run.move(step, st.STEP_STATE_FAILED)
-    if not body.contained:
+    if not body.contained and not _out_of_time(run):
         run.error, run.failed = body.error, run.failed or body.step
 
 
@@ -141,6 +154,7 @@ def _approval_requested(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_GATED)
     step.approval_id = body.approval.approval_id
     step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
+    step.limits = _limits(body)
     run.approvals[body.approval.approval_id] = body.approval
 
 
@@ -164,7 +178,7 @@ def _wait_started(run: Run, event: RunEvent) -> None:
     step = run.step(event.wait_started.step)
     run.move(step, st.STEP_STATE_WAITING)
     step.due, step.start = event.wait_started.due_ms, event.time_ms
-    step.awaits = event.wait_started.awaits
+    step.awaits, step.limits = event.wait_started.awaits, _limits(event.wait_started)
 
 
 def _body_started(run: Run, event: RunEvent) -> None:
@@ -172,7 +186,7 @@ def _body_started(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     run.move(step, st.STEP_STATE_RUNNING)
     step.input, step.start, step.body = body.input, event.time_ms, Begun(body.rounds, body.steps)
-    run.rounds = run.rounds.set(step.name, Rounds())
+    run.rounds, step.limits = run.rounds.set(step.name, Rounds()), _limits(body)
 
 
 def _rounds_started(run: Run, event: RunEvent) -> None:
@@ -209,146 +223,30 @@ def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
             own.due, own.end = 0, event.time_ms
     for approval in run.open_approvals():
         if run.steps[approval.step].state != st.STEP_STATE_UNKNOWN:
-            _replaced(run, approval, event)
+            replaced(run, approval, event)
 
 
-def _replaced(run: Run, approval: Approval, event: RunEvent) -> None:
-    """It is open no more, and was not decided."""
-    if approval.state == st.APPROVAL_STATE_OPEN:
-        replaced = Approval()
-        replaced.CopyFrom(approval)
-        replaced.state, replaced.decide_time_ms = st.APPROVAL_STATE_REPLACED, event.time_ms
-        run.approvals[approval.approval_id] = replaced
+def _deadline_passed(run: Run, event: RunEvent) -> None:
+    body = event.deadline_passed
+    if body.step:
+        run.step(body.step).overdue = True
+    else:
+        run.overdue = True
+    if body.stops:
+        run.error, run.failed = body.error, run.failed or body.step
 
 
-def _undo_requested(run: Run, event: RunEvent) -> None:
-    body = event.undo_requested
-    run.state, run.undo_queue, run.undo_group = st.RUN_STATE_UNDOING, tuple(body.steps), body.undo_group
-    run.error, run.undo_chosen = None, bool(body.chosen)
-    run.ending = body.ending if body.HasField("ending") else run.ending
+def _out_of_time(run: Run) -> bool:
+    """Whether a deadline has stopped the run: what fails after that is not why."""
+    return run.error is not None and (run.overdue if not run.failed else given_up(run.at(run.failed)))
 
 
-def _redo_requested(run: Run, event: RunEvent) -> None:
-    body = event.redo_requested
-    run.state, run.undo_queue, run.undo_group = st.RUN_STATE_REDOING, tuple(body.steps), body.undo_group
-    run.redos += 1
-
-
-def _undo_scheduled(run: Run, event: RunEvent) -> None:
-    body = event.undo_scheduled
-    step = run.step(body.step)
-    run.move(step, st.STEP_STATE_REDOING if body.redo else st.STEP_STATE_UNDOING)
-    step.dispatch, step.attempt = body.dispatch, body.attempt
-    step.due, step.error = 0, None
-
-
-def _step_undone(run: Run, event: RunEvent) -> None:
-    _undo_ended(run, event.step_undone.step, st.STEP_STATE_UNDONE)
-    step = run.step(event.step_undone.step)
-    step.summary = event.step_undone.summary
-    step.undo_token = event.step_undone.undo_token or step.undo_token
-
-
-def _step_redone(run: Run, event: RunEvent) -> None:
-    body = event.step_redone
-    _undo_ended(run, body.step, st.STEP_STATE_SUCCEEDED)
-    step = run.step(body.step)
-    step.summary, step.error = body.summary, None
-    step.undo_token = body.undo_token or step.undo_token
-
-
-def _redo_conflicted(run: Run, event: RunEvent) -> None:
-    body = event.redo_conflicted
-    _undo_ended(run, body.step, st.STEP_STATE_UNDONE)
-    run.step(body.step).error = body.error
-
-
-def _undo_conflicted(run: Run, event: RunEvent) -> None:
-    body = event.undo_conflicted
-    _undo_ended(run, body.step, st.STEP_STATE_UNDO_CONFLICT)
-    run.step(body.step).error = body.error
-
-
-def _undo_ended(run: Run, name: str, state: StepState.ValueType) -> None:
-    step = run.step(name)
-    run.move(step, state)
-    step.due = 0
-    run.undo_queue = tuple(other for other in run.undo_queue if other != name)
-
-
-def _run_undone(run: Run, event: RunEvent) -> None:
-    left = bool(event.run_undone.left)
-    run.state = event.run_undone.state or (st.RUN_STATE_UNDO_INCOMPLETE if left else st.RUN_STATE_UNDONE)
-
-
-def _run_redone(run: Run, event: RunEvent) -> None:
-    body = event.run_redone
-    run.state = body.state
-    run.error = body.error if body.HasField("error") else None
-
-
-def _undo_accepted(run: Run, event: RunEvent) -> None:
-    run.state = st.RUN_STATE_PARTLY_UNDONE
-
-
-def _run_reopened(run: Run, event: RunEvent) -> None:
-    body = event.run_reopened
-    run.state, run.error, run.failed, run.outputs = st.RUN_STATE_RUNNING, None, "", b""
-    run.cap, run.reopened = body.cap_micros or run.cap, run.reopened + 1
-    run.rounds, run.decoded = Map(), {}
-    for name in body.bodies:
-        _reopen(run, name)
-    again = set(body.again)
-    for step in run.changed_things():
-        if step.state == st.STEP_STATE_UNDO_CONFLICT and step.name not in again:
-            own = run.step(step.name)  # what it changed stands, and what needs it goes on
-            own.error = None
-            run.move(own, st.STEP_STATE_SUCCEEDED)
-    for name in body.again:
-        run.again(run.step(name))
-    run.rounds = rounds_of(run.steps)
-    run.effects = max((step.effect_order for step in run.steps.values()), default=0)
-
-
-def _reopen(run: Run, name: str) -> StepRun:
-    step = run.step(name)
-    step.error, step.summary, step.end = None, "", 0
-    run.move(step, st.STEP_STATE_RUNNING)
-    return step
-
-
-def _body_reopened(run: Run, event: RunEvent) -> None:
-    step = _reopen(run, event.body_reopened.step)
-    step.input, step.output = event.body_reopened.input, b""
-    run.rounds = run.rounds.set(step.name, rounds_of(run.steps)[step.name])
-
-
-def _step_edited(run: Run, event: RunEvent) -> None:
-    run.step(event.step_edited.step).edited = event.step_edited.input
-
-
-def _run_migrated(run: Run, event: RunEvent) -> None:
-    body = event.run_migrated
-    run.workflow_version, run.cap, run.decoded = body.to_version, body.cap_micros, {}
-    run.input = body.input or run.input
-    for name in body.dropped:
-        run.leave_out(name)
-    if body.renamed:
-        for name in list(run.steps):
-            run.rename(name, renamed(name, body.renamed))
-        for key, approval in run.approvals.items():
-            if (name := renamed(approval.step, body.renamed)) != approval.step:
-                moved = Approval()
-                moved.CopyFrom(approval)
-                moved.step = name
-                run.approvals[key] = moved
-        run.failed = renamed(run.failed, body.renamed)
-    for name in body.again:
-        step = run.step(name)
-        if step.state == st.STEP_STATE_GATED:
-            _replaced(run, run.approvals[step.approval_id], event)
-        run.again(step)
-    run.rounds = rounds_of(run.steps)
+def _became_late(run: Run, event: RunEvent) -> None:
+    run.late_time = run.late_time or event.time_ms
+    if event.became_late.step:
+        run.step(event.became_late.step).late = True
+    else:
+        run.late = True
 
 
 def _decision_refused(run: Run, event: RunEvent) -> None:
@@ -356,6 +254,7 @@ def _decision_refused(run: Run, event: RunEvent) -> None:
 
 
 _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
+    **AFTERWARDS,
     "run_started": _run_started,
     "step_scheduled": _step_scheduled,
     "step_redispatched": _step_redispatched,
@@ -374,19 +273,7 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "run_failed": _run_failed,
     "cancel_requested": _cancel_requested,
     "run_cancelled": _run_cancelled,
-    "undo_requested": _undo_requested,
-    "undo_scheduled": _undo_scheduled,
-    "step_undone": _step_undone,
-    "undo_conflicted": _undo_conflicted,
-    "run_undone": _run_undone,
-    "redo_requested": _redo_requested,
-    "step_redone": _step_redone,
-    "redo_conflicted": _redo_conflicted,
-    "run_redone": _run_redone,
-    "undo_accepted": _undo_accepted,
     "decision_refused": _decision_refused,
-    "run_reopened": _run_reopened,
-    "step_edited": _step_edited,
-    "body_reopened": _body_reopened,
-    "run_migrated": _run_migrated,
+    "deadline_passed": _deadline_passed,
+    "became_late": _became_late,
 }

@@ -8,7 +8,7 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
-from aios_orchestrator.core import rounds
+from aios_orchestrator.core import limits, rounds
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.correlation import correlation_of, seeing
 from aios_orchestrator.mapping import truth
@@ -28,7 +28,13 @@ def begin(draft: Draft, step: Step, hears: Hears) -> None:
         )
     due = draft.clock + hears.timeout_ms if hears.timeout_ms else 0
     draft.emit(
-        wait_started=ev.WaitStarted(step=step.name, due_ms=due, event_type=hears.event_type, awaits=awaits)
+        wait_started=ev.WaitStarted(
+            step=step.name,
+            due_ms=due,
+            event_type=hears.event_type,
+            awaits=awaits,
+            limits=limits.of_step(draft, step),
+        )
     )
     draft.waiting.append(awaits)
 

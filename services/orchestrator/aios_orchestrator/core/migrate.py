@@ -15,17 +15,16 @@ from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
 from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.differing import differing
-from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun, by_round, home_of, is_inside, renamed
+from aios_orchestrator.differing import OF_ATTEMPTS, differing
+from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun
+from aios_orchestrator.names import by_round, home_of, is_inside, renamed
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 MAX_TOLD: Final = 5  # things in the way that a refusal names
 MAX_RENAMED: Final = 100
 _HERE: Final = frozenset({st.RUN_STATE_RUNNING, st.RUN_STATE_FAILED})
 _OVER: Final = frozenset({st.STEP_STATE_FAILED, st.STEP_STATE_CANCELLED})
-_FOLLOWED: Final = frozenset(
-    {"retry", "timeout", "budget", "needs"}
-)  # by what has begun, or of no matter to it
+_FOLLOWED: Final = OF_ATTEMPTS | {"needs"}  # by what has begun, or of no matter to it
 _ANOTHER: Final = frozenset({"kind", "target", "effect"})
 
 

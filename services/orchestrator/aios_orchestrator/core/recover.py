@@ -18,7 +18,7 @@ from aios_orchestrator.core.again import Again, gates_to_ask, may_start
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.trees import trees
 from aios_orchestrator.mapping import paths, truth
-from aios_orchestrator.model import by_round
+from aios_orchestrator.names import by_round
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 MAX_TOLD: Final = 10  # steps that a refusal names

@@ -13,9 +13,12 @@ from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label, meet, outside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
+from aios_orchestrator.core import limits
 from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
+from aios_orchestrator.due import given_up
 from aios_orchestrator.mapping import truth
-from aios_orchestrator.model import ROUND_FAILED, Run, home_of, is_inside
+from aios_orchestrator.model import ROUND_FAILED, Run
+from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_ITEMS: Final = 10_000  # of a map
@@ -28,8 +31,11 @@ MAX_MESSAGE: Final = 300  # characters of one
 def begin(draft: Draft, step: Step, guard: Label | None) -> None:
     """Begin the step's rounds. Raises what makes that impossible."""
     over, count = gone_over(draft, step, guard)
+    by = limits.of_step(draft, step, lambda root: over["inputs"] if root == "inputs" else None)
     draft.emit(
-        body_started=ev.BodyStarted(step=step.name, input=encode(over), rounds=count, steps=step.own.size)
+        body_started=ev.BodyStarted(
+            step=step.name, input=encode(over), rounds=count, steps=step.own.size, limits=by
+        )
     )
     draft.turned[step.name] = None
 
@@ -101,7 +107,7 @@ def goes_on(draft: Draft, name: str) -> bool:
     while "." in name:
         owner, index = home_of(name)
         rounds = draft.run.rounds.get(owner)
-        if rounds is None or index in rounds.failed:
+        if rounds is None or index in rounds.failed or given_up(draft.run.at(owner)):
             return False
         if rounds.failed and not draft.workflow.at(owner).own.collect:
             return False
@@ -117,7 +123,7 @@ def go_on(draft: Draft, name: str) -> None:
     step, state = draft.workflow.at(name), draft.run.at(name)
     body, begun = step.own, state.begun
     around = goes_on(draft, name)
-    if not around or (rounds.failed and not body.collect):
+    if not around or given_up(state) or (rounds.failed and not body.collect):
         _end_early(draft, step, around)
         return
     for index in rounds.failed:
@@ -146,7 +152,11 @@ def _end_early(draft: Draft, step: Step, around: bool) -> None:
     rounds = draft.run.rounds[step.name]
     if any(of.live for of in rounds.open.values()):
         return
-    if around:
+    state = draft.run.at(step.name)
+    over = limits.spent(draft.run, state, draft.clock) if around and given_up(state) else None
+    if over is not None:
+        fail(draft, step.name, TerminalError(over.code, over.message))
+    elif around:
         _fail_with(draft, step, min(rounds.failed.values())[1])
     else:
         leave(draft, step.name)

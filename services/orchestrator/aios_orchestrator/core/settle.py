@@ -12,13 +12,13 @@ from aios.task.v1.task_pb2 import (
     STATUS_UNKNOWN,
     Outcome,
 )
-from aios_core.encoding import decode
+from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import effect_key
 from aios_core.json_values import to_json
-from aios_core.values import Value, plain
-from aios_orchestrator.core import hearing, rounds
+from aios_core.values import Value, label_of, plain, relabeled
+from aios_orchestrator.core import hearing, limits, rounds
 from aios_orchestrator.core.advance import schedule, unknown_approval
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
@@ -37,7 +37,7 @@ def settle(draft: Draft, outcome: Outcome) -> None:
         approval = unknown_approval(draft, state, step.target, outcome.error.message)
         draft.emit(step_unknown=ev.StepUnknown(step=step.name, error=outcome.error, approval=approval))
     else:
-        _failed(draft, step, state, outcome)
+        failed(draft, step, state, outcome)
 
 
 def _awaited(draft: Draft, state: StepRun, outcome: Outcome) -> bool:
@@ -77,21 +77,30 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
             )
         )
         return
+    output, cached = outcome.output, outcome.cached if outcome.HasField("cached") else None
+    if cached is not None:  # it depends on what is asked now as well as on what was asked then
+        value = relabeled(value, label_of(decode(state.input)))
+        output = encode(value)
     draft.run.remember(step.name, value)
     real = step.effect and draft.run.mode == MODE_EXECUTE
-    draft.emit(
-        step_succeeded=ev.StepSucceeded(
-            step=step.name,
-            output=outcome.output,
-            cost_micros=outcome.cost_micros,
-            usage=outcome.usage if outcome.HasField("usage") else None,
-            undo_token=outcome.undo_token if real else b"",
-            summary=outcome.summary,
-            changes=outcome.changes,
-            worker=outcome.worker,
-            effect_order=draft.run.effects + 1 if real else 0,
-        )
+    done = ev.StepSucceeded(
+        step=step.name,
+        output=output,
+        cost_micros=outcome.cost_micros,
+        usage=outcome.usage if outcome.HasField("usage") else None,
+        undo_token=outcome.undo_token if real else b"",
+        summary=outcome.summary,
+        changes=outcome.changes,
+        worker=outcome.worker,
+        effect_order=draft.run.effects + 1 if real else 0,
     )
+    if state.cache_key:
+        done.target_version = outcome.target_version
+    if cached is not None:
+        done.cached.CopyFrom(cached)
+    if real and step.compensate is not None:
+        done.compensates = True
+    draft.emit(step_succeeded=done)
 
 
 def _broken(step: Step, value: Value) -> Error | None:
@@ -108,11 +117,18 @@ def _broken(step: Step, value: Value) -> Error | None:
     )
 
 
-def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
+def failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
+    """An attempt failed: another one after a wait, if there may be one, or the step fails."""
+    error = outcome.error
     goes_on = not draft.run.stopping and (not step.scope or rounds.goes_on(draft, step.name))
     final = not outcome.error.retryable or outcome.error.code in step.retry.never
-    if not final and state.attempt < step.retry.limit and goes_on:
+    again, wait = not final and state.attempt < step.retry.limit and goes_on, 0
+    if again:
         wait = backoff_ms(step.retry, draft.run.run_id, step.name, state.attempt, outcome.error)
+    if again or error.code in limits.CUT_SHORT:
+        over = limits.spent(draft.run, state, draft.clock + wait, error)
+        again, error = again and over is None, over or error
+    if again:
         draft.emit(
             step_retry_scheduled=ev.StepRetryScheduled(
                 step=step.name,
@@ -126,7 +142,7 @@ def _failed(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> None:
     draft.emit(
         step_failed=ev.StepFailed(
             step=step.name,
-            error=outcome.error,
+            error=error,
             cost_micros=outcome.cost_micros,
             attempt=state.attempt,
             contained=rounds.contained(draft, step.name),

@@ -8,7 +8,10 @@ from aios_orchestrator.workflow import Step
 
 def trees(step: Step) -> Iterable[Mapped]:
     """What a step of the document computes from other steps; of a sub-workflow only what is given to it."""
-    yield from (tree for tree in (step.input, step.output, step.when, step.until) if tree is not None)
+    key = step.cache.key if step.cache is not None else None
+    deadline = step.bounds.deadline if step.bounds is not None else None
+    own = (step.input, step.output, step.when, step.until, deadline, key)
+    yield from (tree for tree in own if tree is not None)
     yield from (condition for _, condition in step.cases)
     if step.ask is not None:
         yield step.ask.questions

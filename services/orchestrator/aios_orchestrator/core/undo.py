@@ -7,9 +7,10 @@ from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import Ending
-from aios.task.v1.task_pb2 import MODE_REDO, MODE_SIMULATE, MODE_UNDO, Mode, Outcome, Status
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_REDO, MODE_SIMULATE, MODE_UNDO, Mode, Outcome, Status
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
+from aios_orchestrator.core import compensate
 from aios_orchestrator.core.advance import unknown_approval
 from aios_orchestrator.core.chosen import named, with_what_came_of_it
 from aios_orchestrator.core.draft import Draft
@@ -30,8 +31,9 @@ def preview(run: Run, only: Collection[str] | None = None) -> tuple[list[str], l
 
 
 def redo_preview(run: Run) -> list[str]:
-    """The steps that were taken back, in the order in which they would be put back: that of doing."""
-    return [s.name for s in run.changed_things() if s.state == st.STEP_STATE_UNDONE]
+    """The steps that were taken back, in the order in which they would be put back: that of doing. What was made good
+    by another action stays as it is."""
+    return [s.name for s in run.changed_things() if s.state == st.STEP_STATE_UNDONE and not s.compensates]
 
 
 def closure(run: Run, workflow: Workflow, chosen: Collection[str]) -> set[str] | None:
@@ -39,9 +41,19 @@ def closure(run: Run, workflow: Workflow, chosen: Collection[str]) -> set[str] |
     return with_what_came_of_it(run, workflow, named(run, workflow, chosen)) if chosen else None
 
 
-def request(draft: Draft, why: str, chosen: Collection[str] = ()) -> None:
-    """Begin. Raises RUN_CLOSED for a run that is still under way, INVALID_ARGUMENT and ACTION_FAILED for chosen steps
-    that give nothing to take back; what is undone already stays as it is."""
+def by_itself(draft: Draft) -> None:
+    """The run has failed, and its workflow has it undone then: begin, where anything was changed."""
+    run = draft.run
+    if not draft.workflow.undo_on_failure or run.mode != MODE_EXECUTE or not any(preview(run)):
+        return
+    assert run.error is not None
+    request(draft, f"it failed: {run.error.message}", cause=run.error)
+
+
+def request(draft: Draft, why: str, chosen: Collection[str] = (), cause: Error | None = None) -> None:
+    """Begin; `cause` is why the run failed, where it begins by itself. Raises RUN_CLOSED for a run that is still under
+    way, INVALID_ARGUMENT and ACTION_FAILED for chosen steps that give nothing to take back; what is undone already
+    stays as it is."""
     run = draft.run
     if run.state == st.RUN_STATE_UNDOING and (chosen or run.undo_chosen):
         raise TerminalError(
@@ -62,6 +74,8 @@ def request(draft: Draft, why: str, chosen: Collection[str] = ()) -> None:
             undo_group=run.undo_group + 1,
             chosen=chosen,
             ending=Ending(state=run.state, error=run.error) if run.state in ENDED_BY_ITSELF else None,
+            cause=cause,
+            consents=_consents(draft, steps) if cause is None else "",
         )
     )
     go_on(draft)
@@ -76,6 +90,11 @@ def _check(run: Run) -> None:
         raise TerminalError(
             "RUN_CLOSED", f"Run {run.run_id} is still under way. Cancel it first, then undo it."
         )
+
+
+def _consents(draft: Draft, steps: Collection[str]) -> str:
+    """Who consents to what is run in the place of inverses: whoever asked for the undo."""
+    return draft.actor if any(draft.run.at(name).compensates for name in steps) else ""
 
 
 def _refuse_nothing(chosen: Collection[str], impossible: Collection[str]) -> None:
@@ -115,6 +134,7 @@ def retry_incomplete(draft: Draft, why: str) -> None:
             steps=steps,
             undo_group=draft.run.undo_group + 1,
             chosen=steps if draft.run.undo_chosen else (),
+            consents=_consents(draft, steps),
         )
     )
     go_on(draft)
@@ -183,9 +203,21 @@ def task_id(run: Run, step: StepRun) -> str:
 
 
 def _schedule(draft: Draft, step: StepRun, attempt: int) -> None:
-    redo = draft.run.state == st.RUN_STATE_REDOING
-    scheduled = ev.UndoScheduled(step=step.name, dispatch=step.dispatch + 1, attempt=attempt, redo=redo)
-    draft.emit(undo_scheduled=scheduled)
+    try:
+        instead = compensate.of(draft, step, attempt)
+    except TerminalError as error:
+        conflicted(draft, step.name, Error(code=error.code, message=error.message))
+        go_on(draft)
+        return
+    draft.emit(
+        undo_scheduled=ev.UndoScheduled(
+            step=step.name,
+            dispatch=step.dispatch + 1,
+            attempt=attempt,
+            redo=draft.run.state == st.RUN_STATE_REDOING,
+            compensation=instead,
+        )
+    )
     draft.undoing.append(step.name)
 
 
@@ -196,18 +228,24 @@ def again(draft: Draft, step: StepRun) -> None:
 
 def settle(draft: Draft, outcome: Outcome) -> None:
     """Apply the outcome of a task that takes back or puts back."""
-    state = draft.run.steps.get(outcome.step)
+    run = draft.run
+    state = run.steps.get(outcome.step)
     if state is None or state.state not in (st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING):
         return
-    if outcome.mode != task_mode(draft.run) or _effect(outcome.task_id) != _effect(task_id(draft.run, state)):
+    instead = compensate.running(state)
+    if instead is not None:
+        ours = compensate.is_of(run, outcome)
+    else:
+        ours = outcome.mode == task_mode(run) and _effect(outcome.task_id) == _effect(task_id(run, state))
+    if not ours:
         return
     retry = draft.workflow.at(state.name).retry
     if outcome.status == Status.STATUS_SUCCEEDED:
         done(draft, state.name, outcome)
     elif outcome.status == Status.STATUS_UNKNOWN:
         what = "redo" if outcome.mode == MODE_REDO else "undo"
-        target = draft.workflow.at(state.name).target
-        approval = unknown_approval(draft, state, f"the {what} of {target}", outcome.error.message)
+        target = instead.target if instead else f"the {what} of {draft.workflow.at(state.name).target}"
+        approval = unknown_approval(draft, state, target, outcome.error.message)
         draft.emit(
             step_unknown=ev.StepUnknown(step=state.name, error=outcome.error, approval=approval, undoing=True)
         )

@@ -54,6 +54,10 @@ class Run(google.protobuf.message.Message):
     CONCURRENCY_KEY_FIELD_NUMBER: builtins.int
     FORKED_FROM_FIELD_NUMBER: builtins.int
     FORK_STEP_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    OVERDUE_FIELD_NUMBER: builtins.int
+    LATE_TIME_MS_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
@@ -75,6 +79,12 @@ class Run(google.protobuf.message.Message):
     forked_from: builtins.str
     """The run that it is a fork of, and the step from which it goes on anew."""
     fork_step: builtins.str
+    overdue: builtins.bool
+    """Its deadline has passed."""
+    late_time_ms: builtins.int
+    """When it, or first of all a step of it, became late; 0: never."""
+    work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    """How its agents work, where its workflow says so."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     @property
@@ -86,6 +96,10 @@ class Run(google.protobuf.message.Message):
     @property
     def predicted(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]:
         """Simulation: what every step would change."""
+
+    @property
+    def limits(self) -> aios.run.v1.state_pb2.Limits:
+        """What it has to be done by, where its workflow says so."""
 
     def __init__(
         self,
@@ -114,10 +128,14 @@ class Run(google.protobuf.message.Message):
         concurrency_key: builtins.str = ...,
         forked_from: builtins.str = ...,
         fork_step: builtins.str = ...,
+        limits: aios.run.v1.state_pb2.Limits | None = ...,
+        overdue: builtins.bool = ...,
+        late_time_ms: builtins.int = ...,
+        work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "outputs", b"outputs"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "limits", b"limits", "outputs", b"outputs"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "mode", b"mode", "outputs", b"outputs", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
@@ -565,10 +583,13 @@ class ListRunsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     NEEDS_PERSON_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
     workflow: builtins.str
     page_size: builtins.int
     page_token: builtins.str
     needs_person: builtins.bool
+    late: builtins.bool
+    """Only runs that are late, or were."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[aios.run.v1.state_pb2.RunState.ValueType]: ...
     def __init__(
@@ -579,8 +600,9 @@ class ListRunsRequest(google.protobuf.message.Message):
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
         needs_person: builtins.bool = ...,
+        late: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["needs_person", b"needs_person", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "workflow", b"workflow"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["late", b"late", "needs_person", b"needs_person", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "workflow", b"workflow"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListRunsRequest: typing_extensions.TypeAlias = ListRunsRequest

@@ -68,6 +68,8 @@ class RunEvent(google.protobuf.message.Message):
     RUN_REDONE_FIELD_NUMBER: builtins.int
     UNDO_ACCEPTED_FIELD_NUMBER: builtins.int
     RUN_MIGRATED_FIELD_NUMBER: builtins.int
+    DEADLINE_PASSED_FIELD_NUMBER: builtins.int
+    BECAME_LATE_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
     semantics: builtins.int
@@ -146,6 +148,10 @@ class RunEvent(google.protobuf.message.Message):
     def undo_accepted(self) -> Global___UndoAccepted: ...
     @property
     def run_migrated(self) -> Global___RunMigrated: ...
+    @property
+    def deadline_passed(self) -> Global___DeadlinePassed: ...
+    @property
+    def became_late(self) -> Global___BecameLate: ...
     def __init__(
         self,
         *,
@@ -190,12 +196,14 @@ class RunEvent(google.protobuf.message.Message):
         run_redone: Global___RunRedone | None = ...,
         undo_accepted: Global___UndoAccepted | None = ...,
         run_migrated: Global___RunMigrated | None = ...,
+        deadline_passed: Global___DeadlinePassed | None = ...,
+        became_late: Global___BecameLate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "run_migrated"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "run_migrated", "deadline_passed", "became_late"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -219,6 +227,8 @@ class RunStarted(google.protobuf.message.Message):
     REQUEST_SHA256_FIELD_NUMBER: builtins.int
     PARENT_TRACEPARENT_FIELD_NUMBER: builtins.int
     FORK_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
     workflow: builtins.str
     workflow_version: builtins.str
     mode: aios.task.v1.task_pb2.Mode.ValueType
@@ -234,8 +244,12 @@ class RunStarted(google.protobuf.message.Message):
     slot: builtins.int
     request_sha256: builtins.bytes
     parent_traceparent: builtins.str
+    work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    """That of its workflow."""
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork: ...
+    @property
+    def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -253,10 +267,12 @@ class RunStarted(google.protobuf.message.Message):
         request_sha256: builtins.bytes = ...,
         parent_traceparent: builtins.str = ...,
         fork: aios.run.v1.state_pb2.Fork | None = ...,
+        limits: aios.run.v1.state_pb2.Limits | None = ...,
+        work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunStarted: typing_extensions.TypeAlias = RunStarted
@@ -374,6 +390,9 @@ class StepScheduled(google.protobuf.message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     HOLD_MICROS_FIELD_NUMBER: builtins.int
     DUE_MS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    CACHE_KEY_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     attempt: builtins.int
@@ -383,6 +402,11 @@ class StepScheduled(google.protobuf.message.Message):
     hold_micros: builtins.int
     due_ms: builtins.int
     """Lease end, ms."""
+    cache_key: builtins.bytes
+    """What its answer is kept under; empty: it is not."""
+    work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    @property
+    def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -394,8 +418,13 @@ class StepScheduled(google.protobuf.message.Message):
         input: builtins.bytes = ...,
         hold_micros: builtins.int = ...,
         due_ms: builtins.int = ...,
+        limits: aios.run.v1.state_pb2.Limits | None = ...,
+        cache_key: builtins.bytes = ...,
+        work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "attempt_group", b"attempt_group", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "step", b"step", "target", b"target"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["limits", b"limits"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "attempt_group", b"attempt_group", "cache_key", b"cache_key", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "limits", b"limits", "step", b"step", "target", b"target", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepScheduled: typing_extensions.TypeAlias = StepScheduled
@@ -440,6 +469,9 @@ class StepSucceeded(google.protobuf.message.Message):
     CHANGES_FIELD_NUMBER: builtins.int
     WORKER_FIELD_NUMBER: builtins.int
     EFFECT_ORDER_FIELD_NUMBER: builtins.int
+    COMPENSATES_FIELD_NUMBER: builtins.int
+    TARGET_VERSION_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
     step: builtins.str
     output: builtins.bytes
     cost_micros: builtins.int
@@ -448,10 +480,18 @@ class StepSucceeded(google.protobuf.message.Message):
     worker: builtins.str
     effect_order: builtins.int
     """Order among the run's effects, from 1; 0: no effect."""
+    compensates: builtins.bool
+    """Undo runs what the document says, not the recorded inverse."""
+    target_version: builtins.str
+    """Of a step with a cache: the version of what has carried it out, and where the answer was given first if it is one
+    that was kept.
+    """
     @property
     def usage(self) -> aios.task.v1.task_pb2.Usage: ...
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
+    @property
+    def cached(self) -> aios.task.v1.task_pb2.CacheOrigin: ...
     def __init__(
         self,
         *,
@@ -464,10 +504,13 @@ class StepSucceeded(google.protobuf.message.Message):
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         worker: builtins.str = ...,
         effect_order: builtins.int = ...,
+        compensates: builtins.bool = ...,
+        target_version: builtins.str = ...,
+        cached: aios.task.v1.task_pb2.CacheOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["usage", b"usage"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "usage", b"usage"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "cost_micros", b"cost_micros", "effect_order", b"effect_order", "output", b"output", "step", b"step", "summary", b"summary", "undo_token", b"undo_token", "usage", b"usage", "worker", b"worker"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "changes", b"changes", "compensates", b"compensates", "cost_micros", b"cost_micros", "effect_order", b"effect_order", "output", b"output", "step", b"step", "summary", b"summary", "target_version", b"target_version", "undo_token", b"undo_token", "usage", b"usage", "worker", b"worker"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepSucceeded: typing_extensions.TypeAlias = StepSucceeded
@@ -594,18 +637,22 @@ class ApprovalRequested(google.protobuf.message.Message):
 
     STEP_FIELD_NUMBER: builtins.int
     APPROVAL_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     step: builtins.str
     @property
     def approval(self) -> aios.run.v1.state_pb2.Approval: ...
+    @property
+    def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
         self,
         *,
         step: builtins.str = ...,
         approval: aios.run.v1.state_pb2.Approval | None = ...,
+        limits: aios.run.v1.state_pb2.Limits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "limits", b"limits", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ApprovalRequested: typing_extensions.TypeAlias = ApprovalRequested
@@ -673,12 +720,15 @@ class WaitStarted(google.protobuf.message.Message):
     DUE_MS_FIELD_NUMBER: builtins.int
     EVENT_TYPE_FIELD_NUMBER: builtins.int
     AWAITS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     step: builtins.str
     due_ms: builtins.int
     """0: it has no end of its own."""
     event_type: builtins.str
     """Of a wait for an event: its type, and the correlation under which one is looked for."""
     awaits: builtins.str
+    @property
+    def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -686,8 +736,11 @@ class WaitStarted(google.protobuf.message.Message):
         due_ms: builtins.int = ...,
         event_type: builtins.str = ...,
         awaits: builtins.str = ...,
+        limits: aios.run.v1.state_pb2.Limits | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["awaits", b"awaits", "due_ms", b"due_ms", "event_type", b"event_type", "step", b"step"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["limits", b"limits"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["awaits", b"awaits", "due_ms", b"due_ms", "event_type", b"event_type", "limits", b"limits", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WaitStarted: typing_extensions.TypeAlias = WaitStarted
@@ -704,6 +757,7 @@ class BodyStarted(google.protobuf.message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     ROUNDS_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     step: builtins.str
     input: builtins.bytes
     """Canonical aios.value.v1.Value: the list of a map, the input of a sub-workflow."""
@@ -711,6 +765,8 @@ class BodyStarted(google.protobuf.message.Message):
     """Rounds in all, or at most."""
     steps: builtins.int
     """Steps in each round."""
+    @property
+    def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
         self,
         *,
@@ -718,8 +774,11 @@ class BodyStarted(google.protobuf.message.Message):
         input: builtins.bytes = ...,
         rounds: builtins.int = ...,
         steps: builtins.int = ...,
+        limits: aios.run.v1.state_pb2.Limits | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "rounds", b"rounds", "step", b"step", "steps", b"steps"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["limits", b"limits"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "limits", b"limits", "rounds", b"rounds", "step", b"step", "steps", b"steps"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___BodyStarted: typing_extensions.TypeAlias = BodyStarted
@@ -829,8 +888,12 @@ class UndoRequested(google.protobuf.message.Message):
     UNDO_GROUP_FIELD_NUMBER: builtins.int
     CHOSEN_FIELD_NUMBER: builtins.int
     ENDING_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    CONSENTS_FIELD_NUMBER: builtins.int
     why: builtins.str
     undo_group: builtins.int
+    consents: builtins.str
+    """Who consents to what is run in the place of inverses, where there is any; empty: nobody has asked for it."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """In the order in which they will be taken back."""
@@ -847,6 +910,10 @@ class UndoRequested(google.protobuf.message.Message):
     def ending(self) -> aios.run.v1.state_pb2.Ending:
         """How the run had ended, when nothing of it was undone before."""
 
+    @property
+    def cause(self) -> aios.error.v1.error_pb2.Error:
+        """Why the run failed; set where its undo begins by itself."""
+
     def __init__(
         self,
         *,
@@ -856,10 +923,12 @@ class UndoRequested(google.protobuf.message.Message):
         undo_group: builtins.int = ...,
         chosen: collections.abc.Iterable[builtins.str] | None = ...,
         ending: aios.run.v1.state_pb2.Ending | None = ...,
+        cause: aios.error.v1.error_pb2.Error | None = ...,
+        consents: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["ending", b"ending"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cause", b"cause", "ending", b"ending"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["chosen", b"chosen", "ending", b"ending", "impossible", b"impossible", "steps", b"steps", "undo_group", b"undo_group", "why", b"why"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cause", b"cause", "chosen", b"chosen", "consents", b"consents", "ending", b"ending", "impossible", b"impossible", "steps", b"steps", "undo_group", b"undo_group", "why", b"why"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoRequested: typing_extensions.TypeAlias = UndoRequested
@@ -873,12 +942,17 @@ class UndoScheduled(google.protobuf.message.Message):
     DUE_MS_FIELD_NUMBER: builtins.int
     ATTEMPT_FIELD_NUMBER: builtins.int
     REDO_FIELD_NUMBER: builtins.int
+    COMPENSATION_FIELD_NUMBER: builtins.int
     step: builtins.str
     dispatch: builtins.int
     due_ms: builtins.int
     attempt: builtins.int
     redo: builtins.bool
     """It is put back."""
+    @property
+    def compensation(self) -> aios.run.v1.state_pb2.Compensation:
+        """What is run; unset: the recorded inverse."""
+
     def __init__(
         self,
         *,
@@ -887,8 +961,11 @@ class UndoScheduled(google.protobuf.message.Message):
         due_ms: builtins.int = ...,
         attempt: builtins.int = ...,
         redo: builtins.bool = ...,
+        compensation: aios.run.v1.state_pb2.Compensation | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "dispatch", b"dispatch", "due_ms", b"due_ms", "redo", b"redo", "step", b"step"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["compensation", b"compensation"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "compensation", b"compensation", "dispatch", b"dispatch", "due_ms", b"due_ms", "redo", b"redo", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoScheduled: typing_extensions.TypeAlias = UndoScheduled
@@ -1183,3 +1260,62 @@ class StepEdited(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepEdited: typing_extensions.TypeAlias = StepEdited
+
+@typing.final
+class DeadlinePassed(google.protobuf.message.Message):
+    """The deadline of a step has passed, or that of the run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    DEADLINE_MS_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    STOPS_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """Empty: the run's."""
+    deadline_ms: builtins.int
+    stops: builtins.bool
+    """The run fails with it, and nothing more begins."""
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error:
+        """Why it fails now, or once what is handed out was answered; unset: it is only noted."""
+
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        deadline_ms: builtins.int = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+        stops: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["deadline_ms", b"deadline_ms", "error", b"error", "step", b"step", "stops", b"stops"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___DeadlinePassed: typing_extensions.TypeAlias = DeadlinePassed
+
+@typing.final
+class BecameLate(google.protobuf.message.Message):
+    """A step, or the run, takes longer than its service level, or than its lane may let it wait. It goes on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    DUE_MS_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """Empty: the run."""
+    due_ms: builtins.int
+    why: builtins.str
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        due_ms: builtins.int = ...,
+        why: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["due_ms", b"due_ms", "step", b"step", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___BecameLate: typing_extensions.TypeAlias = BecameLate

@@ -26,7 +26,7 @@ from aios.event.v1 import event_pb2 as aios_dot_event_dot_v1_dot_event__pb2
 from aios.run.v1 import state_pb2 as aios_dot_run_dot_v1_dot_state__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61ios/run/v1/queries.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/event/v1/event.proto\x1a\x17\x61ios/run/v1/state.proto\"@\n\rGetRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\"\xf4\x01\n\x07RunView\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.aios.run.v1.RunHead\x12\r\n\x05input\x18\x02 \x01(\x0c\x12\x0f\n\x07outputs\x18\x03 \x01(\x0c\x12(\n\tapprovals\x18\x04 \x03(\x0b\x32\x15.aios.run.v1.Approval\x12\x32\n\x07records\x18\x05 \x03(\x0b\x32!.aios.run.v1.RunView.RecordsEntry\x1aG\n\x0cRecordsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.aios.run.v1.StepRecord:\x02\x38\x01\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.aios.run.v1.RunView\"\x9a\x01\n\x0fListRunsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.aios.run.v1.RunState\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x14\n\x0cneeds_person\x18\x06 \x01(\x08\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.aios.run.v1.RunHead\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x14ReadRunEventsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\r\"\'\n\x15ReadRunEventsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\"c\n\x14ListApprovalsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"Z\n\x15ListApprovalsResponse\x12(\n\tapprovals\x18\x01 \x03(\x0b\x32\x15.aios.run.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x12GetApprovalRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\">\n\x13GetApprovalResponse\x12\'\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.Approval\"R\n\x16ListResolutionsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x17ListResolutionsResponse\x12.\n\x0bresolutions\x18\x01 \x03(\x0b\x32\x19.aios.event.v1.Resolution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x13ListFailuresRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x14ListFailuresResponse\x12&\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\x14.aios.run.v1.Failure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x11GetFailureRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\";\n\x12GetFailureResponse\x12%\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x14.aios.run.v1.Failure\"c\n\x12PreviewUndoRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\t\x12\x0c\n\x04redo\x18\x04 \x01(\x08\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\r\"N\n\x13PreviewUndoResponse\x12)\n\x07planned\x18\x01 \x03(\x0b\x32\x18.aios.run.v1.PlannedUndo\x12\x0c\n\x04more\x18\x02 \x01(\x08\"T\n\x0bPlannedUndo\x12#\n\x04item\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.UndoItem\x12\x0c\n\x04lane\x18\x02 \x01(\t\x12\x12\n\nundo_token\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x61ios/run/v1/queries.proto\x12\x0b\x61ios.run.v1\x1a\x19\x61ios/event/v1/event.proto\x1a\x17\x61ios/run/v1/state.proto\"@\n\rGetRunRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x0c\n\x04\x66ull\x18\x03 \x01(\x08\"\xf4\x01\n\x07RunView\x12\"\n\x04head\x18\x01 \x01(\x0b\x32\x14.aios.run.v1.RunHead\x12\r\n\x05input\x18\x02 \x01(\x0c\x12\x0f\n\x07outputs\x18\x03 \x01(\x0c\x12(\n\tapprovals\x18\x04 \x03(\x0b\x32\x15.aios.run.v1.Approval\x12\x32\n\x07records\x18\x05 \x03(\x0b\x32!.aios.run.v1.RunView.RecordsEntry\x1aG\n\x0cRecordsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.aios.run.v1.StepRecord:\x02\x38\x01\"3\n\x0eGetRunResponse\x12!\n\x03run\x18\x01 \x01(\x0b\x32\x14.aios.run.v1.RunView\"\xa8\x01\n\x0fListRunsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x10\n\x08workflow\x18\x02 \x01(\t\x12%\n\x06states\x18\x03 \x03(\x0e\x32\x15.aios.run.v1.RunState\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x14\n\x0cneeds_person\x18\x06 \x01(\x08\x12\x0c\n\x04late\x18\x64 \x01(\x08\"O\n\x10ListRunsResponse\x12\"\n\x04runs\x18\x01 \x03(\x0b\x32\x14.aios.run.v1.RunHead\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x14ReadRunEventsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x03\x12\r\n\x05limit\x18\x04 \x01(\r\"\'\n\x15ReadRunEventsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x03(\x0c\"c\n\x14ListApprovalsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"Z\n\x15ListApprovalsResponse\x12(\n\tapprovals\x18\x01 \x03(\x0b\x32\x15.aios.run.v1.Approval\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x12GetApprovalRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x13\n\x0b\x61pproval_id\x18\x02 \x01(\t\">\n\x13GetApprovalResponse\x12\'\n\x08\x61pproval\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.Approval\"R\n\x16ListResolutionsRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"b\n\x17ListResolutionsResponse\x12.\n\x0bresolutions\x18\x01 \x03(\x0b\x32\x19.aios.event.v1.Resolution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"^\n\x13ListFailuresRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\r\n\x05\x63\x61use\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"W\n\x14ListFailuresResponse\x12&\n\x08\x66\x61ilures\x18\x01 \x03(\x0b\x32\x14.aios.run.v1.Failure\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"6\n\x11GetFailureRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\";\n\x12GetFailureResponse\x12%\n\x07\x66\x61ilure\x18\x01 \x01(\x0b\x32\x14.aios.run.v1.Failure\"c\n\x12PreviewUndoRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\r\n\x05steps\x18\x03 \x03(\t\x12\x0c\n\x04redo\x18\x04 \x01(\x08\x12\r\n\x05\x61\x66ter\x18\x05 \x01(\r\"N\n\x13PreviewUndoResponse\x12)\n\x07planned\x18\x01 \x03(\x0b\x32\x18.aios.run.v1.PlannedUndo\x12\x0c\n\x04more\x18\x02 \x01(\x08\"T\n\x0bPlannedUndo\x12#\n\x04item\x18\x01 \x01(\x0b\x32\x15.aios.run.v1.UndoItem\x12\x0c\n\x04lane\x18\x02 \x01(\t\x12\x12\n\nundo_token\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,37 +44,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNRESPONSE']._serialized_start=407
   _globals['_GETRUNRESPONSE']._serialized_end=458
   _globals['_LISTRUNSREQUEST']._serialized_start=461
-  _globals['_LISTRUNSREQUEST']._serialized_end=615
-  _globals['_LISTRUNSRESPONSE']._serialized_start=617
-  _globals['_LISTRUNSRESPONSE']._serialized_end=696
-  _globals['_READRUNEVENTSREQUEST']._serialized_start=698
-  _globals['_READRUNEVENTSREQUEST']._serialized_end=794
-  _globals['_READRUNEVENTSRESPONSE']._serialized_start=796
-  _globals['_READRUNEVENTSRESPONSE']._serialized_end=835
-  _globals['_LISTAPPROVALSREQUEST']._serialized_start=837
-  _globals['_LISTAPPROVALSREQUEST']._serialized_end=936
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=938
-  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1028
-  _globals['_GETAPPROVALREQUEST']._serialized_start=1030
-  _globals['_GETAPPROVALREQUEST']._serialized_end=1090
-  _globals['_GETAPPROVALRESPONSE']._serialized_start=1092
-  _globals['_GETAPPROVALRESPONSE']._serialized_end=1154
-  _globals['_LISTRESOLUTIONSREQUEST']._serialized_start=1156
-  _globals['_LISTRESOLUTIONSREQUEST']._serialized_end=1238
-  _globals['_LISTRESOLUTIONSRESPONSE']._serialized_start=1240
-  _globals['_LISTRESOLUTIONSRESPONSE']._serialized_end=1338
-  _globals['_LISTFAILURESREQUEST']._serialized_start=1340
-  _globals['_LISTFAILURESREQUEST']._serialized_end=1434
-  _globals['_LISTFAILURESRESPONSE']._serialized_start=1436
-  _globals['_LISTFAILURESRESPONSE']._serialized_end=1523
-  _globals['_GETFAILUREREQUEST']._serialized_start=1525
-  _globals['_GETFAILUREREQUEST']._serialized_end=1579
-  _globals['_GETFAILURERESPONSE']._serialized_start=1581
-  _globals['_GETFAILURERESPONSE']._serialized_end=1640
-  _globals['_PREVIEWUNDOREQUEST']._serialized_start=1642
-  _globals['_PREVIEWUNDOREQUEST']._serialized_end=1741
-  _globals['_PREVIEWUNDORESPONSE']._serialized_start=1743
-  _globals['_PREVIEWUNDORESPONSE']._serialized_end=1821
-  _globals['_PLANNEDUNDO']._serialized_start=1823
-  _globals['_PLANNEDUNDO']._serialized_end=1907
+  _globals['_LISTRUNSREQUEST']._serialized_end=629
+  _globals['_LISTRUNSRESPONSE']._serialized_start=631
+  _globals['_LISTRUNSRESPONSE']._serialized_end=710
+  _globals['_READRUNEVENTSREQUEST']._serialized_start=712
+  _globals['_READRUNEVENTSREQUEST']._serialized_end=808
+  _globals['_READRUNEVENTSRESPONSE']._serialized_start=810
+  _globals['_READRUNEVENTSRESPONSE']._serialized_end=849
+  _globals['_LISTAPPROVALSREQUEST']._serialized_start=851
+  _globals['_LISTAPPROVALSREQUEST']._serialized_end=950
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_start=952
+  _globals['_LISTAPPROVALSRESPONSE']._serialized_end=1042
+  _globals['_GETAPPROVALREQUEST']._serialized_start=1044
+  _globals['_GETAPPROVALREQUEST']._serialized_end=1104
+  _globals['_GETAPPROVALRESPONSE']._serialized_start=1106
+  _globals['_GETAPPROVALRESPONSE']._serialized_end=1168
+  _globals['_LISTRESOLUTIONSREQUEST']._serialized_start=1170
+  _globals['_LISTRESOLUTIONSREQUEST']._serialized_end=1252
+  _globals['_LISTRESOLUTIONSRESPONSE']._serialized_start=1254
+  _globals['_LISTRESOLUTIONSRESPONSE']._serialized_end=1352
+  _globals['_LISTFAILURESREQUEST']._serialized_start=1354
+  _globals['_LISTFAILURESREQUEST']._serialized_end=1448
+  _globals['_LISTFAILURESRESPONSE']._serialized_start=1450
+  _globals['_LISTFAILURESRESPONSE']._serialized_end=1537
+  _globals['_GETFAILUREREQUEST']._serialized_start=1539
+  _globals['_GETFAILUREREQUEST']._serialized_end=1593
+  _globals['_GETFAILURERESPONSE']._serialized_start=1595
+  _globals['_GETFAILURERESPONSE']._serialized_end=1654
+  _globals['_PREVIEWUNDOREQUEST']._serialized_start=1656
+  _globals['_PREVIEWUNDOREQUEST']._serialized_end=1755
+  _globals['_PREVIEWUNDORESPONSE']._serialized_start=1757
+  _globals['_PREVIEWUNDORESPONSE']._serialized_end=1835
+  _globals['_PLANNEDUNDO']._serialized_start=1837
+  _globals['_PLANNEDUNDO']._serialized_end=1921
 # @@protoc_insertion_point(module_scope)

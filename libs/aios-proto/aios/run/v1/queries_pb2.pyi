@@ -128,12 +128,15 @@ class ListRunsRequest(google.protobuf.message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     NEEDS_PERSON_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     workflow: builtins.str
     page_size: builtins.int
     page_token: builtins.str
     needs_person: builtins.bool
     """Only runs that wait for a person."""
+    late: builtins.bool
+    """Only runs that are late, or were."""
     @property
     def states(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[aios.run.v1.state_pb2.RunState.ValueType]: ...
     def __init__(
@@ -145,8 +148,9 @@ class ListRunsRequest(google.protobuf.message.Message):
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
         needs_person: builtins.bool = ...,
+        late: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["needs_person", b"needs_person", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "workflow", b"workflow", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["late", b"late", "needs_person", b"needs_person", "page_size", b"page_size", "page_token", b"page_token", "states", b"states", "workflow", b"workflow", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListRunsRequest: typing_extensions.TypeAlias = ListRunsRequest

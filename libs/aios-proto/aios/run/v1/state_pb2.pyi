@@ -343,6 +343,44 @@ class StepChange(google.protobuf.message.Message):
 Global___StepChange: typing_extensions.TypeAlias = StepChange
 
 @typing.final
+class Limits(google.protobuf.message.Message):
+    """What a run or a step has to be done by. Times are milliseconds since 1970, 0: none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    START_BY_MS_FIELD_NUMBER: builtins.int
+    TOTAL_MS_FIELD_NUMBER: builtins.int
+    DEADLINE_MS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    SERVICE_LEVEL_MS_FIELD_NUMBER: builtins.int
+    GIVE_UP_MS_FIELD_NUMBER: builtins.int
+    start_by_ms: builtins.int
+    """A worker that takes the present task after it does nothing."""
+    total_ms: builtins.int
+    """No attempt goes on, and none begins, after it."""
+    deadline_ms: builtins.int
+    note: builtins.bool
+    """A deadline that passes is noted and stops nothing."""
+    service_level_ms: builtins.int
+    """After it the run or step is late, which stops nothing."""
+    give_up_ms: builtins.int
+    """When no answer to the present task is awaited any more; only of what changes nothing."""
+    def __init__(
+        self,
+        *,
+        start_by_ms: builtins.int = ...,
+        total_ms: builtins.int = ...,
+        deadline_ms: builtins.int = ...,
+        note: builtins.bool = ...,
+        service_level_ms: builtins.int = ...,
+        give_up_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["deadline_ms", b"deadline_ms", "give_up_ms", b"give_up_ms", "note", b"note", "service_level_ms", b"service_level_ms", "start_by_ms", b"start_by_ms", "total_ms", b"total_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Limits: typing_extensions.TypeAlias = Limits
+
+@typing.final
 class RunHead(google.protobuf.message.Message):
     """The bounded head of a run: all that the next decision needs, except the values, which are records of their own."""
 
@@ -382,6 +420,12 @@ class RunHead(google.protobuf.message.Message):
     ENDING_FIELD_NUMBER: builtins.int
     REDOS_FIELD_NUMBER: builtins.int
     UNDO_CHOSEN_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    OVERDUE_FIELD_NUMBER: builtins.int
+    LATE_TIME_MS_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    UNDO_BY_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -418,6 +462,15 @@ class RunHead(google.protobuf.message.Message):
     """How often what was undone of it was asked to be put back."""
     undo_chosen: builtins.bool
     """The undo that is under way, or was the last, is of steps that a person chose."""
+    overdue: builtins.bool
+    """Its deadline has passed."""
+    late_time_ms: builtins.int
+    """When it, or first of all a step of it, became late; 0: never."""
+    late: builtins.bool
+    """It became late itself."""
+    undo_by: builtins.str
+    """Who consents to what the last undo runs in the place of inverses; empty: nobody has asked for it."""
+    work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
         """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
@@ -436,6 +489,8 @@ class RunHead(google.protobuf.message.Message):
     def ending(self) -> Global___Ending:
         """How it had ended before anything of it was undone."""
 
+    @property
+    def limits(self) -> Global___Limits: ...
     def __init__(
         self,
         *,
@@ -473,10 +528,16 @@ class RunHead(google.protobuf.message.Message):
         ending: Global___Ending | None = ...,
         redos: builtins.int = ...,
         undo_chosen: builtins.bool = ...,
+        limits: Global___Limits | None = ...,
+        overdue: builtins.bool = ...,
+        late_time_ms: builtins.int = ...,
+        late: builtins.bool = ...,
+        undo_by: builtins.str = ...,
+        work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["ending", b"ending", "error", b"error"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["ending", b"ending", "error", b"error", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "mode", b"mode", "open_approvals", b"open_approvals", "parent_traceparent", b"parent_traceparent", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead
@@ -506,6 +567,61 @@ class Ending(google.protobuf.message.Message):
 Global___Ending: typing_extensions.TypeAlias = Ending
 
 @typing.final
+class KeptAnswer(google.protobuf.message.Message):
+    """An answer of a step that may be given again for a while."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    EXPIRE_TIME_MS_FIELD_NUMBER: builtins.int
+    expire_time_ms: builtins.int
+    @property
+    def answer(self) -> aios.task.v1.task_pb2.CachedAnswer: ...
+    def __init__(
+        self,
+        *,
+        answer: aios.task.v1.task_pb2.CachedAnswer | None = ...,
+        expire_time_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["answer", b"answer"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answer", b"answer", "expire_time_ms", b"expire_time_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___KeptAnswer: typing_extensions.TypeAlias = KeptAnswer
+
+@typing.final
+class Compensation(google.protobuf.message.Message):
+    """What is run to take a step's change back, in the place of its inverse."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    ATTEMPT_GROUP_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """Counts those that begin anew, from 1: another one begins only once it is sure that the one before was not made."""
+    target: builtins.str
+    """`connector.action`."""
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value."""
+    attempt_group: builtins.int
+    """The attempt group of the step when the first began."""
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        target: builtins.str = ...,
+        input: builtins.bytes = ...,
+        attempt_group: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt_group", b"attempt_group", "input", b"input", "number", b"number", "target", b"target"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Compensation: typing_extensions.TypeAlias = Compensation
+
+@typing.final
 class StepHead(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -530,6 +646,12 @@ class StepHead(google.protobuf.message.Message):
     ROUNDS_FAILED_FIELD_NUMBER: builtins.int
     AWAITS_FIELD_NUMBER: builtins.int
     KEYED_AS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    OVERDUE_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    COMPENSATES_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
     attempt: builtins.int
@@ -555,8 +677,20 @@ class StepHead(google.protobuf.message.Message):
     """Of a wait for an event: the correlation under which one is looked for."""
     keyed_as: builtins.str
     """The name under which its effects are keyed, if it has another name since a migration."""
+    overdue: builtins.bool
+    """Its deadline has passed."""
+    late: builtins.bool
+    compensates: builtins.bool
+    """Undo runs what the document says, not the recorded inverse."""
+    work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
+    @property
+    def limits(self) -> Global___Limits: ...
+    @property
+    def cached(self) -> aios.task.v1.task_pb2.CacheOrigin:
+        """Where its answer was given first, if it is one that was kept."""
+
     def __init__(
         self,
         *,
@@ -581,10 +715,16 @@ class StepHead(google.protobuf.message.Message):
         rounds_failed: builtins.int = ...,
         awaits: builtins.str = ...,
         keyed_as: builtins.str = ...,
+        limits: Global___Limits | None = ...,
+        overdue: builtins.bool = ...,
+        late: builtins.bool = ...,
+        compensates: builtins.bool = ...,
+        cached: aios.task.v1.task_pb2.CacheOrigin | None = ...,
+        work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "error", b"error", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead
@@ -603,18 +743,25 @@ class StepRecord(google.protobuf.message.Message):
     USAGE_FIELD_NUMBER: builtins.int
     HEAD_FIELD_NUMBER: builtins.int
     EDITED_FIELD_NUMBER: builtins.int
+    COMPENSATION_FIELD_NUMBER: builtins.int
+    CACHE_KEY_FIELD_NUMBER: builtins.int
+    TARGET_VERSION_FIELD_NUMBER: builtins.int
     input: builtins.bytes
     output: builtins.bytes
     undo_token: builtins.bytes
     summary: builtins.str
     edited: builtins.bytes
     """The input that a person gave; it stands for what the document would compute."""
+    cache_key: builtins.bytes
+    target_version: builtins.str
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     @property
     def usage(self) -> aios.task.v1.task_pb2.Usage: ...
     @property
     def head(self) -> Global___StepHead: ...
+    @property
+    def compensation(self) -> Global___Compensation: ...
     def __init__(
         self,
         *,
@@ -626,10 +773,13 @@ class StepRecord(google.protobuf.message.Message):
         usage: aios.task.v1.task_pb2.Usage | None = ...,
         head: Global___StepHead | None = ...,
         edited: builtins.bytes = ...,
+        compensation: Global___Compensation | None = ...,
+        cache_key: builtins.bytes = ...,
+        target_version: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["head", b"head", "usage", b"usage"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["compensation", b"compensation", "head", b"head", "usage", b"usage"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "edited", b"edited", "head", b"head", "input", b"input", "output", b"output", "summary", b"summary", "undo_token", b"undo_token", "usage", b"usage"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cache_key", b"cache_key", "changes", b"changes", "compensation", b"compensation", "edited", b"edited", "head", b"head", "input", b"input", "output", b"output", "summary", b"summary", "target_version", b"target_version", "undo_token", b"undo_token", "usage", b"usage"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepRecord: typing_extensions.TypeAlias = StepRecord
@@ -662,6 +812,7 @@ class Approval(google.protobuf.message.Message):
     ANSWERS_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     WORKFLOW_FIELD_NUMBER: builtins.int
+    MODES_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
     workspace: builtins.str
     run_id: builtins.str
@@ -690,6 +841,10 @@ class Approval(google.protobuf.message.Message):
 
     @property
     def questions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Question]: ...
+    @property
+    def modes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModeOfStep]:
+        """The steps before it whose agents have worked in a declared mode; at most 20."""
+
     def __init__(
         self,
         *,
@@ -715,11 +870,31 @@ class Approval(google.protobuf.message.Message):
         answers: builtins.bytes = ...,
         traceparent: builtins.str = ...,
         workflow: builtins.str = ...,
+        modes: collections.abc.Iterable[Global___ModeOfStep] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "arguments_sha256", b"arguments_sha256", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "expire_time_ms", b"expire_time_ms", "kind", b"kind", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "workflow", b"workflow", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "arguments_sha256", b"arguments_sha256", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "expire_time_ms", b"expire_time_ms", "kind", b"kind", "modes", b"modes", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "workflow", b"workflow", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Approval: typing_extensions.TypeAlias = Approval
+
+@typing.final
+class ModeOfStep(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["step", b"step", "work_mode", b"work_mode"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ModeOfStep: typing_extensions.TypeAlias = ModeOfStep
 
 @typing.final
 class ProposedStep(google.protobuf.message.Message):
@@ -849,7 +1024,7 @@ class Failure(google.protobuf.message.Message):
     workflow: builtins.str
     workflow_version: builtins.str
     step: builtins.str
-    """As the run calls it; empty: what the run gives could not be computed."""
+    """As the run calls it; empty: what the run gives could not be computed, or its deadline passed."""
     target: builtins.str
     """What carries the step out."""
     failure_class: Global___FailureClass.ValueType

@@ -50,6 +50,32 @@ MODE_REDO: Mode.ValueType  # 110
 """Put back what an undo has taken away, if nothing was changed since."""
 Global___Mode: typing_extensions.TypeAlias = Mode
 
+class _WorkMode:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _WorkModeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_WorkMode.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    WORK_MODE_UNSPECIFIED: _WorkMode.ValueType  # 0
+    WORK_MODE_EXPLORATORY: _WorkMode.ValueType  # 1
+    """Looks for other ways: each task anew, with some chance."""
+    WORK_MODE_DETERMINISTIC: _WorkMode.ValueType  # 2
+    """The same question has the same answer."""
+    WORK_MODE_CREATIVE: _WorkMode.ValueType  # 3
+    """Each task anew, with much chance."""
+
+class WorkMode(_WorkMode, metaclass=_WorkModeEnumTypeWrapper):
+    """How an agent is to work, as its workflow declares."""
+
+WORK_MODE_UNSPECIFIED: WorkMode.ValueType  # 0
+WORK_MODE_EXPLORATORY: WorkMode.ValueType  # 1
+"""Looks for other ways: each task anew, with some chance."""
+WORK_MODE_DETERMINISTIC: WorkMode.ValueType  # 2
+"""The same question has the same answer."""
+WORK_MODE_CREATIVE: WorkMode.ValueType  # 3
+"""Each task anew, with much chance."""
+Global___WorkMode: typing_extensions.TypeAlias = WorkMode
+
 class _Status:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -121,6 +147,11 @@ class Task(google.protobuf.message.Message):
     AHEAD_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     PROMPT_FIELD_NUMBER: builtins.int
+    START_BY_MS_FIELD_NUMBER: builtins.int
+    DUE_MS_FIELD_NUMBER: builtins.int
+    CACHEABLE_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     task_id: builtins.str
@@ -152,6 +183,13 @@ class Task(google.protobuf.message.Message):
     model: builtins.str
     """In a fork: another model, or another prompt template, than the agent's own."""
     prompt: builtins.str
+    start_by_ms: builtins.int
+    """Milliseconds since 1970: a worker that takes it then or later does nothing and answers QUEUE_TIMEOUT. 0: none."""
+    due_ms: builtins.int
+    """The earliest deadline of the step and the run, milliseconds since 1970; what it is for the workflow to say. 0: none."""
+    cacheable: builtins.bool
+    """Its answer may be kept, and given again by the same version of the target."""
+    work_mode: Global___WorkMode.ValueType
     @property
     def approval(self) -> Global___ApprovalBinding:
         """What a person approved for exactly this task, if a gate precedes it."""
@@ -161,6 +199,10 @@ class Task(google.protobuf.message.Message):
         """Steps that follow in this order whatever this one gives. A worker that does such work in no time goes on with them
         and reports their outcomes together; nobody has to.
         """
+
+    @property
+    def cached(self) -> Global___CachedAnswer:
+        """What an earlier task was answered with. A worker of the same version answers with it and does nothing."""
 
     def __init__(
         self,
@@ -186,13 +228,68 @@ class Task(google.protobuf.message.Message):
         ahead: collections.abc.Iterable[Global___Ahead] | None = ...,
         model: builtins.str = ...,
         prompt: builtins.str = ...,
+        start_by_ms: builtins.int = ...,
+        due_ms: builtins.int = ...,
+        cacheable: builtins.bool = ...,
+        cached: Global___CachedAnswer | None = ...,
+        work_mode: Global___WorkMode.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "cached", b"cached"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead", b"ahead", "approval", b"approval", "attempt", b"attempt", "deadline_ms", b"deadline_ms", "dispatch", b"dispatch", "hold_micros", b"hold_micros", "input", b"input", "mode", b"mode", "model", b"model", "partition", b"partition", "priority", b"priority", "prompt", b"prompt", "run_id", b"run_id", "step", b"step", "target", b"target", "target_version", b"target_version", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "undo_token", b"undo_token", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead", b"ahead", "approval", b"approval", "attempt", b"attempt", "cacheable", b"cacheable", "cached", b"cached", "deadline_ms", b"deadline_ms", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "mode", b"mode", "model", b"model", "partition", b"partition", "priority", b"priority", "prompt", b"prompt", "run_id", b"run_id", "start_by_ms", b"start_by_ms", "step", b"step", "target", b"target", "target_version", b"target_version", "task_id", b"task_id", "timeout_ms", b"timeout_ms", "traceparent", b"traceparent", "undo_token", b"undo_token", "work_mode", b"work_mode", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Task: typing_extensions.TypeAlias = Task
+
+@typing.final
+class CachedAnswer(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: builtins.int
+    TARGET_VERSION_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    output: builtins.bytes
+    """Canonical aios.value.v1.Value."""
+    target_version: builtins.str
+    @property
+    def origin(self) -> Global___CacheOrigin: ...
+    def __init__(
+        self,
+        *,
+        output: builtins.bytes = ...,
+        target_version: builtins.str = ...,
+        origin: Global___CacheOrigin | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["origin", b"origin"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["origin", b"origin", "output", b"output", "target_version", b"target_version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CachedAnswer: typing_extensions.TypeAlias = CachedAnswer
+
+@typing.final
+class CacheOrigin(google.protobuf.message.Message):
+    """Where a cached answer was given first."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    TIME_MS_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    step: builtins.str
+    time_ms: builtins.int
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+        time_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id", "step", b"step", "time_ms", b"time_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CacheOrigin: typing_extensions.TypeAlias = CacheOrigin
 
 @typing.final
 class Ahead(google.protobuf.message.Message):
@@ -327,6 +424,8 @@ class Outcome(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     MODE_FIELD_NUMBER: builtins.int
     AHEAD_SHA256_FIELD_NUMBER: builtins.int
+    TARGET_VERSION_FIELD_NUMBER: builtins.int
+    CACHED_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     task_id: builtins.str
     dispatch: builtins.int
@@ -347,6 +446,8 @@ class Outcome(google.protobuf.message.Message):
     """Set on the outcome of a step that was done ahead: the SHA-256 of the input that the worker made for it. The outcome
     counts only if the orchestrator makes the same one.
     """
+    target_version: builtins.str
+    """Of a cacheable task: the version of what has carried it out."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     @property
@@ -354,6 +455,10 @@ class Outcome(google.protobuf.message.Message):
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Change]:
         """Changes that were made, predicted or taken back."""
+
+    @property
+    def cached(self) -> Global___CacheOrigin:
+        """Set when it is an earlier answer."""
 
     def __init__(
         self,
@@ -374,10 +479,12 @@ class Outcome(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         mode: Global___Mode.ValueType = ...,
         ahead_sha256: builtins.bytes = ...,
+        target_version: builtins.str = ...,
+        cached: Global___CacheOrigin | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "usage", b"usage"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "error", b"error", "usage", b"usage"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead_sha256", b"ahead_sha256", "changes", b"changes", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "error", b"error", "mode", b"mode", "output", b"output", "run_id", b"run_id", "status", b"status", "step", b"step", "summary", b"summary", "task_id", b"task_id", "traceparent", b"traceparent", "undo_token", b"undo_token", "usage", b"usage", "worker", b"worker"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["ahead_sha256", b"ahead_sha256", "cached", b"cached", "changes", b"changes", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "error", b"error", "mode", b"mode", "output", b"output", "run_id", b"run_id", "status", b"status", "step", b"step", "summary", b"summary", "target_version", b"target_version", "task_id", b"task_id", "traceparent", b"traceparent", "undo_token", b"undo_token", "usage", b"usage", "worker", b"worker"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Outcome: typing_extensions.TypeAlias = Outcome
@@ -393,6 +500,8 @@ class Usage(google.protobuf.message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
     CACHED_FIELD_NUMBER: builtins.int
+    WORK_MODE_FIELD_NUMBER: builtins.int
+    TEMPERATURE_MILLI_FIELD_NUMBER: builtins.int
     cpu_us: builtins.int
     wall_us: builtins.int
     max_rss_bytes: builtins.int
@@ -400,6 +509,9 @@ class Usage(google.protobuf.message.Message):
     output_tokens: builtins.int
     model: builtins.str
     cached: builtins.bool
+    work_mode: Global___WorkMode.ValueType
+    """How the agent worked, and with which temperature it asked its model, in thousandths."""
+    temperature_milli: builtins.int
     def __init__(
         self,
         *,
@@ -410,8 +522,10 @@ class Usage(google.protobuf.message.Message):
         output_tokens: builtins.int = ...,
         model: builtins.str = ...,
         cached: builtins.bool = ...,
+        work_mode: Global___WorkMode.ValueType = ...,
+        temperature_milli: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "cpu_us", b"cpu_us", "input_tokens", b"input_tokens", "max_rss_bytes", b"max_rss_bytes", "model", b"model", "output_tokens", b"output_tokens", "wall_us", b"wall_us"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "cpu_us", b"cpu_us", "input_tokens", b"input_tokens", "max_rss_bytes", b"max_rss_bytes", "model", b"model", "output_tokens", b"output_tokens", "temperature_milli", b"temperature_milli", "wall_us", b"wall_us", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Usage: typing_extensions.TypeAlias = Usage
