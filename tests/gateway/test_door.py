@@ -31,7 +31,6 @@ READERS = {
     "runs.PreviewUndo": api_pb2.PreviewUndoRequest(run_id="run_x"),
     "runs.CountEffects": api_pb2.CountEffectsRequest(run_ids=["run_x"]),
     "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
-    "runs.MigrateRun": api_pb2.MigrateRunRequest(request_id="r", run_id="run_x"),
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
     "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),
@@ -42,6 +41,7 @@ RUNNERS = {
     "runs.CancelRun": api_pb2.CancelRunRequest(request_id="scope", run_id="run_x"),
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.RedoRun": api_pb2.RedoRunRequest(request_id="scope", run_id="run_x"),
+    "runs.MigrateRun": api_pb2.MigrateRunRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
     "runs.ForkRun": api_pb2.ForkRunRequest(request_id="scope", run_id="run_x"),
     "failures.RecoverRun": api_pb2.RecoverRunRequest(
