@@ -34,6 +34,7 @@ READERS = {
     "runs.MigrateRun": api_pb2.MigrateRunRequest(request_id="r", run_id="run_x"),
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
+    "queues.ShowQueues": api_pb2.ShowQueuesRequest(),
     "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),
 }
 RUNNERS = {

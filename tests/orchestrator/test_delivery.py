@@ -3,17 +3,17 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.task.v1.task_pb2 import Task
 from aios_orchestrator.delivery import GRACE_MS, Delivery, TaskKey
+from aios_orchestrator.scheduler import Waiting
 
 
-def task(number: int, priority: int = 5, dispatch: int = 1) -> Task:
-    return Task(run_id=f"run{number}", step="s", dispatch=dispatch, priority=priority, timeout_ms=1000)
+def task(number: int, priority: int = 5, dispatch: int = 1) -> Waiting:
+    return Waiting(run_id=f"run{number}", step="s", dispatch=dispatch, priority=priority, timeout_ms=1000)
 
 
 def test_what_does_not_fit_waits_by_priority_until_an_outcome_makes_room() -> None:
     delivery = Delivery(window=2)
-    out = delivery.hand_out("lane", [task(1), task(2), task(3), task(4, priority=1)], 0)
+    out = delivery.hand_out("lane", [task(1), task(2), task(3), task(4, priority=9)], 0)
     assert [item.run_id for item in out] == ["run4", "run1"]
     assert delivery.counts() == {"lane": (2, 2)}
     assert delivery.settled("run4", "s") == "lane"

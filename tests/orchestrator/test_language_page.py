@@ -19,8 +19,8 @@ PAGE = (Path(__file__).parents[2] / "docs" / "language.md").read_text()
 @pytest.mark.feature("D1")
 def test_the_examples_hold(tmp_path: Path) -> None:
     """The workflows compile with nothing wrong, and the test of the first passes."""
-    example, tests, waits = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    for text in (example, waits):
+    example, tests, *others = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    for text in (example, *others):
         problems = Problems()
         check_workflow(parse_documents(text.encode(), "language.md")[0], {}, problems)
         assert not problems.errors

@@ -75,6 +75,8 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         "sequence": message.sequence,
         "forked_from": message.forked_from or None,
         "fork_step": message.fork_step or None,
+        "queue_place": message.queue_place or None,
+        "priority": message.priority if message.HasField("priority") else None,
         "error": None,
     }
     if message.error_code:

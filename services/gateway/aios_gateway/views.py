@@ -34,6 +34,8 @@ def run_of(head: RunHead) -> api_pb2.Run:
         concurrency_key=head.concurrency_key,
         forked_from=head.forked_from,
         fork_step=head.fork_step,
+        queue_place=head.queue_place,
+        priority=head.priority if head.HasField("priority") else None,
     )
 
 

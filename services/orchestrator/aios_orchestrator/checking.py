@@ -176,16 +176,20 @@ class _Workflow:
             if step.place:
                 self._step(step)
         self._tree(self.workflow.outputs, "spec.outputs", "")
-        if self.workflow.concurrency is not None:
-            for leaf, place in leaves_of(self.workflow.concurrency, "spec.concurrency.key"):
-                for root in references(leaf):
-                    if root != "inputs":
-                        self._say(
-                            "BAD_EXPRESSION",
-                            place,
-                            "a run's key is computed when it starts, from inputs alone.",
-                        )
-            self._tree(self.workflow.concurrency, "spec.concurrency.key", "")
+        concurrency = self.workflow.concurrency
+        self._of_start(concurrency.key if concurrency is not None else None, "spec.concurrency.key", "key")
+        self._of_start(self.workflow.customer, "spec.customer", "customer")
+
+    def _of_start(self, tree: Mapped | None, path: str, what: str) -> None:
+        """What is computed when a run starts knows its inputs alone."""
+        if tree is None:
+            return
+        for leaf, place in leaves_of(tree, path):
+            for root in references(leaf):
+                if root != "inputs":
+                    words = f"a run's {what} is computed when it starts, from inputs alone."
+                    self._say("BAD_EXPRESSION", place, words)
+        self._tree(tree, path, "")
 
     def _say(self, code: str, path: str, message: str) -> None:
         self.problems.add(self.document.error(code, path, message))

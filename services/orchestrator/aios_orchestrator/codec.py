@@ -14,9 +14,7 @@ from aios_core.ids import partition_of
 from aios_orchestrator.core.draft import target_of
 from aios_orchestrator.core.undo import task_id, task_mode
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
-from aios_orchestrator.workflow import Workflow, path_of
-
-PRIORITY = 5
+from aios_orchestrator.workflow import Step, Workflow, path_of
 
 
 def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
@@ -56,6 +54,8 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         redos=run.redos,
         undo_chosen=run.undo_chosen,
         ending=run.ending,
+        concurrency=run.concurrency,
+        priority=run.priority,
     )
 
 
@@ -168,6 +168,8 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         input=records.get("input", b""),
         outputs=records.get("outputs", b""),
         fork=Fork.FromString(records["fork"]) if "fork" in records else None,
+        concurrency=head.concurrency if head.HasField("concurrency") else None,
+        priority=head.priority if head.HasField("priority") else None,
     )
     steps = {}
     for name, data in records.items():
@@ -216,6 +218,13 @@ def _step_of(record: StepRecord) -> StepRun:
     )
 
 
+def priority_of(run: Run, workflow: Workflow, step: Step) -> int:
+    """How urgent the tasks of a step are: what the start said goes before the step, and that before the workflow."""
+    if run.priority is not None:
+        return run.priority
+    return step.priority if step.priority is not None else workflow.priority
+
+
 def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, traceparent: str) -> Task:
     """The task of a step that is handed out, derived from committed state alone."""
     step, definition = run.at(name), workflow.at(name)
@@ -232,7 +241,7 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         input=step.input,
         hold_micros=step.hold,
         undo_token=step.undo_token if undoing else b"",
-        priority=PRIORITY,
+        priority=priority_of(run, workflow, definition),
         traceparent=traceparent,
         partition=partition_of(run.slot),
         timeout_ms=definition.timeout_ms,

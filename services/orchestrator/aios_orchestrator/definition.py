@@ -23,8 +23,19 @@ from aios_orchestrator.mapping import (
     time_of,
 )
 from aios_orchestrator.problems import Problems
+from aios_orchestrator.queueing import compile_queueing
+from aios_orchestrator.retrying import compile_retry
 from aios_orchestrator.uses import NO_CHILDREN, Children
-from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
+from aios_orchestrator.workflow import (
+    DEFAULT_TIMEOUT_MS,
+    HIGHEST,
+    PRIORITY,
+    Ask,
+    Body,
+    Gate,
+    Step,
+    Workflow,
+)
 from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 10_000
@@ -34,16 +45,25 @@ MAX_TURNS: Final = 1_000  # of a repeat
 KINDS: Final = (
     "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
 )  # fmt: skip
-_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect", "gives")
+_OF_WORK: Final = ("input", "retry", "timeout", "budget", "priority", "effect", "gives")
 # Which of these fields a kind has; the others have none.
 _WORK: Final = {
-    "agent": ("input", "retry", "timeout", "budget", "gives"),
+    "agent": ("input", "retry", "timeout", "budget", "priority", "gives"),
     "connector": _OF_WORK,
-    "memory": ("input", "retry", "timeout", "budget", "gives"),
+    "memory": ("input", "retry", "timeout", "budget", "priority", "gives"),
     "workflow": ("input",),
 }
 EFFECTS: Final = ("read", "write", "irreversible", "payment")
-_WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
+_WORKFLOW_FIELDS: Final = (
+    "inputs",
+    "outputs",
+    "steps",
+    "budget",
+    "concurrency",
+    "priority",
+    "customer",
+    "description",
+)
 _STEP_FIELDS: Final = (
     "name",
     "needs",
@@ -52,13 +72,13 @@ _STEP_FIELDS: Final = (
     "retry",
     "timeout",
     "budget",
+    "priority",
     "effect",
     "gives",
     "description",
     *KINDS,
 )
 _DURATION: Final = re.compile(r"(\d+)\s*(ms|s|m|h|d)")
-_CODE: Final = re.compile(r"[A-Z][A-Z0-9_]{1,63}")
 UNITS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -84,9 +104,6 @@ def compile_workflow(
             place = step.place or "spec.steps"
             raise document.error("BAD_RESOURCE", place, f"is nested deeper than {MAX_NESTED} levels.")
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
-    concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
-    if concurrency.get("policy", "replace") != "replace":
-        raise document.error("BAD_RESOURCE", "spec.concurrency.policy", "must be 'replace'.")
     inputs, schema = _schema(document, spec.get("inputs", {"type": "object", "properties": {}}))
     workflow = Workflow(
         name=document.name,
@@ -96,7 +113,9 @@ def compile_workflow(
         outputs=compiler.mapping(spec.get("outputs", {}), "outputs"),
         steps=steps,
         cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
-        concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
+        concurrency=compile_queueing(compiler, spec),
+        priority=compiler.count(spec.get("priority", PRIORITY), "priority", HIGHEST, 0),
+        customer=compiler.mapping(spec["customer"], "customer") if "customer" in spec else None,
         approved_by={
             gate.scope + name: gate.name
             for gate in steps.values()
@@ -193,11 +212,14 @@ class _Compiler:
             "by_order": "needs" not in fields,
             "when": self.condition(fields["when"], "when") if "when" in fields else None,
             "input": self.mapping(fields.get("input", {}), "input"),
-            "retry": self.retry(fields.get("retry", {})),
+            "retry": compile_retry(self, fields.get("retry", {})),
             "timeout_ms": self.duration(fields["timeout"], "timeout")
             if "timeout" in fields
             else DEFAULT_TIMEOUT_MS,
             "hold": self.money(fields.get("budget", "0"), "budget"),
+            "priority": self.count(fields["priority"], "priority", HIGHEST, 0)
+            if "priority" in fields
+            else None,
             "gives": self.gives(fields["gives"]) if "gives" in fields else None,
         }
         return Step(**common, **getattr(self, f"_{kind}")(fields[kind], fields))
@@ -328,9 +350,9 @@ class _Compiler:
             "body": Body(result=child.outputs, size=child.size, roots=child.roots, child=child),
         }
 
-    def count(self, data: Any, name: str, most: int) -> int:
-        if isinstance(data, bool) or not isinstance(data, int) or not 1 <= data <= most:
-            raise self._error(name, f"must be a whole number from 1 to {most}.")
+    def count(self, data: Any, name: str, most: int, least: int = 1) -> int:
+        if isinstance(data, bool) or not isinstance(data, int) or not least <= data <= most:
+            raise self._error(name, f"must be a whole number from {least} to {most}.")
         return data
 
     def mapping(self, data: Any, name: str) -> Mapped:
@@ -351,26 +373,6 @@ class _Compiler:
             return Schema(schema if isinstance(schema, dict) else {"not": {}})
         except (TypeError, ValueError, TerminalError) as error:
             raise self._error("gives", f"is not a JSON Schema: {error}.") from None
-
-    def retry(self, data: Any) -> Retry:
-        names = ("limit", "backoff", "max_backoff", "jitter", "never")
-        fields = self.document.known(f"{self.path}.retry", data, names)
-        limit = fields.get("limit", Retry().limit)
-        if not isinstance(limit, int) or not 1 <= limit <= 100:
-            raise self._error("retry.limit", "must be a whole number from 1 to 100.")
-        never = fields.get("never", [])
-        if not isinstance(never, list) or not all(_CODE.fullmatch(str(code)) for code in never):
-            raise self._error("retry.never", "must be a list of reason codes such as MAIL_REFUSED.")
-        jitter = fields.get("jitter", 20)
-        if isinstance(jitter, bool) or not isinstance(jitter, int) or not 0 <= jitter <= 100:
-            raise self._error("retry.jitter", "must be a whole number of percent from 0 to 100.")
-        return Retry(
-            limit=limit,
-            backoff_ms=self.duration(fields.get("backoff", "1s"), "retry.backoff"),
-            cap_ms=self.duration(fields.get("max_backoff", "1m"), "retry.max_backoff"),
-            jitter=jitter,
-            never=tuple(map(str, never)),
-        )
 
     def duration(self, data: Any, name: str) -> int:
         """Milliseconds of a duration such as `500ms`, `5s`, `2m`, `1h`, `14d`."""

@@ -83,8 +83,11 @@ def difference(old: Workflow, new: Workflow) -> Difference:
         other.append("outputs")
     if old.cap != new.cap:
         other.append(f"cap: {format_usd(old.cap)} → {format_usd(new.cap)}")
-    if _text(old.concurrency) != _text(new.concurrency):
-        other.append("concurrency")
+    for name in ("concurrency", "customer"):
+        if _text(getattr(old, name)) != _text(getattr(new, name)):
+            other.append(name)
+    if old.priority != new.priority:
+        other.append(f"priority: {old.priority} → {new.priority}")
     return Difference(
         added, removed, changed, tuple(other), tuple(_breaks(old, new, removed, changed, added))
     )
@@ -100,7 +103,7 @@ def _breaks(
     for name in removed:
         yield f"{name} is not there any more: where it has begun, what it did would belong to nothing."
     for change in changed:
-        hard = [name for name in change.fields if name not in ("retry", "timeout", "budget")]
+        hard = [name for name in change.fields if name not in ("retry", "timeout", "budget", "priority")]
         if {"kind", "target"} & set(hard):
             yield f"{change.step} is another thing now: where it has begun, its result is of the earlier one."
         elif hard:

@@ -15,7 +15,7 @@ from immutables import Map
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Approval, Ending, Fork, RunState, StepChange, StepState
+from aios.run.v1.state_pb2 import Approval, Concurrency, Ending, Fork, RunState, StepChange, StepState
 from aios.task.v1.task_pb2 import Change, Mode, Usage
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
@@ -28,6 +28,7 @@ TERMINAL_RUN: Final = frozenset(
         st.RUN_STATE_UNDONE,
         st.RUN_STATE_UNDO_INCOMPLETE,
         st.RUN_STATE_PARTLY_UNDONE,
+        st.RUN_STATE_SKIPPED,
     }
 )
 ENDED_BY_ITSELF: Final = frozenset({st.RUN_STATE_SUCCEEDED, st.RUN_STATE_FAILED, st.RUN_STATE_CANCELLED})
@@ -252,6 +253,9 @@ class Run(_Copied):
     actor: str = ""
     superseded_by: str = ""
     fork: Fork | None = None
+    concurrency: Concurrency | None = None
+    priority: int | None = None
+    """What the start said; None: what the workflow says."""
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
     reopened: int = 0
@@ -354,6 +358,11 @@ class Run(_Copied):
     def closed(self) -> bool:
         """Whether it has ended and nothing goes on in it."""
         return self.state in TERMINAL_RUN
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for its turn."""
+        return self.state == st.RUN_STATE_QUEUED
 
     @property
     def stopping(self) -> bool:

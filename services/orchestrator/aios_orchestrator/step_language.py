@@ -25,6 +25,7 @@ from aios_orchestrator.shapes import (
     kind_of,
     unknown,
 )
+from aios_orchestrator.workflow import HIGHEST
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,7 @@ WORK: Final[Mapping[str, Field]] = {
     ),
     "timeout": Field(Duration(), "How long one attempt may take, 5m without it"),
     "budget": Field(Money(), "US dollars that are held before each attempt"),
+    "priority": Field(Whole(0, HIGHEST), "How urgent its tasks are, 0 to 9; without it as the workflow says"),
 }
 _STEP: Final[Mapping[str, Field]] = {
     "name": Field(

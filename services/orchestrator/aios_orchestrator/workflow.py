@@ -16,6 +16,8 @@ from aios_runtime.schemas import Schema
 
 DEFAULT_CAP: Final = usd("1.00")
 NOTHING: Final = Micros(0)
+HIGHEST: Final = 9  # priority; 0 is the lowest
+PRIORITY: Final = 5  # of what does not say how urgent it is, from 0 to 9
 DEFAULT_TIMEOUT_MS: Final = 300_000
 MAX_MET: Final = 4096  # steps of rounds that are kept made
 
@@ -118,6 +120,8 @@ class Step:
     retry: Retry = Retry()
     timeout_ms: int = DEFAULT_TIMEOUT_MS
     hold: Micros = NOTHING
+    priority: int | None = None
+    """How urgent its tasks are; None: as the workflow says."""
     effect: bool = False
     grade: str = "read"
     """How far what it does can be taken back: `read`, `write`, `irreversible`, `payment`."""
@@ -152,6 +156,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Queueing:
+    """Which runs are under way at once: of those with the same key (None: all) at most `limit`. What comes above that
+    waits for its turn, at most `waiting` of them (`queue`), is left out (`skip`), or takes the place of the others
+    (`replace`)."""
+
+    policy: str
+    key: Mapped | None = None
+    limit: int = 1
+    waiting: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """A compiled version of a workflow."""
 
@@ -162,7 +178,9 @@ class Workflow:
     outputs: Mapped
     steps: Mapping[str, Step]
     cap: Micros = DEFAULT_CAP
-    concurrency: Mapped | None = None
+    concurrency: Queueing | None = None
+    priority: int = PRIORITY
+    customer: Mapped | None = None
     approved_by: Mapping[str, str] = field(default_factory=dict)
     """The gate that approves a step, by the step's path."""
     before: Mapping[str, int] = field(default_factory=dict)

@@ -123,6 +123,40 @@ metadata: {name: tick}
 spec: {every: 15s, workflow: tick, input: {n: 7}, missed: run-all, concurrency: queue, start: "%s", end: "%s"}
 """
 )
+_LINE: Final = """
+  - {name: work, agent: echo, timeout: 10s, input: {n: "${inputs.n}"}, priority: 8}
+  - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - name: each
+    map:
+      over: [1, 2, 3, 4]
+      steps: [{name: place, connector: book.place, effect: write, timeout: 20s, input: {n: "${item}"}}]
+"""
+_LIMITS: Final = """---
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: book}
+spec: {connector: book, in_flight: 3, rate: 4/s}
+---
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: line}
+spec: {workflow: line, in_flight: 2}
+---
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: everybody}
+spec: {customer: "*", in_flight: 2, weight: 3}
+"""
+CROWD: Final = (
+    _workflow(
+        "line",
+        _LINE,
+        head='  concurrency: {policy: queue, limit: 2}\n  priority: 2\n  customer: "${string(inputs.n % 2)}"\n',
+    )
+    + "---\n"
+    + _workflow("lone", _TICK, head='  concurrency: {policy: skip, key: "x"}\n')
+    + _LIMITS
+)
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}

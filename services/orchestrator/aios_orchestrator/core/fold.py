@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from immutables import Map
 
+from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, RunState, StepState
@@ -41,12 +42,23 @@ def apply(run: Run, event: RunEvent, hashed: bytes) -> None:
 
 def _run_started(run: Run, event: RunEvent) -> None:
     body = event.run_started
-    run.create_time = event.time_ms
-    run.cap, run.concurrency_key = body.cap_micros, body.concurrency_key
+    run.create_time, run.cap, run.concurrency_key = event.time_ms, body.cap_micros, body.concurrency_key
     run.trigger, run.request, run.request_sha256 = body.trigger, body.request, body.request_sha256
-    run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
-    run.parent_traceparent = body.parent_traceparent
+    run.traceparent, run.parent_traceparent = body.traceparent, body.parent_traceparent
+    run.actor, run.input = event.actor, body.input
     run.fork = body.fork if body.HasField("fork") else None
+    run.priority = body.priority if body.HasField("priority") else None
+    if body.HasField("concurrency"):
+        run.state, run.concurrency = st.RUN_STATE_QUEUED, body.concurrency
+
+
+def _run_admitted(run: Run, event: RunEvent) -> None:
+    run.state = st.RUN_STATE_RUNNING
+
+
+def _run_skipped(run: Run, event: RunEvent) -> None:
+    run.error = Error(code="SKIPPED", message=event.run_skipped.why)
+    _close(run, event, st.RUN_STATE_SKIPPED)
 
 
 def _step_reused(run: Run, event: RunEvent) -> None:
@@ -74,9 +86,8 @@ def _step_redispatched(run: Run, event: RunEvent) -> None:
 def _settle(run: Run, step: StepRun, cost: int) -> None:
     run.held -= step.hold
     run.settled += cost
-    step.hold = 0
     step.cost += cost
-    step.due = 0
+    step.hold = step.due = 0
 
 
 def _step_succeeded(run: Run, event: RunEvent) -> None:
@@ -90,8 +101,7 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
         step.input = b""  # it is not handed out again, and its event has it for ever
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
-    step.end = event.time_ms
-    step.start = step.start or event.time_ms
+    step.start, step.end = step.start or event.time_ms, event.time_ms
     if body.effect_order:
         step.effect_order = run.effects = body.effect_order
 
@@ -118,10 +128,10 @@ def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
 
 
 def _step_skipped(run: Run, event: RunEvent) -> None:
-    step = run.step(event.step_skipped.step)
+    body = event.step_skipped
+    step = run.step(body.step)
     run.move(step, st.STEP_STATE_SKIPPED)
-    step.summary, step.end = event.step_skipped.why, event.time_ms
-    step.output = event.step_skipped.output
+    step.summary, step.end, step.output = body.why, event.time_ms, body.output
 
 
 def _step_unknown(run: Run, event: RunEvent) -> None:
@@ -161,10 +171,10 @@ def _approval_decided(run: Run, event: RunEvent) -> None:
 
 
 def _wait_started(run: Run, event: RunEvent) -> None:
-    step = run.step(event.wait_started.step)
+    body = event.wait_started
+    step = run.step(body.step)
     run.move(step, st.STEP_STATE_WAITING)
-    step.due, step.start = event.wait_started.due_ms, event.time_ms
-    step.awaits = event.wait_started.awaits
+    step.due, step.start, step.awaits = body.due_ms, event.time_ms, body.awaits
 
 
 def _body_started(run: Run, event: RunEvent) -> None:
@@ -351,10 +361,6 @@ def _run_migrated(run: Run, event: RunEvent) -> None:
     run.rounds = rounds_of(run.steps)
 
 
-def _decision_refused(run: Run, event: RunEvent) -> None:
-    """Kept for the record; nothing changes."""
-
-
 _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "run_started": _run_started,
     "step_scheduled": _step_scheduled,
@@ -384,9 +390,11 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "redo_conflicted": _redo_conflicted,
     "run_redone": _run_redone,
     "undo_accepted": _undo_accepted,
-    "decision_refused": _decision_refused,
+    "decision_refused": lambda run, event: None,  # kept for the record
     "run_reopened": _run_reopened,
     "step_edited": _step_edited,
     "body_reopened": _body_reopened,
     "run_migrated": _run_migrated,
+    "run_admitted": _run_admitted,
+    "run_skipped": _run_skipped,
 }

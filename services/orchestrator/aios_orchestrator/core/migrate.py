@@ -24,7 +24,7 @@ MAX_RENAMED: Final = 100
 _HERE: Final = frozenset({st.RUN_STATE_RUNNING, st.RUN_STATE_FAILED})
 _OVER: Final = frozenset({st.STEP_STATE_FAILED, st.STEP_STATE_CANCELLED})
 _FOLLOWED: Final = frozenset(
-    {"retry", "timeout", "budget", "needs"}
+    {"retry", "timeout", "budget", "priority", "needs"}
 )  # by what has begun, or of no matter to it
 _ANOTHER: Final = frozenset({"kind", "target", "effect"})
 
