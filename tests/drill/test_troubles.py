@@ -8,10 +8,13 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
 
+from aios.api.v1 import api_pb2_grpc
+from aios.api.v1.api_pb2 import ShowQueuesRequest
 from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
 from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
@@ -222,3 +225,51 @@ async def test_ten_times_too_much_is_slow_and_bounded_loses_nothing_and_passes(t
             f" a run alone {sorted(before)[5][1] * 1000:.0f} ms before, {sorted(after)[5][1] * 1000:.0f} ms after"
         )
         assert most < at_first + (400 << 20)
+
+
+GENTLY = """\
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: gently}
+spec: {connector: files, in_flight: 2, rate: 4/s}
+"""
+
+
+@pytest.mark.feature("B1", "B6")
+async def test_a_slow_connector_makes_its_own_callers_wait_and_nobody_else(tmp_path: Path) -> None:
+    slow, fast = (600, 5000) if ALL else (40, 100)
+    async with alone(tmp_path) as here:
+        person = here.person
+        await person.apply(GENTLY)
+        done = asyncio.Event()
+        approving = asyncio.create_task(person.approve(done))
+        most = waited = 0
+
+        async def lane() -> Any:
+            shown = await person.call(api_pb2_grpc.QueueServiceStub, "ShowQueues", ShowQueuesRequest())
+            return next((each for each in shown.lanes if each.lane == "connector-files"), None)
+
+        async def look() -> None:
+            nonlocal most, waited
+            while not done.is_set():
+                files = await lane()
+                if files is not None:
+                    most, waited = max(most, files.in_flight), max(waited, files.waiting)
+                await asyncio.sleep(0.1)
+
+        looking = asyncio.create_task(look())
+        await person.start("keeps", range(slow))
+        while (files := await lane()) is None or not files.waiting:
+            await asyncio.sleep(0.05)
+        await person.start("echoes", range(fast))
+        while not all([(await person._run(f"echoes-{number}")).state == 2 for number in range(fast)]):
+            await asyncio.sleep(0.05)
+        files = await lane()
+        assert files.waiting and files.oldest_ms, "the fast ones have ended, and slow ones still wait"
+        assert {part.workflow for part in files.backlog} == {"keeps"}
+        here.kept.kill()
+        await here.check()
+        done.set()
+        await asyncio.gather(approving, looking)
+        here.notes(slow)
+        assert most <= 2 < waited

@@ -148,6 +148,7 @@ class Api:
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.runs: Any = api_pb2_grpc.RunServiceStub(self.channel)
         self.approvals: Any = api_pb2_grpc.ApprovalServiceStub(self.channel)
+        self.queues: Any = api_pb2_grpc.QueueServiceStub(self.channel)
         self.schedules: Any = api_pb2_grpc.ScheduleServiceStub(self.channel)
         self.resources: Any = api_pb2_grpc.ResourceServiceStub(self.channel)
         self.events: Any = api_pb2_grpc.EventServiceStub(self.channel)

@@ -16,6 +16,8 @@ import yaml
 from aios_core.errors import REASONS, TerminalError
 from aios_orchestrator.checking import check_intent, check_workflow
 from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.language import checked
+from aios_orchestrator.limits import compile_limit
 from aios_orchestrator.problems import Problems
 
 FOLDER = Path(__file__).parent / "bad_documents"
@@ -38,6 +40,8 @@ def told(text: bytes) -> list[TerminalError]:
 def _check(document: Document, problems: Problems) -> None:
     if document.kind == "Workflow":
         check_workflow(document, {}, problems)
+    elif document.kind == "Limit":
+        compile_limit(checked(document, problems))
     else:
         check_intent(document, problems)
 

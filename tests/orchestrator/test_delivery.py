@@ -4,17 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aios.task.v1.task_pb2 import Task
 from aios_orchestrator.delivery import GRACE_MS, Delivery, TaskKey
+from aios_orchestrator.scheduler import Waiting
 
 
-def task(number: int, priority: int = 5, dispatch: int = 1) -> Task:
-    return Task(run_id=f"run{number}", step="s", dispatch=dispatch, priority=priority, timeout_ms=1000)
+def task(number: int, priority: int = 5, dispatch: int = 1) -> Waiting:
+    return Waiting(run_id=f"run{number}", step="s", dispatch=dispatch, priority=priority, timeout_ms=1000)
 
 
 def test_what_does_not_fit_waits_by_priority_until_an_outcome_makes_room() -> None:
     delivery = Delivery(window=2)
-    out = delivery.hand_out("lane", [task(1), task(2), task(3), task(4, priority=1)], 0)
+    out = delivery.hand_out("lane", [task(1), task(2), task(3), task(4, priority=9)], 0)
     assert [item.run_id for item in out] == ["run4", "run1"]
     assert delivery.counts() == {"lane": (2, 2)}
     assert delivery.settled("run4", "s") == "lane"
@@ -71,8 +71,8 @@ def test_no_more_than_the_window_is_out_and_nothing_is_dropped(
 @pytest.mark.feature("D2", "B1")
 def test_a_task_that_goes_on_another_lane_gives_its_place_back() -> None:
     delivery = Delivery(window=1)
-    delivery.hand_out("a", [Task(run_id="r", step="s", dispatch=1)], 0)
-    assert delivery.hand_out("b", [Task(run_id="r", step="s", dispatch=2)], 0)
+    delivery.hand_out("a", [task(1)], 0)
+    assert delivery.hand_out("b", [task(1, dispatch=2)], 0)
     assert delivery.counts() == {"a": (0, 0), "b": (1, 0)}
-    assert delivery.settled("r", "s") == "b"
+    assert delivery.settled("run1", "s") == "b"
     assert delivery.counts() == {"a": (0, 0), "b": (0, 0)}

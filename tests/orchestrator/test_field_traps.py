@@ -10,6 +10,7 @@ from aios_core.values import plain
 from aios_orchestrator.codec import head_of, records_of, task_of
 from aios_orchestrator.core.decide import Redispatch, Settle, Tick
 from aios_orchestrator.delivery import WINDOW, Delivery, TaskKey
+from aios_orchestrator.publisher import waiting
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.takeover import handed_out, tasks_of
 from aios_runtime.outcomes import messages
@@ -114,7 +115,7 @@ def test_a_result_that_is_too_large_fails_once_and_in_words() -> None:
 def test_the_work_of_a_dead_worker_is_handed_out_again() -> None:
     run, delivery = Driver(THREE), Delivery()
     task = task_of(run.run, THREE, "a", None, "")
-    delivery.hand_out("agent", [task], 0)
+    delivery.hand_out("agent", [waiting(run.run, THREE, "a")], 0)
     end = delivery.next_lease_end()
     assert end is not None
     (lost,) = delivery.expired(end)
@@ -151,7 +152,7 @@ def test_what_is_handed_out_again_keeps_to_the_limits_of_its_lane() -> None:
     run, delivery = Driver(THREE), Delivery()
     tasks = []
     for number in range(3 * WINDOW):
-        task = task_of(run.run, THREE, "a", None, "")
+        task = waiting(run.run, THREE, "a")
         task.run_id, task.dispatch = f"run_{number}", 2
         tasks.append(task)
     out = delivery.hand_out("agent", tasks, 0)

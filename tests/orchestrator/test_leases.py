@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from aios.run.v1.leases_pb2 import Leases
 from aios_core.ids import PARTITIONS, partition_of
-from aios_orchestrator.delivery import Delivery, TaskKey
+from aios_orchestrator.delivery import Delivery
 from aios_orchestrator.leases import LEASE_MS, Sightings, left, owned, renewed, shares
 from aios_orchestrator.repository import Repository
+from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.takeover import Takeover, handed_out
 from aios_testing.store_memory import MemoryStore
 from tests.orchestrator.runs import Driver, workflow
@@ -79,7 +80,7 @@ def test_a_replica_is_dead_only_when_it_was_silent_for_a_lease_by_the_clock_of_w
 def test_what_is_let_go_of_frees_its_places(tasks: list[tuple[str, bool]]) -> None:
     delivery = Delivery(window=2)
     for number, (run, _) in enumerate(tasks):
-        delivery.adopt(TaskKey(run, f"s{number}"), 1, "agent", 100)
+        delivery.adopt(Waiting(run, f"s{number}"), "agent", 100)
     delivery.let_go(lambda run: run != "r2")
     assert {key.run_id for key in delivery.all_out()} <= {"r1", "r3"}
     assert delivery.counts().get("agent", (0, 0))[0] == sum(run != "r2" for run, _ in tasks)

@@ -38,6 +38,7 @@ from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
+from tests.sim.planted_queues import line_is_jumped, place_not_given_back, who_goes_on_is_not_counted
 from tests.sim.planted_times import made_good_again_when_handed_out_again, unanswered_change_taken_for_undone
 from tests.sim.planted_waits import event_heard_again, queued_time_does_not_wait
 from tests.sim.planting import replaced
@@ -399,6 +400,9 @@ DEFECTS: Final[dict[Plant, int]] = {
     a_renamed_step_loses_what_it_did: 36,
     unanswered_change_taken_for_undone: 8,
     made_good_again_when_handed_out_again: 40,
+    line_is_jumped: 1,
+    who_goes_on_is_not_counted: 1,
+    place_not_given_back: 1,
 }
 
 

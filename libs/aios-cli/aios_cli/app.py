@@ -15,6 +15,7 @@ from aios_cli.commands import (
     failures,
     forks,
     migrations,
+    queues,
     resources,
     runs,
     schedules,
@@ -67,6 +68,7 @@ app.command("schema")(schema.schema)
 app.add_typer(resources.app, name="resource")
 app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")
+app.add_typer(queues.app, name="queue")
 app.add_typer(schedules.app, name="schedule")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")

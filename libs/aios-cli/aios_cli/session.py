@@ -35,6 +35,7 @@ ENDED: Final = frozenset(
         RunState.RUN_STATE_UNDONE,
         RunState.RUN_STATE_UNDO_INCOMPLETE,
         RunState.RUN_STATE_PARTLY_UNDONE,
+        RunState.RUN_STATE_SKIPPED,
     }
 )
 _TELLING: Final = frozenset({"approval_requested", "step_unknown", "approval_decided"})
@@ -130,6 +131,6 @@ def exit_code(run: api_pb2.Run) -> int:
         return exits.NEEDS_PERSON
     if run.state == RunState.RUN_STATE_UNDO_INCOMPLETE:
         return exits.REFUSED
-    if run.state in (RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED):
+    if run.state in (RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED, RunState.RUN_STATE_SKIPPED):
         return exits.FAILED
     return exits.OK

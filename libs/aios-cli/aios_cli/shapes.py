@@ -84,6 +84,8 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         "overdue": message.overdue,
         "service_level": time_json(message.limits.service_level_ms),
         "late_time": time_json(message.late_time_ms),
+        "queue_place": message.queue_place or None,
+        "priority": message.priority if message.HasField("priority") else None,
         "error": None,
     }
     if message.error_code:

@@ -9,6 +9,8 @@ from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, FailureClass, Run
 SHORT_ID_CHARS: Final = 6
 
 RUN_WORDS: Final = {
+    RunState.RUN_STATE_QUEUED: "waits for its turn",
+    RunState.RUN_STATE_SKIPPED: "skipped",
     RunState.RUN_STATE_RUNNING: "working",
     RunState.RUN_STATE_SUCCEEDED: "done",
     RunState.RUN_STATE_FAILED: "failed",

@@ -125,6 +125,11 @@ REASONS: Final[dict[str, Reason]] = {
     "CYCLE": _r("INVALID_ARGUMENT", "Steps need each other in a circle.", "Remove one of the named needs."),
     "TOO_DEEP": _r("INVALID_ARGUMENT", "The document or value is nested too deeply.", "Flatten it."),
     # Runs
+    "QUEUE_FULL": _r(
+        "RESOURCE_EXHAUSTED",
+        "As many runs wait for their turn as may.",
+        "Start it again when some have ended, or raise `concurrency.waiting`.",
+    ),
     "RUN_CLOSED": _r("FAILED_PRECONDITION", "The run has ended.", "Start a new one."),
     "BUDGET_EXCEEDED": _r(
         "RESOURCE_EXHAUSTED",

@@ -55,7 +55,15 @@ class Story(UndoStory):
         why = {"intent": f"an event meant {name}", "schedule": f"schedule {name}: {body.request}"}.get(
             kind, ""
         )
+        if body.HasField("concurrency"):
+            what += ", which waits for its turn"
         return TimelineEntry(what=what, why=why, tone=INFO)
+
+    def _run_admitted(self, _: RunEvent, body: events_pb2.RunAdmitted) -> TimelineEntry:
+        return TimelineEntry(who="AIOS", what="its turn has come", tone=INFO)
+
+    def _run_skipped(self, _: RunEvent, body: events_pb2.RunSkipped) -> TimelineEntry:
+        return TimelineEntry(who="AIOS", what="left it out", why=body.why, tone=PROBLEM)
 
     def _step_scheduled(self, event: RunEvent, body: events_pb2.StepScheduled) -> TimelineEntry:
         self._targets[body.step] = body.target

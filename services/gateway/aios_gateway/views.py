@@ -38,6 +38,8 @@ def run_of(head: RunHead) -> api_pb2.Run:
         overdue=head.overdue,
         late_time_ms=head.late_time_ms,
         work_mode=head.work_mode,
+        queue_place=head.queue_place,
+        priority=head.priority if head.HasField("priority") else None,
     )
 
 

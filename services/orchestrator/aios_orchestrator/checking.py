@@ -178,9 +178,10 @@ class _Workflow:
             if step.place:
                 self._step(step)
         self._tree(self.workflow.outputs, "spec.outputs", "")
-        bounds = self.workflow.bounds
+        bounds, concurrency = self.workflow.bounds, self.workflow.concurrency
         for tree, path, what in (
-            (self.workflow.concurrency, "spec.concurrency.key", "key"),
+            (concurrency.key if concurrency is not None else None, "spec.concurrency.key", "key"),
+            (self.workflow.customer, "spec.customer", "customer"),
             (bounds.deadline if bounds is not None else None, "spec.deadline", "deadline"),
         ):
             if tree is not None:

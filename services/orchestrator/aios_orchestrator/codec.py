@@ -19,8 +19,6 @@ from aios_orchestrator.due import earliest
 from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
-PRIORITY = 5
-
 
 def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
     """The bounded head, with the steps that are live; or with those that `names` names, pending ones as well."""
@@ -59,6 +57,8 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         redos=run.redos,
         undo_chosen=run.undo_chosen,
         ending=run.ending,
+        concurrency=run.concurrency,
+        priority=run.priority,
     )
     if run.limits is not None:
         head.limits.CopyFrom(run.limits)
@@ -199,6 +199,8 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         undo_by=head.undo_by,
         work_mode=head.work_mode,
         fork=Fork.FromString(records["fork"]) if "fork" in records else None,
+        concurrency=head.concurrency if head.HasField("concurrency") else None,
+        priority=head.priority if head.HasField("priority") else None,
     )
     steps = {}
     for name, data in records.items():
@@ -256,6 +258,13 @@ def _step_of(record: StepRecord) -> StepRun:
     )
 
 
+def priority_of(run: Run, workflow: Workflow, step: Step) -> int:
+    """How urgent the tasks of a step are: what the start said goes before the step, and that before the workflow."""
+    if run.priority is not None:
+        return run.priority
+    return step.priority if step.priority is not None else workflow.priority
+
+
 def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, traceparent: str) -> Task:
     """The task of a step that is handed out, derived from committed state alone."""
     step, definition = run.at(name), workflow.at(name)
@@ -272,7 +281,7 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
         input=step.input,
         hold_micros=step.hold,
         undo_token=step.undo_token if undoing else b"",
-        priority=PRIORITY,
+        priority=priority_of(run, workflow, definition),
         traceparent=traceparent,
         partition=partition_of(run.slot),
         timeout_ms=definition.timeout_ms,

@@ -17,7 +17,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
-from aios_orchestrator.core.decide import Cancel, Decide, Hear, Redo, Settle, Undo
+from aios_orchestrator.core.decide import Admit, Cancel, Decide, Hear, Redo, Settle, Undo
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
@@ -134,6 +134,12 @@ class Commands:
         run = await self._one(request, what, content.SerializeToString(deterministic=True).hex())
         return pb.MigrateRunResponse(state=run.state, to_version=run.workflow_version)
 
+    async def admit_run(self, data: bytes) -> Proto:
+        request = parse(pb.AdmitRunRequest, data)
+        item = Item(request.workspace, request.run_id, Admit(request.skip_why), "service:orchestrator")
+        (answer,) = await self._engine.submit([item])
+        return pb.AdmitRunResponse(state=_run(answer).state)
+
     async def decide_approval(self, data: bytes) -> Proto:
         request = parse(pb.DecideApprovalRequest, data)
         answers = decode(request.answers) if request.answers else None
@@ -176,6 +182,7 @@ class Commands:
         "recover_run": recover_run,
         "migrate_run": migrate_run,
         "decide_approval": decide_approval,
+        "admit_run": admit_run,
         "hear_event": hear_event,
         "apply_resources": apply_resources,
         "change_schedule": change_schedule,

@@ -23,9 +23,10 @@ from aios_orchestrator.mapping import (
 )
 from aios_orchestrator.modes import compile_mode, with_mode
 from aios_orchestrator.problems import Problems
+from aios_orchestrator.queueing import compile_queueing
 from aios_orchestrator.timing import TIMES, compile_bounds, compile_retry
 from aios_orchestrator.uses import NO_CHILDREN, Children
-from aios_orchestrator.workflow import Ask, Body, Gate, Step, Workflow
+from aios_orchestrator.workflow import HIGHEST, PRIORITY, Ask, Body, Gate, Step, Workflow
 from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 10_000
@@ -35,12 +36,14 @@ MAX_TURNS: Final = 1_000  # of a repeat
 KINDS: Final = (
     "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
 )  # fmt: skip
-_OF_WORK: Final = ("input", "retry", "timeout", "budget", "effect", "gives", "compensate", "cache", "mode")
+_OF_WORK: Final = (
+    "input", "retry", "timeout", "budget", "priority", "effect", "gives", "compensate", "cache", "mode",
+)  # fmt: skip
 # Which of these fields a kind has; the others have none.
 _WORK: Final = {
-    "agent": ("input", "retry", "timeout", "budget", "gives", "cache", "mode"),
+    "agent": ("input", "retry", "timeout", "budget", "priority", "gives", "cache", "mode"),
     "connector": _OF_WORK[:-1],
-    "memory": ("input", "retry", "timeout", "budget", "gives", "compensate", "cache"),
+    "memory": ("input", "retry", "timeout", "budget", "priority", "gives", "compensate", "cache"),
     "workflow": ("input",),
 }
 _AT_ONCE: Final = ("branch", "transform")  # done as soon as they begin
@@ -53,6 +56,8 @@ _WORKFLOW_FIELDS: Final = (
     "concurrency",
     "on_failure",
     "mode",
+    "priority",
+    "customer",
     "description",
     *TIMES,
 )
@@ -64,6 +69,7 @@ _STEP_FIELDS: Final = (
     "retry",
     "timeout",
     "budget",
+    "priority",
     "effect",
     "gives",
     "compensate",
@@ -103,9 +109,6 @@ def compile_workflow(
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
     if spec.get("on_failure", "stay") not in ON_FAILURE:
         raise document.error("BAD_RESOURCE", "spec.on_failure", "must be 'stay' or 'undo'.")
-    concurrency = document.known("spec.concurrency", spec.get("concurrency", {}), ("key", "policy"))
-    if concurrency.get("policy", "replace") != "replace":
-        raise document.error("BAD_RESOURCE", "spec.concurrency.policy", "must be 'replace'.")
     inputs, schema = _schema(document, spec.get("inputs", {"type": "object", "properties": {}}))
     workflow = Workflow(
         name=document.name,
@@ -115,7 +118,9 @@ def compile_workflow(
         outputs=compiler.mapping(spec.get("outputs", {}), "outputs"),
         steps=steps,
         cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
-        concurrency=compiler.mapping(concurrency["key"], "concurrency.key") if "key" in concurrency else None,
+        concurrency=compile_queueing(compiler, spec),
+        priority=compiler.count(spec.get("priority", PRIORITY), "priority", HIGHEST, 0),
+        customer=compiler.mapping(spec["customer"], "customer") if "customer" in spec else None,
         has_modes=any(step.mode for step in steps.values()),
         keeps=any(step.cache is not None for step in steps.values()),
         mode=mode,
@@ -222,6 +227,9 @@ class _Compiler:
             "timeout_ms": timeout_ms,
             "bounds": bounds,
             "hold": self.money(fields.get("budget", "0"), "budget"),
+            "priority": self.count(fields["priority"], "priority", HIGHEST, 0)
+            if "priority" in fields
+            else None,
             "mode": compile_mode(self, fields),
             "cache": compile_cache(self, fields),
             "compensate": compile_compensate(self, fields),
@@ -346,9 +354,9 @@ class _Compiler:
             "body": Body(result=child.outputs, size=child.size, roots=child.roots, child=child),
         }
 
-    def count(self, data: Any, name: str, most: int) -> int:
-        if isinstance(data, bool) or not isinstance(data, int) or not 1 <= data <= most:
-            raise self._error(name, f"must be a whole number from 1 to {most}.")
+    def count(self, data: Any, name: str, most: int, least: int = 1) -> int:
+        if isinstance(data, bool) or not isinstance(data, int) or not least <= data <= most:
+            raise self._error(name, f"must be a whole number from {least} to {most}.")
         return data
 
     def mapping(self, data: Any, name: str) -> Mapped:

@@ -12,7 +12,7 @@ from aios_orchestrator.mapping import Mapped, leaves_of
 from aios_orchestrator.workflow import Body, Step, Workflow
 
 _SAME: Final = ("place", "scope", "name", "lane", "kind", "grade", "by_order")
-OF_ATTEMPTS: Final = frozenset({"retry", "timeout", "time", "budget", "cache", "mode"})
+OF_ATTEMPTS: Final = frozenset({"retry", "timeout", "time", "budget", "priority", "cache", "mode"})
 """What counts from the next attempt on: what was done before does not depend on it."""
 _WORDS: Final = {
     "hold": "budget",
@@ -86,8 +86,11 @@ def difference(old: Workflow, new: Workflow) -> Difference:
         other.append("outputs")
     if old.cap != new.cap:
         other.append(f"cap: {format_usd(old.cap)} → {format_usd(new.cap)}")
-    if _text(old.concurrency) != _text(new.concurrency):
-        other.append("concurrency")
+    for name in ("concurrency", "customer"):
+        if _text(getattr(old, name)) != _text(getattr(new, name)):
+            other.append(name)
+    if old.priority != new.priority:
+        other.append(f"priority: {old.priority} → {new.priority}")
     for name, one, two in (
         ("deadline or service_level", _text(old.bounds), _text(new.bounds)),
         ("on_failure", old.undo_on_failure, new.undo_on_failure),

@@ -15,13 +15,13 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, decide
 from aios_orchestrator.core.recover import Recover
-from aios_orchestrator.entry import Entry, under_way
+from aios_orchestrator.entry import Entry, in_line, under_way
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import Run
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
-from aios_orchestrator.starting import check_same, new_run
+from aios_orchestrator.starting import check_room, check_same, new_run
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
 
@@ -71,6 +71,8 @@ class Engine:
         """Called after a commit with the earliest time at which something in it is due by itself."""
         self.waiting: Callable[[Run, Sequence[str]], None] = lambda run, correlations: None
         """Called when a run may have been committed that waits for events from now on, with their correlations."""
+        self.turns: Callable[[Run], None] = lambda run: None
+        """Called with each run that was committed and has to do with who else of its workflow is under way."""
         self.owns: Callable[[str], bool] = lambda run_id: True
         """Whether this process decides for a run, or another one does."""
 
@@ -148,6 +150,9 @@ class Engine:
         for key in lost:
             del entries[key]
         changed, filed = self._follows(entries, writes, results)
+        for change in changed:
+            if change.run.concurrency is not None:
+                self.turns(change.run)
         self._announcer.announce(filed, urgent=any(not change.out for change in changed))
         if lost:
             await self._publish([], [], changed)
@@ -249,7 +254,12 @@ class Engine:
         if first.concurrency_key:
             if (known := await self._known(item, entries, look=True)) is not None:
                 return known
-            await self._replace(request.workspace, workflow.name, first.concurrency_key, item.run_id, entries)
+            key = first.concurrency_key
+            if first.concurrency is None:
+                await self._replace(request.workspace, workflow.name, key, item.run_id, entries)
+            else:
+                here = in_line(entries.values(), workflow.name, key)
+                await check_room(self._repository, request.workspace, workflow.name, first, here)
         entry = entries[run_key(request.workspace, item.run_id)] = Entry(None, run, workflow)
         self._apply(entry, first, request.actor)
         return Answer(entry.run)
@@ -304,8 +314,10 @@ class Engine:
             return Answer(entry.run, duplicate=True)
         before = len(entry.events)
         key = entry.run.concurrency_key if isinstance(item.input, Recover) else ""
+        limit = entry.run.concurrency.limit if entry.run.concurrency is not None else 1
         if key and (
-            others := await self._others(item.workspace, entry.run.workflow, key, item.run_id, entries)
+            len(others := await self._others(item.workspace, entry.run.workflow, key, item.run_id, entries))
+            >= limit
         ):
             raise TerminalError("RUN_CLOSED", f"Run {others[0]} is under way for the same thing.")
         refusal = self._apply(entry, item.input, item.actor)

@@ -41,4 +41,15 @@ def under_way(entries: Iterable[Entry], workflow: str, concurrency_key: str) -> 
         if entry.run.concurrency_key == concurrency_key
         and entry.run.workflow == workflow
         and not entry.run.closed
+        and not entry.run.queued
+    ]
+
+
+def in_line(entries: Iterable[Entry], workflow: str, concurrency_key: str) -> list[str]:
+    """The runs of a workflow among them that wait for their turn with one key."""
+    runs = (entry.run for entry in entries)
+    return [
+        run.run_id
+        for run in runs
+        if run.queued and run.concurrency_key == concurrency_key and run.workflow == workflow
     ]

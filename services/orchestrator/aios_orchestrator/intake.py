@@ -6,7 +6,7 @@ from typing import Final
 from google.protobuf.message import DecodeError
 
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent, Resolution
-from aios.run.v1.commands_pb2 import StartRunRequest
+from aios.run.v1.commands_pb2 import Queueing, StartRunRequest
 from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import decode
 from aios_core.errors import TerminalError
@@ -22,6 +22,7 @@ from aios_runtime.telemetry.tracing import span
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_FIELD_CHARS: Final = 300
+WAITING: Final = 100  # runs of one intent that wait for the one before
 Starting = Callable[[StartRunRequest], Awaitable[None]]
 """Starts a run; what was started already stays as it is."""
 
@@ -126,6 +127,7 @@ class Intake:
             trigger=trigger,
             resolution_id=resolution.id,
             traceparent=traceparent,
+            concurrency=_queueing(intent.concurrency),
         )
 
     async def answer(self, data: bytes) -> bytes:
@@ -145,6 +147,10 @@ def _write(key: str, event: ExternalEvent, resolution: Resolution) -> Write:
     if resolution.outcome == OUTCOME_QUESTION:
         index["questions"] = event.workspace
     return Write(key=key, expect=0, head=resolution.SerializeToString(), index=index)
+
+
+def _queueing(policy: str) -> Queueing | None:
+    return Queueing(policy=policy, limit=1, waiting=WAITING) if policy != "allow" else None
 
 
 def check(event: ExternalEvent, workspace: str) -> None:

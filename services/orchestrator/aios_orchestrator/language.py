@@ -7,11 +7,26 @@ from typing import Any, Final
 from aios_orchestrator.compensating import ON_FAILURE
 from aios_orchestrator.computed_shapes import Computed, Condition
 from aios_orchestrator.document import API_VERSION, KINDS, Document
+from aios_orchestrator.limits import MAX_IN_FLIGHT, MAX_WEIGHT
 from aios_orchestrator.modes import MODES
 from aios_orchestrator.problems import Problems
+from aios_orchestrator.queueing import MAX_LIMIT, MAX_WAITING, WORDS
 from aios_orchestrator.schema_shape import JsonSchema, definition
-from aios_orchestrator.shapes import NAME, Check, Choice, Duration, Field, Fields, Flag, Money, Several, Text
+from aios_orchestrator.shapes import (
+    NAME,
+    Check,
+    Choice,
+    Duration,
+    Field,
+    Fields,
+    Flag,
+    Money,
+    Several,
+    Text,
+    Whole,
+)
 from aios_orchestrator.step_language import TIMES, Steps, step_schema
+from aios_orchestrator.workflow import HIGHEST
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -27,12 +42,19 @@ WORKFLOW: Final = Fields(
         "concurrency": Field(
             Fields(
                 {
-                    "key": Field(Computed(), "What runs share that replace each other", True),
-                    "policy": Field(Choice(("replace",)), "A later run replaces the one before"),
+                    "key": Field(Computed(), "What runs share that count as one; without it all do"),
+                    "policy": Field(
+                        Choice(("replace", "queue", "skip")),
+                        "A run above the limit replaces the others, waits for its turn, or is left out",
+                    ),
+                    "limit": Field(Whole(1, MAX_LIMIT), "How many may be under way, 1 without it"),
+                    "waiting": Field(Whole(1, MAX_WAITING), "How many may wait, 100 without it"),
                 },
             ),
-            "Which runs replace each other",
+            "How many runs may be under way at once",
         ),
+        "priority": Field(Whole(0, HIGHEST), "How urgent its tasks are, 0 to 9; 5 without it"),
+        "customer": Field(Computed(), "For whom a run works, from `inputs`"),
         "mode": Field(Choice(tuple(MODES)), "How its agents work, where their steps say nothing"),
         "on_failure": Field(
             Choice(ON_FAILURE), "Whether what a run changed that fails is undone by itself; `stay` without it"
@@ -60,6 +82,7 @@ INTENT: Final = Fields(
         "workflow": Field(Text("the name of a workflow", NAME, "nothing"), "The workflow that does it", True),
         "parameters": Field(JsonSchema(top=True), "A JSON Schema of what has to be known of it", True),
         "rules": Field(Several(_RULE, 0, 1000, "a list of rules"), "Which events mean it", True),
+        "concurrency": Field(Choice(WORDS), "What happens while the run of the event before goes on"),
     }
 )
 SCHEDULE: Final = Fields(
@@ -77,15 +100,31 @@ SCHEDULE: Final = Fields(
             Text("a time zone", example="Europe/Berlin"), "Where its times are read, UTC without it"
         ),
         "missed": Field(Choice(("skip", "run-once", "run-all")), "What becomes of times that were missed"),
-        "concurrency": Field(
-            Choice(("allow", "queue", "skip", "replace")), "What happens while the run before goes on"
-        ),
+        "concurrency": Field(Choice(WORDS), "What happens while the run before goes on"),
         "paused": Field(Flag(), "No run is started while it is true"),
         "start": Field(Text("a time with its zone"), "No time comes before it"),
         "end": Field(Text("a time with its zone"), "No time comes after it"),
     }
 )
-SPECS: Final[Mapping[str, Fields]] = {"Workflow": WORKFLOW, "Intent": INTENT, "Schedule": SCHEDULE}
+LIMIT: Final = Fields(
+    {
+        "description": Field(Text(), "For people"),
+        "connector": Field(Text("the name of a connector", NAME, "nothing"), "Whose tasks are limited"),
+        "workflow": Field(Text("the name of a workflow, or *"), "Or: the workflow, or * for each"),
+        "customer": Field(Text("a customer, or *"), "Or: the customer, or * for each"),
+        "in_flight": Field(Whole(1, MAX_IN_FLIGHT), "How many tasks may be out and not answered"),
+        "rate": Field(
+            Text("a rate", "[0-9]{1,5}/[smh]", "1/s", "5/s"), "How many tasks of a connector go out in a time"
+        ),
+        "weight": Field(Whole(1, MAX_WEIGHT), "How large its share is beside others, which have 1"),
+    }
+)
+SPECS: Final[Mapping[str, Fields]] = {
+    "Workflow": WORKFLOW,
+    "Intent": INTENT,
+    "Schedule": SCHEDULE,
+    "Limit": LIMIT,
+}
 METADATA: Final = Fields(
     {
         "name": Field(

@@ -17,6 +17,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import (
     Approval,
     Compensation,
+    Concurrency,
     Ending,
     Fork,
     Limits,
@@ -37,6 +38,7 @@ TERMINAL_RUN: Final = frozenset(
         st.RUN_STATE_UNDONE,
         st.RUN_STATE_UNDO_INCOMPLETE,
         st.RUN_STATE_PARTLY_UNDONE,
+        st.RUN_STATE_SKIPPED,
     }
 )
 ENDED_BY_ITSELF: Final = frozenset({st.RUN_STATE_SUCCEEDED, st.RUN_STATE_FAILED, st.RUN_STATE_CANCELLED})
@@ -240,6 +242,9 @@ class Run(_Copied):
     actor: str = ""
     superseded_by: str = ""
     fork: Fork | None = None
+    concurrency: Concurrency | None = None
+    priority: int | None = None
+    """What the start said; None: what the workflow says."""
     undo_queue: tuple[str, ...] = ()
     undo_group: int = 0
     undo_by: str = ""
@@ -349,6 +354,11 @@ class Run(_Copied):
     def closed(self) -> bool:
         """Whether it has ended and nothing goes on in it."""
         return self.state in TERMINAL_RUN
+
+    @property
+    def queued(self) -> bool:
+        """Whether it waits for its turn."""
+        return self.state == st.RUN_STATE_QUEUED
 
     @property
     def stopping(self) -> bool:

@@ -16,7 +16,9 @@ from aios_orchestrator.engine import Engine
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
 from aios_orchestrator.kept_answers import KeptAnswers
+from aios_orchestrator.limits import Limits
 from aios_orchestrator.mailbox import Mailbox
+from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.queries import QUEUE, Queries
@@ -26,7 +28,9 @@ from aios_orchestrator.routing import Router
 from aios_orchestrator.schedules import Schedules
 from aios_orchestrator.takeover import Takeover, redispatch
 from aios_orchestrator.timers import Timers
+from aios_orchestrator.turns import Turns
 from aios_orchestrator.uses import used_first
+from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.store.port import Store
@@ -54,6 +58,7 @@ class Orchestrator:
         self._timers: Timers | None = None
         self._takeover: Takeover | None = None
         self._mailbox: Mailbox | None = None
+        self._turns: Turns | None = None
         self._ownership: Ownership | None = None
         self._publisher: Publisher | None = None
         self._announcer: Announcer | None = None
@@ -76,9 +81,25 @@ class Orchestrator:
         schedules = commands.schedules = Schedules(
             store, resources, ownership, router.start, router.cancel, context.workspace, context.now_ms
         )
+
+        async def limits() -> Limits:
+            return Limits(await resources.limits(context.workspace), ownership.share)
+
+        async def fetch(run_id: str) -> tuple[Run, Workflow] | None:
+            stored = await repository.load(context.workspace, run_id)
+            if stored is None:
+                return None
+            run = stored.run
+            return run, await resources.workflow(run.workspace, run.workflow, run.workflow_version)
+
+        router.queues = publisher.queues
+        publisher.fetch = fetch
+        publisher.delivery.limits = await limits()
+        turns = self._turns = Turns(store, router.admit, ownership, context.workspace)
         timers = self._timers = Timers(
-            store, engine, publisher, ownership, schedules, context.workspace, context.now_ms
+            store, engine, publisher, ownership, schedules, turns, limits, context.workspace, context.now_ms
         )
+        engine.turns = turns.changed
         engine.due = resources.changed = timers.wake
         engine.start()
         mailbox = self._mailbox = Mailbox(store, router.hear, context.workspace)
@@ -87,9 +108,9 @@ class Orchestrator:
             repository, resources, engine, publisher, announcer, ownership, mailbox, context.workspace
         )
         await router.serve()
-        await self._own(ownership, takeover, schedules, timers)
+        await self._own(ownership, takeover, schedules, turns, timers)
         context.bus.on_restart(self._restarted)
-        await Queries(repository, resources, ownership, schedules, context.now_ms).serve(
+        await Queries(repository, resources, ownership, schedules, router.show_queues, context.now_ms).serve(
             context.bus, context.workspace
         )
         await self._serve(Handlers(context.bus, router))
@@ -109,11 +130,17 @@ class Orchestrator:
         )
 
     async def _own(
-        self, ownership: Ownership, takeover: Takeover, schedules: Schedules, timers: Timers
+        self,
+        ownership: Ownership,
+        takeover: Takeover,
+        schedules: Schedules,
+        turns: Turns,
+        timers: Timers,
     ) -> None:
         async def taken(partitions: Taken) -> None:
             await takeover.taken(partitions)
             schedules.taken()
+            turns.taken()
             timers.wake(0)
 
         def lost(partitions: frozenset[int]) -> None:
@@ -180,6 +207,8 @@ class Orchestrator:
             await self._takeover.stop()
         if self._timers is not None:
             await self._timers.stop()
+        if self._turns is not None:
+            await self._turns.stop()
         if self._mailbox is not None:
             await self._mailbox.stop()
         if self._engine is not None:

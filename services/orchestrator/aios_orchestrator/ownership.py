@@ -53,6 +53,14 @@ class Ownership:
         """Whether this replica decides for a partition."""
         return True
 
+    def others(self) -> list[str]:
+        """The replicas besides this one that decide for something."""
+        return []
+
+    def share(self) -> float:
+        """How much of all partitions this replica decides for, from 0 to 1."""
+        return sum(map(self.owns, ALL)) / PARTITIONS
+
     def owns_run(self, run_id: str) -> bool:
         """Whether this replica decides for a run."""
         return self.owns(partition_of_run(run_id))
@@ -129,6 +137,10 @@ class SharedOwnership(Ownership):
                 "UNAVAILABLE", "No replica decides for this run now; one is taking over.", retry_after=0.25
             )
         return owner
+
+    def others(self) -> list[str]:
+        owners = {lease.owner for lease in self._table.leases}
+        return sorted(owner for owner in owners & set(self._table.replicas) if owner not in ("", self.me))
 
     def bus_wiped(self) -> None:
         self._distrusted = dict(self._last)

@@ -2,21 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from aios.run.v1 import state_pb2 as st
+from aios.run.v1.queries_pb2 import ShowQueuesResponse
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import CachedAnswer, PerformTasks, Task
-from aios_core.errors import RetryableError
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.values import plain
 from aios_orchestrator.ahead import Planner
-from aios_orchestrator.codec import task_of
+from aios_orchestrator.codec import priority_of, task_of
 from aios_orchestrator.core.compensate import lane_of
 from aios_orchestrator.core.draft import look
-from aios_orchestrator.delivery import GRACE_MS, Delivery, TaskKey
+from aios_orchestrator.delivery import GRACE_MS, Delivery
 from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
@@ -25,10 +28,39 @@ from aios_runtime.telemetry import tracing
 MAX_MESSAGE: Final = 200 * 1024  # bytes of tasks in one message, below the bus's own limit
 MAX_TASKS: Final = 64  # tasks in one message: a worker that dies gives back no more than these
 RETRY_S: Final = 0.5
-Offers = Mapping[tuple[str, str], CachedAnswer | None]
-"""Answers that were kept, by run and step."""
 
 log = logging.getLogger(__name__)
+
+
+Fetch = Callable[[str], Awaitable[tuple[Run, Workflow] | None]]
+
+
+async def _nothing(run_id: str) -> None:
+    return None
+
+
+def waiting(run: Run, workflow: Workflow, name: str) -> Waiting:
+    """What says when the task of a step goes out."""
+    step = workflow.at(name)
+    return Waiting(
+        run.run_id,
+        name,
+        run.at(name).dispatch,
+        step.timeout_ms,
+        priority_of(run, workflow, step),
+        customer_of(run, workflow),
+        run.workflow,
+    )
+
+
+def customer_of(run: Run, workflow: Workflow) -> str:
+    """For whom a run works; '' where its workflow does not say."""
+    if workflow.customer is None:
+        return ""
+    try:
+        return str(plain(workflow.customer.evaluate(lambda root: look(run, root))))
+    except TerminalError:  # an input that is not there
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +85,30 @@ class Publisher:
         self._workspace = workspace
         self._planner = Planner()
         self.delivery = Delivery()
+        self.fetch: Fetch = _nothing
+        """Gives the run of a task that waited, as it is stored, and its workflow; None when there is none."""
 
     async def publish(self, changed: Sequence[Changed]) -> None:
         """Publish what follows from committed changes. Tries until the bus takes it: it is committed."""
-        keeping = [change for change in changed if change.workflow.keeps]
-        offers = {
-            (change.run.run_id, name): await self._offer(change, name)
-            for change in keeping
-            for name in change.out
-        }
-        await self._send(self._tasks(changed, offers))
-        for change in keeping:
-            await self._answers.keep(change.run, change.workflow, change.ended)
+        await self._send(await self._tasks(changed))
+        for change in changed:
+            if change.workflow.keeps:
+                await self._answers.keep(change.run, change.workflow, change.ended)
         if tracing.enabled():
             for change in changed:
                 trace_ended(change)
 
-    async def _offer(self, change: Changed, name: str) -> CachedAnswer | None:
+    async def _offer(self, run: Run, name: str) -> CachedAnswer | None:
         """What a step that goes out may be answered with."""
-        key = change.run.at(name).cache_key
+        key = run.at(name).cache_key
         try:
             return await self._answers.find(key, self._now_ms()) if key else None
         except RetryableError:
             return None  # then the work is done again
 
-    def _tasks(self, changed: Sequence[Changed], offers: Offers) -> list[Message]:
-        now, lanes = lease_ms(), dict[str, list[Task]]()
+    async def _tasks(self, changed: Sequence[Changed]) -> list[Message]:
+        now, lanes = lease_ms(), dict[str, list[Waiting]]()
+        at_hand: dict[str, tuple[Run, Workflow]] = {}
         for change in changed:
             run = change.run
             for name in change.steps:
@@ -87,16 +117,40 @@ class Publisher:
                     lane = self.delivery.settled(run.run_id, name)
                     if lane is not None:
                         lanes.setdefault(lane, [])
+            if change.out:
+                at_hand[run.run_id] = run, change.workflow
             for name in change.out:
                 lane = lane_of(run, change.workflow, name)
-                task = self._task(run, change.workflow, name)
-                if (offered := offers.get((run.run_id, name))) is not None and task.cacheable:
-                    task.cached.CopyFrom(offered)
-                lanes.setdefault(lane, []).append(task)
+                lanes.setdefault(lane, []).append(waiting(run, change.workflow, name))
+        for lane in self.delivery.held_back():
+            lanes.setdefault(lane, [])
         messages: list[Message] = []
         for lane, tasks in lanes.items():
-            messages += self._lane_messages(lane, self.delivery.hand_out(lane, tasks, now))
+            messages += await self._ready(lane, self.delivery.hand_out(lane, tasks, now), at_hand)
         return messages
+
+    async def _ready(
+        self, lane: str, going: Sequence[Waiting], at_hand: Mapping[str, tuple[Run, Workflow]]
+    ) -> list[Message]:
+        """The messages of tasks that go. Those that waited are made of what is in the store now; where one is not
+        wanted any more, another one goes."""
+        tasks: list[Task] = []
+        while going:
+            for item in going:
+                found = at_hand.get(item.run_id) or await self.fetch(item.run_id)
+                step = found[0].at(item.step) if found is not None else None
+                if found is None or step is None or step.state not in OPEN_STEP or step.due:
+                    self.delivery.settled(item.run_id, item.step)
+                else:
+                    tasks.append(await self._offered(*found, item.step))
+            going = self.delivery.fill(lane, lease_ms())
+        return self._lane_messages(lane, tasks)
+
+    async def _offered(self, run: Run, workflow: Workflow, name: str) -> Task:
+        task = self._task(run, workflow, name)
+        if workflow.keeps and task.cacheable and (offered := await self._offer(run, name)) is not None:
+            task.cached.CopyFrom(offered)
+        return task
 
     def _task(self, run: Run, workflow: Workflow, name: str) -> Task:
         gate = workflow.gate_of(name)
@@ -130,18 +184,22 @@ class Publisher:
                 )
         return messages
 
+    def queues(self) -> ShowQueuesResponse:
+        """What waits and what is out, of what this process decides for."""
+        lanes, limits = self.delivery.view(lease_ms())
+        return ShowQueuesResponse(lanes=lanes, limits=limits)
+
     def adopt(self, run: Run, workflow: Workflow, name: str) -> None:
         """Watch over a task that another process has put on the bus."""
         step = workflow.at(name)
         end = lease_ms() + step.timeout_ms + GRACE_MS
-        lane = lane_of(run, workflow, name)
-        self.delivery.adopt(TaskKey(run.run_id, name), run.at(name).dispatch, lane, end)
+        self.delivery.adopt(waiting(run, workflow, name), lane_of(run, workflow, name), end)
 
     async def refill(self) -> None:
         """Hand out what waits, if there is room: after a restart, and when a lease has been given up."""
         messages = []
         for lane in list(self.delivery.counts()):
-            messages += self._lane_messages(lane, self.delivery.fill(lane, lease_ms()))
+            messages += await self._ready(lane, self.delivery.fill(lane, lease_ms()), {})
         await self._send(messages)
 
     async def _send(self, messages: Sequence[Message]) -> None:

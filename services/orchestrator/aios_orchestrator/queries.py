@@ -1,7 +1,7 @@
 """Questions that other services ask the orchestrator: reads that change nothing, each bounded."""
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import ClassVar, Final
 
 from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsResponse
@@ -16,6 +16,7 @@ from aios.run.v1.commands_pb2 import (
 )
 from aios.run.v1.state_pb2 import (
     APPROVAL_STATE_OPEN,
+    RUN_STATE_QUEUED,
     STEP_STATE_FAILED,
     STEP_STATE_PENDING,
     Approval,
@@ -30,6 +31,7 @@ from aios_orchestrator.document import kind_named
 from aios_orchestrator.model import Run
 from aios_orchestrator.names import by_round
 from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.queueing import MAX_WAITING
 from aios_orchestrator.repository import Repository, approval_key, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.schedules import Schedules
@@ -55,10 +57,11 @@ class Queries:
         resources: ResourceBook,
         ownership: Ownership,
         schedules: Schedules,
+        queues: Callable[[], Awaitable[pb.ShowQueuesResponse]],
         now_ms: Callable[[], int],
     ) -> None:
         self._now_ms, self._schedules = now_ms, schedules
-        self._ownership = ownership
+        self._ownership, self._queues = ownership, queues
         self._repository = repository
         self._store = repository.store
         self._resources = resources
@@ -80,6 +83,7 @@ class Queries:
             outputs=run.outputs,
             approvals=run.approvals.values(),
         )
+        await self._place([view.head])
         if request.full:
             size = len(run.input) + len(run.outputs)
             for name, step in run.steps.items():
@@ -98,6 +102,18 @@ class Queries:
                 names += [step.name, *inner.get(step.name, ())]
         return tuple(names)
 
+    async def _place(self, heads: Iterable[RunHead]) -> None:
+        """Tell those that wait for their turn which place they have."""
+        lines: dict[tuple[str, str], list[str]] = {}
+        for head in heads:
+            if head.state != RUN_STATE_QUEUED:
+                continue
+            line = head.workflow, head.concurrency_key
+            if line not in lines:
+                lines[line] = await self._repository.waiting(head.workspace, *line, MAX_WAITING)
+            if head.run_id in lines[line]:
+                head.queue_place = lines[line].index(head.run_id) + 1
+
     async def list_runs(self, data: bytes) -> pb.ListRunsResponse:
         request = parse(pb.ListRunsRequest, data)
         index, value = "runs", request.workspace
@@ -112,6 +128,7 @@ class Queries:
         wanted = set(request.states)
         if request.late:  # of those that are late, as of those that wait, there are few
             heads = [head for head in heads if head.late_time_ms and request.workflow in ("", head.workflow)]
+        await self._place(heads)
         return pb.ListRunsResponse(
             runs=[head for head in heads if not wanted or head.state in wanted],
             next_page_token=page.next_token,
@@ -223,6 +240,10 @@ class Queries:
         run = stored.run
         return run, await self._resources.workflow(workspace, run.workflow, run.workflow_version)
 
+    async def show_queues(self, data: bytes) -> pb.ShowQueuesResponse:
+        parse(pb.ShowQueuesRequest, data)
+        return await self._queues()
+
     async def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
         request = parse(pb.ListResolutionsRequest, data)
         page = await self._store.query(
@@ -276,6 +297,7 @@ class Queries:
         ("run", "preview_migration"): preview_migration,
         ("run", "preview_undo"): preview_undo,
         ("run", "list_resolutions"): list_resolutions,
+        ("run", "show_queues"): show_queues,
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,
         ("resource", "get_resource"): get_resource,

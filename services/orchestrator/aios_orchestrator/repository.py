@@ -103,13 +103,14 @@ class Repository:
         active = not run.closed
         partition = partition_of(run.slot)
         failure = failure_of(run, workflow)
-        shared = f"{run.workspace}/{run.workflow}/{run.concurrency_key}"
+        shared = under_way_with(run.workspace, run.workflow, run.concurrency_key)
         index = {
             "runs": run.workspace,
             "workflow": f"{run.workspace}/{run.workflow}",
             "out": f"{run.workspace}/{partition}" if hands_out(run) else "",
             "active": "",  # what `out` was before there were partitions
-            "concurrency": shared if active and run.concurrency_key else "",
+            "concurrency": shared if active and run.concurrency_key and not run.queued else "",
+            **_queued(run),
             "person": run.workspace if run.open_approvals() else "",
             **_awaited(run, old),
             "failed": run.workspace if failure is not None else "",
@@ -199,10 +200,35 @@ class Repository:
         for key in [key for key, stored in self._resident.items() if others(stored.run.run_id)]:
             del self._resident[key]
 
+    async def waiting(self, workspace: str, workflow: str, concurrency_key: str, limit: int) -> list[str]:
+        """The runs that wait for their turn, at most `limit`, the first one first."""
+        line = in_line(workspace, workflow, concurrency_key)
+        page = await self.store.query("waiting", line, limit=limit, newest_first=False)
+        return [item.key.rsplit("/", 1)[1] for item in page.items]
+
     async def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[RunHead]:
         """The active runs of a workflow that share a concurrency key."""
-        page = await self.store.query("concurrency", f"{workspace}/{workflow}/{concurrency_key}", limit=100)
+        shared = under_way_with(workspace, workflow, concurrency_key)
+        page = await self.store.query("concurrency", shared, limit=100)
         return [RunHead.FromString(item.head) for item in page.items]
+
+
+def under_way_with(workspace: str, workflow: str, concurrency_key: str) -> str:
+    """Under which runs of a workflow that share a key are found in the index `concurrency`."""
+    return f"{workspace}/{workflow}/{concurrency_key}"
+
+
+def in_line(workspace: str, workflow: str, concurrency_key: str) -> str:
+    """Under which those are found in the index `waiting` that wait for their turn."""
+    return f"{workspace}/{workflow}/{concurrency_key}"
+
+
+def _queued(run: Run) -> dict[str, str]:
+    """The entries by which a run is found that waits for its turn. Runs without a limit have none."""
+    if run.concurrency is None:
+        return {}
+    line = in_line(run.workspace, run.workflow, run.concurrency_key)
+    return {"waiting": line if run.queued else "", "queued": run.workspace if run.queued else ""}
 
 
 def hands_out(run: Run) -> bool:

@@ -16,6 +16,7 @@ from aios_core.values import Value, plain
 from aios_orchestrator.correlation import event_value
 from aios_orchestrator.document import Document
 from aios_orchestrator.mapping import Expression, Mapped, Path, compile_expression, compile_mapping, truth
+from aios_orchestrator.queueing import WORDS
 from aios_runtime.schemas import Schema
 
 MATCHED: Final = 1000  # thousandths
@@ -45,14 +46,20 @@ class Intent:
     workflow: str
     parameters: Schema
     rules: tuple[Rule, ...]
+    concurrency: str = "allow"
+    """What happens to an event that comes while the run of the one before goes on: one of `WORDS`."""
 
 
 def compile_intent(document: Document) -> Intent:
     """Compile and check an Intent document. Raises UNKNOWN_FIELD, BAD_RESOURCE, BAD_EXPRESSION with the place."""
-    spec = document.known("spec", document.spec, ("workflow", "parameters", "rules", "description"))
+    spec = document.known(
+        "spec", document.spec, ("workflow", "parameters", "rules", "concurrency", "description")
+    )
     for name in ("workflow", "parameters", "rules"):
         if name not in spec:
             raise document.error("BAD_RESOURCE", f"spec.{name}", "is missing.")
+    if spec.get("concurrency", "allow") not in WORDS:
+        raise document.error("BAD_RESOURCE", "spec.concurrency", f"must be one of {', '.join(WORDS)}.")
     if not isinstance(spec["rules"], list):
         raise document.error("BAD_RESOURCE", "spec.rules", "must be a list.")
     rules = []
@@ -80,6 +87,7 @@ def compile_intent(document: Document) -> Intent:
         str(spec["workflow"]),
         parameters_schema,
         tuple(rules),
+        spec.get("concurrency", "allow"),
     )
 
 

@@ -15,6 +15,8 @@ from aios_orchestrator.checking import check_intent, check_meant, check_workflow
 from aios_orchestrator.correlation import MAX_CORRELATIONS
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.language import checked
+from aios_orchestrator.limits import Limit, compile_limit
 from aios_orchestrator.mapping import Expression, Path, compile_expression
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.resolve import Intent, compile_intent
@@ -51,6 +53,7 @@ class ResourceBook:
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
         self._schedules: dict[str, tuple[Schedule, ...]] = {}
+        self._limits: dict[str, tuple[Limit, ...]] = {}
         self.applied = 0
         """Counts what was applied, by this process or seen from others."""
         self.changed: Callable[[int], None] = lambda due_ms: None
@@ -70,7 +73,7 @@ class ResourceBook:
     def _forget(self) -> None:
         self.applied += 1
         self.changed(0)
-        for known in (self._newest, self._intents, self._schedules, self._correlations):
+        for known in (self._newest, self._intents, self._schedules, self._limits, self._correlations):
             known.clear()
 
     async def _tell_others(self) -> None:
@@ -164,6 +167,9 @@ class ResourceBook:
                     name = intent.workflow
                     meant = compiled.get(name) or await self._used(workspace, document, "spec.workflow", name)
                     check_meant(document, intent, meant, problems)
+            if document.kind == "Limit":
+                with problems.noting():
+                    compile_limit(checked(document, problems))
             if document.kind == "Schedule":
                 with problems.noting():
                     name = compile_schedule(document).workflow
@@ -316,6 +322,17 @@ class ResourceBook:
                 except TerminalError as error:  # such as a time zone that is no more
                     log.warning("schedule %s is left out: %s", item.name, error.message)
             self._schedules[workspace] = known = tuple(found)
+        return known
+
+    async def limits(self, workspace: str) -> tuple[Limit, ...]:
+        """Every compiled limit of a workspace."""
+        known = self._limits.get(workspace)
+        if known is None:
+            resources = await self.listed(workspace, "Limit")
+            known = tuple(
+                compile_limit(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
+            )
+            self._limits[workspace] = known
         return known
 
     async def schedule(self, workspace: str, name: str) -> Schedule:

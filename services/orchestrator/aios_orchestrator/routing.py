@@ -9,6 +9,7 @@ from typing import Any, Final
 from google.protobuf.message import Message as Proto
 
 from aios.run.v1 import commands_pb2 as pb
+from aios.run.v1.queries_pb2 import ShowQueuesRequest, ShowQueuesResponse
 from aios.run.v1.state_pb2 import RunHead
 from aios.task.v1.task_pb2 import Outcome, ReportOutcomes
 from aios_core.errors import RetryableError, TerminalError
@@ -17,6 +18,7 @@ from aios_orchestrator.commands import MAX_STARTS, Commands, parse
 from aios_orchestrator.model import TERMINAL_RUN
 from aios_orchestrator.ownership import Ownership, moved
 from aios_orchestrator.repository import Repository
+from aios_orchestrator.shown import together
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 from aios_runtime.bus.replies import error_to_proto
@@ -37,8 +39,9 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "recover_run": pb.RecoverRunRequest,
     "migrate_run": pb.MigrateRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
+    "admit_run": pb.AdmitRunRequest,
 }
-_PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event")
+_PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event", "show_queues")
 
 
 class Router:
@@ -53,6 +56,8 @@ class Router:
         self._repository = repository
         self._workspace = workspace
         self._shared = repository.store.shared
+        self.queues: Callable[[], ShowQueuesResponse] = ShowQueuesResponse
+        """What waits and what is out, of what this replica decides for."""
 
     async def serve(self) -> None:
         """Take what other replicas pass on."""
@@ -87,6 +92,10 @@ class Router:
     async def cancel(self, request: pb.CancelRunRequest) -> None:
         """Cancel a run, wherever it belongs. Again is safe."""
         await self.carry_out("cancel_run", request.SerializeToString())
+
+    async def admit(self, request: pb.AdmitRunRequest) -> None:
+        """Tell a queued run that its turn has come, wherever it belongs. Again is safe."""
+        await self.carry_out("admit_run", request.SerializeToString())
 
     async def hear(self, request: pb.HearEventRequest) -> None:
         """Have runs hear an event, wherever they belong. Again is safe."""
@@ -197,7 +206,8 @@ class Router:
         seen = set()
         for head in heads:
             key = (head.workspace, head.workflow, head.concurrency_key)
-            if not head.concurrency_key or head.state in TERMINAL_RUN or key in seen:
+            replaces = head.concurrency_key and not head.HasField("concurrency")
+            if not replaces or head.state in TERMINAL_RUN or key in seen:
                 continue
             seen.add(key)
             active = await self._repository.active_with_key(*key)
@@ -227,6 +237,8 @@ class Router:
 
     def _taker(self, name: str) -> Callable[[bytes, Mapping[str, str]], Awaitable[bytes]]:
         async def taken(data: bytes, headers: Mapping[str, str]) -> bytes:
+            if name == "show_queues":
+                return self.queues().SerializeToString()
             runs = _runs_of(name, data)
             if not all(map(self._ownership.owns_run, runs)):
                 raise moved()
@@ -238,6 +250,15 @@ class Router:
             return b""
 
         return taken
+
+    async def show_queues(self) -> ShowQueuesResponse:
+        """What waits and what is out, with every replica that decides for some of it."""
+        shown = [self.queues()]
+        for replica in self._ownership.others():
+            data = ShowQueuesRequest(workspace=self._workspace, own=True).SerializeToString()
+            told = await self._bus.ask(self._subject("show_queues", replica), data, ASK_S)
+            shown.append(ShowQueuesResponse.FromString(told))
+        return together(shown)
 
     def _subject(self, name: str, replica: str) -> str:
         return subjects.passed_on(name, self._workspace, replica)

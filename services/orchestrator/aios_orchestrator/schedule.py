@@ -19,6 +19,7 @@ from aios_core.labels import RESOURCE
 from aios_core.values import Value, labeled
 from aios_orchestrator.document import Document
 from aios_orchestrator.mapping import Mapped, compile_mapping, references, time_of
+from aios_orchestrator.queueing import WORDS
 
 MISSED_MS: Final = 60_000  # a time to which the schedule comes later than this was missed
 MAX_MADE_UP: Final = 100  # missed times that are made up for, the latest
@@ -30,7 +31,6 @@ _FIELDS: Final = (
     "cron", "every", "timezone", "missed", "workflow", "input", "concurrency", "paused", "start", "end", "description",
 )  # fmt: skip
 _MISSED: Final = ("skip", "run-once", "run-all")
-_CONCURRENCY: Final = ("allow", "queue", "skip", "replace")
 _UNITS: Final = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -125,7 +125,7 @@ def compile_schedule(document: Document) -> Schedule:
         raise wrong("workflow", "is missing: the name of the workflow that is started.")
     if ("cron" in spec) == ("every" in spec):
         raise wrong("cron", "a schedule has either `cron` or `every`.")
-    for name, words in (("missed", _MISSED), ("concurrency", _CONCURRENCY)):
+    for name, words in (("missed", _MISSED), ("concurrency", WORDS)):
         if spec.get(name, words[0]) not in words:
             raise wrong(name, f"must be one of {', '.join(words)}.")
     if not isinstance(spec.get("paused", False), bool):

@@ -1,7 +1,12 @@
 """A run that a request asks for, before anything has happened in it."""
 
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
 from aios.run.v1.commands_pb2 import StartRunRequest
 from aios.run.v1.events_pb2 import StepReused
+from aios.run.v1.state_pb2 import Concurrency
 from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
@@ -12,10 +17,14 @@ from aios_orchestrator.core.decide import Start
 from aios_orchestrator.items import StartItem
 from aios_orchestrator.mapping import time_of
 from aios_orchestrator.model import Run
+from aios_orchestrator.queueing import MAX_WAITING
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
-from aios_orchestrator.workflow import Workflow
+from aios_orchestrator.workflow import HIGHEST, Queueing, Workflow
 from aios_runtime.telemetry import tracing
+
+ALL: Final = "*"  # the key of the runs of a workflow that names none
+_FREE: Final = Queueing("allow")
 
 
 async def new_run(
@@ -31,16 +40,45 @@ async def new_run(
         workflow = await resources.workflow(request.workspace, source.workflow, version)
     value = workflow.check_input(decode(request.input or (source.input if source is not None else b"")))
     check_deadline(workflow, value)
-    key = ""
-    if workflow.concurrency is not None and request.mode == Mode.MODE_EXECUTE:
-        key = str(plain(workflow.concurrency.evaluate(lambda root: value if root == "inputs" else None)))
+    key, line = _line(request, workflow, value)
     reused: tuple[StepReused, ...] = ()
     if source is not None:
         fork.check(request.fork, workflow)
         if not request.input:
             before = await resources.workflow(request.workspace, source.workflow, source.workflow_version)
             reused = tuple(fork.reused(request.fork, source, before, workflow))
-    return _run(item, workflow), workflow, Start(encode(value), key, request.resolution_id, reused)
+    start = Start(encode(value), key, request.resolution_id, reused)
+    if line.policy in ("queue", "skip"):
+        start = replace(
+            start,
+            concurrency=Concurrency(limit=line.limit, skip=line.policy == "skip"),
+            waiting=line.waiting if line.policy == "queue" else MAX_WAITING,
+        )
+    if request.HasField("priority"):
+        if request.priority > HIGHEST:
+            raise TerminalError(
+                "INVALID_ARGUMENT",
+                f"priority: from 0 to {HIGHEST}, not {request.priority}.",
+                field="priority",
+            )
+        start = replace(start, priority=request.priority)
+    return _run(item, workflow), workflow, start
+
+
+def _line(request: StartRunRequest, workflow: Workflow, inputs: Value) -> tuple[str, Queueing]:
+    """With which others the run counts as one, '' for none, and how many of them may be under way. What the workflow
+    says goes before what the trigger says."""
+    if request.mode != Mode.MODE_EXECUTE:
+        return "", _FREE
+    own = workflow.concurrency
+    if own is not None:
+        if own.key is None:
+            return ALL, own
+        return str(plain(own.key.evaluate(lambda root: inputs if root == "inputs" else None))), own
+    if request.HasField("concurrency"):
+        said = request.concurrency
+        return f"{request.trigger}/{said.key}", Queueing(said.policy, None, said.limit, said.waiting)
+    return "", _FREE
 
 
 def check_deadline(workflow: Workflow, inputs: Value) -> None:
@@ -83,4 +121,21 @@ def check_same(run: Run, request_sha256: bytes) -> None:
             "REQUEST_ID_REUSED",
             f"Request id {run.request!r} started run {run.run_id} with other content.",
             field="request_id",
+        )
+
+
+async def check_room(
+    repository: Repository, workspace: str, workflow: str, first: Start, here: Iterable[str]
+) -> None:
+    """Raises QUEUE_FULL when as many runs wait for their turn as may; `here` are those that are not committed yet."""
+    key, most = first.concurrency_key, first.waiting
+    waiting = {*await repository.waiting(workspace, workflow, key, most), *here}
+    if len(waiting) >= most:
+        shared = "" if key == ALL else f" for {key!r}"
+        raise TerminalError(
+            "QUEUE_FULL",
+            f"{len(waiting)} runs of {workflow!r} wait for their turn{shared}, and no more may. "
+            "Start it when some have ended, or let more wait by `concurrency.waiting`.",
+            field="workflow",
+            waiting=str(len(waiting)),
         )

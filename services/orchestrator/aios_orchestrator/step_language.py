@@ -28,6 +28,7 @@ from aios_orchestrator.shapes import (
     unknown,
 )
 from aios_orchestrator.timing import ON_DEADLINE
+from aios_orchestrator.workflow import HIGHEST
 
 
 @dataclass(frozen=True)
@@ -357,6 +358,7 @@ WORK: Final[Mapping[str, Field]] = {
     ),
     "budget": Field(Money(), "US dollars that are held before each attempt"),
     **TIMES,
+    "priority": Field(Whole(0, HIGHEST), "How urgent its tasks are, 0 to 9; without it as the workflow says"),
 }
 _STEP: Final[Mapping[str, Field]] = {
     "name": Field(

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -12,10 +12,12 @@ from aios_core.ids import partition_of
 from aios_orchestrator.core.decide import Tick
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Item
+from aios_orchestrator.limits import Limits
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher, lease_ms
 from aios_orchestrator.schedules import Schedules, is_schedule
 from aios_orchestrator.takeover import ACTOR, redispatch
+from aios_orchestrator.turns import Turns
 from aios_runtime.store.port import Aggregate, Store
 
 BATCH: Final = 200  # runs that are ticked in one go
@@ -39,10 +41,13 @@ class Timers:
         publisher: Publisher,
         ownership: Ownership,
         schedules: Schedules,
+        turns: Turns,
+        limits: Callable[[], Awaitable[Limits]],
         workspace: str,
         now_ms: Callable[[], int],
     ) -> None:
-        self._schedules = schedules
+        self._schedules, self._turns = schedules, turns
+        self._limits = limits
         self._store = store
         self._engine = engine
         self._publisher = publisher
@@ -90,7 +95,9 @@ class Timers:
         if due is not None and due <= now and self._store.shared:
             due = now + OTHERS_MS  # it is another replica's, or has just become this one's
         lease = self._publisher.delivery.next_lease_end()
+        room = self._publisher.delivery.next_room(lease_ms())
         waits = [LONGEST_MS]
+        waits += [room - lease_ms()] if room is not None else []
         waits += [due - now] if due is not None else []
         waits += [lease - lease_ms()] if lease is not None else []
         wait = max(0, min(waits))
@@ -100,7 +107,9 @@ class Timers:
     async def _due(self) -> bool:
         found = await self._found_due()
         started = await self._schedules.look([item for item in found if is_schedule(item.key)])
-        runs = self._own([item for item in found if not is_schedule(item.key)])
+        await self._turns.look()
+        self._publisher.delivery.limits = await self._limits()
+        runs = self._own(found)
         items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in runs]
         delivery = self._publisher.delivery
         ended = delivery.expired(lease_ms())

@@ -17,6 +17,8 @@ from aios_runtime.schemas import Schema
 
 DEFAULT_CAP: Final = usd("1.00")
 NOTHING: Final = Micros(0)
+HIGHEST: Final = 9  # priority; 0 is the lowest
+PRIORITY: Final = 5  # of what does not say how urgent it is, from 0 to 9
 DEFAULT_TIMEOUT_MS: Final = 300_000
 MAX_MET: Final = 4096  # steps of rounds that are kept made
 
@@ -159,6 +161,8 @@ class Step:
     bounds: Bounds | None = None
     mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     hold: Micros = NOTHING
+    priority: int | None = None
+    """How urgent its tasks are; None: as the workflow says."""
     effect: bool = False
     grade: str = "read"
     """How far what it does can be taken back: `read`, `write`, `irreversible`, `payment`."""
@@ -195,6 +199,18 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Queueing:
+    """Which runs are under way at once: of those with the same key (None: all) at most `limit`. What comes above that
+    waits for its turn, at most `waiting` of them (`queue`), is left out (`skip`), or takes the place of the others
+    (`replace`)."""
+
+    policy: str
+    key: Mapped | None = None
+    limit: int = 1
+    waiting: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Workflow:
     """A compiled version of a workflow."""
 
@@ -205,7 +221,9 @@ class Workflow:
     outputs: Mapped
     steps: Mapping[str, Step]
     cap: Micros = DEFAULT_CAP
-    concurrency: Mapped | None = None
+    concurrency: Queueing | None = None
+    priority: int = PRIORITY
+    customer: Mapped | None = None
     bounds: Bounds | None = None
     mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     keeps: bool = False

@@ -29,6 +29,16 @@ RequestId = Annotated[
     typer.Option("--request-id", help="Makes repeating the command safe: the same id gives the same answer."),
 ]
 Why = Annotated[str, typer.Option("--why", help="A reason, kept in the story.", show_default=False)]
+Priority = Annotated[
+    int | None,
+    typer.Option(
+        "--priority",
+        min=0,
+        max=9,
+        help="How urgent its tasks are, 9 first; as the workflow says without it.",
+        show_default=False,
+    ),
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the run ends or needs a person.")]
 
 
@@ -39,6 +49,7 @@ def start(
     input_json: InputJson = None,
     wait: Wait = False,
     workflow_version: Version = "",
+    priority: Priority = None,
     request_id: RequestId = None,
 ) -> None:
     """Start a workflow."""
@@ -52,6 +63,7 @@ def start(
             workflow=workflow,
             workflow_version=workflow_version,
             input=inputs_of(session, workflow, workflow_version, input, input_json),
+            priority=priority,
         )
         answer = client.call(client.runs.StartRun, request)
         if wait:

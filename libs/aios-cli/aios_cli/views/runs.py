@@ -27,12 +27,14 @@ def table(runs: Sequence[api_pb2.Run], now_ms: int) -> Table:
         waits = bool(run.pending_approvals)
         late = " · late" if run.late_time_ms else ""
         state = words.run_words(run.state, waits, run.mode == Mode.MODE_SIMULATE) + late
+        if run.queue_place:
+            state = f"{state}, place {run.queue_place}"
         style = "yellow" if waits else "red" if run.state == RunState.RUN_STATE_FAILED else ""
         cost = f"${words.dollars(run.cost_micros)}" if run.cost_micros else ""
         grid.add_row(
             words.short(run.run_id),
             words.clean(run.workflow),
-            words.clean(run.concurrency_key).replace("/", " · "),
+            words.clean(run.concurrency_key if run.concurrency_key != "*" else "").replace("/", " · "),
             Text(state, style=style),
             words.ago(run.create_time_ms, now_ms),
             cost,

@@ -20,6 +20,7 @@ from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import path_of, scope_of
 from aios_runtime.store.port import Committed, Write
 from aios_testing.sim.broker import Broker
+from aios_testing.sim.crowd import LineWatch
 from aios_testing.sim.leases import KEY, LeaseWatch
 from aios_testing.sim.parts import CONNECTORS, NOTED, NOTES, WORKSPACE
 from aios_testing.sim.person import Person
@@ -40,6 +41,7 @@ class Invariants:
     def __init__(self, record: Record, disks: dict[str, Disk], world: World, broker: Broker) -> None:
         self._record, self._disks, self._world, self._broker = record, disks, world, broker
         self.runs: dict[str, Run] = {}
+        self.lines = LineWatch(record, self.runs)
         self._positions: dict[int, int] = defaultdict(int)
         self._effects_of: dict[str, list[str]] = defaultdict(list)
         self._used: dict[tuple[str, str], str] = {}
@@ -58,6 +60,7 @@ class Invariants:
             if position != self._positions[event.partition] + 1:
                 self._record.violate("positions are gapless", f"{event.partition}: {position}")
             self._positions[event.partition] = position
+        self.lines.committed(write)
         if not write.key.startswith(_RUN) or write.head is None:
             return
         before = self.runs.get(write.key)
@@ -82,6 +85,8 @@ class Invariants:
             self._record.count("a schedule's time was run")
         self.runs[write.key] = run
         self._scheduled(run)
+        if run.concurrency is not None:
+            self.lines.changed(run)
         if head_of(run).SerializeToString() != write.head:
             self._record.violate("fold(events) == state", f"{write.key} at {run.sequence}")
         self._money(run)

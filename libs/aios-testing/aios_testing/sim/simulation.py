@@ -16,7 +16,7 @@ from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from aios_testing.sim import faults, habits
+from aios_testing.sim import crowd, faults, habits
 from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
@@ -129,6 +129,9 @@ class Simulation:
             if self.seed % EVERY == 0:
                 loop.spawn(self._outside, self.sender.run(FIRST))
                 loop.spawn(self._outside, self.sender.schedule())
+            if self.seed % crowd.EVERY == crowd.AT:
+                crowded = crowd.Crowd(Random(f"crowd {self.seed}"), self.person, self.record)
+                loop.spawn(self._outside, crowded.run())
             finished = loop.run(lambda: self._finished(), HORIZON + PATIENCE)
             if not self.record.violations:
                 if not finished:

@@ -163,6 +163,40 @@ _AMENDS: Final = """
     compensate: {connector: pay.charge, input: {n: "${inputs.n}"}}
   - {name: never, agent: echo, when: "inputs.n % 2 == 0", deadline: "2001-01-01T00:00:00Z"}
 """
+_LINE: Final = """
+  - {name: work, agent: echo, timeout: 10s, input: {n: "${inputs.n}"}, priority: 8}
+  - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+  - name: each
+    map:
+      over: [1, 2, 3, 4]
+      steps: [{name: place, connector: book.place, effect: write, timeout: 20s, input: {n: "${item}"}}]
+"""
+_LIMITS: Final = """---
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: book}
+spec: {connector: book, in_flight: 3, rate: 4/s}
+---
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: line}
+spec: {workflow: line, in_flight: 2}
+---
+apiVersion: aios/v1
+kind: Limit
+metadata: {name: everybody}
+spec: {customer: "*", in_flight: 2, weight: 3}
+"""
+CROWD: Final = (
+    _workflow(
+        "line",
+        _LINE,
+        head='  concurrency: {policy: queue, limit: 2}\n  priority: 2\n  customer: "${string(inputs.n % 2)}"\n',
+    )
+    + "---\n"
+    + _workflow("lone", _TICK, head='  concurrency: {policy: skip, key: "x"}\n')
+    + _LIMITS
+)
 _INTENT: Final = """apiVersion: aios/v1
 kind: Intent
 metadata: {name: wanted, title: Wanted}
@@ -227,5 +261,8 @@ EFFECTS: Final = {
     ("timed", "all[].keep"),
     ("hear", "keep"),
     ("tick", "book"),
+    ("line", "book"),
+    ("line", "each[].place"),
+    ("lone", "book"),
 }
-assert {name for name, _ in EFFECTS} == {*WORKFLOWS, *ASIDE, "hear", "tick"}
+assert {name for name, _ in EFFECTS} == {*WORKFLOWS, *ASIDE, "hear", "tick", "line", "lone"}

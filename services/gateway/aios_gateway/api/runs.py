@@ -199,7 +199,14 @@ def _command(
         actor=call.identity.actor,
         trigger=MANUAL,
         traceparent=call.traceparent,
+        priority=_priority(request),
     )
+
+
+def _priority(request: api_pb2.StartRunRequest | api_pb2.SimulateRunRequest) -> int | None:
+    if isinstance(request, api_pb2.SimulateRunRequest) or not request.HasField("priority"):
+        return None
+    return request.priority
 
 
 async def _view(call: Call, run: str) -> queries_pb2.RunView:

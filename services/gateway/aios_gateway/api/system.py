@@ -23,6 +23,7 @@ HEALTH_SECONDS: Final = 1.0
 RUNS_NAMED: Final = 3
 CONNECTOR: Final = "connector-"
 ACTIVE: Final = (
+    RunState.RUN_STATE_QUEUED,
     RunState.RUN_STATE_RUNNING,
     RunState.RUN_STATE_CANCELLING,
     RunState.RUN_STATE_UNDOING,

@@ -33,6 +33,18 @@ class Start:
     resolution_id: str = ""
     reused: tuple[ev.StepReused, ...] = ()
     """Of a fork: the steps that it takes over from the other run."""
+    concurrency: st.Concurrency | None = None
+    """Set: it begins by waiting for its turn."""
+    priority: int | None = None
+    waiting: int = 0
+    """How many may wait with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The turn of a queued run has come; or it is left out, and `skip_why` says why."""
+
+    skip_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +107,7 @@ class Redispatch:
     why: str
 
 
-Input = Start | Settle | Decide | Cancel | Undo | Redo | Recover | Migrate | Tick | Hear | Redispatch
+Input = Start | Admit | Settle | Decide | Cancel | Undo | Redo | Recover | Migrate | Tick | Hear | Redispatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +170,25 @@ def _start(draft: Draft, what: Start) -> None:
             fork=run.fork,
             limits=limits.of_run(draft),
             work_mode=draft.workflow.mode,
+            concurrency=what.concurrency,
+            priority=what.priority,
         )
     )
+    if draft.run.queued:
+        return
     for step in what.reused:
         draft.emit(step_reused=step)
+    draft.may_start(draft.workflow.roots)
+    advance(draft)
+
+
+def _admit(draft: Draft, what: Admit) -> None:
+    if not draft.run.queued:
+        return
+    if what.skip_why:
+        draft.emit(run_skipped=ev.RunSkipped(why=what.skip_why))
+        return
+    draft.emit(run_admitted=ev.RunAdmitted())
     draft.may_start(draft.workflow.roots)
     advance(draft)
 
@@ -275,6 +302,7 @@ _TAKING_BACK = (st.RUN_STATE_UNDOING, st.RUN_STATE_REDOING)
 _OUT_BACK = (st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING)
 _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Start: _start,
+    Admit: _admit,
     Settle: _settle,
     Decide: _decide,
     Cancel: _cancel,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
@@ -42,19 +43,30 @@ def apply(run: Run, event: RunEvent, hashed: bytes) -> None:
 
 def _run_started(run: Run, event: RunEvent) -> None:
     body = event.run_started
-    run.create_time = event.time_ms
-    run.cap, run.concurrency_key = body.cap_micros, body.concurrency_key
+    run.create_time, run.cap, run.concurrency_key = event.time_ms, body.cap_micros, body.concurrency_key
     run.trigger, run.request, run.request_sha256 = body.trigger, body.request, body.request_sha256
-    run.traceparent, run.actor, run.input = body.traceparent, event.actor, body.input
-    run.parent_traceparent = body.parent_traceparent
+    run.traceparent, run.parent_traceparent = body.traceparent, body.parent_traceparent
+    run.actor, run.input = event.actor, body.input
     run.fork = body.fork if body.HasField("fork") else None
     run.limits, run.work_mode = _limits(body), body.work_mode
+    run.priority = body.priority if body.HasField("priority") else None
+    if body.HasField("concurrency"):
+        run.state, run.concurrency = st.RUN_STATE_QUEUED, body.concurrency
 
 
 def _limits(
     body: ev.RunStarted | ev.StepScheduled | ev.ApprovalRequested | ev.WaitStarted | ev.BodyStarted,
 ) -> Limits | None:
     return body.limits if body.HasField("limits") else None
+
+
+def _run_admitted(run: Run, event: RunEvent) -> None:
+    run.state = st.RUN_STATE_RUNNING
+
+
+def _run_skipped(run: Run, event: RunEvent) -> None:
+    run.error = Error(code="SKIPPED", message=event.run_skipped.why)
+    _close(run, event, st.RUN_STATE_SKIPPED)
 
 
 def _step_reused(run: Run, event: RunEvent) -> None:
@@ -83,9 +95,8 @@ def _step_redispatched(run: Run, event: RunEvent) -> None:
 def _settle(run: Run, step: StepRun, cost: int) -> None:
     run.held -= step.hold
     run.settled += cost
-    step.hold = 0
     step.cost += cost
-    step.due = 0
+    step.hold = step.due = 0
 
 
 def _step_succeeded(run: Run, event: RunEvent) -> None:
@@ -103,8 +114,7 @@ def _step_succeeded(run: Run, event: RunEvent) -> None:
         step.cached = body.cached if body.HasField("cached") else None
     step.summary, step.changes = body.summary, tuple(body.changes)
     step.usage = body.usage if body.HasField("usage") else None
-    step.end = event.time_ms
-    step.start = step.start or event.time_ms
+    step.start, step.end = step.start or event.time_ms, event.time_ms
     if body.effect_order:
         step.effect_order = run.effects = body.effect_order
 
@@ -131,10 +141,10 @@ def _step_retry_scheduled(run: Run, event: RunEvent) -> None:
 
 
 def _step_skipped(run: Run, event: RunEvent) -> None:
-    step = run.step(event.step_skipped.step)
+    body = event.step_skipped
+    step = run.step(body.step)
     run.move(step, st.STEP_STATE_SKIPPED)
-    step.summary, step.end = event.step_skipped.why, event.time_ms
-    step.output = event.step_skipped.output
+    step.summary, step.end, step.output = body.why, event.time_ms, body.output
 
 
 def _step_unknown(run: Run, event: RunEvent) -> None:
@@ -175,10 +185,11 @@ def _approval_decided(run: Run, event: RunEvent) -> None:
 
 
 def _wait_started(run: Run, event: RunEvent) -> None:
-    step = run.step(event.wait_started.step)
+    body = event.wait_started
+    step = run.step(body.step)
     run.move(step, st.STEP_STATE_WAITING)
-    step.due, step.start = event.wait_started.due_ms, event.time_ms
-    step.awaits, step.limits = event.wait_started.awaits, _limits(event.wait_started)
+    step.due, step.start = body.due_ms, event.time_ms
+    step.awaits, step.limits = body.awaits, _limits(body)
 
 
 def _body_started(run: Run, event: RunEvent) -> None:
@@ -249,10 +260,6 @@ def _became_late(run: Run, event: RunEvent) -> None:
         run.late = True
 
 
-def _decision_refused(run: Run, event: RunEvent) -> None:
-    """Kept for the record; nothing changes."""
-
-
 _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     **AFTERWARDS,
     "run_started": _run_started,
@@ -273,7 +280,9 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "run_failed": _run_failed,
     "cancel_requested": _cancel_requested,
     "run_cancelled": _run_cancelled,
-    "decision_refused": _decision_refused,
+    "decision_refused": lambda run, event: None,  # kept for the record
     "deadline_passed": _deadline_passed,
     "became_late": _became_late,
+    "run_admitted": _run_admitted,
+    "run_skipped": _run_skipped,
 }

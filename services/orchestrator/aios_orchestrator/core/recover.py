@@ -71,8 +71,9 @@ def _check_run(draft: Draft, what: Recover) -> None:
         raise TerminalError("RUN_CLOSED", "A simulation changed nothing. Simulate it again.")
     if not run.closed:
         raise TerminalError("NOT_FAILED", f"Run {run.run_id} is still under way.")
-    if run.state == st.RUN_STATE_CANCELLED or run.superseded_by:
-        raise TerminalError("RUN_CLOSED", f"Run {run.run_id} was cancelled. Start a new one.")
+    if run.state in (st.RUN_STATE_CANCELLED, st.RUN_STATE_SKIPPED) or run.superseded_by:
+        was = "skipped" if run.state == st.RUN_STATE_SKIPPED else "cancelled"
+        raise TerminalError("RUN_CLOSED", f"Run {run.run_id} was {was}. Start a new one.")
     if what.recovery != _REWIND and run.state != st.RUN_STATE_FAILED:
         if run.state == st.RUN_STATE_SUCCEEDED:
             raise TerminalError(

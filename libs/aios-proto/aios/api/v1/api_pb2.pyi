@@ -8,6 +8,7 @@ import aios.event.v1.event_pb2
 import aios.memory.v1.memory_pb2
 import aios.resource.v1.resource_pb2
 import aios.run.v1.events_pb2
+import aios.run.v1.queries_pb2
 import aios.run.v1.state_pb2
 import aios.task.v1.task_pb2
 import aios.value.v1.value_pb2
@@ -58,6 +59,8 @@ class Run(google.protobuf.message.Message):
     OVERDUE_FIELD_NUMBER: builtins.int
     LATE_TIME_MS_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    QUEUE_PLACE_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
@@ -85,6 +88,10 @@ class Run(google.protobuf.message.Message):
     """When it, or first of all a step of it, became late; 0: never."""
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     """How its agents work, where its workflow says so."""
+    queue_place: builtins.int
+    """Of one that waits for its turn: its place among them, from 1."""
+    priority: builtins.int
+    """How urgent its tasks are where the start said so, 0 to 9."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     @property
@@ -132,11 +139,16 @@ class Run(google.protobuf.message.Message):
         overdue: builtins.bool = ...,
         late_time_ms: builtins.int = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        queue_place: builtins.int = ...,
+        priority: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "limits", b"limits", "outputs", b"outputs"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "limits", b"limits", "outputs", b"outputs", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "priority", b"priority", "queue_place", b"queue_place", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
+    _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
 
@@ -148,9 +160,12 @@ class StartRunRequest(google.protobuf.message.Message):
     WORKFLOW_FIELD_NUMBER: builtins.int
     WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
+    priority: builtins.int
+    """How urgent its tasks are, 0 (least) to 9; unset: as the workflow says."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     def __init__(
@@ -160,11 +175,15 @@ class StartRunRequest(google.protobuf.message.Message):
         workflow: builtins.str = ...,
         workflow_version: builtins.str = ...,
         input: aios.value.v1.value_pb2.Value | None = ...,
+        priority: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "request_id", b"request_id", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "priority", b"priority", "request_id", b"request_id", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
+    _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___StartRunRequest: typing_extensions.TypeAlias = StartRunRequest
 
@@ -2213,3 +2232,34 @@ class RunScheduleResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunScheduleResponse: typing_extensions.TypeAlias = RunScheduleResponse
+
+@typing.final
+class ShowQueuesRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___ShowQueuesRequest: typing_extensions.TypeAlias = ShowQueuesRequest
+
+@typing.final
+class ShowQueuesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANES_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    @property
+    def lanes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.queries_pb2.LaneView]: ...
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.queries_pb2.LimitView]: ...
+    def __init__(
+        self,
+        *,
+        lanes: collections.abc.Iterable[aios.run.v1.queries_pb2.LaneView] | None = ...,
+        limits: collections.abc.Iterable[aios.run.v1.queries_pb2.LimitView] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["lanes", b"lanes", "limits", b"limits"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShowQueuesResponse: typing_extensions.TypeAlias = ShowQueuesResponse

@@ -1946,3 +1946,76 @@ class ScheduleService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class QueueServiceStub(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ShowQueues = channel.unary_unary(
+                '/aios.api.v1.QueueService/ShowQueues',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ShowQueuesRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ShowQueuesResponse.FromString,
+                _registered_method=True)
+
+
+class QueueServiceServicer(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def ShowQueues(self, request, context):
+        """What waits for a place on a lane, what is out, and which limits hold.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_QueueServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ShowQueues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShowQueues,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ShowQueuesRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ShowQueuesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'aios.api.v1.QueueService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('aios.api.v1.QueueService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class QueueService(object):
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ShowQueues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.QueueService/ShowQueues',
+            aios_dot_api_dot_v1_dot_api__pb2.ShowQueuesRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.ShowQueuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -547,3 +547,28 @@ class ScheduleServiceServicer(metaclass=abc.ABCMeta):
         """A run now, besides those of the schedule's times."""
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class QueueServiceStub:
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> QueueServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> QueueServiceAsyncStub: ...
+    ShowQueues: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ShowQueuesRequest, aios.api.v1.api_pb2.ShowQueuesResponse]
+    """What waits for a place on a lane, what is out, and which limits hold."""
+
+@typing.type_check_only
+class QueueServiceAsyncStub(QueueServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    ShowQueues: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ShowQueuesRequest, aios.api.v1.api_pb2.ShowQueuesResponse]  # type: ignore[assignment]
+    """What waits for a place on a lane, what is out, and which limits hold."""
+
+class QueueServiceServicer(metaclass=abc.ABCMeta):
+    @abc.abstractmethod
+    def ShowQueues(
+        self,
+        request: aios.api.v1.api_pb2.ShowQueuesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ShowQueuesResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ShowQueuesResponse]]:
+        """What waits for a place on a lane, what is out, and which limits hold."""
+
+def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

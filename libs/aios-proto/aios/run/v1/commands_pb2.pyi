@@ -42,6 +42,8 @@ class StartRunRequest(google.protobuf.message.Message):
     RESOLUTION_ID_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     FORK_FIELD_NUMBER: builtins.int
+    CONCURRENCY_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     request_id: builtins.str
     workflow: builtins.str
@@ -56,9 +58,15 @@ class StartRunRequest(google.protobuf.message.Message):
     """`manual`, or the name of the trigger."""
     resolution_id: builtins.str
     traceparent: builtins.str
+    priority: builtins.int
+    """How urgent its tasks are, 0 (least) to 9; unset: as the workflow says."""
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork:
         """Start it as a fork: workflow, version and input are those of the other run where they are empty."""
+
+    @property
+    def concurrency(self) -> Global___Queueing:
+        """What a trigger says of the runs that it starts; it counts where the workflow says nothing itself."""
 
     def __init__(
         self,
@@ -74,13 +82,89 @@ class StartRunRequest(google.protobuf.message.Message):
         resolution_id: builtins.str = ...,
         traceparent: builtins.str = ...,
         fork: aios.run.v1.state_pb2.Fork | None = ...,
+        concurrency: Global___Queueing | None = ...,
+        priority: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "fork", b"fork", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "fork", b"fork", "input", b"input", "mode", b"mode", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "concurrency", b"concurrency", "fork", b"fork", "input", b"input", "mode", b"mode", "priority", b"priority", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
+    _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___StartRunRequest: typing_extensions.TypeAlias = StartRunRequest
+
+@typing.final
+class Queueing(google.protobuf.message.Message):
+    """Which runs are under way at once."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    policy: builtins.str
+    """`queue`, `skip` or `replace`."""
+    key: builtins.str
+    """What is shared by those that count as one; empty: all of the trigger."""
+    limit: builtins.int
+    waiting: builtins.int
+    """How many wait at most."""
+    def __init__(
+        self,
+        *,
+        policy: builtins.str = ...,
+        key: builtins.str = ...,
+        limit: builtins.int = ...,
+        waiting: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "limit", b"limit", "policy", b"policy", "waiting", b"waiting"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Queueing: typing_extensions.TypeAlias = Queueing
+
+@typing.final
+class AdmitRunRequest(google.protobuf.message.Message):
+    """The turn of a queued run: aios.own.v1.admit_run.<workspace>.<replica>. Again is safe."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    SKIP_WHY_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    run_id: builtins.str
+    skip_why: builtins.str
+    """Why it is left out; empty: it begins."""
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        run_id: builtins.str = ...,
+        skip_why: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id", "skip_why", b"skip_why", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___AdmitRunRequest: typing_extensions.TypeAlias = AdmitRunRequest
+
+@typing.final
+class AdmitRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    def __init__(
+        self,
+        *,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["state", b"state"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___AdmitRunResponse: typing_extensions.TypeAlias = AdmitRunResponse
 
 @typing.final
 class StartRunResponse(google.protobuf.message.Message):

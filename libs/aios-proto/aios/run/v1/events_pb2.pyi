@@ -70,6 +70,8 @@ class RunEvent(google.protobuf.message.Message):
     RUN_MIGRATED_FIELD_NUMBER: builtins.int
     DEADLINE_PASSED_FIELD_NUMBER: builtins.int
     BECAME_LATE_FIELD_NUMBER: builtins.int
+    RUN_ADMITTED_FIELD_NUMBER: builtins.int
+    RUN_SKIPPED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
     semantics: builtins.int
@@ -152,6 +154,10 @@ class RunEvent(google.protobuf.message.Message):
     def deadline_passed(self) -> Global___DeadlinePassed: ...
     @property
     def became_late(self) -> Global___BecameLate: ...
+    @property
+    def run_admitted(self) -> Global___RunAdmitted: ...
+    @property
+    def run_skipped(self) -> Global___RunSkipped: ...
     def __init__(
         self,
         *,
@@ -198,12 +204,14 @@ class RunEvent(google.protobuf.message.Message):
         run_migrated: Global___RunMigrated | None = ...,
         deadline_passed: Global___DeadlinePassed | None = ...,
         became_late: Global___BecameLate | None = ...,
+        run_admitted: Global___RunAdmitted | None = ...,
+        run_skipped: Global___RunSkipped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "run_migrated", "deadline_passed", "became_late"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "run_migrated", "deadline_passed", "became_late", "run_admitted", "run_skipped"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -229,6 +237,8 @@ class RunStarted(google.protobuf.message.Message):
     FORK_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    CONCURRENCY_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
     workflow: builtins.str
     workflow_version: builtins.str
     mode: aios.task.v1.task_pb2.Mode.ValueType
@@ -246,10 +256,15 @@ class RunStarted(google.protobuf.message.Message):
     parent_traceparent: builtins.str
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     """That of its workflow."""
+    priority: builtins.int
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork: ...
     @property
     def limits(self) -> aios.run.v1.state_pb2.Limits: ...
+    @property
+    def concurrency(self) -> aios.run.v1.state_pb2.Concurrency:
+        """Set: it begins by waiting for its turn."""
+
     def __init__(
         self,
         *,
@@ -269,13 +284,48 @@ class RunStarted(google.protobuf.message.Message):
         fork: aios.run.v1.state_pb2.Fork | None = ...,
         limits: aios.run.v1.state_pb2.Limits | None = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        concurrency: aios.run.v1.state_pb2.Concurrency | None = ...,
+        priority: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork", "limits", b"limits"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "fork", b"fork", "limits", b"limits", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
+    _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___RunStarted: typing_extensions.TypeAlias = RunStarted
+
+@typing.final
+class RunAdmitted(google.protobuf.message.Message):
+    """The turn of a run that was queued has come."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___RunAdmitted: typing_extensions.TypeAlias = RunAdmitted
+
+@typing.final
+class RunSkipped(google.protobuf.message.Message):
+    """A run that was queued is left out."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WHY_FIELD_NUMBER: builtins.int
+    why: builtins.str
+    def __init__(
+        self,
+        *,
+        why: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunSkipped: typing_extensions.TypeAlias = RunSkipped
 
 @typing.final
 class RunMigrated(google.protobuf.message.Message):

@@ -511,3 +511,156 @@ class PlannedUndo(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___PlannedUndo: typing_extensions.TypeAlias = PlannedUndo
+
+@typing.final
+class ShowQueuesRequest(google.protobuf.message.Message):
+    """What waits for a place on a lane: aios.qry.run.v1.show_queues.<workspace>; a replica asks the others as well, by
+    aios.own.v1.show_queues.<workspace>.<replica>.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    OWN_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    own: builtins.bool
+    """Only what the replica that is asked watches over."""
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        own: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["own", b"own", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShowQueuesRequest: typing_extensions.TypeAlias = ShowQueuesRequest
+
+@typing.final
+class ShowQueuesResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANES_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    @property
+    def lanes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LaneView]: ...
+    @property
+    def limits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LimitView]: ...
+    def __init__(
+        self,
+        *,
+        lanes: collections.abc.Iterable[Global___LaneView] | None = ...,
+        limits: collections.abc.Iterable[Global___LimitView] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["lanes", b"lanes", "limits", b"limits"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ShowQueuesResponse: typing_extensions.TypeAlias = ShowQueuesResponse
+
+@typing.final
+class LaneView(google.protobuf.message.Message):
+    """One lane: a kind of work, or a connector."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_FIELD_NUMBER: builtins.int
+    WINDOW_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    OLDEST_MS_FIELD_NUMBER: builtins.int
+    BACKLOG_FIELD_NUMBER: builtins.int
+    lane: builtins.str
+    in_flight: builtins.int
+    """Tasks that were handed out and not answered, and how many may be."""
+    window: builtins.int
+    waiting: builtins.int
+    """Tasks that wait for a place."""
+    oldest_ms: builtins.int
+    """How long the longest of these has waited, ms."""
+    @property
+    def backlog(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___BacklogView]: ...
+    def __init__(
+        self,
+        *,
+        lane: builtins.str = ...,
+        in_flight: builtins.int = ...,
+        window: builtins.int = ...,
+        waiting: builtins.int = ...,
+        oldest_ms: builtins.int = ...,
+        backlog: collections.abc.Iterable[Global___BacklogView] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["backlog", b"backlog", "in_flight", b"in_flight", "lane", b"lane", "oldest_ms", b"oldest_ms", "waiting", b"waiting", "window", b"window"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___LaneView: typing_extensions.TypeAlias = LaneView
+
+@typing.final
+class BacklogView(google.protobuf.message.Message):
+    """Tasks that wait, of one priority, customer and workflow."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
+    OLDEST_MS_FIELD_NUMBER: builtins.int
+    priority: builtins.int
+    customer: builtins.str
+    workflow: builtins.str
+    waiting: builtins.int
+    oldest_ms: builtins.int
+    def __init__(
+        self,
+        *,
+        priority: builtins.int = ...,
+        customer: builtins.str = ...,
+        workflow: builtins.str = ...,
+        waiting: builtins.int = ...,
+        oldest_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["customer", b"customer", "oldest_ms", b"oldest_ms", "priority", b"priority", "waiting", b"waiting", "workflow", b"workflow"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___BacklogView: typing_extensions.TypeAlias = BacklogView
+
+@typing.final
+class LimitView(google.protobuf.message.Message):
+    """A limit that a person set, and how much of it is used."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
+    OF_FIELD_NUMBER: builtins.int
+    IN_FLIGHT_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    RATE_FIELD_NUMBER: builtins.int
+    PER_MS_FIELD_NUMBER: builtins.int
+    WEIGHT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    scope: builtins.str
+    """`connector`, `workflow` or `customer`, and which; a customer `*` is each."""
+    of: builtins.str
+    in_flight: builtins.int
+    limit: builtins.int
+    """Tasks at once, and starts in `per_ms`; 0: no such limit."""
+    rate: builtins.int
+    per_ms: builtins.int
+    weight: builtins.int
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        scope: builtins.str = ...,
+        of: builtins.str = ...,
+        in_flight: builtins.int = ...,
+        limit: builtins.int = ...,
+        rate: builtins.int = ...,
+        per_ms: builtins.int = ...,
+        weight: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["in_flight", b"in_flight", "limit", b"limit", "name", b"name", "of", b"of", "per_ms", b"per_ms", "rate", b"rate", "scope", b"scope", "weight", b"weight"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___LimitView: typing_extensions.TypeAlias = LimitView

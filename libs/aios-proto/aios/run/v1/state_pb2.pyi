@@ -41,6 +41,10 @@ class _RunStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """A part of it was undone, as a person chose; the rest stands."""
     RUN_STATE_REDOING: _RunState.ValueType  # 111
     """What was undone is being put back."""
+    RUN_STATE_QUEUED: _RunState.ValueType  # 140
+    """Waits for its turn: as many others of its workflow and key are under way as may be."""
+    RUN_STATE_SKIPPED: _RunState.ValueType  # 141
+    """Nothing of it was begun, since others of its workflow and key were under way."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper): ...
 
@@ -58,6 +62,10 @@ RUN_STATE_PARTLY_UNDONE: RunState.ValueType  # 110
 """A part of it was undone, as a person chose; the rest stands."""
 RUN_STATE_REDOING: RunState.ValueType  # 111
 """What was undone is being put back."""
+RUN_STATE_QUEUED: RunState.ValueType  # 140
+"""Waits for its turn: as many others of its workflow and key are under way as may be."""
+RUN_STATE_SKIPPED: RunState.ValueType  # 141
+"""Nothing of it was begun, since others of its workflow and key were under way."""
 Global___RunState: typing_extensions.TypeAlias = RunState
 
 class _StepState:
@@ -426,6 +434,9 @@ class RunHead(google.protobuf.message.Message):
     LATE_FIELD_NUMBER: builtins.int
     UNDO_BY_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    CONCURRENCY_FIELD_NUMBER: builtins.int
+    PRIORITY_FIELD_NUMBER: builtins.int
+    QUEUE_PLACE_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -471,6 +482,10 @@ class RunHead(google.protobuf.message.Message):
     undo_by: builtins.str
     """Who consents to what the last undo runs in the place of inverses; empty: nobody has asked for it."""
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    priority: builtins.int
+    """How urgent its tasks are where the start said so, 0 to 9."""
+    queue_place: builtins.int
+    """In an answer, of one that waits for its turn: its place among them, from 1."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
         """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
@@ -491,6 +506,12 @@ class RunHead(google.protobuf.message.Message):
 
     @property
     def limits(self) -> Global___Limits: ...
+    @property
+    def concurrency(self) -> Global___Concurrency:
+        """Runs of its workflow and key that may be under way at once, and what became of it where there were as many; unset: no
+        limit.
+        """
+
     def __init__(
         self,
         *,
@@ -534,11 +555,17 @@ class RunHead(google.protobuf.message.Message):
         late: builtins.bool = ...,
         undo_by: builtins.str = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        concurrency: Global___Concurrency | None = ...,
+        priority: builtins.int | None = ...,
+        queue_place: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["ending", b"ending", "error", b"error", "limits", b"limits"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "ending", b"ending", "error", b"error", "limits", b"limits", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "queue_place", b"queue_place", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
+    _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
 
 Global___RunHead: typing_extensions.TypeAlias = RunHead
 
@@ -620,6 +647,55 @@ class Compensation(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Compensation: typing_extensions.TypeAlias = Compensation
+
+@typing.final
+class Concurrency(google.protobuf.message.Message):
+    """How many runs of one workflow and key may be under way at once."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: builtins.int
+    SKIP_FIELD_NUMBER: builtins.int
+    limit: builtins.int
+    skip: builtins.bool
+    """Those above the limit are left out, and do not wait."""
+    def __init__(
+        self,
+        *,
+        limit: builtins.int = ...,
+        skip: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["limit", b"limit", "skip", b"skip"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Concurrency: typing_extensions.TypeAlias = Concurrency
+
+@typing.final
+class QueueState(google.protobuf.message.Message):
+    """Whose turn it is among the runs of one workflow and key: those that were let in and have not been seen to end. Written
+    before a run is let in, so that never more are under way than may be.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKFLOW_FIELD_NUMBER: builtins.int
+    CONCURRENCY_KEY_FIELD_NUMBER: builtins.int
+    ADMITTED_FIELD_NUMBER: builtins.int
+    workflow: builtins.str
+    concurrency_key: builtins.str
+    @property
+    def admitted(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        workflow: builtins.str = ...,
+        concurrency_key: builtins.str = ...,
+        admitted: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["admitted", b"admitted", "concurrency_key", b"concurrency_key", "workflow", b"workflow"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___QueueState: typing_extensions.TypeAlias = QueueState
 
 @typing.final
 class StepHead(google.protobuf.message.Message):
