@@ -11,6 +11,7 @@ from aios_core.json_values import from_json, to_json
 from aios_core.money import Micros, usd
 from aios_core.values import plain
 from aios_orchestrator.document import Document
+from aios_orchestrator.gating import compile_gate
 from aios_orchestrator.graph import connect
 from aios_orchestrator.hears import compile_hears
 from aios_orchestrator.mapping import (
@@ -24,7 +25,7 @@ from aios_orchestrator.mapping import (
 )
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.uses import NO_CHILDREN, Children
-from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Gate, Retry, Step, Workflow
+from aios_orchestrator.workflow import DEFAULT_TIMEOUT_MS, Ask, Body, Retry, Step, Workflow
 from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 10_000
@@ -42,7 +43,7 @@ _WORK: Final = {
     "memory": ("input", "retry", "timeout", "budget", "gives"),
     "workflow": ("input",),
 }
-EFFECTS: Final = ("read", "write", "irreversible", "payment")
+EFFECTS: Final = ("read", "write", "irreversible", "payment", "legal")
 _WORKFLOW_FIELDS: Final = ("inputs", "outputs", "steps", "budget", "concurrency", "description")
 _STEP_FIELDS: Final = (
     "name",
@@ -222,19 +223,7 @@ class _Compiler:
         return {"target": f"memory.{data}", "lane": "memory", "effect": data == "write", "grade": grade}
 
     def _gate(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        gate = self.document.known(f"{self.path}.gate", data, ("title", "why", "risk", "approves", "expires"))
-        approves = gate.get("approves", [])
-        if not isinstance(approves, list):
-            raise self._error("gate.approves", "must be a list of step names.")
-        return {
-            "gate": Gate(
-                title=self.mapping(gate.get("title", "Approve"), "gate.title"),
-                why=self.mapping(gate.get("why", ""), "gate.why"),
-                risk=self.mapping(gate.get("risk", ""), "gate.risk"),
-                approves=tuple(map(str, approves)),
-                expires_ms=self.duration(gate.get("expires", "30d"), "gate.expires"),
-            )
-        }
+        return {"gate": compile_gate(self, data)}
 
     def _ask(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         ask = self.document.known(f"{self.path}.ask", data, ("title", "questions", "expires"))

@@ -37,6 +37,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "recover_run": pb.RecoverRunRequest,
     "migrate_run": pb.MigrateRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
+    "edit_approval": pb.EditApprovalRequest,
 }
 _PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event")
 

@@ -111,6 +111,26 @@ _HEAR: Final = """
     wait: {event: sim.replied, match: "event.data.sent > 0 && steps.look.n == event.data.n"}
   - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
+_SIGNED: Final = """
+  - {name: draft, agent: echo, timeout: 10s, input: {n: "${inputs.n}", sure: "${inputs.n % 2 == 0 ? '0.99' : '0.5'}"}}
+  - name: ok
+    gate:
+      title: "Sign ${steps.draft.n}"
+      approves: [send]
+      expires: 90s
+      remind: [20s, 40s]
+      escalate: {after: 30s, to: cy}
+      approvers: {of: [owner, ada], need: 2}
+  - {name: send, connector: mail.send, effect: write, timeout: 8s, input: {n: "${steps.draft.n}"}}
+  - name: sure
+    gate:
+      title: "Charge"
+      approves: [charge]
+      expires: 60s
+      fails: open
+      confidence: {of: "${steps.draft.sure}", at_least: 0.95}
+  - {name: charge, connector: pay.charge, effect: write, timeout: 8s, input: {n: "${inputs.n}"}}
+"""
 _TICK: Final = """
   - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
@@ -145,4 +165,5 @@ DOCUMENTS: Final = {
     "turns.yaml": _workflow("turns", _TURNS),
     "wanted.yaml": _INTENT,
     "hear.yaml": _workflow("hear", _HEAR),
+    "signed.yaml": _workflow("signed", _SIGNED),
 }

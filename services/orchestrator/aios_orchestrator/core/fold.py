@@ -9,6 +9,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, RunState, StepState
 from aios_core.hashing import event_hash
+from aios_orchestrator.core import fold_approvals
 from aios_orchestrator.model import Begun, Rounds, Run, StepRun, renamed, rounds_of
 
 
@@ -101,7 +102,7 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
     if step.state == st.STEP_STATE_GATED:
-        _replaced(run, run.approvals[step.approval_id], event)
+        fold_approvals.replaced(run, run.approvals[step.approval_id], event)
     step.error, step.end = body.error, event.time_ms
     run.move(step, st.STEP_STATE_FAILED)
     if not body.contained:
@@ -140,16 +141,16 @@ def _approval_requested(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     run.move(step, st.STEP_STATE_GATED)
     step.approval_id = body.approval.approval_id
-    step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
+    step.due, step.start = body.due_ms or body.approval.expire_time_ms, step.start or event.time_ms
     run.approvals[body.approval.approval_id] = body.approval
 
 
 def _approval_decided(run: Run, event: RunEvent) -> None:
     body = event.approval_decided
-    approval = type(run.approvals[body.approval_id])()
-    approval.CopyFrom(run.approvals[body.approval_id])
+    approval = fold_approvals.copied(run, body.approval_id)
     approval.state, approval.decided_by, approval.note = body.state, body.decided_by, body.note
     approval.decide_time_ms, approval.answers = event.time_ms, body.answers
+    approval.expire_time_ms = body.valid_until_ms or approval.expire_time_ms
     run.approvals[body.approval_id] = approval
     step = run.step(body.step)
     step.due = 0
@@ -209,16 +210,7 @@ def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
             own.due, own.end = 0, event.time_ms
     for approval in run.open_approvals():
         if run.steps[approval.step].state != st.STEP_STATE_UNKNOWN:
-            _replaced(run, approval, event)
-
-
-def _replaced(run: Run, approval: Approval, event: RunEvent) -> None:
-    """It is open no more, and was not decided."""
-    if approval.state == st.APPROVAL_STATE_OPEN:
-        replaced = Approval()
-        replaced.CopyFrom(approval)
-        replaced.state, replaced.decide_time_ms = st.APPROVAL_STATE_REPLACED, event.time_ms
-        run.approvals[approval.approval_id] = replaced
+            fold_approvals.replaced(run, approval, event)
 
 
 def _undo_requested(run: Run, event: RunEvent) -> None:
@@ -346,13 +338,9 @@ def _run_migrated(run: Run, event: RunEvent) -> None:
     for name in body.again:
         step = run.step(name)
         if step.state == st.STEP_STATE_GATED:
-            _replaced(run, run.approvals[step.approval_id], event)
+            fold_approvals.replaced(run, run.approvals[step.approval_id], event)
         run.again(step)
     run.rounds = rounds_of(run.steps)
-
-
-def _decision_refused(run: Run, event: RunEvent) -> None:
-    """Kept for the record; nothing changes."""
 
 
 _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
@@ -384,9 +372,13 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "redo_conflicted": _redo_conflicted,
     "run_redone": _run_redone,
     "undo_accepted": _undo_accepted,
-    "decision_refused": _decision_refused,
+    "decision_refused": fold_approvals.decision_refused,
     "run_reopened": _run_reopened,
     "step_edited": _step_edited,
     "body_reopened": _body_reopened,
     "run_migrated": _run_migrated,
+    "approval_reminded": fold_approvals.approval_reminded,
+    "approval_escalated": fold_approvals.approval_escalated,
+    "approval_assented": fold_approvals.approval_assented,
+    "approval_edited": fold_approvals.approval_edited,
 }

@@ -10,7 +10,7 @@ from aios.run.v1.state_pb2 import Ending
 from aios.task.v1.task_pb2 import MODE_REDO, MODE_SIMULATE, MODE_UNDO, Mode, Outcome, Status
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
-from aios_orchestrator.core.advance import unknown_approval
+from aios_orchestrator.core.asking import unknown_approval
 from aios_orchestrator.core.chosen import named, with_what_came_of_it
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.settle import backoff_ms
