@@ -37,6 +37,7 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
+from tests.sim.planted_approvals import APPROVALS
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_waits import event_heard_again, queued_time_does_not_wait
 from tests.sim.planting import replaced
@@ -395,6 +396,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     event_heard_again: 5,
     what_stands_is_done_again: 1,
     queued_time_does_not_wait: 10,
+    **APPROVALS,
     a_renamed_step_loses_what_it_did: 36,
 }
 

@@ -1,11 +1,12 @@
 """Planted defects of approvals: what widens by itself, and what goes by the gate."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from aios.run.v1.state_pb2 import Approval
 from aios_orchestrator.core import approve, editing
 from aios_orchestrator.workflow import Workflow
-from aios_sdk.host import effects
+from aios_sdk.host import core
 from tests.sim.planting import replaced
 
 
@@ -28,7 +29,7 @@ def gate_passed_by_in_a_map() -> Any:
     def gate_of(self: Workflow, name: str) -> str:
         return "" if "[" in name else original(self, name)
 
-    return replaced((Workflow, "gate_of", gate_of), (effects.core, "admit", lambda *_, **__: None))
+    return replaced((Workflow, "gate_of", gate_of), (core, "admit", lambda *_, **__: None))
 
 
 def one_approver_is_enough() -> Any:
@@ -40,3 +41,11 @@ def one_approver_is_enough() -> Any:
         return True
 
     return replaced((approve, "_enough", enough))
+
+
+# Each defect with a seed in which it shows.
+APPROVALS: Final[dict[Callable[[], Any], int]] = {
+    an_approval_widens_itself: 12,
+    gate_passed_by_in_a_map: 2,
+    one_approver_is_enough: 12,
+}
