@@ -54,7 +54,8 @@ RUNNERS = {
 }
 OTHERS = {
     "approve": {
-        "approvals.DecideApproval": api_pb2.DecideApprovalRequest(request_id="scope", approval_id="apr_x")
+        "approvals.DecideApproval": api_pb2.DecideApprovalRequest(request_id="scope", approval_id="apr_x"),
+        "approvals.EditApproval": api_pb2.EditApprovalRequest(request_id="scope", approval_id="apr_x"),
     },
     "events": {"events.PublishEvent": api_pb2.PublishEventRequest(event=ExternalEvent(id="1"))},
     "admin": {

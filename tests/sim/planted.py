@@ -37,6 +37,7 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
+from tests.sim.planted_approvals import APPROVALS
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_queues import line_is_jumped, place_not_given_back, who_goes_on_is_not_counted
 from tests.sim.planted_times import made_good_again_when_handed_out_again, unanswered_change_taken_for_undone
@@ -397,6 +398,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     event_heard_again: 5,
     what_stands_is_done_again: 1,
     queued_time_does_not_wait: 10,
+    **APPROVALS,
     a_renamed_step_loses_what_it_did: 36,
     unanswered_change_taken_for_undone: 8,
     made_good_again_when_handed_out_again: 40,

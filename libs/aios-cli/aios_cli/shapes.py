@@ -19,6 +19,7 @@ from aios.run.v1.state_pb2 import (
 )
 from aios.task.v1.task_pb2 import Change, Mode, WorkMode
 from aios.value.v1.value_pb2 import Pointer, Value
+from aios_cli import approval_shape
 from aios_cli.words import dollars
 from aios_core import json_values
 from aios_core.encoding import decode_trusted
@@ -220,6 +221,8 @@ def approval(message: Approval) -> dict[str, Any]:
                 "arguments_sha256": item.arguments_sha256.hex(),
                 "changes": [change(inner) for inner in item.changes],
                 "summary": item.summary,
+                "original": bytes_json(item.original),
+                "edited_by": item.edited_by or None,
             }
             for item in message.proposed
         ],
@@ -241,6 +244,7 @@ def approval(message: Approval) -> dict[str, Any]:
         "decide_time": time_json(message.decide_time_ms),
         "note": message.note,
         "answers": bytes_json(message.answers),
+        **approval_shape.of(message, time_json),
     }
 
 

@@ -208,6 +208,16 @@ REASONS: Final[dict[str, Reason]] = {
     "APPROVAL_EXPIRED": _r(
         "FAILED_PRECONDITION", "The approval came after its expiry.", "Start the run again."
     ),
+    "NOT_AN_APPROVER": _r(
+        "PERMISSION_DENIED",
+        "The gate names who may decide, and you are not among them.",
+        "Ask one of the approvers that the approval names.",
+    ),
+    "APPROVED_ALREADY": _r(
+        "FAILED_PRECONDITION",
+        "Several have to approve, and each of them counts once.",
+        "Ask another of the approvers.",
+    ),
     "APPROVAL_REQUIRED": _r(
         "FAILED_PRECONDITION",
         "The effect needs an approval that it does not have.",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
@@ -10,6 +10,7 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange, Supposed
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Value
+from aios_gateway import approval_story
 from aios_gateway.evidence import evidence
 from aios_gateway.story_undo import UndoStory
 from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, who, worker
@@ -248,10 +249,14 @@ class Story(UndoStory):
         return TimelineEntry(what="decided, but it did not count", why=body.error.message, tone=PROBLEM)
 
 
-_TELLERS: Final = {
-    name.removeprefix("_"): teller
-    for name, teller in {**vars(UndoStory), **vars(Story)}.items()
-    if name.removeprefix("_") in {field.name for field in RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields}
+_BODIES: Final = RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields
+_TELLERS: Final[Mapping[str, Any]] = {
+    **approval_story.TELLERS,
+    **{
+        name.removeprefix("_"): teller
+        for name, teller in {**vars(UndoStory), **vars(Story)}.items()
+        if name.removeprefix("_") in {field.name for field in _BODIES}
+    },
 }
 
 

@@ -22,7 +22,7 @@ def who(actor: str) -> str:
         return f"event from {name}"
     if kind == "schedule":
         return f"schedule {name}"
-    return "AIOS" if kind in ("service", "") else actor
+    return "AIOS" if kind in ("service", "policy", "") else actor
 
 
 def worker(target: str) -> str:

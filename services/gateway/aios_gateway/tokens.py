@@ -26,7 +26,8 @@ MAX_TOKEN_CHARS: Final = 512
 MAX_NAME_CHARS: Final = 100
 SECRET_BYTES: Final = 32
 REPLICA_BYTES: Final = 4  # in the id of an owner's token that is one of several
-OWNER: Final = "person:owner"
+PERSON: Final = "person:"
+OWNER: Final = PERSON + "owner"
 
 _TOKEN: Final = re.compile(r"aios_([a-z0-9]{1,64})_([A-Za-z0-9_-]{32,400})")
 
@@ -119,7 +120,8 @@ class Tokens:
         check_request_id(request_id)
         self._check_new(name, scopes, expire_time_ms, secret_sha256)
         token_id = derive("tok", self._workspace, request_id).removeprefix("tok_")
-        content = json.dumps([name, sorted(scopes), expire_time_ms, secret_sha256.hex()])
+        whose = [actor] if actor != OWNER else []
+        content = json.dumps([name, sorted(scopes), expire_time_ms, secret_sha256.hex(), *whose])
         record = TokenRecord(
             token_id=token_id,
             name=name,

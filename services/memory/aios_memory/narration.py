@@ -172,6 +172,28 @@ def _decision_refused(event: RunEvent) -> _Told:
     return "a decision was refused", body.error.message, [f"approval:{body.approval_id}"]
 
 
+def _approval_reminded(event: RunEvent) -> _Told:
+    body = event.approval_reminded
+    return f"nobody has decided {body.step} yet", "", [f"approval:{body.approval_id}"]
+
+
+def _approval_escalated(event: RunEvent) -> _Told:
+    body = event.approval_escalated
+    return f"asked {body.to} as well about {body.step}", "", [f"approval:{body.approval_id}"]
+
+
+def _approval_assented(event: RunEvent) -> _Told:
+    body = event.approval_assented
+    what = f"{body.approver} approved {body.step} as one of several"
+    return what, body.note, [f"approval:{body.approval_id}"]
+
+
+def _approval_edited(event: RunEvent) -> _Told:
+    body = event.approval_edited
+    evidence = [f"approval:{body.approval.approval_id}", *_artifacts(body.input)]
+    return f"{body.edited_by} changed what {body.edited} would do", body.note, evidence
+
+
 def _wait_started(event: RunEvent) -> _Told:
     body = event.wait_started
     return f"waits in step {body.step}" + (f" for event {body.event_type}" if body.event_type else ""), "", []
@@ -284,6 +306,10 @@ _TELLERS: Final = {
     "approval_requested": _approval_requested,
     "approval_decided": _approval_decided,
     "decision_refused": _decision_refused,
+    "approval_reminded": _approval_reminded,
+    "approval_escalated": _approval_escalated,
+    "approval_assented": _approval_assented,
+    "approval_edited": _approval_edited,
     "wait_started": _wait_started,
     "deadline_passed": _deadline_passed,
     "became_late": _became_late,

@@ -30,11 +30,12 @@ from aios_orchestrator.resolve import Intent, compile_intent
 from aios_orchestrator.step_types import EVENT, StepTypes
 from aios_orchestrator.timing import never_met
 from aios_orchestrator.uses import bind, used, without
-from aios_orchestrator.workflow import Step, Workflow
+from aios_orchestrator.workflow import NEEDS_A_PERSON, STAYS_CLOSED, Step, Workflow
 
 _CHANGES: Final = {
     "irreversible": "can't be taken back; put a gate that approves it before it, and see that it is not skipped.",
     "payment": "spends money, which a person has to approve; put a gate that approves it before it.",
+    "legal": "binds the company, which a person has to approve; put a gate that approves it before it.",
 }
 
 
@@ -213,6 +214,10 @@ class _Workflow:
             type_ = found.get(f"{step.place}.{name}")
             if type_ is not None and type_.never(wanted):
                 self._say("BAD_EXPRESSION", f"{step.place}.{name}", f"this is {type_}; {words}.")
+        sure = found.get(f"{step.place}.gate.confidence.of")
+        if sure is not None and sure.never("int", "double", "text"):
+            place = f"{step.place}.gate.confidence.of"
+            self._say("BAD_EXPRESSION", place, f"this is {sure}; a confidence is a number from 0 to 1.")
         self._never(step)
         self._effects(step)
         if step.kind == "workflow" and step.own.child is not None and step.input is not None:
@@ -331,6 +336,7 @@ class _Workflow:
                     f"its gate {local!r} may be skipped (when {skipped.text}); give both the same `when`."
                 )
                 self._say("APPROVAL_REQUIRED", f"{step.place}.effect", message)
+        self._gate(step)
         for at, name in enumerate(step.gate.approves if step.gate else ()):
             other = self.workflow.approved_by.get(step.scope + name)
             if other is not None and other != step.name:
@@ -338,6 +344,22 @@ class _Workflow:
                 self._say(
                     "BAD_RESOURCE", place, f"{name!r} has the gate {gate!r} already; a step has one gate."
                 )
+
+    def _gate(self, step: Step) -> None:
+        """What a gate lets pass without a person can be taken back, and is neither a payment nor a legal act."""
+        gate = step.gate
+        for name in gate.approves if gate is not None else ():
+            approved = self.workflow.steps.get(step.scope + name)
+            if gate is None or approved is None:
+                continue
+            if gate.fails_open and approved.grade in STAYS_CLOSED:
+                message = f"{name!r} is {approved.grade}, so nobody's silence may approve it; leave out `fails: open`."
+                self._say("APPROVAL_REQUIRED", f"{step.place}.gate.fails", message)
+            if gate.confidence is not None and approved.grade in NEEDS_A_PERSON:
+                message = (
+                    f"{name!r} is {approved.grade}, which always needs a person; leave out `confidence`."
+                )
+                self._say("APPROVAL_REQUIRED", f"{step.place}.gate.confidence", message)
 
 
 def _constant(tree: Path | Expression) -> Any:

@@ -305,7 +305,9 @@ def task_of(run: Run, workflow: Workflow, name: str, approval: Approval | None, 
                 policy_version=approval.policy_version,
                 expire_time_ms=approval.expire_time_ms,
                 nonce=approval.nonce,
-                approver=approval.decided_by,
+                approver=", ".join(assent.approver for assent in approval.assents) or approval.decided_by,
+                run_id=run.run_id,
+                step=name,
             )
         )
     return task

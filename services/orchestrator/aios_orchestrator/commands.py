@@ -17,7 +17,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
-from aios_orchestrator.core.decide import Admit, Cancel, Decide, Hear, Redo, Settle, Undo
+from aios_orchestrator.core.decide import Admit, Cancel, Decide, Edit, Hear, Redo, Settle, Undo
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
@@ -148,8 +148,16 @@ class Commands:
         )
         return pb.DecideApprovalResponse(approval=run.approvals[request.approval_id])
 
+    async def edit_approval(self, data: bytes) -> Proto:
+        request = parse(pb.EditApprovalRequest, data)
+        what = Edit(request, decode(request.input))
+        run = await self._one(request, what, request.SerializeToString(deterministic=True).hex())
+        found = run.approvals[request.approval_id]
+        edited = {approval.edited_from: approval for approval in run.approvals.values()}
+        return pb.EditApprovalResponse(approval=edited.get(found.approval_id, found))
+
     async def _one(
-        self, request: Any, what: Cancel | Undo | Redo | Decide | Recover | Migrate, content: str
+        self, request: Any, what: Cancel | Undo | Redo | Decide | Edit | Recover | Migrate, content: str
     ) -> Any:
         check_request_id(request.request_id)
         hashed = sha256(type(what).__name__.encode(), content.encode())
@@ -183,6 +191,7 @@ class Commands:
         "migrate_run": migrate_run,
         "decide_approval": decide_approval,
         "admit_run": admit_run,
+        "edit_approval": edit_approval,
         "hear_event": hear_event,
         "apply_resources": apply_resources,
         "change_schedule": change_schedule,

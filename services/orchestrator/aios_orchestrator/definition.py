@@ -12,6 +12,7 @@ from aios_core.money import Micros, usd
 from aios_orchestrator.caching import compile_cache
 from aios_orchestrator.compensating import ON_FAILURE, compile_compensate
 from aios_orchestrator.document import Document
+from aios_orchestrator.gating import compile_gate
 from aios_orchestrator.graph import connect
 from aios_orchestrator.hears import compile_hears, compile_until
 from aios_orchestrator.mapping import (
@@ -26,7 +27,7 @@ from aios_orchestrator.problems import Problems
 from aios_orchestrator.queueing import compile_queueing
 from aios_orchestrator.timing import TIMES, compile_bounds, compile_retry
 from aios_orchestrator.uses import NO_CHILDREN, Children
-from aios_orchestrator.workflow import HIGHEST, PRIORITY, Ask, Body, Gate, Step, Workflow
+from aios_orchestrator.workflow import HIGHEST, PRIORITY, Ask, Body, Step, Workflow
 from aios_runtime.schemas import Schema
 
 MAX_STEPS: Final = 10_000
@@ -47,7 +48,7 @@ _WORK: Final = {
     "workflow": ("input",),
 }
 _AT_ONCE: Final = ("branch", "transform")  # done as soon as they begin
-EFFECTS: Final = ("read", "write", "irreversible", "payment")
+EFFECTS: Final = ("read", "write", "irreversible", "payment", "legal")
 _WORKFLOW_FIELDS: Final = (
     "inputs",
     "outputs",
@@ -257,19 +258,7 @@ class _Compiler:
         return {"target": f"memory.{data}", "lane": "memory", "effect": data == "write", "grade": grade}
 
     def _gate(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-        gate = self.document.known(f"{self.path}.gate", data, ("title", "why", "risk", "approves", "expires"))
-        approves = gate.get("approves", [])
-        if not isinstance(approves, list):
-            raise self._error("gate.approves", "must be a list of step names.")
-        return {
-            "gate": Gate(
-                title=self.mapping(gate.get("title", "Approve"), "gate.title"),
-                why=self.mapping(gate.get("why", ""), "gate.why"),
-                risk=self.mapping(gate.get("risk", ""), "gate.risk"),
-                approves=tuple(map(str, approves)),
-                expires_ms=self.duration(gate.get("expires", "30d"), "gate.expires"),
-            )
-        }
+        return {"gate": compile_gate(self, data)}
 
     def _ask(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         ask = self.document.known(f"{self.path}.ask", data, ("title", "questions", "expires"))

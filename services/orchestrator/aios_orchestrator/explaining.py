@@ -10,11 +10,12 @@ from aios_core.values import plain
 from aios_orchestrator.drawing import words_of
 from aios_orchestrator.mapping import Constant, Expression, Mapped, Path, Text
 from aios_orchestrator.modes import word_of
-from aios_orchestrator.workflow import Step, Workflow
+from aios_orchestrator.workflow import Gate, Step, Workflow
 
 _FINAL: Final = {
     "irreversible": "can't be taken back",
     "payment": "spends money, which undo does not bring back",
+    "legal": "binds the company, which undo does not take back",
 }
 
 _EFFECTS: Final = {
@@ -22,6 +23,7 @@ _EFFECTS: Final = {
     "write": "changes something outside",
     "irreversible": "does something outside that can't be taken back",
     "payment": "spends money",
+    "legal": "binds the company",
 }
 
 
@@ -100,7 +102,8 @@ def explain(workflow: Workflow) -> Explanation:
         rounds = " for each item" if "[]" in step.scope else ""
         if step.gate is not None:
             what = ", ".join(step.gate.approves) or "going on"
-            person.append(f"{step.name}: to approve {what}{rounds}, within {words_of(step.gate.expires_ms)}")
+            within = words_of(step.gate.expires_ms)
+            person.append(f"{step.name}: to approve {what}{rounds}, within {within}{_terms(step.gate)}")
         if step.ask is not None:
             person.append(f"{step.name}: to answer questions{rounds}, within {words_of(step.ask.expires_ms)}")
         if step.effect:
@@ -148,6 +151,22 @@ def _times(workflow: Workflow) -> Iterator[str]:
         if bounds.service_level_ms:
             parts.append(f"late after {words_of(bounds.service_level_ms)}")
         yield f"{name}: {'; '.join(parts)}"
+
+
+def _terms(gate: Gate) -> str:
+    """Who may decide, and when a gate passes without a person."""
+    terms = []
+    if gate.approvers:
+        terms.append(f"{gate.need} of {', '.join(gate.approvers)}")
+    if gate.confidence is not None:
+        terms.append(f"nobody where {_shown(gate.confidence.of)} is at least {gate.confidence.at_least}")
+    if gate.remind:
+        terms.append(f"reminded after {', '.join(map(words_of, gate.remind))}")
+    if gate.escalate_to:
+        terms.append(f"after {words_of(gate.escalate_ms)} {gate.escalate_to} as well")
+    if gate.fails_open:
+        terms.append("approved when nobody decides")
+    return f" ({'; '.join(terms)})" if terms else ""
 
 
 def _what(step: Step) -> str:

@@ -249,6 +249,8 @@ def trees_of(step: Step) -> Iterator[tuple[Mapped, str]]:
         parts.append((step.hears.match, "wait.match"))
     if step.gate:
         parts += [(step.gate.title, "gate.title"), (step.gate.why, "gate.why"), (step.gate.risk, "gate.risk")]
+        if step.gate.confidence is not None:
+            parts.append((step.gate.confidence.of, "gate.confidence.of"))
     if step.ask:
         parts += [(step.ask.title, "ask.title"), (step.ask.questions, "ask.questions")]
     if step.body is not None:

@@ -131,7 +131,7 @@ class Repository:
             due_ms=next_due(run),
             index=index,
         )
-        return [main, *(self._listing(approval, old) for approval in changed_approvals(run, old))]
+        return [main, *(self._listing(approval, old) for approval in _relisted(run, old))]
 
     def _listing(self, approval: Approval, old: Run | None) -> Write:
         known = old is not None and approval.approval_id in old.approvals
@@ -159,10 +159,8 @@ class Repository:
                 return
 
     async def shown(self, listed: Iterable[Approval]) -> list[Approval]:
-        """Approvals of a listing as their runs have them. Where replicas write at once, an entry may stand there of a
-        decision that did not count."""
-        if not self.store.shared:
-            return list(listed)
+        """Approvals of a listing as their runs have them. An entry says only whether one is open; and where replicas
+        write at once, it may be that of a decision that did not count."""
         found = []
         for approval in listed:
             key = run_key(approval.workspace, approval.run_id)
@@ -245,3 +243,13 @@ def _awaited(run: Run, old: Run | None) -> dict[str, str]:
     if now or before:
         entries["awaiting"] = f"{run.workspace}/{partition_of(run.slot)}" if now else ""
     return entries
+
+
+def _relisted(run: Run, old: Run | None) -> list[Approval]:
+    """The approvals that are new, or open no more: an entry is written twice, whatever happens in between."""
+    known = old.approvals if old is not None else {}
+    return [
+        approval
+        for approval in changed_approvals(run, old)
+        if approval.approval_id not in known or approval.state != known[approval.approval_id].state
+    ]

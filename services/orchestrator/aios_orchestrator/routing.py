@@ -40,6 +40,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "migrate_run": pb.MigrateRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
     "admit_run": pb.AdmitRunRequest,
+    "edit_approval": pb.EditApprovalRequest,
 }
 _PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event", "show_queues")
 

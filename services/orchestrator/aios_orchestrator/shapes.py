@@ -138,6 +138,20 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A number above 0, and at most 1."""
+
+    def check(self, check: Check, path: str, data: Any) -> Any:
+        if isinstance(data, (int, Decimal)) and not isinstance(data, bool) and 0 < data <= 1:
+            return data
+        check.say(path, f"must be a number above 0, and at most 1, such as 0.8, not {kind_of(data)}.")
+        return 1
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "number", "exclusiveMinimum": 0, "maximum": 1}
+
+
+@dataclass(frozen=True)
 class Duration:
     """A duration of at most ten years."""
 

@@ -8,6 +8,7 @@ from aios_orchestrator.computed_shapes import ANYTHING, MAYBE, Computed, Conditi
 from aios_orchestrator.deadline_shape import Deadline
 from aios_orchestrator.definition import EFFECTS, MAX_AT_ONCE, MAX_STEPS, MAX_TURNS, work_fields
 from aios_orchestrator.definition import KINDS as STEP_KINDS
+from aios_orchestrator.gate_language import EXPIRES, GATE, TITLE
 from aios_orchestrator.modes import MODES
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schema_shape import JsonSchema
@@ -103,8 +104,6 @@ def step_schema() -> dict[str, Any]:
     }
 
 
-_TITLE: Final = Field(Computed(), "What a person sees first")
-_EXPIRES: Final = Field(Duration(), "How long it waits for a person, 30d without it")
 _QUESTION: Final = Fields(
     {
         "id": Field(Text("a name for the answer"), "The name of the answer in `answers`", True),
@@ -193,25 +192,9 @@ STEPS: Final[Mapping[str, Field]] = {
         "An action of a connector",
     ),
     "memory": Field(Choice(("read", "write")), "Reads or writes the company's memory"),
-    "gate": Field(
-        Fields(
-            {
-                "title": _TITLE,
-                "why": Field(Computed(), "Why it is to be done"),
-                "risk": Field(Computed(), "What may go wrong"),
-                "approves": Field(
-                    Several(Text("a step's name", NAME), distinct=True, about="a list of step names"),
-                    "The steps that are not done without it",
-                ),
-                "expires": _EXPIRES,
-            }
-        ),
-        "A person approves exactly what the named steps would do",
-    ),
+    "gate": GATE,
     "ask": Field(
-        Fields(
-            {"title": _TITLE, "questions": Field(Questions(), "What is asked", True), "expires": _EXPIRES}
-        ),
+        Fields({"title": TITLE, "questions": Field(Questions(), "What is asked", True), "expires": EXPIRES}),
         "A person answers questions",
     ),
     "branch": Field(
@@ -288,8 +271,8 @@ WORK: Final[Mapping[str, Field]] = {
     "input": Field(Computed(), "What it works on"),
     "effect": Field(
         Choice(EFFECTS),
-        "What it does to the world: `write` can be taken back, `irreversible` can't, `payment` spends money; "
-        "the last two need a gate",
+        "What it does to the world: `write` can be taken back, `irreversible` can't, `payment` spends money, "
+        "`legal` binds the company; the last three need a gate",
     ),
     "mode": Field(Choice(tuple(MODES)), "How the agent works; without it, as its workflow says"),
     "cache": Field(

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, Final
 
 from aios.task.v1.task_pb2 import WorkMode
@@ -21,6 +22,8 @@ HIGHEST: Final = 9  # priority; 0 is the lowest
 PRIORITY: Final = 5  # of what does not say how urgent it is, from 0 to 9
 DEFAULT_TIMEOUT_MS: Final = 300_000
 MAX_MET: Final = 4096  # steps of rounds that are kept made
+NEEDS_A_PERSON: Final = frozenset({"payment", "legal"})  # whatever a gate says of itself
+STAYS_CLOSED: Final = NEEDS_A_PERSON | {"irreversible"}  # when nobody decides
 
 _ROUND: Final = re.compile(r"\[\d+\]")
 
@@ -69,14 +72,39 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """The confidence at which a gate passes by itself: an expression that gives it, and the least that will do."""
+
+    of: Mapped
+    at_least: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
-    """What a gate shows: expressions for its words, and the steps that it approves."""
+    """What a gate shows: expressions for its words, and the steps that it approves.
+
+    It expires after `expires_ms`, and is told again after each time of `remind`, of `escalate_ms` to `escalate_to` as
+    well. `need` of the `approvers` (names; none: whoever may approve) have to approve."""
 
     title: Mapped
     why: Mapped
     risk: Mapped
     approves: tuple[str, ...]
     expires_ms: int
+    fails_open: bool = False
+    confidence: Asked | None = None
+    remind: tuple[int, ...] = ()
+    escalate_ms: int = 0
+    escalate_to: str = ""
+    approvers: tuple[str, ...] = ()
+    need: int = 1
+
+    @property
+    def policy(self) -> tuple[object, ...]:
+        """What of it decides who has to approve what, and until when."""
+        sure = self.confidence.at_least if self.confidence is not None else ""
+        who = (",".join(self.approvers), self.need, self.escalate_to, self.escalate_ms)
+        return (self.approves, self.expires_ms, self.fails_open, sure, *who)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +193,7 @@ class Step:
     """How urgent its tasks are; None: as the workflow says."""
     effect: bool = False
     grade: str = "read"
-    """How far what it does can be taken back: `read`, `write`, `irreversible`, `payment`."""
+    """How far what it does can be taken back: `read`, `write`, `irreversible`, `payment`, `legal`."""
     compensate: Compensate | None = None
     cache: Cache | None = None
     gives: Schema | None = None

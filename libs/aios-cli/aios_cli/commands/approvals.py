@@ -141,6 +141,51 @@ def answer(
         _send(session, item, ApprovalState.APPROVAL_STATE_ANSWERED, note, wait, "", request_id, said)
 
 
+@command(app, "edit")
+def edit(
+    approval: ApprovalId = "",
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="A field, such as entry.text=Hello; repeatable."),
+    ] = None,
+    editor: Annotated[bool, typer.Option("--editor", help="Edit the arguments as JSON.")] = False,
+    step: Annotated[str, typer.Option("--step", help="Which step, where it proposes several.")] = "",
+    note: Note = "",
+    seen: Seen = "",
+    request_id: RequestId = None,
+) -> None:
+    """Change what would run. What you made of it needs an approval of its own."""
+    from aios.api.v1 import api_pb2
+    from aios_cli import editing, inputs, shapes
+    from aios_cli.output import hint, print_json, say
+    from aios_cli.session import Session
+    from aios_cli.views import approval as view
+    from aios_cli.words import short
+    from aios_core.errors import TerminalError
+    from aios_core.minting import mint
+
+    if bool(pairs) == editor:
+        raise TerminalError("INVALID_ARGUMENT", "Give --set PATH=VALUE, or --editor.", field="set")
+    with Session() as session:
+        item = _read(session, approval)
+        proposed = editing.chosen(item, step)
+        data = editing.in_editor(proposed) if editor else editing.changed(proposed, pairs or [])
+        request = api_pb2.EditApprovalRequest(
+            request_id=mint("req") if request_id is None else request_id,
+            approval_id=item.approval_id,
+            step=proposed.step,
+            arguments=inputs.to_value(data),
+            arguments_sha256=_hash(seen) if seen else item.arguments_sha256,
+            note=note,
+        )
+        new = session.client.call(session.client.approvals.EditApproval, request).approval
+    if given.json:
+        print_json(shapes.approval(new))
+        return
+    say(f"Changed. Approval {short(new.approval_id)} takes its place: look at it, then decide.")
+    hint(view.next_steps(new))
+
+
 def _decide(
     approval: str,
     decision: "ApprovalState.ValueType",
@@ -167,6 +212,7 @@ def _send(
 ) -> None:
     """Decide, bound to what was shown, and say what follows."""
     from aios.api.v1 import api_pb2
+    from aios.run.v1.state_pb2 import ApprovalState
     from aios_cli import inputs, shapes
     from aios_cli.output import print_json, say
     from aios_cli.words import DECIDED, short
@@ -187,6 +233,10 @@ def _send(
         _follow(session, item.run_id, before)
     if given.json:
         print_json(shapes.approval(decided))
+        return
+    left = decided.need - len(decided.assents)
+    if decided.state == ApprovalState.APPROVAL_STATE_OPEN and left > 0:
+        say(f"Approved by you; {left} more of the approvers {'has' if left == 1 else 'have'} to.")
         return
     say(f"{DECIDED.get(decided.state, 'Decided').capitalize()}.")
     say(f"Follow the run with: aios run watch {short(item.run_id)}", "dim")

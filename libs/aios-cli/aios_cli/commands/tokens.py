@@ -18,6 +18,9 @@ def create(
         list[str], typer.Option("--scope", help="read, run, approve, events or admin; repeatable.")
     ],
     days: Annotated[int, typer.Option("--days", min=0, help="Days until it expires; 0: never.")] = 90,
+    user: Annotated[
+        str, typer.Option("--user", help="Who acts with it, as `approvers` of gates name them; without: you.")
+    ] = "",
 ) -> None:
     """Make a token. It is shown once: the server keeps its hash alone."""
     import hashlib
@@ -36,6 +39,7 @@ def create(
         scopes=scopes,
         expire_time_ms=now_ms() + days * DAY_MS if days else 0,
         secret_sha256=hashlib.sha256(secret.encode()).digest(),
+        user=user,
     )
     with Session() as session:
         token = session.client.call(session.client.tokens.CreateToken, request).token

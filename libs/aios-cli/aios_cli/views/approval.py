@@ -98,10 +98,13 @@ def _reasons(item: Approval, now_ms: int) -> Iterator[RenderableType]:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
+    said = {wording.field: ", ".join(wording.origins) for wording in item.wordings}
+    if "title" in said:
+        table.add_row("title", _marked("", said["title"]))
     if item.why:
-        table.add_row("why", words.clean(item.why))
+        table.add_row("why", _marked(item.why, said.get("why")))
     if item.risk:
-        table.add_row("what could go wrong", words.clean(item.risk))
+        table.add_row("what could go wrong", _marked(item.risk, said.get("risk")))
     table.add_row("for", f"{words.clean(item.workflow)}, run {words.short(item.run_id)}")
     if item.expire_time_ms and item.state == ApprovalState.APPROVAL_STATE_OPEN:
         table.add_row("decide", words.until(item.expire_time_ms, now_ms))
@@ -112,8 +115,45 @@ def _reasons(item: Approval, now_ms: int) -> Iterator[RenderableType]:
     if item.note:
         table.add_row("note", words.clean(item.note))
     if item.arguments_sha256 and item.kind == ApprovalKind.APPROVAL_KIND_GATE:
-        table.add_row("bound to", item.arguments_sha256.hex()[:16] + "…")
+        bound = (
+            f"{item.arguments_sha256.hex()[:16]}…, policy {item.policy_version[:16]}, this run and step, once"
+        )
+        table.add_row("bound to", bound)
+    for name, text in _terms(item):
+        table.add_row(name, words.clean(text))
     yield table
+
+
+def _marked(text: str, origins: str | None) -> Text:
+    """Words of a person or of the document; or such as nobody vouches for, with who said them."""
+    shown = Text(words.clean(text))
+    if origins is not None:
+        shown.append(f"{' ' if text else ''}(not checked: said by {words.clean(origins)})", style="yellow")
+    return shown
+
+
+def _terms(item: Approval) -> Iterator[tuple[str, str]]:
+    """Who may decide, what happened so far, and what happens when nobody does."""
+    if item.approvers:
+        names = ", ".join(name.removeprefix("person:") for name in item.approvers)
+        yield "approvers", f"{item.need or 1} of {names}"
+    for assent in item.assents:
+        yield "approved by", f"{assent.approver}{f': {assent.note}' if assent.note else ''}"
+    if item.HasField("confidence"):
+        sure = item.confidence
+        why = f" ({sure.why})" if sure.why else ""
+        yield "confidence", f"{sure.value or 'none'}, {sure.at_least} would pass{why}"
+    if item.reminders:
+        yield "reminders", str(item.reminders)
+    if item.escalated_to:
+        yield "asked as well", item.escalated_to.removeprefix("person:")
+    if item.fails_open and item.state == ApprovalState.APPROVAL_STATE_OPEN:
+        yield "if nobody decides", "it counts as approved"
+    for step in item.proposed:
+        if step.edited_by:
+            yield "edited", f"{step.step}, by {step.edited_by}"
+    for refusal in item.refusals:
+        yield "did not count", f"{refusal.decided_by}: {refusal.error.code}, {refusal.error.message}"
 
 
 def _question(identifier: str, text: str, why: str, options: Sequence[str]) -> Iterator[RenderableType]:

@@ -77,6 +77,7 @@ _OWN: Final = {
             "aios.cmd.run.v1.recover_run.>",
             "aios.cmd.run.v1.migrate_run.>",
             "aios.cmd.run.v1.decide_approval.>",
+            "aios.cmd.run.v1.edit_approval.>",
             "aios.cmd.resource.>",
             "aios.cmd.memory.>",
             "aios.qry.>",

@@ -37,7 +37,7 @@ def report_outcomes(workspace: str, partition: int) -> str:
 
 def run_command(name: str, workspace: str, partition: int) -> str:
     """`start_run`, `start_runs`, `cancel_run`, `undo_run`, `redo_run`, `recover_run`, `migrate_run`,
-    `decide_approval`."""
+    `decide_approval`, `edit_approval`."""
     return f"aios.cmd.run.v1.{name}.{workspace}.{partition}"
 
 

@@ -233,7 +233,7 @@ class ConnectorConformance(RedoConformance):
         assert self.observe(tmp_path) == edited
 
     @pytest.mark.feature("I4")
-    @pytest.mark.parametrize("case", ["one byte changed", "expired", "missing"])
+    @pytest.mark.parametrize("case", ["one byte changed", "expired", "other run", "other step", "missing"])
     async def test_without_an_approval_of_exactly_this_it_is_refused(
         self, tmp_path: Path, example: Example, case: str
     ) -> None:
@@ -245,11 +245,17 @@ class ConnectorConformance(RedoConformance):
             task.approval.arguments_sha256 = bytes(sha256)
         elif case == "expired":
             task.approval.expire_time_ms = NOW_MS - 1
+        elif case == "other run":
+            task.approval.run_id = "run_other"
+        elif case == "other step":
+            task.approval.step = "other"
         else:
             task.ClearField("approval")
         codes = {
             "one byte changed": "APPROVAL_STALE",
             "expired": "APPROVAL_EXPIRED",
+            "other run": "APPROVAL_STALE",
+            "other step": "APPROVAL_STALE",
             "missing": "APPROVAL_REQUIRED",
         }
         await self._is_refused(tmp_path, task, codes[case], before)
@@ -312,7 +318,12 @@ class ConnectorConformance(RedoConformance):
             mode=mode,
             input=data,
             approval=ApprovalBinding(
-                approval_id="appr_0", arguments_sha256=arguments_sha256(data), expire_time_ms=NOW_MS + 60_000
+                approval_id="appr_0",
+                arguments_sha256=arguments_sha256(data),
+                expire_time_ms=NOW_MS + 60_000,
+                run_id=key.split("/")[0],
+                step=key.split("/")[1],
+                approver="person:owner",
             ),
         )
 

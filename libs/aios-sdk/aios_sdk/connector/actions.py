@@ -45,7 +45,8 @@ class Call:
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What an action declares. `steering` are the input fields that choose where or on whom it acts: they must not
-    come from untrusted data unless a person approved exactly them."""
+    come from untrusted data unless a person approved exactly them. `needs_person`: it pays, or binds the company, so
+    that nothing but a person's approval will do, whatever a workflow calls it."""
 
     name: str
     input: type[Arguments]
@@ -55,6 +56,7 @@ class Spec:
     inverse: Inverse | None
     idempotency: Idempotency
     steering: tuple[str, ...]
+    needs_person: bool = False
 
     @property
     def changes_something(self) -> bool:
@@ -126,9 +128,12 @@ def action(
     inverse: Inverse | None = None,
     idempotency: Idempotency | None = None,
     steering: tuple[str, ...] = (),
+    needs_person: bool = False,
 ) -> Callable[[A], A]:
     """Declare an action. Raises TypeError at import when the class lacks what the declaration promises."""
-    spec = Spec(name, input, output, effect, captured, inverse, idempotency or Nothing(), steering)
+    spec = Spec(
+        name, input, output, effect, captured, inverse, idempotency or Nothing(), steering, needs_person
+    )
 
     def declare(cls: A) -> A:
         _check(cls, spec)

@@ -267,8 +267,10 @@ def admit(
     now_ms: int,
     *,
     needs_approval: bool,
+    place: tuple[str, str] = ("", ""),
+    needs_person: bool = False,
 ) -> None:
-    """The connector's own check of what the orchestrator has checked before.
+    """The connector's own check of what the orchestrator has checked before; `place` are the task's run and step.
 
     Raises APPROVAL_STALE, APPROVAL_EXPIRED, UNTRUSTED_FIELD, APPROVAL_REQUIRED; nothing was done then.
     """
@@ -279,6 +281,19 @@ def admit(
                 f"Approval {approval.approval_id} is for other arguments than {target} has now; nothing was done. "
                 "Look at the new proposal and decide again.",
                 field="approval.arguments_sha256",
+            )
+        if (approval.run_id or approval.step) and (approval.run_id, approval.step) != place:
+            raise TerminalError(
+                "APPROVAL_STALE",
+                f"Approval {approval.approval_id} is for step {approval.step} of run {approval.run_id}, not for this "
+                f"one of {target}; nothing was done.",
+                field="approval.run_id",
+            )
+        if needs_person and not approval.approver.startswith("person:"):
+            raise TerminalError(
+                "APPROVAL_REQUIRED",
+                f"{target} needs a person's approval, and {approval.approver or 'nobody'} gave it; nothing was done.",
+                field="approval.approver",
             )
         if approval.expire_time_ms and now_ms > approval.expire_time_ms:
             raise TerminalError(

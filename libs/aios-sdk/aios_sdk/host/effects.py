@@ -94,6 +94,8 @@ class Effects:
             task.approval if task.HasField("approval") else None,
             self._now_ms(),
             needs_approval=action.spec.changes_something and self._rules.needs_approval,
+            place=(task.run_id, task.step),
+            needs_person=action.spec.needs_person,
         )
 
     async def execute(self, task: Task, action: Action[Any, Any, Any], flight: Flight) -> Outcome:

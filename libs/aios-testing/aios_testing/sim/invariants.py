@@ -199,6 +199,13 @@ class Invariants:
         if approval is None or approval.state != A.APPROVAL_STATE_APPROVED:
             self._record.violate("nothing without its approval", key)
             return
+        signed = {assent.approver for assent in approval.assents}
+        asked = {*approval.approvers, approval.escalated_to}
+        if len(signed) < approval.need or not signed <= asked:
+            self._record.violate("as many approvers as are needed", f"{key}: {', '.join(sorted(signed))}")
+        if any(assent.time_ms < approval.create_time_ms for assent in approval.assents):
+            self._record.violate("an approver approves what he was shown", key)
+        self._record.count(f"approved by {approval.decided_by.partition('person:')[0] or 'a person'}")
         shown = next((item for item in approval.proposed if item.step == step), None)
         entry = self._ledger(key)
         if shown is None or entry is None or sha256(entry.input) != shown.arguments_sha256:
@@ -316,15 +323,8 @@ class Invariants:
             self._record.violate("every event is told once", f"{run.run_id}: {told} of {len(history)}")
         for approval in run.approvals.values():
             listed = disk.read(f"{WORKSPACE}/approval/{approval.approval_id}")
-            if listed is None or not self._stands(Approval.FromString(listed.head), approval):
+            if listed is None or _is_open(Approval.FromString(listed.head)) != _is_open(approval):
                 self._record.violate("the listing shows what stands", approval.approval_id)
-
-    def _stands(self, listed: Approval, approval: Approval) -> bool:
-        """Where replicas write, an entry may be of a decision that did not count and that could not be mended: what is
-        shown is read from the run, and the entry says only whether it is open."""
-        if self.leases is None:
-            return bool(listed == approval)
-        return _is_open(listed) == _is_open(approval)
 
     def _settled(self, run: Run, person: Person) -> None:
         """Effects and undos, step by step, against what the run says."""

@@ -31,6 +31,7 @@ from aios_testing.sim.mending import Mending
 from aios_testing.sim.migrating import Migrating
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
+from aios_testing.sim.signing import Signing
 from aios_testing.sim.undoing import Undoing
 from aios_testing.sim.workload import WORKFLOWS
 from aios_testing.sim.world import World
@@ -58,6 +59,7 @@ class Person:
         self.migrating: Migrating | None = None
         self.undoing: Undoing | None = None
         self.aside: Aside | None = None
+        self.signing: Signing | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -81,6 +83,8 @@ class Person:
             works.append(self.migrating.look(self))
         if self.undoing is not None:
             works.append(self.undoing.look(self))
+        if self.signing is not None:
+            works.append(self.signing.begin(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -212,7 +216,9 @@ class Person:
             for approval in query.ListApprovalsResponse.FromString(data).approvals:
                 if approval.approval_id not in self._decided:
                     self._decided.add(approval.approval_id)
-                    self.begin_work(partial(self._decide, approval))
+                    several = self.signing if approval.need else None
+                    work = partial(several.sign, self) if several is not None else self._decide
+                    self.begin_work(partial(work, approval))
 
     def begin_work(self, work: Callable[[], Awaitable[None]]) -> None:
         """The person is busy with it until it ends."""

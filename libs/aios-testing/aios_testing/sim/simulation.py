@@ -16,7 +16,7 @@ from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from aios_testing.sim import crowd, faults, habits
+from aios_testing.sim import crowd, faults, habits, signing
 from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
@@ -111,6 +111,7 @@ class Simulation:
         self.person._effect_of = self._effect_of
         self.sender = Sender(Random(f"sender {seed}"), self.person)
         habits.give(self.person, seed, self.record)
+        self.person.signing = signing.drawn(seed, self.record)
         self.loop.crashed = self._crashed
         self.loop.defect = self._defect
 

@@ -111,6 +111,26 @@ _HEAR: Final = """
     wait: {event: sim.replied, match: "event.data.sent > 0 && steps.look.n == event.data.n"}
   - {name: keep, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
+_SIGNED: Final = """
+  - {name: draft, agent: echo, timeout: 10s, input: {n: "${inputs.n}", sure: "${inputs.n % 2 == 0 ? '0.99' : '0.5'}"}}
+  - name: ok
+    gate:
+      title: "Sign ${steps.draft.n}"
+      approves: [send]
+      expires: 90s
+      remind: [20s, 40s]
+      escalate: {after: 30s, to: cy}
+      approvers: {of: [owner, ada], need: 2}
+  - {name: send, connector: mail.send, effect: write, timeout: 8s, input: {n: "${steps.draft.n}"}}
+  - name: sure
+    gate:
+      title: "Charge"
+      approves: [charge]
+      expires: 60s
+      fails: open
+      confidence: {of: "${steps.draft.sure}", at_least: 0.95}
+  - {name: charge, connector: pay.charge, effect: write, timeout: 8s, input: {n: "${inputs.n}"}}
+"""
 _TICK: Final = """
   - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
@@ -222,6 +242,7 @@ DOCUMENTS: Final = {
     "amends.yaml": _workflow("amends", _AMENDS, head="  on_failure: undo\n"),
     "wanted.yaml": _INTENT,
     "hear.yaml": _workflow("hear", _HEAR),
+    "signed.yaml": _workflow("signed", _SIGNED),
 }
 # What needs a gate, and which.
 GATES: Final = {
@@ -232,6 +253,8 @@ GATES: Final = {
     ("mail", "sent"): "ok",
     ("only", "send"): "ok",
     ("each", "all[].send"): "ok",
+    ("signed", "send"): "ok",
+    ("signed", "charge"): "sure",
 }
 # The steps that change the world, by their paths.
 EFFECTS: Final = {
@@ -260,9 +283,11 @@ EFFECTS: Final = {
     ("amends", "three"),
     ("timed", "all[].keep"),
     ("hear", "keep"),
+    ("signed", "send"),
+    ("signed", "charge"),
     ("tick", "book"),
     ("line", "book"),
     ("line", "each[].place"),
     ("lone", "book"),
 }
-assert {name for name, _ in EFFECTS} == {*WORKFLOWS, *ASIDE, "hear", "tick", "line", "lone"}
+assert {name for name, _ in EFFECTS} == {*WORKFLOWS, *ASIDE, "hear", "signed", "tick", "line", "lone"}

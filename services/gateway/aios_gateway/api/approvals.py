@@ -66,6 +66,33 @@ async def decide_approval(
     return api_pb2.DecideApprovalResponse(approval=answer.approval)
 
 
+async def edit_approval(call: Call, request: api_pb2.EditApprovalRequest) -> api_pb2.EditApprovalResponse:
+    """Passes an edit on with what the person saw; the answer is the approval of what would run now."""
+    if len(request.note) > MAX_NOTE_CHARS:
+        raise TerminalError(
+            "INVALID_ARGUMENT", f"note has more than {MAX_NOTE_CHARS} characters.", field="note"
+        )
+    if not request.HasField("arguments"):
+        raise TerminalError("INVALID_ARGUMENT", "arguments is missing.", field="arguments")
+    check_request_id(request.request_id)
+    approval = await _read(call, request.approval_id)
+    command = commands_pb2.EditApprovalRequest(
+        workspace=call.workspace,
+        request_id=request.request_id,
+        approval_id=request.approval_id,
+        actor=call.identity.actor,
+        run_id=approval.run_id,
+        step=request.step,
+        input=values.canonical(request.arguments, "arguments"),
+        arguments_sha256=request.arguments_sha256,
+        note=request.note,
+    )
+    answer = await call.command_run(
+        "edit_approval", approval.run_id, command, commands_pb2.EditApprovalResponse
+    )
+    return api_pb2.EditApprovalResponse(approval=answer.approval)
+
+
 async def _read(call: Call, approval_id: str) -> Approval:
     if not approval_id:
         raise TerminalError("INVALID_ARGUMENT", "approval_id is missing.", field="approval_id")

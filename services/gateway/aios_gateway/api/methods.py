@@ -98,6 +98,7 @@ def _others(around: Surroundings) -> dict[str, Unary | Streaming]:
         "ApprovalService.ListApprovals": Unary(Scope.READ, approvals.list_approvals),
         "ApprovalService.GetApproval": Unary(Scope.READ, approvals.get_approval),
         "ApprovalService.DecideApproval": Unary(Scope.APPROVE, approvals.decide_approval),
+        "ApprovalService.EditApproval": Unary(Scope.APPROVE, approvals.edit_approval),
         "ResourceService.ApplyResources": Unary(Scope.ADMIN, resources.apply_resources),
         "ResourceService.ListResources": Unary(Scope.READ, resources.list_resources),
         "ResourceService.GetResource": Unary(Scope.READ, resources.get_resource),

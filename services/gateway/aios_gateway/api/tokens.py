@@ -1,9 +1,10 @@
 """TokenService: who may call."""
 
 from aios.api.v1 import api_pb2
-from aios_core.ids import check_request_id
+from aios_core.errors import TerminalError
+from aios_core.ids import check_name, check_request_id
 from aios_gateway.peers import Call
-from aios_gateway.tokens import Scope, TokenRecord, Tokens
+from aios_gateway.tokens import OWNER, PERSON, Scope, TokenRecord, Tokens
 
 
 async def create_token(
@@ -19,9 +20,18 @@ async def create_token(
         request.scopes,
         request.expire_time_ms,
         request.secret_sha256,
-        call.identity.actor,
+        _actor(call, request.user),
     )
     return api_pb2.CreateTokenResponse(token=_message(record))
+
+
+def _actor(call: Call, user: str) -> str:
+    """Who acts with a new token. Only the owner makes tokens for others: approvers are told apart by them."""
+    own = call.identity.actor
+    actor = PERSON + check_name(user, "user") if user else own
+    if actor != own and own != OWNER:
+        raise TerminalError("PERMISSION_DENIED", f"Only the owner makes tokens for others; you are {own}.")
+    return actor
 
 
 async def list_tokens(_: Call, __: api_pb2.ListTokensRequest, tokens: Tokens) -> api_pb2.ListTokensResponse:

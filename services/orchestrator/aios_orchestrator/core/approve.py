@@ -1,6 +1,7 @@
 """A person's decisions: bound to what was shown, valid once, until they expire."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
@@ -12,9 +13,8 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
 from aios_core.values import Leaf, Plain, Value, labeled, plain
-from aios_orchestrator.core import patterns, rounds, undo
+from aios_orchestrator.core import gates, patterns, rounds, undo
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import path_of, scope_of
 
 MAX_ANSWER_CHARS = 1000
@@ -22,18 +22,14 @@ MAX_ANSWER_CHARS = 1000
 
 def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) -> None:
     """Apply one decision. What is refused is recorded, and the refusal is raised (APPROVAL_…, BAD_ANSWER)."""
-    approval = draft.run.approvals.get(request.approval_id)
-    if approval is None:
-        raise TerminalError("NOT_FOUND", f"Run {draft.run.run_id} has no approval {request.approval_id}.")
-    try:
+    with refusing(draft, request.approval_id, request.actor):
+        approval = known(draft, request.approval_id)
         if _decided_so(approval, request):
             return
         _check(draft, approval, request)
         given = _answers(approval, answers) if request.decision == st.APPROVAL_STATE_ANSWERED else {}
-    except TerminalError as error:
-        reason = Error(code=error.code, message=error.message)
-        draft.emit(decision_refused=ev.DecisionRefused(approval_id=approval.approval_id, error=reason))
-        raise
+    if request.decision == st.APPROVAL_STATE_APPROVED and not _enough(draft, approval, request):
+        return
     draft.emit(
         approval_decided=ev.ApprovalDecided(
             step=approval.step,
@@ -47,13 +43,51 @@ def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) 
     _follow(draft, approval, request, given)
 
 
+@contextmanager
+def refusing(draft: Draft, approval_id: str, actor: str) -> Iterator[None]:
+    """What is refused within it is recorded in the run's history, and with the approval."""
+    try:
+        yield
+    except TerminalError as error:
+        reason = Error(code=error.code, message=error.message)
+        draft.emit(
+            decision_refused=ev.DecisionRefused(approval_id=approval_id, error=reason, decided_by=actor)
+        )
+        raise
+
+
+def known(draft: Draft, approval_id: str) -> Approval:
+    """The approval of that id, which is of this run. Raises NOT_FOUND."""
+    approval = draft.run.approvals.get(approval_id)
+    if approval is None:
+        raise TerminalError("NOT_FOUND", f"Run {draft.run.run_id} has no approval {approval_id[:80]}.")
+    return approval
+
+
+def _enough(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> bool:
+    """Whether there are as many approvers now as the gate needs."""
+    if not approval.need:
+        return True
+    draft.emit(
+        approval_assented=ev.ApprovalAssented(
+            step=approval.step,
+            approval_id=approval.approval_id,
+            approver=request.actor,
+            note=request.note,
+        )
+    )
+    return len(draft.run.approvals[approval.approval_id].assents) >= approval.need
+
+
 def _decided_so(approval: Approval, request: DecideApprovalRequest) -> bool:
     """Whether the same person already decided the same: a repeated click."""
     same = approval.state == request.decision and approval.decided_by == request.actor
     return same and request.decision != st.APPROVAL_STATE_ANSWERED
 
 
-def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> None:
+def check_open(draft: Draft, approval: Approval, actor: str, seen: bytes) -> None:
+    """Raises APPROVAL_EXPIRED, APPROVAL_STALE, APPROVAL_USED or NOT_AN_APPROVER unless a person may do something about
+    it now who has seen that."""
     if approval.state == st.APPROVAL_STATE_EXPIRED or (
         approval.expire_time_ms and draft.clock > approval.expire_time_ms
     ):
@@ -64,14 +98,35 @@ def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> 
         )
     if approval.state != st.APPROVAL_STATE_OPEN:
         raise TerminalError("APPROVAL_USED", "This was decided already; a decision counts once.")
-    if request.arguments_sha256 and request.arguments_sha256 != approval.arguments_sha256:
+    if seen and seen != approval.arguments_sha256:
         raise TerminalError(
             "APPROVAL_STALE", "What you saw is not what would run. Look at it again, then decide."
         )
+    if approval.kind == st.APPROVAL_KIND_GATE:
+        gates.check_policy(draft, approval)
+    may = [*approval.approvers, *([approval.escalated_to] if approval.escalated_to else [])]
+    if approval.approvers and actor not in may:
+        names = ", ".join(name.removeprefix(gates.PERSON) for name in may)
+        raise TerminalError("NOT_AN_APPROVER", f"This is for {names} to decide; you are {_name(actor)}.")
+
+
+def _name(actor: str) -> str:
+    return actor.removeprefix(gates.PERSON)
+
+
+def _check(draft: Draft, approval: Approval, request: DecideApprovalRequest) -> None:
+    check_open(draft, approval, request.actor, request.arguments_sha256)
     gate = approval.kind == st.APPROVAL_KIND_GATE
     if request.decision == st.APPROVAL_STATE_APPROVED and not request.arguments_sha256:
         raise TerminalError(
             "INVALID_ARGUMENT", "arguments_sha256: an approval names what was seen.", field="arguments_sha256"
+        )
+    assented = any(assent.approver == request.actor for assent in approval.assents)
+    if assented and request.decision == st.APPROVAL_STATE_APPROVED:
+        raise TerminalError(
+            "APPROVED_ALREADY",
+            f"You have approved it, and each approver counts once; {approval.need} have to, "
+            f"{len(approval.assents)} did.",
         )
     allowed = (
         (st.APPROVAL_STATE_APPROVED, st.APPROVAL_STATE_REJECTED)
@@ -132,7 +187,7 @@ def _follow(
         _follow_unknown(draft, approval, request, given)
     elif request.decision == st.APPROVAL_STATE_REJECTED:
         why = f"rejected: {request.note}" if request.note else "rejected by a person"
-        _give_up(draft, step, "REJECTED", why)
+        gates.give_up(draft, step, "REJECTED", why)
     elif approval.kind == st.APPROVAL_KIND_GATE:
         output = encode(labeled({"approved": True, "by": request.actor, "note": request.note}, OWNER))
         draft.emit(
@@ -193,22 +248,3 @@ def _follow_unknown(
         draft.may_start((path_of(step),), scope_of(step))
     else:
         rounds.leave(draft, step)
-
-
-def _give_up(draft: Draft, step: str, code: str, why: str) -> None:
-    """What was to be approved won't be: the item of a map that collects failures fails, any other run is cancelled."""
-    if rounds.contained(draft, step):
-        draft.emit(step_failed=ev.StepFailed(step=step, error=Error(code=code, message=why), contained=True))
-    else:
-        draft.emit(cancel_requested=ev.CancelRequested(why=why))
-
-
-def expire(draft: Draft, step: StepRun) -> None:
-    """Nobody decided in time: the gate fails closed."""
-    draft.emit(
-        approval_decided=ev.ApprovalDecided(
-            step=step.name, approval_id=step.approval_id, state=st.APPROVAL_STATE_EXPIRED
-        )
-    )
-    if draft.run.at(step.name).state == st.STEP_STATE_GATED:
-        _give_up(draft, step.name, "APPROVAL_EXPIRED", "nobody decided in time")

@@ -11,11 +11,21 @@ from typing import Any
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.commands_pb2 import DecideApprovalRequest
+from aios.run.v1.commands_pb2 import DecideApprovalRequest, EditApprovalRequest
 from aios.task.v1.task_pb2 import MODE_REDO, MODE_UNDO, Outcome
 from aios_core.errors import AiosError, TerminalError
 from aios_core.values import Value
-from aios_orchestrator.core import approve, compensate, hearing, limits, passing, settle, undo
+from aios_orchestrator.core import (
+    approve,
+    compensate,
+    editing,
+    gates,
+    hearing,
+    limits,
+    passing,
+    settle,
+    undo,
+)
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.migrate import Migrate, migrate
@@ -64,6 +74,14 @@ class Decide:
 
 
 @dataclass(frozen=True, slots=True)
+class Edit:
+    """A person edits what an approval proposes. `arguments` is the decoded value of the request's input."""
+
+    request: EditApprovalRequest
+    arguments: Value
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Stop: start nothing more, wait for what is under way."""
 
@@ -107,7 +125,21 @@ class Redispatch:
     why: str
 
 
-Input = Start | Admit | Settle | Decide | Cancel | Undo | Redo | Recover | Migrate | Tick | Hear | Redispatch
+Input = (
+    Start
+    | Admit
+    | Settle
+    | Decide
+    | Edit
+    | Cancel
+    | Undo
+    | Redo
+    | Recover
+    | Migrate
+    | Tick
+    | Hear
+    | Redispatch
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +246,10 @@ def _decide(draft: Draft, what: Decide) -> None:
         advance(draft)
 
 
+def _edit(draft: Draft, what: Edit) -> None:
+    editing.edit(draft, what.request, what.arguments)
+
+
 def _cancel(draft: Draft, what: Cancel) -> None:
     run = draft.run
     if run.state == st.RUN_STATE_CANCELLING or run.state == st.RUN_STATE_CANCELLED:
@@ -274,7 +310,7 @@ def _tick(draft: Draft, what: Tick) -> None:
         if not step.due or step.due > draft.clock:
             continue
         if step.state == st.STEP_STATE_GATED:
-            approve.expire(draft, step)
+            gates.due(draft, step)
         elif step.state == st.STEP_STATE_WAITING:
             settle.due(draft, step)
         elif step.state in _OUT_BACK:
@@ -305,6 +341,7 @@ _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Admit: _admit,
     Settle: _settle,
     Decide: _decide,
+    Edit: _edit,
     Cancel: _cancel,
     Undo: _undo,
     Redo: _redo,

@@ -9,7 +9,8 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Limits, RunState
 from aios_core.hashing import event_hash
-from aios_orchestrator.core.fold_after import AFTERWARDS, replaced
+from aios_orchestrator.core import fold_approvals
+from aios_orchestrator.core.fold_after import AFTERWARDS
 from aios_orchestrator.due import given_up
 from aios_orchestrator.model import Begun, Rounds, Run, StepRun
 
@@ -124,7 +125,7 @@ def _step_failed(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     _settle(run, step, body.cost_micros)
     if step.state == st.STEP_STATE_GATED:
-        replaced(run, run.approvals[step.approval_id], event)
+        fold_approvals.replaced(run, run.approvals[step.approval_id], event)
     step.error, step.end = body.error, event.time_ms
     run.move(step, st.STEP_STATE_FAILED)
     if not body.contained and not _out_of_time(run):
@@ -163,17 +164,17 @@ def _approval_requested(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     run.move(step, st.STEP_STATE_GATED)
     step.approval_id = body.approval.approval_id
-    step.due, step.start = body.approval.expire_time_ms, step.start or event.time_ms
+    step.due, step.start = body.due_ms or body.approval.expire_time_ms, step.start or event.time_ms
     step.limits = _limits(body)
     run.approvals[body.approval.approval_id] = body.approval
 
 
 def _approval_decided(run: Run, event: RunEvent) -> None:
     body = event.approval_decided
-    approval = type(run.approvals[body.approval_id])()
-    approval.CopyFrom(run.approvals[body.approval_id])
+    approval = fold_approvals.copied(run, body.approval_id)
     approval.state, approval.decided_by, approval.note = body.state, body.decided_by, body.note
     approval.decide_time_ms, approval.answers = event.time_ms, body.answers
+    approval.expire_time_ms = body.valid_until_ms or approval.expire_time_ms
     run.approvals[body.approval_id] = approval
     step = run.step(body.step)
     step.due = 0
@@ -234,7 +235,7 @@ def _close(run: Run, event: RunEvent, state: RunState.ValueType) -> None:
             own.due, own.end = 0, event.time_ms
     for approval in run.open_approvals():
         if run.steps[approval.step].state != st.STEP_STATE_UNKNOWN:
-            replaced(run, approval, event)
+            fold_approvals.replaced(run, approval, event)
 
 
 def _deadline_passed(run: Run, event: RunEvent) -> None:
@@ -280,9 +281,13 @@ _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     "run_failed": _run_failed,
     "cancel_requested": _cancel_requested,
     "run_cancelled": _run_cancelled,
-    "decision_refused": lambda run, event: None,  # kept for the record
     "deadline_passed": _deadline_passed,
     "became_late": _became_late,
     "run_admitted": _run_admitted,
     "run_skipped": _run_skipped,
+    "decision_refused": fold_approvals.decision_refused,
+    "approval_reminded": fold_approvals.approval_reminded,
+    "approval_escalated": fold_approvals.approval_escalated,
+    "approval_assented": fold_approvals.approval_assented,
+    "approval_edited": fold_approvals.approval_edited,
 }

@@ -8,17 +8,9 @@ from immutables import Map
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, StepState
+from aios_orchestrator.core.fold_approvals import replaced
 from aios_orchestrator.model import Run, StepRun, rounds_of
 from aios_orchestrator.names import renamed
-
-
-def replaced(run: Run, approval: Approval, event: RunEvent) -> None:
-    """It is open no more, and was not decided."""
-    if approval.state == st.APPROVAL_STATE_OPEN:
-        replaced = Approval()
-        replaced.CopyFrom(approval)
-        replaced.state, replaced.decide_time_ms = st.APPROVAL_STATE_REPLACED, event.time_ms
-        run.approvals[approval.approval_id] = replaced
 
 
 def _undo_requested(run: Run, event: RunEvent) -> None:

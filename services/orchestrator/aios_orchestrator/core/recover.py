@@ -12,10 +12,11 @@ from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
-from aios_core.values import Leaf, Plain, Value, follow, labeled, plain
+from aios_core.values import Value, follow, labeled, plain
 from aios_orchestrator.core import rounds
 from aios_orchestrator.core.again import Again, gates_to_ask, may_start
 from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.core.editing import bound
 from aios_orchestrator.core.trees import trees
 from aios_orchestrator.mapping import paths, truth
 from aios_orchestrator.names import by_round
@@ -141,19 +142,7 @@ def _edited(draft: Draft, step: Step, given: Value) -> bytes:
         before: Value | None = rounds.input_of(draft, step)
     except TerminalError:
         before = None  # it could not be computed: that may be why it failed
-    return encode(_bound(before, plain(given)))
-
-
-def _bound(before: Value | None, now: Plain) -> Value:
-    """What a person gave. What he left as it was keeps its label, wherever it came from."""
-    if isinstance(now, dict) and now:
-        old = before if isinstance(before, dict) else {}
-        return {key: _bound(old.get(key), item) for key, item in now.items()}
-    if isinstance(now, list) and now:
-        items = before if isinstance(before, list) and len(before) == len(now) else [None] * len(now)
-        return [_bound(old, item) for old, item in zip(items, now, strict=True)]
-    same = isinstance(before, Leaf) and type(before.data) is type(now) and before.data == now
-    return before if same and before is not None else labeled(now, OWNER)
+    return encode(bound(before, plain(given)))
 
 
 def _check_read(workflow: Workflow, step: Step, value: Value) -> None:

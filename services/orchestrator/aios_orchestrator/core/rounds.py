@@ -84,6 +84,15 @@ def input_of(draft: Draft, step: Step) -> Value:
     return step.input.evaluate(draft.look_from(step.scope)) if step.input is not None else Leaf({}, RESOURCE)
 
 
+def labeled_input(draft: Draft, step: Step, guard: Label | None) -> Value:
+    """What a step works on, as it is handed out: it depends on its condition too, and on the rounds that it is in."""
+    value = input_of(draft, step)
+    for label in (guard, guard_of(draft, step.scope)):
+        if label is not None:
+            value = relabeled(value, label)
+    return value
+
+
 def _others(run: Run, step: Step) -> int:
     """Steps of the run that are not of the step's rounds; there are some of those if it was gone through before."""
     if run.at(step.name).attempt_group == 1:

@@ -19,7 +19,8 @@ from aios_core.ids import effect_key
 from aios_core.json_values import to_json
 from aios_core.values import Value, label_of, plain, relabeled
 from aios_orchestrator.core import hearing, limits, rounds
-from aios_orchestrator.core.advance import schedule, unknown_approval
+from aios_orchestrator.core.advance import schedule
+from aios_orchestrator.core.asking import unknown_approval
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Retry, Step

@@ -11,7 +11,7 @@ from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_REDO, MODE_SIMULATE, MODE_U
 from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
 from aios_orchestrator.core import compensate
-from aios_orchestrator.core.advance import unknown_approval
+from aios_orchestrator.core.asking import unknown_approval
 from aios_orchestrator.core.chosen import named, with_what_came_of_it
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.settle import backoff_ms

@@ -1267,6 +1267,65 @@ class DecideApprovalResponse(google.protobuf.message.Message):
 Global___DecideApprovalResponse: typing_extensions.TypeAlias = DecideApprovalResponse
 
 @typing.final
+class EditApprovalRequest(google.protobuf.message.Message):
+    """Change what an approval proposes. The approval in the answer takes its place, and needs a decision of its own."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    ARGUMENTS_FIELD_NUMBER: builtins.int
+    ARGUMENTS_SHA256_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    approval_id: builtins.str
+    step: builtins.str
+    """The proposed step; may be empty where there is one."""
+    arguments_sha256: builtins.bytes
+    """What the person saw."""
+    note: builtins.str
+    @property
+    def arguments(self) -> aios.value.v1.value_pb2.Value:
+        """Its arguments, whole."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        approval_id: builtins.str = ...,
+        step: builtins.str = ...,
+        arguments: aios.value.v1.value_pb2.Value | None = ...,
+        arguments_sha256: builtins.bytes = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "note", b"note", "request_id", b"request_id", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EditApprovalRequest: typing_extensions.TypeAlias = EditApprovalRequest
+
+@typing.final
+class EditApprovalResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPROVAL_FIELD_NUMBER: builtins.int
+    @property
+    def approval(self) -> aios.run.v1.state_pb2.Approval: ...
+    def __init__(
+        self,
+        *,
+        approval: aios.run.v1.state_pb2.Approval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EditApprovalResponse: typing_extensions.TypeAlias = EditApprovalResponse
+
+@typing.final
 class ApplyResourcesRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1751,11 +1810,14 @@ class CreateTokenRequest(google.protobuf.message.Message):
     SCOPES_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_MS_FIELD_NUMBER: builtins.int
     SECRET_SHA256_FIELD_NUMBER: builtins.int
+    USER_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     name: builtins.str
     expire_time_ms: builtins.int
     secret_sha256: builtins.bytes
     """SHA-256 of the secret."""
+    user: builtins.str
+    """Who acts with it, as `approvers` of a gate name them; empty: whoever makes it."""
     @property
     def scopes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1766,8 +1828,9 @@ class CreateTokenRequest(google.protobuf.message.Message):
         scopes: collections.abc.Iterable[builtins.str] | None = ...,
         expire_time_ms: builtins.int = ...,
         secret_sha256: builtins.bytes = ...,
+        user: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["expire_time_ms", b"expire_time_ms", "name", b"name", "request_id", b"request_id", "scopes", b"scopes", "secret_sha256", b"secret_sha256"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["expire_time_ms", b"expire_time_ms", "name", b"name", "request_id", b"request_id", "scopes", b"scopes", "secret_sha256", b"secret_sha256", "user", b"user"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CreateTokenRequest: typing_extensions.TypeAlias = CreateTokenRequest

@@ -741,6 +741,11 @@ class ApprovalServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.DecideApprovalRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.DecideApprovalResponse.FromString,
                 _registered_method=True)
+        self.EditApproval = channel.unary_unary(
+                '/aios.api.v1.ApprovalService/EditApproval',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.EditApprovalRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.EditApprovalResponse.FromString,
+                _registered_method=True)
 
 
 class ApprovalServiceServicer(object):
@@ -764,6 +769,12 @@ class ApprovalServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EditApproval(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ApprovalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -781,6 +792,11 @@ def add_ApprovalServiceServicer_to_server(servicer, server):
                     servicer.DecideApproval,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.DecideApprovalRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.DecideApprovalResponse.SerializeToString,
+            ),
+            'EditApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.EditApproval,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.EditApprovalRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.EditApprovalResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -864,6 +880,33 @@ class ApprovalService(object):
             '/aios.api.v1.ApprovalService/DecideApproval',
             aios_dot_api_dot_v1_dot_api__pb2.DecideApprovalRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.DecideApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EditApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.ApprovalService/EditApproval',
+            aios_dot_api_dot_v1_dot_api__pb2.EditApprovalRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.EditApprovalResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -215,6 +215,7 @@ class ApprovalServiceStub:
     ListApprovals: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListApprovalsRequest, aios.api.v1.api_pb2.ListApprovalsResponse]
     GetApproval: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetApprovalRequest, aios.api.v1.api_pb2.GetApprovalResponse]
     DecideApproval: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.DecideApprovalRequest, aios.api.v1.api_pb2.DecideApprovalResponse]
+    EditApproval: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.EditApprovalRequest, aios.api.v1.api_pb2.EditApprovalResponse]
 
 @typing.type_check_only
 class ApprovalServiceAsyncStub(ApprovalServiceStub):
@@ -222,6 +223,7 @@ class ApprovalServiceAsyncStub(ApprovalServiceStub):
     ListApprovals: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListApprovalsRequest, aios.api.v1.api_pb2.ListApprovalsResponse]  # type: ignore[assignment]
     GetApproval: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetApprovalRequest, aios.api.v1.api_pb2.GetApprovalResponse]  # type: ignore[assignment]
     DecideApproval: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.DecideApprovalRequest, aios.api.v1.api_pb2.DecideApprovalResponse]  # type: ignore[assignment]
+    EditApproval: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.EditApprovalRequest, aios.api.v1.api_pb2.EditApprovalResponse]  # type: ignore[assignment]
 
 class ApprovalServiceServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -244,6 +246,13 @@ class ApprovalServiceServicer(metaclass=abc.ABCMeta):
         request: aios.api.v1.api_pb2.DecideApprovalRequest,
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.DecideApprovalResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.DecideApprovalResponse]]: ...
+
+    @abc.abstractmethod
+    def EditApproval(
+        self,
+        request: aios.api.v1.api_pb2.EditApprovalRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.EditApprovalResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.EditApprovalResponse]]: ...
 
 def add_ApprovalServiceServicer_to_server(servicer: ApprovalServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

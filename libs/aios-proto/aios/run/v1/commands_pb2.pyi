@@ -477,6 +477,70 @@ class DecideApprovalResponse(google.protobuf.message.Message):
 Global___DecideApprovalResponse: typing_extensions.TypeAlias = DecideApprovalResponse
 
 @typing.final
+class EditApprovalRequest(google.protobuf.message.Message):
+    """Change what an open approval proposes. The answer is the approval that takes its place."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    ARGUMENTS_SHA256_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    request_id: builtins.str
+    approval_id: builtins.str
+    actor: builtins.str
+    run_id: builtins.str
+    step: builtins.str
+    """The proposed step; may be empty where there is one."""
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value: its arguments, whole."""
+    arguments_sha256: builtins.bytes
+    """What the person saw; an edit of anything else is refused."""
+    note: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        request_id: builtins.str = ...,
+        approval_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+        input: builtins.bytes = ...,
+        arguments_sha256: builtins.bytes = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_id", b"approval_id", "arguments_sha256", b"arguments_sha256", "input", b"input", "note", b"note", "request_id", b"request_id", "run_id", b"run_id", "step", b"step", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EditApprovalRequest: typing_extensions.TypeAlias = EditApprovalRequest
+
+@typing.final
+class EditApprovalResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPROVAL_FIELD_NUMBER: builtins.int
+    @property
+    def approval(self) -> aios.run.v1.state_pb2.Approval: ...
+    def __init__(
+        self,
+        *,
+        approval: aios.run.v1.state_pb2.Approval | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EditApprovalResponse: typing_extensions.TypeAlias = EditApprovalResponse
+
+@typing.final
 class HearEventRequest(google.protobuf.message.Message):
     """An accepted event, to runs that may wait for it: aios.own.v1.hear_event.<workspace>.<replica>. A run that does not, or
     has heard it, stays as it is.

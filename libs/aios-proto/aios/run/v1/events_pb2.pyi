@@ -67,6 +67,10 @@ class RunEvent(google.protobuf.message.Message):
     REDO_CONFLICTED_FIELD_NUMBER: builtins.int
     RUN_REDONE_FIELD_NUMBER: builtins.int
     UNDO_ACCEPTED_FIELD_NUMBER: builtins.int
+    APPROVAL_REMINDED_FIELD_NUMBER: builtins.int
+    APPROVAL_ESCALATED_FIELD_NUMBER: builtins.int
+    APPROVAL_ASSENTED_FIELD_NUMBER: builtins.int
+    APPROVAL_EDITED_FIELD_NUMBER: builtins.int
     RUN_MIGRATED_FIELD_NUMBER: builtins.int
     DEADLINE_PASSED_FIELD_NUMBER: builtins.int
     BECAME_LATE_FIELD_NUMBER: builtins.int
@@ -149,6 +153,14 @@ class RunEvent(google.protobuf.message.Message):
     @property
     def undo_accepted(self) -> Global___UndoAccepted: ...
     @property
+    def approval_reminded(self) -> Global___ApprovalReminded: ...
+    @property
+    def approval_escalated(self) -> Global___ApprovalEscalated: ...
+    @property
+    def approval_assented(self) -> Global___ApprovalAssented: ...
+    @property
+    def approval_edited(self) -> Global___ApprovalEdited: ...
+    @property
     def run_migrated(self) -> Global___RunMigrated: ...
     @property
     def deadline_passed(self) -> Global___DeadlinePassed: ...
@@ -201,17 +213,21 @@ class RunEvent(google.protobuf.message.Message):
         redo_conflicted: Global___RedoConflicted | None = ...,
         run_redone: Global___RunRedone | None = ...,
         undo_accepted: Global___UndoAccepted | None = ...,
+        approval_reminded: Global___ApprovalReminded | None = ...,
+        approval_escalated: Global___ApprovalEscalated | None = ...,
+        approval_assented: Global___ApprovalAssented | None = ...,
+        approval_edited: Global___ApprovalEdited | None = ...,
         run_migrated: Global___RunMigrated | None = ...,
         deadline_passed: Global___DeadlinePassed | None = ...,
         became_late: Global___BecameLate | None = ...,
         run_admitted: Global___RunAdmitted | None = ...,
         run_skipped: Global___RunSkipped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_assented", b"approval_assented", "approval_decided", b"approval_decided", "approval_edited", b"approval_edited", "approval_escalated", b"approval_escalated", "approval_reminded", b"approval_reminded", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_decided", b"approval_decided", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_assented", b"approval_assented", "approval_decided", b"approval_decided", "approval_edited", b"approval_edited", "approval_escalated", b"approval_escalated", "approval_reminded", b"approval_reminded", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "run_migrated", "deadline_passed", "became_late", "run_admitted", "run_skipped"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "approval_reminded", "approval_escalated", "approval_assented", "approval_edited", "run_migrated", "deadline_passed", "became_late", "run_admitted", "run_skipped"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -688,7 +704,10 @@ class ApprovalRequested(google.protobuf.message.Message):
     STEP_FIELD_NUMBER: builtins.int
     APPROVAL_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    DUE_MS_FIELD_NUMBER: builtins.int
     step: builtins.str
+    due_ms: builtins.int
+    """When something of it is due by itself, where that is earlier than its expiry."""
     @property
     def approval(self) -> aios.run.v1.state_pb2.Approval: ...
     @property
@@ -699,10 +718,11 @@ class ApprovalRequested(google.protobuf.message.Message):
         step: builtins.str = ...,
         approval: aios.run.v1.state_pb2.Approval | None = ...,
         limits: aios.run.v1.state_pb2.Limits | None = ...,
+        due_ms: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "limits", b"limits", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "due_ms", b"due_ms", "limits", b"limits", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ApprovalRequested: typing_extensions.TypeAlias = ApprovalRequested
@@ -717,12 +737,15 @@ class ApprovalDecided(google.protobuf.message.Message):
     DECIDED_BY_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
     ANSWERS_FIELD_NUMBER: builtins.int
+    VALID_UNTIL_MS_FIELD_NUMBER: builtins.int
     step: builtins.str
     approval_id: builtins.str
     state: aios.run.v1.state_pb2.ApprovalState.ValueType
     decided_by: builtins.str
     note: builtins.str
     answers: builtins.bytes
+    valid_until_ms: builtins.int
+    """Of a gate that passed since nobody decided in time: until when what it approved may run."""
     def __init__(
         self,
         *,
@@ -732,11 +755,143 @@ class ApprovalDecided(google.protobuf.message.Message):
         decided_by: builtins.str = ...,
         note: builtins.str = ...,
         answers: builtins.bytes = ...,
+        valid_until_ms: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "decided_by", b"decided_by", "note", b"note", "state", b"state", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "decided_by", b"decided_by", "note", b"note", "state", b"state", "step", b"step", "valid_until_ms", b"valid_until_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ApprovalDecided: typing_extensions.TypeAlias = ApprovalDecided
+
+@typing.final
+class ApprovalReminded(google.protobuf.message.Message):
+    """Nobody has decided yet, and the person is told again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    REMINDERS_FIELD_NUMBER: builtins.int
+    DUE_MS_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    approval_id: builtins.str
+    reminders: builtins.int
+    """How often by now."""
+    due_ms: builtins.int
+    """When something of it is due next."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        approval_id: builtins.str = ...,
+        reminders: builtins.int = ...,
+        due_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "due_ms", b"due_ms", "reminders", b"reminders", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ApprovalReminded: typing_extensions.TypeAlias = ApprovalReminded
+
+@typing.final
+class ApprovalEscalated(google.protobuf.message.Message):
+    """Nobody decided, so somebody else is asked as well."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    TO_FIELD_NUMBER: builtins.int
+    DUE_MS_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    approval_id: builtins.str
+    to: builtins.str
+    """`person:…`."""
+    due_ms: builtins.int
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        approval_id: builtins.str = ...,
+        to: builtins.str = ...,
+        due_ms: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "due_ms", b"due_ms", "step", b"step", "to", b"to"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ApprovalEscalated: typing_extensions.TypeAlias = ApprovalEscalated
+
+@typing.final
+class ApprovalAssented(google.protobuf.message.Message):
+    """One of several approvers approved; the gate passes when there are enough of them."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    APPROVER_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    approval_id: builtins.str
+    approver: builtins.str
+    note: builtins.str
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        approval_id: builtins.str = ...,
+        approver: builtins.str = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "approver", b"approver", "note", b"note", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ApprovalAssented: typing_extensions.TypeAlias = ApprovalAssented
+
+@typing.final
+class ApprovalEdited(google.protobuf.message.Message):
+    """A person edited the arguments of a step that waits for its approval: a new approval, bound to them, takes the place of
+    the one before.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    APPROVAL_FIELD_NUMBER: builtins.int
+    EDITED_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    EDITED_BY_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    DUE_MS_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """The gate."""
+    approval_id: builtins.str
+    """The approval that counts no more."""
+    edited: builtins.str
+    """The step whose arguments were edited, and what they are now: canonical aios.value.v1.Value."""
+    input: builtins.bytes
+    edited_by: builtins.str
+    note: builtins.str
+    due_ms: builtins.int
+    @property
+    def approval(self) -> aios.run.v1.state_pb2.Approval: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        approval_id: builtins.str = ...,
+        approval: aios.run.v1.state_pb2.Approval | None = ...,
+        edited: builtins.str = ...,
+        input: builtins.bytes = ...,
+        edited_by: builtins.str = ...,
+        note: builtins.str = ...,
+        due_ms: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "approval_id", b"approval_id", "due_ms", b"due_ms", "edited", b"edited", "edited_by", b"edited_by", "input", b"input", "note", b"note", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ApprovalEdited: typing_extensions.TypeAlias = ApprovalEdited
 
 @typing.final
 class DecisionRefused(google.protobuf.message.Message):
@@ -746,7 +901,10 @@ class DecisionRefused(google.protobuf.message.Message):
 
     APPROVAL_ID_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    DECIDED_BY_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
+    decided_by: builtins.str
+    """Who decided. It is kept with the approval."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     def __init__(
@@ -754,10 +912,11 @@ class DecisionRefused(google.protobuf.message.Message):
         *,
         approval_id: builtins.str = ...,
         error: aios.error.v1.error_pb2.Error | None = ...,
+        decided_by: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "error", b"error"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "decided_by", b"decided_by", "error", b"error"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___DecisionRefused: typing_extensions.TypeAlias = DecisionRefused

@@ -889,6 +889,16 @@ class Approval(google.protobuf.message.Message):
     TRACEPARENT_FIELD_NUMBER: builtins.int
     WORKFLOW_FIELD_NUMBER: builtins.int
     MODES_FIELD_NUMBER: builtins.int
+    REFUSALS_FIELD_NUMBER: builtins.int
+    WORDINGS_FIELD_NUMBER: builtins.int
+    APPROVERS_FIELD_NUMBER: builtins.int
+    NEED_FIELD_NUMBER: builtins.int
+    ASSENTS_FIELD_NUMBER: builtins.int
+    REMINDERS_FIELD_NUMBER: builtins.int
+    ESCALATED_TO_FIELD_NUMBER: builtins.int
+    EDITED_FROM_FIELD_NUMBER: builtins.int
+    CONFIDENCE_FIELD_NUMBER: builtins.int
+    FAILS_OPEN_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
     workspace: builtins.str
     run_id: builtins.str
@@ -911,6 +921,14 @@ class Approval(google.protobuf.message.Message):
     """Canonical aios.value.v1.Value of the answers, by question id."""
     traceparent: builtins.str
     workflow: builtins.str
+    need: builtins.int
+    reminders: builtins.int
+    """Reminders so far, and whom it was passed on to as nobody decided."""
+    escalated_to: builtins.str
+    edited_from: builtins.str
+    """The approval whose arguments a person edited, in whose place this one stands."""
+    fails_open: builtins.bool
+    """When nobody decides in time it counts as approved."""
     @property
     def proposed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ProposedStep]:
         """Each guarded step with its canonical arguments and the changes that they would make."""
@@ -920,6 +938,26 @@ class Approval(google.protobuf.message.Message):
     @property
     def modes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ModeOfStep]:
         """The steps before it whose agents have worked in a declared mode; at most 20."""
+
+    @property
+    def refusals(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Refusal]:
+        """Decisions that did not count, the newest last; of more than twenty the first ones are in the run's events alone."""
+
+    @property
+    def wordings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Wording]:
+        """The words above that nobody vouches for, since they are drawn from what a model or an outside source said."""
+
+    @property
+    def approvers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of a gate that only some may decide: who, such as `person:ada`; how many of them have to approve (0: one); and those
+        who did.
+        """
+
+    @property
+    def assents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Assent]: ...
+    @property
+    def confidence(self) -> Global___Confidence:
+        """Of a gate that passes by itself when a confidence is high enough."""
 
     def __init__(
         self,
@@ -947,8 +985,20 @@ class Approval(google.protobuf.message.Message):
         traceparent: builtins.str = ...,
         workflow: builtins.str = ...,
         modes: collections.abc.Iterable[Global___ModeOfStep] | None = ...,
+        refusals: collections.abc.Iterable[Global___Refusal] | None = ...,
+        wordings: collections.abc.Iterable[Global___Wording] | None = ...,
+        approvers: collections.abc.Iterable[builtins.str] | None = ...,
+        need: builtins.int = ...,
+        assents: collections.abc.Iterable[Global___Assent] | None = ...,
+        reminders: builtins.int = ...,
+        escalated_to: builtins.str = ...,
+        edited_from: builtins.str = ...,
+        confidence: Global___Confidence | None = ...,
+        fails_open: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "arguments_sha256", b"arguments_sha256", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "expire_time_ms", b"expire_time_ms", "kind", b"kind", "modes", b"modes", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "workflow", b"workflow", "workspace", b"workspace"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["confidence", b"confidence"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Approval: typing_extensions.TypeAlias = Approval
@@ -973,6 +1023,117 @@ class ModeOfStep(google.protobuf.message.Message):
 Global___ModeOfStep: typing_extensions.TypeAlias = ModeOfStep
 
 @typing.final
+class Refusal(google.protobuf.message.Message):
+    """A decision about an approval that did not count, and why."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIME_MS_FIELD_NUMBER: builtins.int
+    DECIDED_BY_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    time_ms: builtins.int
+    decided_by: builtins.str
+    """`person:…`."""
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        time_ms: builtins.int = ...,
+        decided_by: builtins.str = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["decided_by", b"decided_by", "error", b"error", "time_ms", b"time_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Refusal: typing_extensions.TypeAlias = Refusal
+
+@typing.final
+class Wording(google.protobuf.message.Message):
+    """Words that a person reads, and where they come from."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: builtins.int
+    ORIGINS_FIELD_NUMBER: builtins.int
+    field: builtins.str
+    """`title`, `why` or `risk`."""
+    @property
+    def origins(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Such as `agent:writer` or `connector:mail`."""
+
+    def __init__(
+        self,
+        *,
+        field: builtins.str = ...,
+        origins: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["field", b"field", "origins", b"origins"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Wording: typing_extensions.TypeAlias = Wording
+
+@typing.final
+class Assent(google.protobuf.message.Message):
+    """One of several approvers approved."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPROVER_FIELD_NUMBER: builtins.int
+    TIME_MS_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    approver: builtins.str
+    time_ms: builtins.int
+    note: builtins.str
+    def __init__(
+        self,
+        *,
+        approver: builtins.str = ...,
+        time_ms: builtins.int = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approver", b"approver", "note", b"note", "time_ms", b"time_ms"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Assent: typing_extensions.TypeAlias = Assent
+
+@typing.final
+class Confidence(google.protobuf.message.Message):
+    """How sure something was, as decimal numbers from 0 to 1, against what the gate asks for."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: builtins.int
+    AT_LEAST_FIELD_NUMBER: builtins.int
+    PASSED_FIELD_NUMBER: builtins.int
+    WHY_FIELD_NUMBER: builtins.int
+    ORIGINS_FIELD_NUMBER: builtins.int
+    value: builtins.str
+    """Empty: there was none."""
+    at_least: builtins.str
+    passed: builtins.bool
+    """The gate passed by it."""
+    why: builtins.str
+    """Why it did not; empty when the value was below."""
+    @property
+    def origins(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        value: builtins.str = ...,
+        at_least: builtins.str = ...,
+        passed: builtins.bool = ...,
+        why: builtins.str = ...,
+        origins: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["at_least", b"at_least", "origins", b"origins", "passed", b"passed", "value", b"value", "why", b"why"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Confidence: typing_extensions.TypeAlias = Confidence
+
+@typing.final
 class ProposedStep(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -982,12 +1143,17 @@ class ProposedStep(google.protobuf.message.Message):
     ARGUMENTS_SHA256_FIELD_NUMBER: builtins.int
     CHANGES_FIELD_NUMBER: builtins.int
     SUMMARY_FIELD_NUMBER: builtins.int
+    ORIGINAL_FIELD_NUMBER: builtins.int
+    EDITED_BY_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     arguments: builtins.bytes
     """Canonical arguments; its hash is bound."""
     arguments_sha256: builtins.bytes
     summary: builtins.str
+    original: builtins.bytes
+    """What the arguments were before a person edited them, and who did; empty: they are as the run computed them."""
+    edited_by: builtins.str
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     def __init__(
@@ -999,8 +1165,10 @@ class ProposedStep(google.protobuf.message.Message):
         arguments_sha256: builtins.bytes = ...,
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         summary: builtins.str = ...,
+        original: builtins.bytes = ...,
+        edited_by: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "changes", b"changes", "step", b"step", "summary", b"summary", "target", b"target"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "changes", b"changes", "edited_by", b"edited_by", "original", b"original", "step", b"step", "summary", b"summary", "target", b"target"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ProposedStep: typing_extensions.TypeAlias = ProposedStep

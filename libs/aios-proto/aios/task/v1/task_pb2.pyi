@@ -364,12 +364,18 @@ class ApprovalBinding(google.protobuf.message.Message):
     EXPIRE_TIME_MS_FIELD_NUMBER: builtins.int
     NONCE_FIELD_NUMBER: builtins.int
     APPROVER_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
     arguments_sha256: builtins.bytes
     policy_version: builtins.str
     expire_time_ms: builtins.int
     nonce: builtins.str
     approver: builtins.str
+    """Who approved: `person:…`, several of them with commas between, or `policy:…` where the gate passed by itself."""
+    run_id: builtins.str
+    """The run and the step that it is for, and no others."""
+    step: builtins.str
     def __init__(
         self,
         *,
@@ -379,8 +385,10 @@ class ApprovalBinding(google.protobuf.message.Message):
         expire_time_ms: builtins.int = ...,
         nonce: builtins.str = ...,
         approver: builtins.str = ...,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "approver", b"approver", "arguments_sha256", b"arguments_sha256", "expire_time_ms", b"expire_time_ms", "nonce", b"nonce", "policy_version", b"policy_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "approver", b"approver", "arguments_sha256", b"arguments_sha256", "expire_time_ms", b"expire_time_ms", "nonce", b"nonce", "policy_version", b"policy_version", "run_id", b"run_id", "step", b"step"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ApprovalBinding: typing_extensions.TypeAlias = ApprovalBinding
