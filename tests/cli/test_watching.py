@@ -58,6 +58,17 @@ def test_what_stands_is_told_first_then_only_what_is_otherwise() -> None:
     assert {item["change"] for item in over} == {"over"} and len(over) == 4
 
 
+@pytest.mark.feature("I4")
+def test_a_reminder_and_an_escalation_are_told_as_changes_of_the_approval() -> None:
+    before, reminded = status(), status()
+    reminded.needs_you[0].reminders = 1
+    (told_again,) = changes(things(before), things(reminded))
+    assert (told_again["change"], told_again["id"], told_again["reminders"]) == ("changed", "apr_a", 1)
+    reminded.needs_you[0].escalated_to = "person:ada"
+    (passed_on,) = changes(things(before), things(reminded))
+    assert passed_on["escalated_to"] == "person:ada"
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -73,7 +84,7 @@ def test_each_way_of_needing_a_person_has_its_kind_and_a_command(
         api_pb2.GetStatusResponse(needs_you=[Approval(approval_id="apr_a", step="s", kind=kind)])
     ).values()
     assert (thing["kind"], thing["title"]) == (name, "s")
-    assert thing["command"].startswith("aios approval show ")
+    assert str(thing["command"]).startswith("aios approval show ")
 
 
 def test_an_approval_is_told_when_it_begins_and_when_it_is_over(server: Server) -> None:

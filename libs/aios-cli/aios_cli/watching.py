@@ -12,21 +12,26 @@ _KINDS: Final = {
     ApprovalKind.APPROVAL_KIND_QUESTION: "question",
     ApprovalKind.APPROVAL_KIND_UNKNOWN: "unknown",
 }
-Things = Mapping[tuple[str, str], Mapping[str, str]]
+Thing = dict[str, str | int]
+Things = Mapping[tuple[str, str], Thing]
 
 
 def things(answer: api_pb2.GetStatusResponse) -> Things:
     """All that a person may want to hear of, by its kind and id: what waits for a decision (`approval`, `question`,
     `unknown`), each `failure`, each `run` that goes on, and each `service` that is not well."""
-    found = [
-        _thing(
-            _KINDS.get(item.kind, "approval"),
-            item.approval_id,
-            item.title or item.step,
-            f"aios approval show {words.short(item.approval_id)}",
-            item.run_id,
-            item.workflow,
-        )
+    found: list[Thing] = [
+        {
+            **_thing(
+                _KINDS.get(item.kind, "approval"),
+                item.approval_id,
+                item.title or item.step,
+                f"aios approval show {words.short(item.approval_id)}",
+                item.run_id,
+                item.workflow,
+            ),
+            "reminders": item.reminders,
+            "escalated_to": item.escalated_to,
+        }
         for item in answer.needs_you
     ]
     found += [
@@ -56,13 +61,13 @@ def things(answer: api_pb2.GetStatusResponse) -> Things:
         for item in answer.services
         if not item.ready
     ]
-    return {(thing["kind"], thing["id"]): thing for thing in found}
+    return {(str(thing["kind"]), str(thing["id"])): thing for thing in found}
 
 
-def changes(before: Things, now: Things) -> list[dict[str, str]]:
+def changes(before: Things, now: Things) -> list[Thing]:
     """What is over, then what began or is otherwise than before: one flat object each, with its `change`."""
-    over = [{"change": "over", **thing} for key, thing in before.items() if key not in now]
-    told = [
+    over: list[Thing] = [{"change": "over", **thing} for key, thing in before.items() if key not in now]
+    told: list[Thing] = [
         {"change": "changed" if key in before else "began", **thing}
         for key, thing in now.items()
         if before.get(key) != thing
@@ -70,9 +75,7 @@ def changes(before: Things, now: Things) -> list[dict[str, str]]:
     return over + told
 
 
-def _thing(
-    kind: str, name: str, title: str, command: str, run_id: str = "", workflow: str = ""
-) -> dict[str, str]:
+def _thing(kind: str, name: str, title: str, command: str, run_id: str = "", workflow: str = "") -> Thing:
     return {
         "kind": kind,
         "id": name,
