@@ -22,6 +22,7 @@ STEERING = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COMMANDS = (
     (),
     ("run", "list"),
+    ("watch",),
     ("run", "start", "greet"),
     ("run", "show", "abcdef"),
     ("run", "watch", "abcdef"),

@@ -73,6 +73,7 @@ app.add_typer(schedules.app, name="schedule")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")
 app.add_typer(backup.app, name="backup")
+app.command("watch")(system.watch)
 app.command("doctor")(system.doctor)
 app.command("version")(system.version)
 

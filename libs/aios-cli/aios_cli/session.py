@@ -27,6 +27,8 @@ AGAIN_SECONDS: Final = (
     10.0,
 )  # about 50 s without a server
 
+STATUS_SECONDS: Final = 1.0
+
 ENDED: Final = frozenset(
     {
         RunState.RUN_STATE_SUCCEEDED,
@@ -100,6 +102,30 @@ class Session:
             if stop_at and answer.event.sequence >= stop_at:
                 break
         return self.run(run_id)
+
+    def statuses(self, timeout: float | None = None) -> Iterator[api_pb2.GetStatusResponse]:
+        """How it all stands, every second, over restarts of the server; for `timeout` seconds, at least once."""
+        deadline = time.monotonic() + timeout if timeout else None
+        failures = 0
+        while True:
+            wait = STATUS_SECONDS
+            try:
+                request = api_pb2.GetStatusRequest()
+                answer = self.client.call(self.client.system.GetStatus, request, DEFAULT_TIMEOUT_S)
+                failures = 0
+                yield answer
+            except (exits.NoServerError, RetryableError):
+                if failures == len(AGAIN_SECONDS):
+                    raise
+                wait = AGAIN_SECONDS[failures]
+                failures += 1
+            left = deadline - time.monotonic() if deadline is not None else wait
+            if left <= 0:
+                return
+            if failures:
+                self._again(min(wait, left))
+            else:
+                time.sleep(min(wait, left))
 
     def _connect(self) -> Client:
         return Client(discovery.find(given), given.timeout or DEFAULT_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""`aios` alone, `aios version` and `aios doctor`: how it all stands."""
+"""`aios` alone, `aios watch`, `aios version` and `aios doctor`: how it all stands."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from aios_cli.options import given, shared
 
 if TYPE_CHECKING:
     from aios_cli.checks import Check
+    from aios_cli.session import Session
 
 
 def status() -> None:
@@ -39,6 +40,57 @@ def status() -> None:
         )
         return
     console().print(overview(answer, now_ms()))
+
+
+@shared
+def watch() -> None:
+    """Follow live what needs you and what runs, until Ctrl-C or for --timeout. With --json: one change a line."""
+    from aios_cli.session import Session
+
+    with Session() as session:
+        if given.json:
+            _tell(session)
+        else:
+            _draw(session)
+
+
+def _tell(session: "Session") -> None:
+    import json
+
+    from aios_cli import watching
+
+    before: watching.Things = {}
+    for answer in session.statuses(given.timeout):
+        now = watching.things(answer)
+        for change in watching.changes(before, now):
+            print(json.dumps(change, ensure_ascii=False), flush=True)
+        before = now
+
+
+def _draw(session: "Session") -> None:
+    """A screen that is drawn anew; where there is none, what `aios` alone shows, once more with each change."""
+    from contextlib import ExitStack
+
+    from rich.live import Live
+
+    from aios_cli import watching
+    from aios_cli.output import console
+    from aios_cli.views.status import overview
+    from aios_core.minting import now_ms
+
+    before: watching.Things | None = None
+    with ExitStack() as stack:
+        screen = None
+        if console().is_terminal:
+            screen = stack.enter_context(Live(console=console(), screen=True, auto_refresh=False))
+        for answer in session.statuses(given.timeout):
+            now = watching.things(answer)
+            if screen is not None:
+                screen.update(overview(answer, now_ms()), refresh=True)
+            elif now != before:
+                console().print(overview(answer, now_ms()))
+                console().file.flush()
+            before = now
 
 
 @shared
