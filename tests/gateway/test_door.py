@@ -33,6 +33,7 @@ READERS = {
     "runs.DiffRuns": api_pb2.DiffRunsRequest(run_id="run_x", other_run_id="run_y"),
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
+    "budgets.ListAccounts": api_pb2.ListAccountsRequest(),
     "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),
 }
 RUNNERS = {

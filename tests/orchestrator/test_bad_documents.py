@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from aios_core.errors import REASONS, TerminalError
-from aios_orchestrator.checking import check_intent, check_workflow
+from aios_orchestrator.checking import check_budget, check_intent, check_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.problems import Problems
 
@@ -38,6 +38,8 @@ def told(text: bytes) -> list[TerminalError]:
 def _check(document: Document, problems: Problems) -> None:
     if document.kind == "Workflow":
         check_workflow(document, {}, problems)
+    elif document.kind == "Budget":
+        check_budget(document, problems)
     else:
         check_intent(document, problems)
 

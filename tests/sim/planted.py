@@ -28,7 +28,7 @@ from aios_orchestrator import (
     repository,
     takeover,
 )
-from aios_orchestrator.core import advance, approve, decide, draft, fold, recover, settle, undo
+from aios_orchestrator.core import approve, decide, draft, recover, settle, undo
 from aios_orchestrator.model import Rounds, Run, StepRun, rounds_of
 from aios_runtime import lanes, outbox
 from aios_runtime.bus import subscribers
@@ -37,6 +37,7 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
+from tests.sim import planted_accounts
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_times import made_good_again_when_handed_out_again, unanswered_change_taken_for_undone
 from tests.sim.planted_waits import event_heard_again, queued_time_does_not_wait
@@ -221,32 +222,6 @@ def uncommitted_state_kept() -> Any:
     return replaced((repository.Repository, "forget", forget))
 
 
-def cap_not_checked() -> Any:
-    """A step holds its money whatever the run's cap says."""
-    original = advance.schedule
-
-    def schedule(draft: draft.Draft, step: Any, guard: Any = None) -> None:
-        cap, draft.run.cap = draft.run.cap, 1 << 40
-        try:
-            original(draft, step, guard)
-        finally:
-            draft.run.cap = cap
-
-    return replaced((advance, "schedule", schedule), (settle, "schedule", schedule))
-
-
-def hold_released_twice() -> Any:
-    """A hold is given back, and counted as given back again."""
-    original = fold._settle
-
-    def settled(run: Run, step: StepRun, cost: int) -> None:
-        hold = step.hold
-        original(run, step, cost)
-        run.held -= hold
-
-    return replaced((fold, "_settle", settled))
-
-
 def a_gap_in_the_chain() -> Any:
     """An event does not carry the hash of the one before it."""
     original = draft.Draft.emit
@@ -381,8 +356,6 @@ DEFECTS: Final[dict[Plant, int]] = {
     unknown_taken_for_failed: 30,
     answered_before_the_commit: 1,
     uncommitted_state_kept: 687,
-    cap_not_checked: 29,
-    hold_released_twice: 1,
     a_gap_in_the_chain: 2,
     started_once_more_for_each_repetition: 1,
     event_accepted_before_it_is_committed: 1,
@@ -399,6 +372,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     a_renamed_step_loses_what_it_did: 36,
     unanswered_change_taken_for_undone: 8,
     made_good_again_when_handed_out_again: 40,
+    **planted_accounts.DEFECTS,
 }
 
 

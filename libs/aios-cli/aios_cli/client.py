@@ -37,6 +37,7 @@ class Client:
         self.system = api_pb2_grpc.SystemServiceStub(self._channel)
         self.tokens = api_pb2_grpc.TokenServiceStub(self._channel)
         self.failures = api_pb2_grpc.FailureServiceStub(self._channel)
+        self.budgets = api_pb2_grpc.BudgetServiceStub(self._channel)
         self.schedules = api_pb2_grpc.ScheduleServiceStub(self._channel)
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ from typing import Any
 from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1.resource_pb2 import Resource, ScheduleView
+from aios.run.v1.budget_pb2 import AccountView
 from aios.run.v1.state_pb2 import (
     Approval,
     ApprovalKind,
@@ -64,6 +65,7 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         "state": run_state(message.state),
         "needs_person": bool(message.pending_approvals),
         "about": message.concurrency_key or None,
+        "customer": message.customer or None,
         "workflow": message.workflow,
         "workflow_version": message.workflow_version,
         "mode": Mode.Name(message.mode).removeprefix("MODE_").lower(),
@@ -379,4 +381,18 @@ def token(message: api_pb2.Token) -> dict[str, Any]:
         "create_time": time_json(message.create_time_ms),
         "expire_time": time_json(message.expire_time_ms),
         "revoked": message.revoked,
+    }
+
+
+def account(message: AccountView) -> dict[str, Any]:
+    """An account with what is held, was spent, and is left; amounts are US dollars."""
+    left = max(message.cap_micros - message.held_micros - message.settled_micros, 0)
+    return {
+        "name": message.name,
+        "held": dollars(message.held_micros),
+        "settled": dollars(message.settled_micros),
+        "cap": dollars(message.cap_micros) if message.capped else None,
+        "left": dollars(left) if message.capped else None,
+        "raised": message.raised,
+        "charges": message.charges,
     }

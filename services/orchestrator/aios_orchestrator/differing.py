@@ -95,6 +95,10 @@ def difference(old: Workflow, new: Workflow) -> Difference:
     ):
         if one != two:
             other.append(name)
+    if _text(old.customer) != _text(new.customer):
+        other.append("customer")
+    if old.spike != new.spike:
+        other.append("spike")
     return Difference(
         added, removed, changed, tuple(other), tuple(_breaks(old, new, removed, changed, added))
     )

@@ -10,7 +10,19 @@ from aios_orchestrator.document import API_VERSION, KINDS, Document
 from aios_orchestrator.modes import MODES
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schema_shape import JsonSchema, definition
-from aios_orchestrator.shapes import NAME, Check, Choice, Duration, Field, Fields, Flag, Money, Several, Text
+from aios_orchestrator.shapes import (
+    NAME,
+    Check,
+    Choice,
+    Duration,
+    Field,
+    Fields,
+    Flag,
+    Money,
+    Several,
+    Text,
+    Whole,
+)
 from aios_orchestrator.step_language import TIMES, Steps, step_schema
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -38,6 +50,16 @@ WORKFLOW: Final = Fields(
             Choice(ON_FAILURE), "Whether what a run changed that fails is undone by itself; `stay` without it"
         ),
         **TIMES,
+        "customer": Field(Computed(), "Whom a run is for; what it costs counts in the customer's accounts"),
+        "spike": Field(
+            Fields(
+                {
+                    "times": Field(Whole(1, 100), "Spreads above the median, 3 without it"),
+                    "at_least": Field(Money(), "US dollars below which nobody is asked, 0.50 without it"),
+                }
+            ),
+            "When a run that costs more than others did before waits for a person",
+        ),
         "steps": Field(Steps(), "The steps of the workflow", True),
         "outputs": Field(Computed(maps=True), "What a run gives"),
     }
@@ -85,7 +107,26 @@ SCHEDULE: Final = Fields(
         "end": Field(Text("a time with its zone"), "No time comes after it"),
     }
 )
-SPECS: Final[Mapping[str, Fields]] = {"Workflow": WORKFLOW, "Intent": INTENT, "Schedule": SCHEDULE}
+BUDGET: Final = Fields(
+    {
+        "description": Field(Text(), "For people"),
+        "scope": Field(
+            Choice(("workspace", "workflow", "customer")), "Whose spending counts, the workspace's without it"
+        ),
+        "of": Field(Text("a name"), "The workflow or customer; without it each has a budget of its own"),
+        "per": Field(Choice(("month", "day", "total")), "When it begins anew, each month without it"),
+        "timezone": Field(
+            Text("a time zone", example="Europe/Berlin"), "Where its days begin, UTC without it"
+        ),
+        "cap": Field(Money(), "How many US dollars may be spent", True),
+    }
+)
+SPECS: Final[Mapping[str, Fields]] = {
+    "Workflow": WORKFLOW,
+    "Intent": INTENT,
+    "Schedule": SCHEDULE,
+    "Budget": BUDGET,
+}
 METADATA: Final = Fields(
     {
         "name": Field(

@@ -11,7 +11,8 @@ from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import derive
-from aios_orchestrator.checking import check_intent, check_meant, check_workflow
+from aios_orchestrator.budget import Budget, compile_budget
+from aios_orchestrator.checking import check_budget, check_intent, check_meant, check_workflow
 from aios_orchestrator.correlation import MAX_CORRELATIONS
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
@@ -51,6 +52,7 @@ class ResourceBook:
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
         self._schedules: dict[str, tuple[Schedule, ...]] = {}
+        self._budgets: dict[str, tuple[Budget, ...]] = {}
         self.applied = 0
         """Counts what was applied, by this process or seen from others."""
         self.changed: Callable[[int], None] = lambda due_ms: None
@@ -70,7 +72,7 @@ class ResourceBook:
     def _forget(self) -> None:
         self.applied += 1
         self.changed(0)
-        for known in (self._newest, self._intents, self._schedules, self._correlations):
+        for known in (self._newest, self._intents, self._schedules, self._budgets, self._correlations):
             known.clear()
 
     async def _tell_others(self) -> None:
@@ -164,6 +166,12 @@ class ResourceBook:
                     name = intent.workflow
                     meant = compiled.get(name) or await self._used(workspace, document, "spec.workflow", name)
                     check_meant(document, intent, meant, problems)
+            if document.kind == "Budget":
+                budget = check_budget(document, problems)
+                named = budget.of if budget is not None and budget.scope == "workflow" else ""
+                if named and named not in compiled and named not in broken:
+                    with problems.noting():
+                        await self._used(workspace, document, "spec.of", named)
             if document.kind == "Schedule":
                 with problems.noting():
                     name = compile_schedule(document).workflow
@@ -301,6 +309,17 @@ class ResourceBook:
                 compile_intent(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
             )
             self._intents[workspace] = known
+        return known
+
+    async def budgets(self, workspace: str) -> tuple[Budget, ...]:
+        """Every compiled budget of a workspace."""
+        known = self._budgets.get(workspace)
+        if known is None:
+            resources = await self.listed(workspace, "Budget")
+            known = tuple(
+                compile_budget(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
+            )
+            self._budgets[workspace] = known
         return known
 
     async def schedules(self, workspace: str) -> tuple[Schedule, ...]:

@@ -7,6 +7,7 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.ids import slot_of
 from aios_core.values import Value, plain
+from aios_orchestrator.budget import MAX_CUSTOMER_CHARS
 from aios_orchestrator.core import fork
 from aios_orchestrator.core.decide import Start
 from aios_orchestrator.items import StartItem
@@ -40,7 +41,20 @@ async def new_run(
         if not request.input:
             before = await resources.workflow(request.workspace, source.workflow, source.workflow_version)
             reused = tuple(fork.reused(request.fork, source, before, workflow))
-    return _run(item, workflow), workflow, Start(encode(value), key, request.resolution_id, reused)
+    run = _run(item, workflow)
+    run.customer = _customer(request.customer, workflow, value)
+    return run, workflow, Start(encode(value), key, request.resolution_id, reused)
+
+
+def _customer(said: str, workflow: Workflow, value: Value) -> str:
+    """Whom the run is for: as the request says, or as the workflow reads it from the input."""
+    if not said and workflow.customer is not None:
+        named = plain(workflow.customer.evaluate(lambda root: value if root == "inputs" else None))
+        said = str(named) if named is not None else ""
+    if len(said) > MAX_CUSTOMER_CHARS or not said.isprintable():
+        message = f"customer: a name of at most {MAX_CUSTOMER_CHARS} printable characters."
+        raise TerminalError("INVALID_ARGUMENT", message, field="customer")
+    return said
 
 
 def check_deadline(workflow: Workflow, inputs: Value) -> None:

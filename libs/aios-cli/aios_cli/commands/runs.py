@@ -24,6 +24,10 @@ InputJson = Annotated[
 Version = Annotated[
     str, typer.Option("--workflow-version", help="A version other than the newest.", show_default=False)
 ]
+Customer = Annotated[
+    str,
+    typer.Option("--customer", help="Whom it is for, if not whom the workflow names.", show_default=False),
+]
 RequestId = Annotated[
     str | None,
     typer.Option("--request-id", help="Makes repeating the command safe: the same id gives the same answer."),
@@ -40,6 +44,7 @@ def start(
     wait: Wait = False,
     workflow_version: Version = "",
     request_id: RequestId = None,
+    customer: Customer = "",
 ) -> None:
     """Start a workflow."""
     from aios.api.v1 import api_pb2
@@ -52,6 +57,7 @@ def start(
             workflow=workflow,
             workflow_version=workflow_version,
             input=inputs_of(session, workflow, workflow_version, input, input_json),
+            customer=customer,
         )
         answer = client.call(client.runs.StartRun, request)
         if wait:

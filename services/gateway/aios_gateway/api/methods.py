@@ -6,6 +6,7 @@ from typing import Any
 
 from aios_gateway.api import (
     approvals,
+    budgets,
     events,
     failures,
     forks,
@@ -128,6 +129,7 @@ def _others(around: Surroundings) -> dict[str, Unary | Streaming]:
         "FailureService.ListFailures": Unary(Scope.READ, failures.list_failures),
         "FailureService.GetFailure": Unary(Scope.READ, failures.get_failure),
         "FailureService.RecoverRun": Unary(Scope.RUN, failures.recover_run),
+        "BudgetService.ListAccounts": Unary(Scope.READ, budgets.list_accounts),
         "ScheduleService.ListSchedules": Unary(Scope.READ, schedules.list_schedules),
         "ScheduleService.PauseSchedule": Unary(Scope.RUN, schedules.pause_schedule),
         "ScheduleService.ResumeSchedule": Unary(Scope.RUN, schedules.resume_schedule),

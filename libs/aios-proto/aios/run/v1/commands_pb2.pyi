@@ -42,6 +42,7 @@ class StartRunRequest(google.protobuf.message.Message):
     RESOLUTION_ID_FIELD_NUMBER: builtins.int
     TRACEPARENT_FIELD_NUMBER: builtins.int
     FORK_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     request_id: builtins.str
     workflow: builtins.str
@@ -56,6 +57,8 @@ class StartRunRequest(google.protobuf.message.Message):
     """`manual`, or the name of the trigger."""
     resolution_id: builtins.str
     traceparent: builtins.str
+    customer: builtins.str
+    """Whom it is for; empty: whom the workflow names."""
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork:
         """Start it as a fork: workflow, version and input are those of the other run where they are empty."""
@@ -74,10 +77,11 @@ class StartRunRequest(google.protobuf.message.Message):
         resolution_id: builtins.str = ...,
         traceparent: builtins.str = ...,
         fork: aios.run.v1.state_pb2.Fork | None = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "fork", b"fork", "input", b"input", "mode", b"mode", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "customer", b"customer", "fork", b"fork", "input", b"input", "mode", b"mode", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StartRunRequest: typing_extensions.TypeAlias = StartRunRequest

@@ -229,6 +229,7 @@ class RunStarted(google.protobuf.message.Message):
     FORK_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     workflow: builtins.str
     workflow_version: builtins.str
     mode: aios.task.v1.task_pb2.Mode.ValueType
@@ -246,6 +247,8 @@ class RunStarted(google.protobuf.message.Message):
     parent_traceparent: builtins.str
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     """That of its workflow."""
+    customer: builtins.str
+    """Whom it is for; what it costs counts in the customer's accounts. Empty: nobody in particular."""
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork: ...
     @property
@@ -269,10 +272,11 @@ class RunStarted(google.protobuf.message.Message):
         fork: aios.run.v1.state_pb2.Fork | None = ...,
         limits: aios.run.v1.state_pb2.Limits | None = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["fork", b"fork", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "customer", b"customer", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunStarted: typing_extensions.TypeAlias = RunStarted
@@ -393,6 +397,7 @@ class StepScheduled(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     CACHE_KEY_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    CHARGE_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     attempt: builtins.int
@@ -405,6 +410,8 @@ class StepScheduled(google.protobuf.message.Message):
     cache_key: builtins.bytes
     """What its answer is kept under; empty: it is not."""
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    charge: builtins.int
+    """The serial number of its hold in the accounts; 0: it holds nothing there."""
     @property
     def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
@@ -421,10 +428,11 @@ class StepScheduled(google.protobuf.message.Message):
         limits: aios.run.v1.state_pb2.Limits | None = ...,
         cache_key: builtins.bytes = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        charge: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "attempt_group", b"attempt_group", "cache_key", b"cache_key", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "limits", b"limits", "step", b"step", "target", b"target", "work_mode", b"work_mode"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "attempt_group", b"attempt_group", "cache_key", b"cache_key", "charge", b"charge", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "limits", b"limits", "step", b"step", "target", b"target", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepScheduled: typing_extensions.TypeAlias = StepScheduled
