@@ -154,6 +154,7 @@ class Api:
         self.events: Any = api_pb2_grpc.EventServiceStub(self.channel)
         self.memory: Any = api_pb2_grpc.MemoryServiceStub(self.channel)
         self.system: Any = api_pb2_grpc.SystemServiceStub(self.channel)
+        self.budgets: Any = api_pb2_grpc.BudgetServiceStub(self.channel)
         self.tokens: Any = api_pb2_grpc.TokenServiceStub(self.channel)
         self.failures: Any = api_pb2_grpc.FailureServiceStub(self.channel)
 

@@ -34,6 +34,7 @@ READERS = {
     "failures.ListFailures": api_pb2.ListFailuresRequest(),
     "failures.GetFailure": api_pb2.GetFailureRequest(run_id="run_x"),
     "queues.ShowQueues": api_pb2.ShowQueuesRequest(),
+    "budgets.ListAccounts": api_pb2.ListAccountsRequest(),
     "schedules.ListSchedules": api_pb2.ListSchedulesRequest(),
 }
 RUNNERS = {

@@ -13,6 +13,7 @@ from aios_core.values import Plain, labeled, plain
 from aios_orchestrator.codec import head_of, records_of, run_of
 from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
 from aios_orchestrator.core.fold import fold
+from aios_orchestrator.core.money import Purse
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.core.undo import task_id, task_mode
 from aios_orchestrator.definition import compile_workflow
@@ -35,8 +36,12 @@ def workflow(steps: str, head: str = "", name: str = "w", uses: Mapping[str, Wor
 class Driver:
     """Holds one run, its whole history and the time."""
 
-    def __init__(self, of: Workflow, mode: Mode = Mode.MODE_EXECUTE, n: int = 1) -> None:
-        self.workflow = of
+    purse: Purse | None = None
+
+    def __init__(
+        self, of: Workflow, mode: Mode = Mode.MODE_EXECUTE, n: int = 1, purse: Purse | None = None
+    ) -> None:
+        self.workflow, self.purse = of, purse
         self.now = 1_000
         self.history: list[bytes] = []
         self.records: dict[str, bytes] = {}
@@ -46,7 +51,7 @@ class Driver:
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
         """Decide on one input, and check that the state is the fold of the history, and what is stored of it."""
         before = self.run if self.history else None
-        self.last = decide(self.run, self.workflow, what, self.now, actor)
+        self.last = decide(self.run, self.workflow, what, self.now, actor, self.purse)
         self.history += self.last.events
         self.run = self.last.run
         folded = fold(self.history)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from aios_core.errors import REASONS, TerminalError
-from aios_orchestrator.checking import check_intent, check_workflow
+from aios_orchestrator.checking import check_budget, check_intent, check_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.language import checked
 from aios_orchestrator.limits import compile_limit
@@ -42,6 +42,8 @@ def _check(document: Document, problems: Problems) -> None:
         check_workflow(document, {}, problems)
     elif document.kind == "Limit":
         compile_limit(checked(document, problems))
+    elif document.kind == "Budget":
+        check_budget(document, problems)
     else:
         check_intent(document, problems)
 

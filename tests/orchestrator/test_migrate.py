@@ -207,6 +207,22 @@ def test_an_approval_that_was_given_and_not_used_is_asked_for_anew() -> None:
     assert run.last.dispatched == ("pay",)
 
 
+def test_while_one_step_is_under_way_by_an_approval_that_another_waits_for_the_run_stays() -> None:
+    both = LOOK + GATE.replace("[pay]", "[pay, post]") + PAY
+    both += "- {name: post, connector: files.write, effect: write, input: {n: 1}}\n"
+    run = Driver(workflow(both))
+    run.settle("look")
+    run.decide(A.APPROVAL_STATE_APPROVED)
+    assert run.last.dispatched == ("pay",)
+    new = workflow(both + "- {name: more, agent: x, input: {}}\n")
+    move(run, new, accept=True)
+    assert "pay is under way by it" in refused(run)
+    run.settle("pay")
+    run.fail("post")
+    move(run, new)
+    assert run.last.refusal is None
+
+
 def test_a_run_that_failed_goes_on_with_the_mended_version() -> None:
     run = Driver(workflow(LOOK + PAY + TELL))
     run.settle("look")

@@ -109,5 +109,5 @@ def test_a_schema_is_printed_and_written(tmp_path: Path) -> None:
         f"{kind.lower()}.json" for kind in SCHEMAS
     }
     said = run("schema", "Pod")
-    assert said.code != 0 and "there are Workflow, Intent, Schedule, Limit, Agent" in said.err
+    assert said.code != 0 and "there are Workflow, Intent, Schedule, Limit, Budget, Agent" in said.err
     assert run("schema").code == 2

@@ -28,7 +28,7 @@ from aios_orchestrator import (
     repository,
     takeover,
 )
-from aios_orchestrator.core import advance, approve, decide, draft, fold, recover, settle, undo
+from aios_orchestrator.core import approve, decide, draft, recover, settle, undo
 from aios_orchestrator.model import Rounds, Run, StepRun, rounds_of
 from aios_runtime import lanes, outbox
 from aios_runtime.bus import subscribers
@@ -37,6 +37,7 @@ from aios_runtime.store.port import Write
 from aios_sdk.host import core, effects
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
+from tests.sim import planted_accounts
 from tests.sim.planted_approvals import APPROVALS
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_queues import line_is_jumped, place_not_given_back, who_goes_on_is_not_counted
@@ -223,32 +224,6 @@ def uncommitted_state_kept() -> Any:
     return replaced((repository.Repository, "forget", forget))
 
 
-def cap_not_checked() -> Any:
-    """A step holds its money whatever the run's cap says."""
-    original = advance.schedule
-
-    def schedule(draft: draft.Draft, step: Any, guard: Any = None) -> None:
-        cap, draft.run.cap = draft.run.cap, 1 << 40
-        try:
-            original(draft, step, guard)
-        finally:
-            draft.run.cap = cap
-
-    return replaced((advance, "schedule", schedule), (settle, "schedule", schedule))
-
-
-def hold_released_twice() -> Any:
-    """A hold is given back, and counted as given back again."""
-    original = fold._settle
-
-    def settled(run: Run, step: StepRun, cost: int) -> None:
-        hold = step.hold
-        original(run, step, cost)
-        run.held -= hold
-
-    return replaced((fold, "_settle", settled))
-
-
 def a_gap_in_the_chain() -> Any:
     """An event does not carry the hash of the one before it."""
     original = draft.Draft.emit
@@ -383,8 +358,6 @@ DEFECTS: Final[dict[Plant, int]] = {
     unknown_taken_for_failed: 30,
     answered_before_the_commit: 1,
     uncommitted_state_kept: 687,
-    cap_not_checked: 29,
-    hold_released_twice: 1,
     a_gap_in_the_chain: 2,
     started_once_more_for_each_repetition: 1,
     event_accepted_before_it_is_committed: 1,
@@ -405,6 +378,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     line_is_jumped: 1,
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 1,
+    **planted_accounts.DEFECTS,
 }
 
 

@@ -10,6 +10,7 @@ from aios_cli.commands import (
     approvals,
     artifacts,
     backup,
+    budgets,
     demo,
     events,
     failures,
@@ -70,6 +71,7 @@ app.add_typer(workflows.app, name="workflow")
 app.add_typer(events.app, name="event")
 app.add_typer(queues.app, name="queue")
 app.add_typer(schedules.app, name="schedule")
+app.add_typer(budgets.app, name="budget")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")
 app.add_typer(backup.app, name="backup")

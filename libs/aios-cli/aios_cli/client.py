@@ -38,6 +38,7 @@ class Client:
         self.tokens = api_pb2_grpc.TokenServiceStub(self._channel)
         self.failures = api_pb2_grpc.FailureServiceStub(self._channel)
         self.queues = api_pb2_grpc.QueueServiceStub(self._channel)
+        self.budgets = api_pb2_grpc.BudgetServiceStub(self._channel)
         self.schedules = api_pb2_grpc.ScheduleServiceStub(self._channel)
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ from aios.api.v1 import api_pb2
 from aios_cli.files import read_bytes
 from aios_cli.session import Session
 from aios_core.errors import TerminalError
-from aios_orchestrator.checking import check_intent, check_meant, check_workflow
+from aios_orchestrator.checking import check_budget, check_intent, check_meant, check_workflow
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.problems import Problems
@@ -36,6 +36,8 @@ class Compiler:
             elif document.kind == "Schedule":
                 with self.problems.noting():
                     compile_schedule(document)
+            elif document.kind == "Budget":
+                check_budget(document, self.problems)
 
     @property
     def errors(self) -> list[TerminalError]:

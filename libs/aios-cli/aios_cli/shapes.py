@@ -65,6 +65,7 @@ def run(message: api_pb2.Run, *, full: bool = True) -> dict[str, Any]:
         "state": run_state(message.state),
         "needs_person": bool(message.pending_approvals),
         "about": message.concurrency_key or None,
+        "customer": message.customer or None,
         "workflow": message.workflow,
         "workflow_version": message.workflow_version,
         "mode": Mode.Name(message.mode).removeprefix("MODE_").lower(),

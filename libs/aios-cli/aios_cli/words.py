@@ -26,6 +26,8 @@ NEEDS: Final = {
     ApprovalKind.APPROVAL_KIND_GATE: "needs your approval",
     ApprovalKind.APPROVAL_KIND_QUESTION: "needs your answer",
     ApprovalKind.APPROVAL_KIND_UNKNOWN: "could not confirm, please check",
+    ApprovalKind.APPROVAL_KIND_BUDGET: "waits for money",
+    ApprovalKind.APPROVAL_KIND_SPIKE: "costs more than usual",
 }
 FAILURES: Final = {
     FailureClass.FAILURE_CLASS_TRANSIENT: "may pass by itself",

@@ -144,11 +144,7 @@ class Story(UndoStory):
     def _approval_requested(self, event: RunEvent, body: events_pb2.ApprovalRequested) -> TimelineEntry:
         approval = body.approval
         self._asked[approval.approval_id] = (event.time_ms, approval)
-        asks = "needs your approval"
-        if approval.kind == ApprovalKind.APPROVAL_KIND_QUESTION:
-            asks = "needs your answer"
-        elif approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN:
-            asks = "could not confirm, please check"
+        asks = _ASKS.get(approval.kind, "needs your approval")
         subject = approval.title or "; ".join(question.text for question in approval.questions)
         return TimelineEntry(
             who="AIOS",
@@ -326,3 +322,11 @@ def _texts(answers: bytes) -> list[tuple[str, str]]:
         plain = getattr(entry.value, kind)
         texts.append((entry.key, "yes" if plain is True else "no" if plain is False else str(plain)))
     return texts
+
+
+_ASKS = {
+    ApprovalKind.APPROVAL_KIND_QUESTION: "needs your answer",
+    ApprovalKind.APPROVAL_KIND_UNKNOWN: "could not confirm, please check",
+    ApprovalKind.APPROVAL_KIND_BUDGET: "waits for money",
+    ApprovalKind.APPROVAL_KIND_SPIKE: "costs more than usual",
+}

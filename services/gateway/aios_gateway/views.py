@@ -32,6 +32,7 @@ def run_of(head: RunHead) -> api_pb2.Run:
         superseded_by=head.superseded_by,
         sequence=head.sequence,
         concurrency_key=head.concurrency_key,
+        customer=head.customer,
         forked_from=head.forked_from,
         fork_step=head.fork_step,
         limits=head.limits if head.HasField("limits") else None,

@@ -7,6 +7,7 @@ from typing import Any, Final
 from aios_core.errors import TerminalError
 from aios_core.money import format_usd
 from aios_core.values import plain
+from aios_orchestrator.budget import Budget, compile_budget
 from aios_orchestrator.cel_check import Say, nearest
 from aios_orchestrator.cel_types import ANY, Type, of, of_constant, of_schema
 from aios_orchestrator.definition import compile_workflow
@@ -54,6 +55,14 @@ def check_workflow(document: Document, found: Mapping[str, Workflow], problems: 
         return None
     _Workflow(document, workflow, problems).all()
     return workflow
+
+
+def check_budget(document: Document, problems: Problems) -> Budget | None:
+    """Check a budget as a whole; None where it can't be compiled."""
+    found: list[Budget] = []
+    with problems.noting():
+        found.append(compile_budget(checked(document, problems)))
+    return found[0] if found else None
 
 
 def check_intent(document: Document, problems: Problems) -> Intent | None:
@@ -192,10 +201,10 @@ class _Workflow:
         """What is computed when a run starts, from its inputs."""
         for leaf, place in leaves_of(tree, path):
             if any(root != "inputs" for root in references(leaf)):
-                words = f"a run's {what} is computed when it starts, from inputs alone."
+                words = f"{what} is computed when it starts, from inputs alone."
                 self._say("BAD_EXPRESSION", place, words)
         found = self._tree(tree, path, "")
-        if what == "deadline" and found.never("text"):
+        if path == "spec.deadline" and found.never("text"):
             self._say("BAD_EXPRESSION", path, f"this is {found}; a deadline is a time, which is text.")
 
     def _say(self, code: str, path: str, message: str) -> None:

@@ -59,6 +59,7 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         ending=run.ending,
         concurrency=run.concurrency,
         priority=run.priority,
+        customer=run.customer,
     )
     if run.limits is not None:
         head.limits.CopyFrom(run.limits)
@@ -86,6 +87,7 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         undoable=step.undoable,
         awaits=step.awaits,
         keyed_as=step.keyed_as,
+        charge=step.charge,
     )
     if step.limits is not None:
         head.limits.CopyFrom(step.limits)
@@ -180,6 +182,7 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         undo_chosen=head.undo_chosen,
         ending=head.ending if head.HasField("ending") else None,
         concurrency_key=head.concurrency_key,
+        customer=head.customer,
         trigger=head.trigger,
         request=head.request,
         request_sha256=head.request_sha256,
@@ -228,6 +231,7 @@ def _step_of(record: StepRecord) -> StepRun:
         attempt_group=head.attempt_group,
         dispatch=head.dispatch,
         hold=head.hold_micros,
+        charge=head.charge,
         cost=head.cost_micros,
         due=head.due_ms,
         start=head.start_time_ms,

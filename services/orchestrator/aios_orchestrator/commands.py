@@ -233,6 +233,7 @@ def _start(request: pb.StartRunRequest) -> StartItem:
         request.mode = request.mode or MODE_EXECUTE
     if request.input or not request.HasField("fork"):
         decode(request.input)
+    said += [b"customer", request.customer.encode()] if request.customer else []
     content = sha256(*said, bytes([request.mode]))
     return StartItem(run_id(request.workspace, request.trigger, request.request_id), request, content)
 

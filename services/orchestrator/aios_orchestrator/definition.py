@@ -9,6 +9,7 @@ from aios_core.errors import TerminalError
 from aios_core.ids import check_name
 from aios_core.json_values import from_json, to_json
 from aios_core.money import Micros, usd
+from aios_orchestrator.budget import compile_spike
 from aios_orchestrator.caching import compile_cache
 from aios_orchestrator.compensating import ON_FAILURE, compile_compensate
 from aios_orchestrator.document import Document
@@ -50,18 +51,10 @@ _WORK: Final = {
 _AT_ONCE: Final = ("branch", "transform")  # done as soon as they begin
 EFFECTS: Final = ("read", "write", "irreversible", "payment", "legal")
 _WORKFLOW_FIELDS: Final = (
-    "inputs",
-    "outputs",
-    "steps",
-    "budget",
-    "concurrency",
-    "on_failure",
-    "mode",
-    "priority",
-    "customer",
+    "inputs", "outputs", "steps", "budget", "concurrency", "on_failure", "mode", "priority", "customer", "spike",
     "description",
     *TIMES,
-)
+)  # fmt: skip
 _STEP_FIELDS: Final = (
     "name",
     "needs",
@@ -121,7 +114,6 @@ def compile_workflow(
         cap=compiler.money(budget.get("cap", "1.00"), "budget.cap"),
         concurrency=compile_queueing(compiler, spec),
         priority=compiler.count(spec.get("priority", PRIORITY), "priority", HIGHEST, 0),
-        customer=compiler.mapping(spec["customer"], "customer") if "customer" in spec else None,
         has_modes=any(step.mode for step in steps.values()),
         keeps=any(step.cache is not None for step in steps.values()),
         mode=mode,
@@ -134,6 +126,9 @@ def compile_workflow(
             for name in gate.gate.approves
         },
         size=sum(not step.scope for step in steps.values()),
+        spike=compile_spike(document, spec.get("spike")),
+        spends=any(step.hold for step in steps.values()),
+        customer=compiler.mapping(spec["customer"], "customer") if "customer" in spec else None,
     )
     return connect(document, workflow, problems)
 

@@ -98,6 +98,8 @@ def difference(old: Workflow, new: Workflow) -> Difference:
     ):
         if one != two:
             other.append(name)
+    if old.spike != new.spike:
+        other.append("spike")
     return Difference(
         added, removed, changed, tuple(other), tuple(_breaks(old, new, removed, changed, added))
     )

@@ -20,7 +20,7 @@ MAX_DOCUMENTS: Final = 100
 MAX_DEPTH: Final = 32
 MAX_NODES: Final = 65_536  # enough for a workflow of as many steps as one may have
 API_VERSION: Final = "aios/v1"
-KINDS: Final = ("Workflow", "Intent", "Schedule", "Limit")
+KINDS: Final = ("Workflow", "Intent", "Schedule", "Limit", "Budget")
 
 
 def kind_named(text: str) -> str:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_orchestrator.accounts import AccountBook, receipt
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Cancel, Input, decide
+from aios_orchestrator.core.migrate import Migrate
+from aios_orchestrator.core.money import Purse
 from aios_orchestrator.core.recover import Recover
-from aios_orchestrator.entry import Entry, in_line, under_way
+from aios_orchestrator.entry import Entry, follows, in_line, spent, under_way
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import Run
 from aios_orchestrator.publisher import Changed, Publisher
@@ -23,15 +26,17 @@ from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.starting import check_room, check_same, new_run
 from aios_runtime.crashpoints import crash, point
-from aios_runtime.store.port import Committed, Conflict, Filed, Result, Write
+from aios_runtime.store.port import Committed, Conflict, Result, Write
 
 MAX_QUEUE: Final = 20_000  # items that wait to be decided; whoever submits more waits
 MAX_BATCH: Final = 500  # items in one commit
 MAX_TRIES: Final = 5  # of an item that loses its compare-and-set
+MAX_OPENED: Final = 20  # times that a batch is decided while others change the runs or the accounts
 PUBLISHING: Final = 4  # commits whose messages are on their way at once
 
 RECEIVED = point("orchestrator.received", "a batch was taken in; nothing is decided")
 DECIDED = point("orchestrator.decided", "decided; nothing is committed")
+HELD = point("orchestrator.held", "money is held; no run is committed that spends it")
 COMMITTED = point("orchestrator.committed", "committed; nothing is published")
 PUBLISHED = point("orchestrator.published", "published; nothing is acknowledged")
 
@@ -56,8 +61,11 @@ class Engine:
         resources: ResourceBook,
         publisher: Publisher,
         announcer: Announcer,
+        accounts: AccountBook,
         now_ms: Callable[[], int],
     ) -> None:
+        self._accounts = accounts
+        self._purse: Purse | None = None  # of the batch that is decided on, once a run in it may spend
         self._repository = repository
         self._resources = resources
         self._publisher = publisher
@@ -140,6 +148,9 @@ class Engine:
         if dues:
             self.due(min(dues))
         lost = self._keep(entries, writes, owners, results)
+        costs, finished = spent(entry for key, entry in entries.items() if key not in lost)
+        if costs or finished:
+            await self._accounts.settle(costs, finished)
         for write, key, result in zip(writes, owners, results, strict=True):
             if write.key != key and key not in lost and isinstance(result, Conflict):
                 with suppress(
@@ -149,7 +160,7 @@ class Engine:
         await self._publishing.acquire()
         for key in lost:
             del entries[key]
-        changed, filed = self._follows(entries, writes, results)
+        changed, filed = follows(entries.values(), writes, results)
         for change in changed:
             if change.run.concurrency is not None:
                 self.turns(change.run)
@@ -166,7 +177,8 @@ class Engine:
         """Decide, on what stands: an input that changes nothing is not checked by any compare-and-set."""
         if any(isinstance(item, StartItem) for waiting in batch for item in waiting.items):
             await self._resources.refresh()
-        for _ in range(MAX_TRIES):
+        for _ in range(MAX_OPENED):
+            self._purse = None
             entries: dict[str, Entry] = {}
             answers = [
                 [
@@ -182,11 +194,19 @@ class Engine:
                 and not (entry.events or entry.extra)
                 and not await self._repository.stands(entry.before)
             ]
-            if not stale:
+            if not stale and await self._hold():
                 return entries, answers
             for entry in stale:
                 self._repository.forget(entry.run.workspace, entry.run.run_id)
         raise RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
+
+    async def _hold(self) -> bool:
+        """Hold what the batch may spend; False when the accounts were changed by somebody else meanwhile."""
+        if self._purse is None or not self._purse.dirty:
+            return True
+        held = await self._accounts.write(self._purse)
+        crash(HELD)
+        return held
 
     def _keep(
         self, entries: dict[str, Entry], writes: list[Write], owners: list[str], results: Sequence[Result]
@@ -261,7 +281,7 @@ class Engine:
                 here = in_line(entries.values(), workflow.name, key)
                 await check_room(self._repository, request.workspace, workflow.name, first, here)
         entry = entries[run_key(request.workspace, item.run_id)] = Entry(None, run, workflow)
-        self._apply(entry, first, request.actor)
+        await self._apply(entry, first, request.actor)
         return Answer(entry.run)
 
     async def _known(self, item: StartItem, entries: dict[str, Entry], *, look: bool) -> Answer | None:
@@ -283,7 +303,7 @@ class Engine:
         for other in filter(self.owns, others):
             entry = await self._entry(workspace, other, entries)
             if entry is not None:
-                self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
+                await self._apply(entry, Cancel("a later change takes its place", by), "service:orchestrator")
 
     async def _others(
         self, workspace: str, workflow: str, key: str, but: str, entries: dict[str, Entry]
@@ -320,7 +340,7 @@ class Engine:
             >= limit
         ):
             raise TerminalError("RUN_CLOSED", f"Run {others[0]} is under way for the same thing.")
-        refusal = self._apply(entry, item.input, item.actor)
+        refusal = await self._apply(entry, item.input, item.actor)
         if item.once and len(entry.events) > before:
             entry.extra[once] = b"1"
         if item.request_id and refusal is None:
@@ -330,29 +350,23 @@ class Engine:
     async def _record(self, entry: Entry, name: str) -> bytes | None:
         return await self._repository.store.record(run_key(entry.run.workspace, entry.run.run_id), name)
 
-    def _apply(self, entry: Entry, what: Input, actor: str) -> AiosError | None:
-        decision = decide(entry.run, entry.workflow, what, self._now_ms(), actor)
+    async def _apply(self, entry: Entry, what: Input, actor: str) -> AiosError | None:
+        now, purse = self._now_ms(), None
+        workflow = what.workflow if isinstance(what, Migrate) else entry.workflow
+        if workflow.spends:
+            purse = self._purse = self._purse or await self._accounts.open()
+            await self._accounts.charge(purse, entry.run, workflow, now)
+        decision = decide(entry.run, entry.workflow, what, now, actor, purse)
         entry.run, entry.workflow = decision.run, decision.workflow or entry.workflow
         entry.events += decision.events
         entry.changed.update(dict.fromkeys(entry.run.own))
         entry.ended += decision.ended
+        entry.settled += decision.settled
+        entry.extra.update({receipt(serial): str(cost).encode() for serial, cost in decision.settled})
         entry.waiting += decision.waiting
         entry.dispatched.update(dict.fromkeys(decision.dispatched))
         entry.undoing.update(dict.fromkeys(decision.undoing))
         return decision.refusal
-
-    def _follows(
-        self, entries: dict[str, Entry], writes: list[Write], results: Sequence[Result]
-    ) -> tuple[list[Changed], list[Filed]]:
-        """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
-        changed = [entry.follows() for entry in entries.values() if entry.events]
-        filed = [
-            Filed(event.partition, position, event.data)
-            for write, result in zip(writes, results, strict=True)
-            if isinstance(result, Committed)
-            for event, position in zip(write.events, result.positions, strict=True)
-        ]
-        return changed, filed
 
     async def _publish(
         self,

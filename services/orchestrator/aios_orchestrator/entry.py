@@ -1,12 +1,15 @@
 """A run while a batch of inputs is being decided."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
+from aios.task.v1.task_pb2 import MODE_EXECUTE
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.publisher import Changed
 from aios_orchestrator.repository import Stored
 from aios_orchestrator.workflow import Workflow
+from aios_runtime.store.port import Committed, Filed, Result, Write
 
 
 @dataclass(slots=True)
@@ -23,6 +26,7 @@ class Entry:
     undoing: dict[str, None] = field(default_factory=dict)
     waiting: list[str] = field(default_factory=list)
     extra: dict[str, bytes | None] = field(default_factory=dict)
+    settled: list[tuple[int, int]] = field(default_factory=list)
 
     def follows(self) -> Changed:
         """A step that was done ahead is not handed out any more."""
@@ -53,3 +57,31 @@ def in_line(entries: Iterable[Entry], workflow: str, concurrency_key: str) -> li
         for run in runs
         if run.queued and run.concurrency_key == concurrency_key and run.workflow == workflow
     ]
+
+
+def follows(
+    entries: Iterable[Entry], writes: Sequence[Write], results: Sequence[Result]
+) -> tuple[list[Changed], list[Filed]]:
+    """What committed entries lead to: changed runs with the steps to hand out, and events with their positions."""
+    changed = [entry.follows() for entry in entries if entry.events]
+    filed = [
+        Filed(event.partition, position, event.data)
+        for write, result in zip(writes, results, strict=True)
+        if isinstance(result, Committed)
+        for event, position in zip(write.events, result.positions, strict=True)
+    ]
+    return changed, filed
+
+
+def spent(entries: Iterable[Entry]) -> tuple[list[tuple[int, int]], list[tuple[str, int]]]:
+    """What committed entries settle: holds with their costs, and workflows that look at what is usual, with the costs
+    of their runs that succeeded."""
+    costs, finished = [], []
+    for entry in entries:
+        costs += entry.settled
+        run, before = entry.run, entry.before
+        if entry.workflow.spike is None or run.mode != MODE_EXECUTE or run.reopened:
+            continue
+        if run.state == RUN_STATE_SUCCEEDED and (before is None or not before.run.closed):
+            finished.append((run.workflow, run.settled))
+    return costs, finished

@@ -54,12 +54,21 @@ WORKFLOW: Final = Fields(
             "How many runs may be under way at once",
         ),
         "priority": Field(Whole(0, HIGHEST), "How urgent its tasks are, 0 to 9; 5 without it"),
-        "customer": Field(Computed(), "For whom a run works, from `inputs`"),
         "mode": Field(Choice(tuple(MODES)), "How its agents work, where their steps say nothing"),
         "on_failure": Field(
             Choice(ON_FAILURE), "Whether what a run changed that fails is undone by itself; `stay` without it"
         ),
         **TIMES,
+        "customer": Field(Computed(), "Whom a run is for; what it costs counts in the customer's accounts"),
+        "spike": Field(
+            Fields(
+                {
+                    "times": Field(Whole(1, 100), "Spreads above the median, 3 without it"),
+                    "at_least": Field(Money(), "US dollars below which nobody is asked, 0.50 without it"),
+                }
+            ),
+            "When a run that costs more than others did before waits for a person",
+        ),
         "steps": Field(Steps(), "The steps of the workflow", True),
         "outputs": Field(Computed(maps=True), "What a run gives"),
     }
@@ -119,11 +128,26 @@ LIMIT: Final = Fields(
         "weight": Field(Whole(1, MAX_WEIGHT), "How large its share is beside others, which have 1"),
     }
 )
+BUDGET: Final = Fields(
+    {
+        "description": Field(Text(), "For people"),
+        "scope": Field(
+            Choice(("workspace", "workflow", "customer")), "Whose spending counts, the workspace's without it"
+        ),
+        "of": Field(Text("a name"), "The workflow or customer; without it each has a budget of its own"),
+        "per": Field(Choice(("month", "day", "total")), "When it begins anew, each month without it"),
+        "timezone": Field(
+            Text("a time zone", example="Europe/Berlin"), "Where its days begin, UTC without it"
+        ),
+        "cap": Field(Money(), "How many US dollars may be spent", True),
+    }
+)
 SPECS: Final[Mapping[str, Fields]] = {
     "Workflow": WORKFLOW,
     "Intent": INTENT,
     "Schedule": SCHEDULE,
     "Limit": LIMIT,
+    "Budget": BUDGET,
 }
 METADATA: Final = Fields(
     {

@@ -165,6 +165,8 @@ class StepRun(_Copied):
     attempt_group: int = 1
     dispatch: int = 0
     hold: int = 0
+    charge: int = 0
+    """The serial number of its hold in the workspace's accounts; 0: it has none."""
     cost: int = 0
     due: int = 0
     start: int = 0
@@ -234,6 +236,7 @@ class Run(_Copied):
     settled: int = 0
     effects: int = 0
     concurrency_key: str = ""
+    customer: str = ""
     trigger: str = ""
     request: str = ""
     request_sha256: bytes = b""

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from aios.event.v1.event_pb2 import ExternalEvent
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios_core.errors import RetryableError, TerminalError
+from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.commands import Commands
 from aios_orchestrator.engine import Engine
@@ -57,6 +58,7 @@ class Orchestrator:
         self._engine: Engine | None = None
         self._timers: Timers | None = None
         self._takeover: Takeover | None = None
+        self._accounts: AccountBook | None = None
         self._mailbox: Mailbox | None = None
         self._turns: Turns | None = None
         self._ownership: Ownership | None = None
@@ -73,9 +75,10 @@ class Orchestrator:
         answers = KeptAnswers(store, context.workspace)
         publisher = self._publisher = Publisher(context.bus, context.workspace, answers, context.now_ms)
         announcer = self._announcer = Announcer(context.bus, context.workspace)
-        engine = self._engine = Engine(repository, resources, publisher, announcer, context.now_ms)
+        accounts = self._accounts = AccountBook(repository, resources, context.workspace, context.now_ms)
+        engine = self._engine = Engine(repository, resources, publisher, announcer, accounts, context.now_ms)
         ownership = self._ownership = self._share(store)
-        engine.owns = ownership.owns_run
+        engine.owns = accounts.owns = ownership.owns_run
         commands = Commands(engine, resources)
         router = Router(context.bus, ownership, commands, repository, context.workspace)
         schedules = commands.schedules = Schedules(
@@ -101,6 +104,7 @@ class Orchestrator:
         )
         engine.turns = turns.changed
         engine.due = resources.changed = timers.wake
+        await accounts.start()
         engine.start()
         mailbox = self._mailbox = Mailbox(store, router.hear, context.workspace)
         engine.waiting = mailbox.waits
@@ -110,9 +114,9 @@ class Orchestrator:
         await router.serve()
         await self._own(ownership, takeover, schedules, turns, timers)
         context.bus.on_restart(self._restarted)
-        await Queries(repository, resources, ownership, schedules, router.show_queues, context.now_ms).serve(
-            context.bus, context.workspace
-        )
+        await Queries(
+            repository, resources, ownership, schedules, router.show_queues, accounts, context.now_ms
+        ).serve(context.bus, context.workspace)
         await self._serve(Handlers(context.bus, router))
         await self._serve_intake(
             Intake(store, resources, router.start, context.workspace, context.now_ms, mailbox.accepted)
@@ -205,6 +209,8 @@ class Orchestrator:
     async def stop(self) -> None:
         if self._takeover is not None:
             await self._takeover.stop()
+        if self._accounts is not None:
+            await self._accounts.stop()
         if self._timers is not None:
             await self._timers.stop()
         if self._turns is not None:

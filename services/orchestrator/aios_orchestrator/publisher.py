@@ -10,8 +10,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.queries_pb2 import ShowQueuesResponse
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import CachedAnswer, PerformTasks, Task
-from aios_core.errors import RetryableError, TerminalError
-from aios_core.values import plain
+from aios_core.errors import RetryableError
 from aios_orchestrator.ahead import Planner
 from aios_orchestrator.codec import priority_of, task_of
 from aios_orchestrator.core.compensate import lane_of
@@ -48,19 +47,9 @@ def waiting(run: Run, workflow: Workflow, name: str) -> Waiting:
         run.at(name).dispatch,
         step.timeout_ms,
         priority_of(run, workflow, step),
-        customer_of(run, workflow),
+        run.customer,
         run.workflow,
     )
-
-
-def customer_of(run: Run, workflow: Workflow) -> str:
-    """For whom a run works; '' where its workflow does not say."""
-    if workflow.customer is None:
-        return ""
-    try:
-        return str(plain(workflow.customer.evaluate(lambda root: look(run, root))))
-    except TerminalError:  # an input that is not there
-        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from aios.bus.v1.bus_pb2 import FiledEvent, ReadEventsRequest, ReadEventsRespons
 from aios.event.v1.event_pb2 import Resolution
 from aios.resource.v1 import resource_pb2 as res
 from aios.run.v1 import queries_pb2 as pb
+from aios.run.v1.budget_pb2 import ListAccountsRequest, ListAccountsResponse
 from aios.run.v1.commands_pb2 import (
     MigrateRunRequest,
     MigrateRunResponse,
@@ -24,6 +25,7 @@ from aios.run.v1.state_pb2 import (
 )
 from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator import failures, undo_plan
+from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.commands import migration_of, parse, recovery_of
 from aios_orchestrator.core import migrate
@@ -58,10 +60,12 @@ class Queries:
         ownership: Ownership,
         schedules: Schedules,
         queues: Callable[[], Awaitable[pb.ShowQueuesResponse]],
+        accounts: AccountBook,
         now_ms: Callable[[], int],
     ) -> None:
         self._now_ms, self._schedules = now_ms, schedules
         self._ownership, self._queues = ownership, queues
+        self._accounts = accounts
         self._repository = repository
         self._store = repository.store
         self._resources = resources
@@ -244,6 +248,13 @@ class Queries:
         parse(pb.ShowQueuesRequest, data)
         return await self._queues()
 
+    async def list_accounts(self, data: bytes) -> ListAccountsResponse:
+        request = parse(ListAccountsRequest, data)
+        size = _size(request.page_size)
+        found = await self._accounts.listed(request.prefix, request.page_token, size)
+        token = found[-1].name if len(found) == size else ""
+        return ListAccountsResponse(accounts=found, next_page_token=token)
+
     async def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
         request = parse(pb.ListResolutionsRequest, data)
         page = await self._store.query(
@@ -298,6 +309,7 @@ class Queries:
         ("run", "preview_undo"): preview_undo,
         ("run", "list_resolutions"): list_resolutions,
         ("run", "show_queues"): show_queues,
+        ("run", "list_accounts"): list_accounts,
         ("run", "read_events"): read_events,
         ("resource", "list_resources"): list_resources,
         ("resource", "get_resource"): get_resource,

@@ -11,7 +11,8 @@ from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import derive
-from aios_orchestrator.checking import check_intent, check_meant, check_workflow
+from aios_orchestrator.budget import Budget, compile_budget
+from aios_orchestrator.checking import check_budget, check_intent, check_meant, check_workflow
 from aios_orchestrator.correlation import MAX_CORRELATIONS
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
@@ -54,6 +55,7 @@ class ResourceBook:
         self._intents: dict[str, tuple[Intent, ...]] = {}
         self._schedules: dict[str, tuple[Schedule, ...]] = {}
         self._limits: dict[str, tuple[Limit, ...]] = {}
+        self._budgets: dict[str, tuple[Budget, ...]] = {}
         self.applied = 0
         """Counts what was applied, by this process or seen from others."""
         self.changed: Callable[[int], None] = lambda due_ms: None
@@ -73,7 +75,14 @@ class ResourceBook:
     def _forget(self) -> None:
         self.applied += 1
         self.changed(0)
-        for known in (self._newest, self._intents, self._schedules, self._limits, self._correlations):
+        for known in (
+            self._newest,
+            self._intents,
+            self._schedules,
+            self._limits,
+            self._budgets,
+            self._correlations,
+        ):
             known.clear()
 
     async def _tell_others(self) -> None:
@@ -170,6 +179,12 @@ class ResourceBook:
             if document.kind == "Limit":
                 with problems.noting():
                     compile_limit(checked(document, problems))
+            if document.kind == "Budget":
+                budget = check_budget(document, problems)
+                named = budget.of if budget is not None and budget.scope == "workflow" else ""
+                if named and named not in compiled and named not in broken:
+                    with problems.noting():
+                        await self._used(workspace, document, "spec.of", named)
             if document.kind == "Schedule":
                 with problems.noting():
                     name = compile_schedule(document).workflow
@@ -307,6 +322,17 @@ class ResourceBook:
                 compile_intent(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
             )
             self._intents[workspace] = known
+        return known
+
+    async def budgets(self, workspace: str) -> tuple[Budget, ...]:
+        """Every compiled budget of a workspace."""
+        known = self._budgets.get(workspace)
+        if known is None:
+            resources = await self.listed(workspace, "Budget")
+            known = tuple(
+                compile_budget(parse_documents(item.document, f"{item.name}.yaml")[0]) for item in resources
+            )
+            self._budgets[workspace] = known
         return known
 
     async def schedules(self, workspace: str) -> tuple[Schedule, ...]:

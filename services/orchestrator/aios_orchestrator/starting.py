@@ -12,6 +12,7 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.ids import slot_of
 from aios_core.values import Value, plain
+from aios_orchestrator.budget import MAX_CUSTOMER_CHARS
 from aios_orchestrator.core import fork
 from aios_orchestrator.core.decide import Start
 from aios_orchestrator.items import StartItem
@@ -62,7 +63,9 @@ async def new_run(
                 field="priority",
             )
         start = replace(start, priority=request.priority)
-    return _run(item, workflow), workflow, start
+    run = _run(item, workflow)
+    run.customer = _customer(request.customer, workflow, value)
+    return run, workflow, start
 
 
 def _line(request: StartRunRequest, workflow: Workflow, inputs: Value) -> tuple[str, Queueing]:
@@ -79,6 +82,17 @@ def _line(request: StartRunRequest, workflow: Workflow, inputs: Value) -> tuple[
         said = request.concurrency
         return f"{request.trigger}/{said.key}", Queueing(said.policy, None, said.limit, said.waiting)
     return "", _FREE
+
+
+def _customer(said: str, workflow: Workflow, value: Value) -> str:
+    """Whom the run is for: as the request says, or as the workflow reads it from the input."""
+    if not said and workflow.customer is not None:
+        named = plain(workflow.customer.evaluate(lambda root: value if root == "inputs" else None))
+        said = str(named) if named is not None else ""
+    if len(said) > MAX_CUSTOMER_CHARS or not said.isprintable():
+        message = f"customer: a name of at most {MAX_CUSTOMER_CHARS} printable characters."
+        raise TerminalError("INVALID_ARGUMENT", message, field="customer")
+    return said
 
 
 def check_deadline(workflow: Workflow, inputs: Value) -> None:

@@ -13,6 +13,7 @@ from aios_core.json_values import from_json, to_json
 from aios_core.labels import RESOURCE
 from aios_core.money import Micros, usd
 from aios_core.values import Leaf, Value, labeled, plain
+from aios_orchestrator.core.spike import Spike
 from aios_orchestrator.mapping import Expression, Mapped, Path
 from aios_runtime.schemas import Schema
 
@@ -251,7 +252,6 @@ class Workflow:
     cap: Micros = DEFAULT_CAP
     concurrency: Queueing | None = None
     priority: int = PRIORITY
-    customer: Mapped | None = None
     bounds: Bounds | None = None
     mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     keeps: bool = False
@@ -274,6 +274,11 @@ class Workflow:
     """Steps that are in no body."""
     met: dict[str, Step] = field(default_factory=dict, compare=False, repr=False)
     """Steps of rounds that were asked for lately, by their names in a run: a cache."""
+    spends: bool = False
+    """Whether an attempt of any of its steps may cost something."""
+    customer: Mapped | None = None
+    """Whom a run is for, computed from its input."""
+    spike: Spike | None = None
 
     def at(self, name: str) -> Step:
         """A step of a run, by its name there: `write`, or `each[3].write` in the fourth round of `each`."""

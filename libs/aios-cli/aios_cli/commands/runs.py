@@ -24,6 +24,10 @@ InputJson = Annotated[
 Version = Annotated[
     str, typer.Option("--workflow-version", help="A version other than the newest.", show_default=False)
 ]
+Customer = Annotated[
+    str,
+    typer.Option("--customer", help="Whom it is for, if not whom the workflow names.", show_default=False),
+]
 RequestId = Annotated[
     str | None,
     typer.Option("--request-id", help="Makes repeating the command safe: the same id gives the same answer."),
@@ -51,6 +55,7 @@ def start(
     workflow_version: Version = "",
     priority: Priority = None,
     request_id: RequestId = None,
+    customer: Customer = "",
 ) -> None:
     """Start a workflow."""
     from aios.api.v1 import api_pb2
@@ -64,6 +69,7 @@ def start(
             workflow_version=workflow_version,
             input=inputs_of(session, workflow, workflow_version, input, input_json),
             priority=priority,
+            customer=customer,
         )
         answer = client.call(client.runs.StartRun, request)
         if wait:

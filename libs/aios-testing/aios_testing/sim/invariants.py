@@ -19,6 +19,7 @@ from aios_orchestrator.core.fold import apply, born, fold
 from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import path_of, scope_of
 from aios_runtime.store.port import Committed, Write
+from aios_testing.sim.accounts import AccountWatch
 from aios_testing.sim.broker import Broker
 from aios_testing.sim.crowd import LineWatch
 from aios_testing.sim.leases import KEY, LeaseWatch
@@ -47,6 +48,7 @@ class Invariants:
         self._used: dict[tuple[str, str], str] = {}
         disks["orchestrator"].committed = self._run_committed
         self.leases: LeaseWatch | None = None
+        self.accounts = AccountWatch(record)
         world.happened = self._happened
         broker.heard = self._heard
         self._notes = 0
@@ -61,6 +63,7 @@ class Invariants:
                 self._record.violate("positions are gapless", f"{event.partition}: {position}")
             self._positions[event.partition] = position
         self.lines.committed(write)
+        self.accounts.committed(write)
         if not write.key.startswith(_RUN) or write.head is None:
             return
         before = self.runs.get(write.key)
@@ -77,7 +80,9 @@ class Invariants:
             if told.previous_hash != run.last_hash or told.sequence != run.sequence + 1:
                 self._record.violate("the hash chain is whole", f"{told.run_id} {told.sequence} {body}")
                 return
+            known = run.copy()
             apply(run, told, event_hash(filed.data))
+            self.accounts.filed(told, known, run)
         if run is None:
             self._record.violate("fold(events) == state", f"{write.key} has a state and no event")
             return
@@ -244,6 +249,7 @@ class Invariants:
 
     def at_the_end(self, person: Person) -> None:
         """Once everything is quiet."""
+        self.accounts.at_the_end()
         for identifier in person.accepted:
             if _RUN + identifier not in self.runs:
                 self._record.violate("no accepted run is lost", identifier)

@@ -69,11 +69,13 @@ class _Book(resources.ResourceBook):
 
     _shared: OrderedDict[tuple[str, str, str], Any] = OrderedDict()  # noqa: RUF012
     _known: dict[str, Any] = {}  # noqa: RUF012
+    _allowed: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, store: Any, workspace: str, now_ms: Callable[[], int]) -> None:
         super().__init__(store, workspace, now_ms)
         self._workflows = self._shared
         self._intents = self._known
+        self._budgets = self._allowed
 
 
 @contextmanager
@@ -102,6 +104,7 @@ async def apply_documents(store: Any) -> None:
         )
         await book.apply(request)
     await _Book(store, WORKSPACE, lambda: 0).intents(WORKSPACE)
+    await _Book(store, WORKSPACE, lambda: 0).budgets(WORKSPACE)
 
 
 @cache

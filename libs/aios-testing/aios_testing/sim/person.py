@@ -241,6 +241,8 @@ class Person:
             return
         if approval.kind == ApprovalKind.APPROVAL_KIND_QUESTION:
             first = (A.APPROVAL_STATE_ANSWERED, {"q": rng.choice(["x", "y"])})
+        elif approval.kind == ApprovalKind.APPROVAL_KIND_BUDGET:
+            first = (A.APPROVAL_STATE_ANSWERED, {"allow": rng.choice(["once", "once", "1", "4.00", "stop"])})
         else:
             first = (A.APPROVAL_STATE_APPROVED, {})
         if rng.random() < 0.1:

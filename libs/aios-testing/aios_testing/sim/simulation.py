@@ -323,6 +323,7 @@ class Simulation:
                 reasons.append("the schedule has not come to its end")
             if not self.invariants.all_noted():
                 reasons.append("the outbox is not empty")
+            reasons += self.invariants.accounts.left({run.run_id for run in self.invariants.runs.values()})
         return reasons
 
     def _unfinished(self) -> str:

@@ -226,6 +226,17 @@ spec:
   rules:
     - {name: asked, event: sim.wanted, parameters: {n: "${event.data.n}"}}
 """
+CAPS: Final = {"everything": "0.80", "each-flow": "0.30"}
+_BUDGETS: Final = f"""apiVersion: aios/v1
+kind: Budget
+metadata: {{name: everything}}
+spec: {{per: total, cap: "{CAPS["everything"]}"}}
+---
+apiVersion: aios/v1
+kind: Budget
+metadata: {{name: each-flow}}
+spec: {{scope: workflow, per: day, cap: "{CAPS["each-flow"]}"}}
+"""
 WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only", "chain", "each", "turns")
 ASIDE: Final = ("timed", "amends")  # started apart from the others
 DOCUMENTS: Final = {
@@ -241,6 +252,7 @@ DOCUMENTS: Final = {
     "timed.yaml": _workflow("timed", _TIMED, head="  deadline: 3m\n  service_level: 40s\n"),
     "amends.yaml": _workflow("amends", _AMENDS, head="  on_failure: undo\n"),
     "wanted.yaml": _INTENT,
+    "budgets.yaml": _BUDGETS,
     "hear.yaml": _workflow("hear", _HEAR),
     "signed.yaml": _workflow("signed", _SIGNED),
 }

@@ -7,6 +7,7 @@ from aios_core.ids import check_request_id
 from aios_gateway import values
 from aios_gateway.api.runs import checked_why, given, read_run
 from aios_gateway.peers import Call
+from aios_gateway.tokens import Scope
 
 
 async def list_failures(call: Call, request: api_pb2.ListFailuresRequest) -> api_pb2.ListFailuresResponse:
@@ -34,6 +35,8 @@ async def recover_run(call: Call, request: api_pb2.RecoverRunRequest) -> api_pb2
     """Whether the run can go on is the orchestrator's to say; with `dry_run` it only says so."""
     if request.cap_micros < 0:
         raise TerminalError("INVALID_ARGUMENT", "cap_micros must not be negative.", field="cap_micros")
+    if request.cap_micros:
+        call.identity.require(Scope.APPROVE)  # whoever may start runs may not thereby spend more
     command = commands_pb2.RecoverRunRequest(
         workspace=call.workspace,
         request_id=check_request_id(request.request_id),

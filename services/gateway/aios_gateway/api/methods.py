@@ -6,6 +6,7 @@ from typing import Any
 
 from aios_gateway.api import (
     approvals,
+    budgets,
     events,
     failures,
     forks,
@@ -131,6 +132,7 @@ def _others(around: Surroundings) -> dict[str, Unary | Streaming]:
         "FailureService.GetFailure": Unary(Scope.READ, failures.get_failure),
         "FailureService.RecoverRun": Unary(Scope.RUN, failures.recover_run),
         "QueueService.ShowQueues": Unary(Scope.READ, queues.show_queues),
+        "BudgetService.ListAccounts": Unary(Scope.READ, budgets.list_accounts),
         "ScheduleService.ListSchedules": Unary(Scope.READ, schedules.list_schedules),
         "ScheduleService.PauseSchedule": Unary(Scope.RUN, schedules.pause_schedule),
         "ScheduleService.ResumeSchedule": Unary(Scope.RUN, schedules.resume_schedule),

@@ -190,6 +190,7 @@ def _command(
     call: Call, request: api_pb2.StartRunRequest | api_pb2.SimulateRunRequest, mode: Mode.ValueType
 ) -> commands_pb2.StartRunRequest:
     return commands_pb2.StartRunRequest(
+        customer=request.customer if isinstance(request, api_pb2.StartRunRequest) else "",
         workspace=call.workspace,
         request_id=check_request_id(request.request_id),
         workflow=check_name(request.workflow, "workflow"),

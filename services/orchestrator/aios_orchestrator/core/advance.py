@@ -8,7 +8,7 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, plain, relabeled
-from aios_orchestrator.core import asking, gates, hearing, limits, rounds
+from aios_orchestrator.core import asking, gates, hearing, limits, rounds, spending
 from aios_orchestrator.core.draft import Draft, target_of
 from aios_orchestrator.core.keys import cache_key
 from aios_orchestrator.mapping import Expression, Path, time_of, truth
@@ -138,7 +138,7 @@ def _until(draft: Draft, step: Step) -> int:
 
 
 def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
-    """Hold the step's money and hand its task out. Raises what makes it impossible."""
+    """Hold the step's money and hand its task out, or wait for the money. Raises what makes it impossible."""
     run, state = draft.run, draft.run.at(step.name)
     if run.settled + run.held + step.hold > run.cap:
         raise TerminalError(
@@ -172,8 +172,23 @@ def schedule(draft: Draft, step: Step, guard: Label | None = None) -> None:
         scheduled.work_mode = step.mode
     if step.cache is not None:
         scheduled.cache_key = cache_key(draft, step, data)
+    charge = spending.held(draft, step, state)
+    if charge is None:
+        return
+    scheduled.charge = charge
     draft.emit(step_scheduled=scheduled)
     draft.dispatched.append(step.name)
+
+
+def go_on(draft: Draft, step: Step) -> None:
+    """Hand a step out that waited: for its next attempt, or for money."""
+    if not draft.run.at(step.name).attempt:
+        start(draft, step)
+        return
+    try:
+        schedule(draft, step)
+    except TerminalError as error:
+        rounds.fail(draft, step.name, error)
 
 
 def _end(draft: Draft) -> None:

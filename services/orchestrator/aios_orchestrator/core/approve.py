@@ -13,7 +13,8 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
 from aios_core.values import Leaf, Plain, Value, labeled, plain
-from aios_orchestrator.core import gates, patterns, rounds, undo
+from aios_orchestrator.core import gates, patterns, rounds, spending, undo
+from aios_orchestrator.core.advance import go_on
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.workflow import path_of, scope_of
 
@@ -185,6 +186,8 @@ def _follow(
     step = approval.step
     if approval.kind == st.APPROVAL_KIND_UNKNOWN:
         _follow_unknown(draft, approval, request, given)
+    elif approval.kind in (st.APPROVAL_KIND_BUDGET, st.APPROVAL_KIND_SPIKE):
+        _follow_budget(draft, step, request, given)
     elif request.decision == st.APPROVAL_STATE_REJECTED:
         why = f"rejected: {request.note}" if request.note else "rejected by a person"
         gates.give_up(draft, step, "REJECTED", why)
@@ -248,3 +251,25 @@ def _follow_unknown(
         draft.may_start((path_of(step),), scope_of(step))
     else:
         rounds.leave(draft, step)
+
+
+def _follow_budget(
+    draft: Draft, step: str, request: DecideApprovalRequest, given: Mapping[str, Plain]
+) -> None:
+    """More may be spent, by this step alone or up to an amount; or the step is given up."""
+    answer = str(given.get("allow", spending.STOP))
+    if answer == spending.STOP:
+        why = (
+            f"a person stopped the spending: {request.note}"
+            if request.note
+            else "a person stopped the spending"
+        )
+        gates.give_up(draft, step, "BUDGET_EXCEEDED", why)
+    elif not rounds.goes_on(draft, step):
+        rounds.leave(draft, step)
+    elif draft.purse is not None and not draft.run.stopping:
+        definition, state = draft.workflow.at(step), draft.run.at(step)
+        attempt = spending.attempt_of(draft, state)
+        if answer != spending.GO_ON:
+            spending.allow(draft.purse, attempt, definition.hold, answer, draft.clock)
+        go_on(draft, definition)

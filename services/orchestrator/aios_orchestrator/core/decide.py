@@ -29,6 +29,7 @@ from aios_orchestrator.core import (
 from aios_orchestrator.core.advance import advance
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.migrate import Migrate, migrate
+from aios_orchestrator.core.money import Purse
 from aios_orchestrator.core.recover import Recover, recover
 from aios_orchestrator.model import OPEN_STEP, Run
 from aios_orchestrator.workflow import Workflow
@@ -145,7 +146,7 @@ Input = (
 @dataclass(frozen=True, slots=True)
 class Decision:
     """The run afterwards, the stored bytes of its new events, the steps whose tasks are to be handed out, those that
-    ended, and the correlations of events that are waited for from now on.
+    ended, the correlations of events that are waited for from now on, and the holds that are settled, with the costs.
 
     `refusal` is the error that the sender of the input is told; events may still record that it was refused.
     """
@@ -156,14 +157,18 @@ class Decision:
     undoing: tuple[str, ...] = ()
     ended: tuple[str, ...] = ()
     waiting: tuple[str, ...] = ()
+    settled: tuple[tuple[int, int], ...] = ()
     refusal: AiosError | None = None
     workflow: Workflow | None = None
     """The version that the run follows from here on, where that is another one."""
 
 
-def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> Decision:
-    """Decide on one input. `actor` is who or what it came from, as it stands in the events."""
-    draft = Draft(run, workflow, now, actor)
+def decide(
+    run: Run, workflow: Workflow, what: Input, now: int, actor: str, purse: Purse | None = None
+) -> Decision:
+    """Decide on one input. `actor` is who or what it came from, as it stands in the events; of the purse, which may
+    be changed, it takes what is handed out."""
+    draft = Draft(run, workflow, now, actor, purse)
     refusal: AiosError | None = None
     try:
         _DECIDE[type(what)](draft, what)
@@ -175,7 +180,10 @@ def decide(run: Run, workflow: Workflow, what: Input, now: int, actor: str) -> D
     undoing = _still(draft, draft.undoing, st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING)
     ended, waiting = tuple(draft.ended), tuple(draft.waiting)
     moved = draft.workflow if draft.workflow is not workflow else None
-    return Decision(draft.run, tuple(draft.events), dispatched, undoing, ended, waiting, refusal, moved)
+    settled = tuple(draft.settled)
+    return Decision(
+        draft.run, tuple(draft.events), dispatched, undoing, ended, waiting, settled, refusal, moved
+    )
 
 
 def _still(draft: Draft, names: list[str], *states: st.StepState.ValueType) -> tuple[str, ...]:
@@ -204,6 +212,7 @@ def _start(draft: Draft, what: Start) -> None:
             work_mode=draft.workflow.mode,
             concurrency=what.concurrency,
             priority=what.priority,
+            customer=run.customer,
         )
     )
     if draft.run.queued:
@@ -277,7 +286,7 @@ def _recover(draft: Draft, what: Recover) -> None:
     ):
         _recover_undo(draft, what)
         return
-    whole = Draft(draft.run, draft.workflow, draft.clock, draft.actor)
+    whole = Draft(draft.run, draft.workflow, draft.clock, draft.actor, draft.purse)
     recover(whole, what)  # what is refused half-way leaves nothing
     vars(draft).update(vars(whole))
     advance(draft)

@@ -13,6 +13,7 @@ from aios_core.hashing import event_hash
 from aios_core.labels import RESOURCE, Label
 from aios_core.values import Leaf, Value, labeled
 from aios_orchestrator.core.fold import apply
+from aios_orchestrator.core.money import Purse
 from aios_orchestrator.mapping import Lookup
 from aios_orchestrator.model import DONE_STEP, Run, StepRun
 from aios_orchestrator.names import home_of
@@ -26,16 +27,21 @@ class Draft:
     """Collects what one decision does: `events` (stored bytes, in order), `dispatched` and `undoing` (step names
     whose tasks are to be put on the bus), `ended` (steps that succeeded, were skipped or failed), `waiting` (the
     correlations of events that are waited for from now on), `next` (the steps that may be ready now: a heap of their
-    places, the numbers of their rounds, and their scopes), `turned` (the steps whose rounds may have ended).
+    places, the numbers of their rounds, and their scopes), `turned` (the steps whose rounds may have ended), `settled`
+    (the serial numbers of holds that are settled, with the costs).
 
     `now` stamps the events and never goes back within a run; `clock` is what the clock shows, and what becomes due is
-    reckoned by it: after a clock was wrong and is set right, a run must not wait until the wrong time comes."""
+    reckoned by it: after a clock was wrong and is set right, a run must not wait until the wrong time comes. `purse` is
+    what may be spent; without one only the run's own cap counts."""
 
-    def __init__(self, run: Run, workflow: Workflow, now: int, actor: str) -> None:
+    def __init__(
+        self, run: Run, workflow: Workflow, now: int, actor: str, purse: Purse | None = None
+    ) -> None:
         self.run = run.copy()
         self.workflow = workflow
         self.clock, self.now = now, max(now, run.update_time)
-        self.actor = actor
+        self.actor, self.purse = actor, purse
+        self.settled: list[tuple[int, int]] = []
         self.events: list[bytes] = []
         self.dispatched: list[str] = []
         self.undoing: list[str] = []
@@ -60,7 +66,15 @@ class Draft:
             **body,
         )
         stored = event.SerializeToString()
+        spent = [
+            (step.name, step.charge, step.cost)
+            for name, settles in body.items()
+            if name in _SETTLES and (step := run.at(settles.step)).charge
+        ]
         apply(run, event, event_hash(stored))
+        for name, charge, cost in spent:
+            if not run.at(name).charge:
+                self.settled.append((charge, run.at(name).cost - cost))
         self.events.append(stored)
         for name, ended in body.items():
             if name in _ENDS:
@@ -196,6 +210,7 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
 _OWN: Final = {"map": ("item", "index"), "repeat": ("index", "previous"), "workflow": ("inputs",)}
 _NUMBERS: Final = re.compile(r"\[(\d+)\]")
 _ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed", "step_reused"})
+_SETTLES: Final = frozenset({"step_succeeded", "step_failed", "step_retry_scheduled", "step_unknown"})
 _AFTER_DONE: Final = frozenset(
     {
         st.STEP_STATE_UNDOING,

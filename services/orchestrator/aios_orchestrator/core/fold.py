@@ -47,7 +47,7 @@ def _run_started(run: Run, event: RunEvent) -> None:
     run.create_time, run.cap, run.concurrency_key = event.time_ms, body.cap_micros, body.concurrency_key
     run.trigger, run.request, run.request_sha256 = body.trigger, body.request, body.request_sha256
     run.traceparent, run.parent_traceparent = body.traceparent, body.parent_traceparent
-    run.actor, run.input = event.actor, body.input
+    run.actor, run.input, run.customer = event.actor, body.input, body.customer
     run.fork = body.fork if body.HasField("fork") else None
     run.limits, run.work_mode = _limits(body), body.work_mode
     run.priority = body.priority if body.HasField("priority") else None
@@ -84,6 +84,7 @@ def _step_scheduled(run: Run, event: RunEvent) -> None:
     run.move(step, st.STEP_STATE_DISPATCHED)
     step.attempt, step.attempt_group, step.dispatch = body.attempt, body.attempt_group, body.dispatch
     step.input, step.hold, step.due, step.error = body.input, body.hold_micros, 0, None
+    step.charge = body.charge
     step.start, step.limits = step.start or event.time_ms, _limits(body)
     step.cache_key, step.work_mode = body.cache_key, body.work_mode
     run.held += body.hold_micros
@@ -96,6 +97,7 @@ def _step_redispatched(run: Run, event: RunEvent) -> None:
 def _settle(run: Run, step: StepRun, cost: int) -> None:
     run.held -= step.hold
     run.settled += cost
+    step.hold = step.charge = 0
     step.cost += cost
     step.hold = step.due = 0
 

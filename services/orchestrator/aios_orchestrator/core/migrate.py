@@ -122,7 +122,7 @@ def plan(run: Run, old: Workflow, what: Migrate) -> Move:
             move.breaks_with(
                 name, f"{name} comes before {', '.join(after)}, which had begun: it would run after that."
             )
-    move.again = list(_asking(run, old, what))
+    move.again = list(_asking(move, run, old, what))
     _money_and_input(move, run, old, new)
     return move
 
@@ -252,7 +252,7 @@ def _renaming(names: Mapping[str, str]) -> Any:
     return lambda text: own.get(text, pattern.sub(lambda found: f"steps.{own[found[1]]}", text))
 
 
-def _asking(run: Run, old: Workflow, what: Migrate) -> Iterator[str]:
+def _asking(move: Move, run: Run, old: Workflow, what: Migrate) -> Iterator[str]:
     """The gates whose approval is open, or given and not used: it was for what the earlier version would do."""
     for step in sorted(run.steps.values(), key=lambda step: by_round(step.name)):
         path = path_of(step.name)
@@ -264,20 +264,36 @@ def _asking(run: Run, old: Workflow, what: Migrate) -> Iterator[str]:
             other = differing(old.steps[path], what.workflow.steps[home], _renaming(what.names))
             if step.state == st.STEP_STATE_GATED and set(other) - _FOLLOWED:
                 yield name
-        elif step.state == st.STEP_STATE_GATED or (
-            step.state == st.STEP_STATE_SUCCEEDED and _unused(run, old.steps[path], step.name)
-        ):
+        elif step.state == st.STEP_STATE_GATED:
+            yield name
+        elif step.state == st.STEP_STATE_SUCCEEDED and _unused(run, old.steps[path], step.name):
+            _check_in_use(move, run, old.steps[path], step.name)
             yield name
 
 
-def _unused(run: Run, gate: Step, name: str) -> bool:
+def _approved(run: Run, gate: Step, name: str) -> list[StepRun]:
+    """The steps that a gate of the run approves."""
     assert gate.gate is not None
     scope = scope_of(name)
-    approved = [run.at(scope + step[len(scope_of(step)) :]) for step in gate.gate.approves]
+    return [run.at(scope + step[len(scope_of(step)) :]) for step in gate.gate.approves]
+
+
+def _unused(run: Run, gate: Step, name: str) -> bool:
     return any(
         step.state not in DONE_STEP and step.state not in LIVE_STEP and not step.effect_order
-        for step in approved
+        for step in _approved(run, gate, name)
     )
+
+
+def _check_in_use(move: Move, run: Run, gate: Step, name: str) -> None:
+    """What is under way by an approval goes on by it, so that it can't be asked for anew meanwhile."""
+    live = [step.name for step in _approved(run, gate, name) if step.state in LIVE_STEP]
+    if live:
+        move.breaks_with(
+            gate.name,
+            f"{name} has to be asked for anew, and {', '.join(live)} is under way by it: wait until that has ended.",
+            final=True,
+        )
 
 
 def _money_and_input(move: Move, run: Run, old: Workflow, new: Workflow) -> None:

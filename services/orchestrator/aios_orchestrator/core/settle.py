@@ -19,7 +19,7 @@ from aios_core.ids import effect_key
 from aios_core.json_values import to_json
 from aios_core.values import Value, label_of, plain, relabeled
 from aios_orchestrator.core import hearing, limits, rounds
-from aios_orchestrator.core.advance import schedule
+from aios_orchestrator.core.advance import go_on
 from aios_orchestrator.core.asking import unknown_approval
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
@@ -169,10 +169,7 @@ def due(draft: Draft, state: StepRun) -> None:
     if step.kind == "wait":
         draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=_NOTHING, summary="waited"))
         return
-    try:
-        schedule(draft, step)
-    except TerminalError as error:
-        rounds.fail(draft, step.name, error)
+    go_on(draft, step)
 
 
 _NOTHING = (

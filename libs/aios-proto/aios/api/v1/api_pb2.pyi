@@ -7,6 +7,7 @@ import aios.error.v1.error_pb2
 import aios.event.v1.event_pb2
 import aios.memory.v1.memory_pb2
 import aios.resource.v1.resource_pb2
+import aios.run.v1.budget_pb2
 import aios.run.v1.events_pb2
 import aios.run.v1.queries_pb2
 import aios.run.v1.state_pb2
@@ -61,6 +62,7 @@ class Run(google.protobuf.message.Message):
     WORK_MODE_FIELD_NUMBER: builtins.int
     QUEUE_PLACE_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
@@ -92,6 +94,8 @@ class Run(google.protobuf.message.Message):
     """Of one that waits for its turn: its place among them, from 1."""
     priority: builtins.int
     """How urgent its tasks are where the start said so, 0 to 9."""
+    customer: builtins.str
+    """Whom it is for; what it costs counts in the customer's accounts."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     @property
@@ -141,10 +145,11 @@ class Run(google.protobuf.message.Message):
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
         queue_place: builtins.int = ...,
         priority: builtins.int | None = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "limits", b"limits", "outputs", b"outputs", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "priority", b"priority", "queue_place", b"queue_place", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "customer", b"customer", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "priority", b"priority", "queue_place", b"queue_place", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
@@ -161,11 +166,14 @@ class StartRunRequest(google.protobuf.message.Message):
     WORKFLOW_VERSION_FIELD_NUMBER: builtins.int
     INPUT_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
     priority: builtins.int
     """How urgent its tasks are, 0 (least) to 9; unset: as the workflow says."""
+    customer: builtins.str
+    """Whom the run is for; empty: whom the workflow names."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     def __init__(
@@ -176,10 +184,11 @@ class StartRunRequest(google.protobuf.message.Message):
         workflow_version: builtins.str = ...,
         input: aios.value.v1.value_pb2.Value | None = ...,
         priority: builtins.int | None = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "priority", b"priority", "request_id", b"request_id", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "customer", b"customer", "input", b"input", "priority", b"priority", "request_id", b"request_id", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
@@ -2326,3 +2335,46 @@ class ShowQueuesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ShowQueuesResponse: typing_extensions.TypeAlias = ShowQueuesResponse
+
+@typing.final
+class ListAccountsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    prefix: builtins.str
+    """Only accounts whose names begin so, such as `month/2026-11/` or `budget/`."""
+    page_size: builtins.int
+    page_token: builtins.str
+    def __init__(
+        self,
+        *,
+        prefix: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "prefix", b"prefix"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListAccountsRequest: typing_extensions.TypeAlias = ListAccountsRequest
+
+@typing.final
+class ListAccountsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    @property
+    def accounts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.budget_pb2.AccountView]: ...
+    def __init__(
+        self,
+        *,
+        accounts: collections.abc.Iterable[aios.run.v1.budget_pb2.AccountView] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["accounts", b"accounts", "next_page_token", b"next_page_token"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListAccountsResponse: typing_extensions.TypeAlias = ListAccountsResponse

@@ -2062,3 +2062,76 @@ class QueueService(object):
             timeout,
             metadata,
             _registered_method=True)
+
+
+class BudgetServiceStub(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.ListAccounts = channel.unary_unary(
+                '/aios.api.v1.BudgetService/ListAccounts',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListAccountsRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListAccountsResponse.FromString,
+                _registered_method=True)
+
+
+class BudgetServiceServicer(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def ListAccounts(self, request, context):
+        """Accounts with what is held and was spent, in the order of their names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_BudgetServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'ListAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccounts,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListAccountsRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListAccountsResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'aios.api.v1.BudgetService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('aios.api.v1.BudgetService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class BudgetService(object):
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def ListAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.BudgetService/ListAccounts',
+            aios_dot_api_dot_v1_dot_api__pb2.ListAccountsRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.ListAccountsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

@@ -581,3 +581,28 @@ class QueueServiceServicer(metaclass=abc.ABCMeta):
         """What waits for a place on a lane, what is out, and which limits hold."""
 
 def add_QueueServiceServicer_to_server(servicer: QueueServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
+class BudgetServiceStub:
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> BudgetServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> BudgetServiceAsyncStub: ...
+    ListAccounts: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListAccountsRequest, aios.api.v1.api_pb2.ListAccountsResponse]
+    """Accounts with what is held and was spent, in the order of their names."""
+
+@typing.type_check_only
+class BudgetServiceAsyncStub(BudgetServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    ListAccounts: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListAccountsRequest, aios.api.v1.api_pb2.ListAccountsResponse]  # type: ignore[assignment]
+    """Accounts with what is held and was spent, in the order of their names."""
+
+class BudgetServiceServicer(metaclass=abc.ABCMeta):
+    @abc.abstractmethod
+    def ListAccounts(
+        self,
+        request: aios.api.v1.api_pb2.ListAccountsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ListAccountsResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ListAccountsResponse]]:
+        """Accounts with what is held and was spent, in the order of their names."""
+
+def add_BudgetServiceServicer_to_server(servicer: BudgetServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

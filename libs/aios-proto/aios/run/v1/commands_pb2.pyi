@@ -44,6 +44,7 @@ class StartRunRequest(google.protobuf.message.Message):
     FORK_FIELD_NUMBER: builtins.int
     CONCURRENCY_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     request_id: builtins.str
     workflow: builtins.str
@@ -60,6 +61,8 @@ class StartRunRequest(google.protobuf.message.Message):
     traceparent: builtins.str
     priority: builtins.int
     """How urgent its tasks are, 0 (least) to 9; unset: as the workflow says."""
+    customer: builtins.str
+    """Whom it is for; empty: whom the workflow names."""
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork:
         """Start it as a fork: workflow, version and input are those of the other run where they are empty."""
@@ -84,10 +87,11 @@ class StartRunRequest(google.protobuf.message.Message):
         fork: aios.run.v1.state_pb2.Fork | None = ...,
         concurrency: Global___Queueing | None = ...,
         priority: builtins.int | None = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "fork", b"fork", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "concurrency", b"concurrency", "fork", b"fork", "input", b"input", "mode", b"mode", "priority", b"priority", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "concurrency", b"concurrency", "customer", b"customer", "fork", b"fork", "input", b"input", "mode", b"mode", "priority", b"priority", "request_id", b"request_id", "resolution_id", b"resolution_id", "traceparent", b"traceparent", "trigger", b"trigger", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]

@@ -255,6 +255,7 @@ class RunStarted(google.protobuf.message.Message):
     WORK_MODE_FIELD_NUMBER: builtins.int
     CONCURRENCY_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     workflow: builtins.str
     workflow_version: builtins.str
     mode: aios.task.v1.task_pb2.Mode.ValueType
@@ -273,6 +274,8 @@ class RunStarted(google.protobuf.message.Message):
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     """That of its workflow."""
     priority: builtins.int
+    customer: builtins.str
+    """Whom it is for; what it costs counts in the customer's accounts. Empty: nobody in particular."""
     @property
     def fork(self) -> aios.run.v1.state_pb2.Fork: ...
     @property
@@ -302,10 +305,11 @@ class RunStarted(google.protobuf.message.Message):
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
         concurrency: aios.run.v1.state_pb2.Concurrency | None = ...,
         priority: builtins.int | None = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "fork", b"fork", "limits", b"limits", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "customer", b"customer", "fork", b"fork", "input", b"input", "limits", b"limits", "mode", b"mode", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "request", b"request", "request_sha256", b"request_sha256", "resolution_id", b"resolution_id", "slot", b"slot", "traceparent", b"traceparent", "trigger", b"trigger", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
@@ -459,6 +463,7 @@ class StepScheduled(google.protobuf.message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     CACHE_KEY_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    CHARGE_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     attempt: builtins.int
@@ -471,6 +476,8 @@ class StepScheduled(google.protobuf.message.Message):
     cache_key: builtins.bytes
     """What its answer is kept under; empty: it is not."""
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    charge: builtins.int
+    """The serial number of its hold in the accounts; 0: it holds nothing there."""
     @property
     def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
@@ -487,10 +494,11 @@ class StepScheduled(google.protobuf.message.Message):
         limits: aios.run.v1.state_pb2.Limits | None = ...,
         cache_key: builtins.bytes = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        charge: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "attempt_group", b"attempt_group", "cache_key", b"cache_key", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "limits", b"limits", "step", b"step", "target", b"target", "work_mode", b"work_mode"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "attempt_group", b"attempt_group", "cache_key", b"cache_key", "charge", b"charge", "dispatch", b"dispatch", "due_ms", b"due_ms", "hold_micros", b"hold_micros", "input", b"input", "limits", b"limits", "step", b"step", "target", b"target", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepScheduled: typing_extensions.TypeAlias = StepScheduled

@@ -151,6 +151,10 @@ class _ApprovalKindEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Answer one or several questions."""
     APPROVAL_KIND_UNKNOWN: _ApprovalKind.ValueType  # 3
     """Say whether a change of unknown outcome happened."""
+    APPROVAL_KIND_BUDGET: _ApprovalKind.ValueType  # 120
+    """Say whether a step may cost more than a budget allows."""
+    APPROVAL_KIND_SPIKE: _ApprovalKind.ValueType  # 121
+    """Say whether a run may go on that costs much more than usual."""
 
 class ApprovalKind(_ApprovalKind, metaclass=_ApprovalKindEnumTypeWrapper): ...
 
@@ -161,6 +165,10 @@ APPROVAL_KIND_QUESTION: ApprovalKind.ValueType  # 2
 """Answer one or several questions."""
 APPROVAL_KIND_UNKNOWN: ApprovalKind.ValueType  # 3
 """Say whether a change of unknown outcome happened."""
+APPROVAL_KIND_BUDGET: ApprovalKind.ValueType  # 120
+"""Say whether a step may cost more than a budget allows."""
+APPROVAL_KIND_SPIKE: ApprovalKind.ValueType  # 121
+"""Say whether a run may go on that costs much more than usual."""
 Global___ApprovalKind: typing_extensions.TypeAlias = ApprovalKind
 
 class _ApprovalState:
@@ -437,6 +445,7 @@ class RunHead(google.protobuf.message.Message):
     CONCURRENCY_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
     QUEUE_PLACE_FIELD_NUMBER: builtins.int
+    CUSTOMER_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -486,6 +495,8 @@ class RunHead(google.protobuf.message.Message):
     """How urgent its tasks are where the start said so, 0 to 9."""
     queue_place: builtins.int
     """In an answer, of one that waits for its turn: its place among them, from 1."""
+    customer: builtins.str
+    """Whom it is for."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
         """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
@@ -558,10 +569,11 @@ class RunHead(google.protobuf.message.Message):
         concurrency: Global___Concurrency | None = ...,
         priority: builtins.int | None = ...,
         queue_place: builtins.int = ...,
+        customer: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "ending", b"ending", "error", b"error", "limits", b"limits", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "queue_place", b"queue_place", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "customer", b"customer", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "queue_place", b"queue_place", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
@@ -728,6 +740,7 @@ class StepHead(google.protobuf.message.Message):
     COMPENSATES_FIELD_NUMBER: builtins.int
     CACHED_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
+    CHARGE_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
     attempt: builtins.int
@@ -759,6 +772,8 @@ class StepHead(google.protobuf.message.Message):
     compensates: builtins.bool
     """Undo runs what the document says, not the recorded inverse."""
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
+    charge: builtins.int
+    """The serial number of its hold in the accounts."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     @property
@@ -797,10 +812,11 @@ class StepHead(google.protobuf.message.Message):
         compensates: builtins.bool = ...,
         cached: aios.task.v1.task_pb2.CacheOrigin | None = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
+        charge: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "error", b"error", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable", "work_mode", b"work_mode"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "charge", b"charge", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead

@@ -1,0 +1,105 @@
+"""What must hold of money: an account never has more held and settled than its cap, nothing is handed out that is not
+held, and what an attempt has cost is settled once."""
+
+from collections import defaultdict
+
+from aios.run.v1.budget_pb2 import Account, Accounts, Hold
+from aios.run.v1.events_pb2 import RunEvent
+from aios_core.money import usd
+from aios_orchestrator.accounts import accounts_key
+from aios_orchestrator.model import Run
+from aios_runtime.store.port import Write
+from aios_testing.sim.parts import WORKSPACE
+from aios_testing.sim.record import Record
+from aios_testing.sim.workload import CAPS
+
+KEY = accounts_key(WORKSPACE)
+
+
+class AccountWatch:
+    """Looks at every committed change of the accounts, and at every event of a run."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._holds: dict[int, Hold] = {}
+        self._sums: dict[str, Account] = {}
+        self._charged: dict[int, Hold] = {}  # what runs were handed out with
+        self._owed: dict[str, int] = defaultdict(int)
+
+    def committed(self, write: Write) -> None:
+        """Something was changed."""
+        if write.key != KEY:
+            return
+        holds = {hold.serial: hold for hold in Accounts.FromString(write.head or b"").holds}
+        let_go = [hold for serial, hold in self._holds.items() if serial not in holds]
+        before = {name: account.charges for name, account in self._sums.items()}
+        for name, data in write.records.items():
+            account = Account.FromString(data or b"")
+            if account.cap_micros > self._sums.get(account.name, Account()).cap_micros:
+                self._record.count("a cap was raised")
+            self._sums[name.removeprefix("a/")] = account
+        self._holds = holds
+        for hold in let_go:
+            name = hold.accounts[0]
+            if self._sums.get(name, Account()).charges == before.get(name, 0):
+                self._record.count("a hold was let go of")
+        held: dict[str, int] = defaultdict(int)
+        for hold in holds.values():
+            for name in hold.accounts:
+                held[name] += hold.micros
+        for name in {*held, *self._sums}:
+            self._check(name, held[name])
+
+    def _check(self, name: str, held: int) -> None:
+        kind, budget, *_ = name.split("/")
+        if kind != "budget":
+            return
+        account = self._sums.get(name, Account())
+        cap = max(usd(CAPS[budget]), account.cap_micros)
+        if held + account.settled_micros > cap:
+            what = f"{name}: {held} held, {account.settled_micros} settled of {cap}"
+            self._record.violate("no account passes its cap", what)
+
+    def filed(self, event: RunEvent, before: Run, after: Run) -> None:
+        """An event of a run was committed."""
+        body = str(event.WhichOneof("body"))
+        if body == "step_scheduled":
+            self._scheduled(event)
+        elif body == "approval_requested" and event.approval_requested.approval.title.startswith("Budget"):
+            self._record.count("a run asked for money")
+        step = str(getattr(getattr(event, body), "step", ""))
+        known = before.at(step) if step else None
+        if known is not None and known.charge and not after.at(step).charge:
+            for name in self._charged[known.charge].accounts:
+                self._owed[name] += after.at(step).cost - known.cost
+
+    def _scheduled(self, event: RunEvent) -> None:
+        told = event.step_scheduled
+        hold = self._holds.get(told.charge)
+        if hold is None and not told.hold_micros:
+            return
+        if hold is None or (hold.run_id, hold.step, hold.micros) != (
+            event.run_id,
+            told.step,
+            told.hold_micros,
+        ):
+            self._record.violate("what is handed out is held", f"{event.run_id} {told.step}: {told.charge}")
+            return
+        self._charged[told.charge] = hold
+
+    def left(self, runs: set[str]) -> list[str]:
+        """What is still held, of runs that there are."""
+        return [
+            f"{hold.run_id} holds for {hold.step}" for hold in self._holds.values() if hold.run_id in runs
+        ]
+
+    def at_the_end(self) -> None:
+        """Once everything is quiet, what was settled is what the runs have cost."""
+        settled = {
+            name: account.settled_micros for name, account in self._sums.items() if account.settled_micros
+        }
+        owed = {name: cost for name, cost in self._owed.items() if cost}
+        if settled != owed:
+            wrong = sorted(name for name in {*settled, *owed} if settled.get(name) != owed.get(name))
+            what = ", ".join(f"{name}: {settled.get(name, 0)} of {owed.get(name, 0)}" for name in wrong)
+            self._record.violate("what was spent is settled once", what)

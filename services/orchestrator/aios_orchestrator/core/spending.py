@@ -1,0 +1,118 @@
+"""Whether a step may spend: its money is held, or the step waits for what others hold, or a person is asked."""
+
+from aios.run.v1 import events_pb2 as ev
+from aios.run.v1 import state_pb2 as st
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, Question
+from aios.task.v1.task_pb2 import MODE_EXECUTE
+from aios_core.hashing import sha256
+from aios_core.ids import derive
+from aios_core.money import format_usd, usd
+from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.core.money import Attempt, Purse, Short
+from aios_orchestrator.core.spike import usual
+from aios_orchestrator.model import StepRun
+from aios_orchestrator.workflow import Step
+
+OWN_MS = 200  # until the money is free that an earlier step of the run held
+OTHERS_MS = 5_000  # between two looks whether others have let go of what they held
+ONCE, GO_ON, STOP = "once", "go on", "stop"
+AMOUNT = r"\d{1,9}(\.\d{1,6})?"
+
+
+def held(draft: Draft, step: Step, state: StepRun) -> int | None:
+    """The serial number of the hold of the step's next attempt, 0 when it needs none. None: it can't be handed out
+    now, and what it waits for is decided."""
+    purse = draft.purse
+    if purse is None or not step.hold:
+        return 0
+    attempt = attempt_of(draft, state)
+    if not purse.holds_for(attempt):
+        if _spikes(draft, step, purse):
+            return None
+        lacking = purse.short(step.hold)
+        if lacking is not None and lacking.for_good(step.hold):
+            _ask(draft, step, lacking)
+            return None
+        if lacking is not None or purse.full:
+            _wait(draft, step, OWN_MS if draft.settled else OTHERS_MS)
+            return None
+    return purse.hold(attempt, step.hold, draft.clock)
+
+
+def attempt_of(draft: Draft, state: StepRun) -> Attempt:
+    """The next attempt of a step."""
+    return Attempt(draft.run.run_id, state.name, state.attempt_group, state.attempt + 1)
+
+
+def allow(purse: Purse, attempt: Attempt, hold: int, answer: str, now_ms: int) -> None:
+    """What a person said to the question: this step once, or an amount up to which may be spent."""
+    if not purse.holds_for(attempt):
+        purse.allow(hold, now_ms, 0 if answer == ONCE else usd(answer))
+
+
+def _wait(draft: Draft, step: Step, wait_ms: int) -> None:
+    draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.clock + wait_ms))
+
+
+def _spikes(draft: Draft, step: Step, purse: Purse) -> bool:
+    """Whether the run has cost so much more than others that a person says first whether it goes on: once in a run,
+    and whatever else is to be paid for waits until then."""
+    run, spike = draft.run, draft.workflow.spike
+    if spike is None or run.mode != MODE_EXECUTE:
+        return False
+    asked = [item for item in run.approvals.values() if item.kind == st.APPROVAL_KIND_SPIKE]
+    if asked:
+        still = any(item.state == st.APPROVAL_STATE_OPEN for item in asked)
+        if still:
+            _wait(draft, step, OTHERS_MS)
+        return still
+    bound = usual(purse.costs.get(run.workflow, ()), spike)
+    if bound is None or run.settled <= bound:
+        return False
+    title = f"This run of {run.workflow} costs more than usual"
+    why = f"It has cost {format_usd(run.settled)} so far; those before it cost up to {format_usd(bound)}."
+    question = Question(id="allow", text="May it go on?", why=why, options=[GO_ON, STOP])
+    _request(draft, step, st.APPROVAL_KIND_SPIKE, title, why, question)
+    return True
+
+
+def _ask(draft: Draft, step: Step, lacking: Short) -> None:
+    _, _, period, who = lacking.account.split("/", 3)
+    whose = "" if who == "all" else f" of {who}"
+    question = Question(
+        id="allow",
+        text="May it go on?",
+        why=f"An amount in US dollars sets the cap{whose} for {period}.",
+        options=[ONCE, STOP],
+        pattern=AMOUNT,
+    )
+    why = (
+        f"The step may cost {format_usd(step.hold)}; of {format_usd(lacking.cap)} for {period}, "
+        f"{format_usd(lacking.settled)} are spent and {format_usd(lacking.held)} held."
+    )
+    title = f"Budget {lacking.budget}{whose} has not enough left for {step.name}"
+    _request(draft, step, st.APPROVAL_KIND_BUDGET, title, why, question)
+
+
+def _request(
+    draft: Draft, step: Step, kind: ApprovalKind.ValueType, title: str, why: str, question: Question
+) -> None:
+    run = draft.run
+    approval = Approval(
+        approval_id=derive("apr", run.run_id, step.name, str(run.sequence)),
+        workspace=run.workspace,
+        run_id=run.run_id,
+        workflow=run.workflow,
+        step=step.name,
+        kind=kind,
+        state=st.APPROVAL_STATE_OPEN,
+        title=title,
+        why=why,
+        questions=[question],
+        arguments_sha256=sha256(question.SerializeToString(deterministic=True)),
+        policy_version=run.workflow_version,
+        create_time_ms=draft.now,
+        nonce=derive("nonce", run.run_id, step.name, run.last_hash.hex()),
+        traceparent=run.traceparent,
+    )
+    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))

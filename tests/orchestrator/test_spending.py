@@ -1,0 +1,157 @@
+"""What a step may spend is decided before it is handed out: held, waited for, or asked for."""
+
+import pytest
+
+from aios.run.v1 import state_pb2 as st
+from aios.run.v1.budget_pb2 import Account, Accounts
+from aios_orchestrator.core import money
+from aios_orchestrator.core.decide import Tick
+from aios_orchestrator.core.money import Attempt, Cap, Charge, Purse
+from aios_orchestrator.core.spike import LEAST_RUNS, Spike, usual
+from tests.orchestrator.runs import Driver, workflow
+
+ANSWERED, REJECTED = st.APPROVAL_STATE_ANSWERED, st.APPROVAL_STATE_REJECTED
+ACCOUNT = "budget/b/2026-11/all"
+ONE = """
+- {name: a, agent: x, budget: "0.40"}
+- {name: b, agent: x, budget: "0.40"}
+"""
+
+
+def purse_with(cap: int, settled: int = 0) -> Purse:
+    sums = {ACCOUNT: Account(name=ACCOUNT, settled_micros=settled)}
+    purse = Purse(Accounts(), sums)
+    purse.charge = Charge((ACCOUNT,), (Cap(ACCOUNT, "b", cap),))
+    return purse
+
+
+def settled(driver: Driver, purse: Purse) -> None:
+    """What the engine does once a decision is committed."""
+    for serial, cost in driver.last.settled:
+        assert purse.settle(serial, cost, driver.now)
+
+
+@pytest.mark.feature("F5")
+def test_a_budget_is_checked_before_the_money_is_spent() -> None:
+    purse = purse_with(500_000)
+    first = Driver(workflow(ONE), purse=purse)
+    assert (first.last.dispatched, purse.held(ACCOUNT)) == (("a",), 400_000)
+    assert purse.short(400_000) is not None  # nothing is spent yet, but it may be
+    first.settle("a", cost_micros=400_000)
+    assert first.last.dispatched == ()
+    settled(first, purse)
+    assert (purse.held(ACCOUNT), purse.settled(ACCOUNT)) == (0, 400_000)
+    first.now += 60_000
+    first.give(Tick())
+    assert first.approval.kind == st.APPROVAL_KIND_BUDGET
+    assert (purse.held(ACCOUNT), purse.settled(ACCOUNT)) == (0, 400_000)
+
+
+@pytest.mark.feature("F5")
+@pytest.mark.parametrize(("answer", "cap"), [("once", 700_000), ("2", 2_000_000)])
+def test_a_person_lets_one_step_pass_or_sets_the_cap(answer: str, cap: int) -> None:
+    purse = purse_with(400_000, settled=300_000)
+    driver = Driver(workflow(ONE), purse=purse)
+    assert (driver.last.dispatched, purse.held(ACCOUNT)) == ((), 0)
+    assert "$0.40 for 2026-11" in driver.approval.why
+    driver.decide(ANSWERED, {"allow": answer})
+    assert driver.last.dispatched == ("a",)
+    assert purse.cap(purse.charge.caps[0]) == cap
+    assert purse.held(ACCOUNT) + purse.settled(ACCOUNT) == 700_000
+    driver.settle("a", cost_micros=400_000)
+    settled(driver, purse)
+    driver.now += 60_000
+    driver.give(Tick())
+    asks = [item.step for item in driver.run.open_approvals()]
+    assert asks == (["b"] if answer == "once" else [])
+
+
+@pytest.mark.feature("F5")
+@pytest.mark.parametrize("how", ["stop", "reject", "too little"])
+def test_what_is_not_allowed_is_not_handed_out(how: str) -> None:
+    purse = purse_with(100_000)
+    driver = Driver(workflow(ONE), purse=purse)
+    if how == "reject":
+        driver.decide(REJECTED)
+    else:
+        driver.decide(ANSWERED, {"allow": "stop" if how == "stop" else "0.2"})
+    if how == "too little":
+        assert driver.approval.state == st.APPROVAL_STATE_OPEN  # it is asked again
+    else:
+        assert driver.run.state == st.RUN_STATE_CANCELLED
+    assert (purse.held(ACCOUNT), driver.run.held) == (0, 0)
+
+
+@pytest.mark.feature("F5")
+def test_a_failed_attempt_is_settled_and_the_next_one_holds_anew() -> None:
+    purse = purse_with(10_000_000)
+    steps = '- {name: a, agent: x, budget: "0.40", retry: {limit: 3, backoff: 1s}}'
+    driver = Driver(workflow(steps), purse=purse)
+    first = driver.run.at("a").charge
+    driver.fail("a", retryable=True)
+    assert driver.last.settled == ((first, 0),)
+    settled(driver, purse)
+    driver.now += 600_000
+    driver.give(Tick())
+    assert driver.run.at("a").charge == first + 1
+    driver.settle("a", cost_micros=7)
+    settled(driver, purse)
+    assert (purse.held(ACCOUNT), purse.settled(ACCOUNT)) == (0, 7)
+
+
+@pytest.mark.feature("F5")
+def test_what_finds_no_room_among_the_holds_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(money, "MAX_HELD_BYTES", 1)
+    purse = purse_with(10_000_000)
+    other = purse.hold(Attempt("run_other", "s", 1, 1), 5, 0)
+    driver = Driver(workflow(ONE), purse=purse)
+    assert (driver.last.dispatched, driver.run.at("a").state) == ((), st.STEP_STATE_WAITING)
+    assert purse.settle(other, 5, 0)
+    driver.now += 60_000
+    driver.give(Tick())
+    assert driver.last.dispatched == ("a",)
+
+
+def test_a_step_without_a_budget_touches_no_account() -> None:
+    purse = purse_with(0)
+    driver = Driver(workflow("- {name: a, agent: x}"), purse=purse)
+    driver.settle("a")
+    assert driver.run.state == st.RUN_STATE_SUCCEEDED
+    assert (purse.dirty, purse.serial) == (False, 0)
+
+
+SPIKE = '  spike: {times: 3, at_least: "0.10"}\n  budget: {cap: "9"}\n'
+
+
+@pytest.mark.feature("F6")
+def test_a_run_that_costs_more_than_others_asks_once() -> None:
+    purse = purse_with(10_000_000)
+    purse.costs["w"] = [100_000] * LEAST_RUNS
+    steps = ONE + '- {name: c, agent: x, budget: "0.40"}\n'
+    driver = Driver(workflow(steps, SPIKE), purse=purse)
+    driver.settle("a", cost_micros=130_001)
+    assert (driver.last.dispatched, driver.approval.kind) == ((), st.APPROVAL_KIND_SPIKE)
+    assert "$0.13" in driver.approval.why
+    driver.decide(ANSWERED, {"allow": "go on"})
+    assert driver.last.dispatched == ("b",)
+    driver.settle("b", cost_micros=400_000)
+    assert driver.last.dispatched == ("c",)  # it was decided for this run
+
+
+@pytest.mark.feature("F6")
+def test_a_run_like_the_others_is_not_asked_about() -> None:
+    purse = purse_with(10_000_000)
+    purse.costs["w"] = [100_000] * LEAST_RUNS
+    driver = Driver(workflow(ONE, SPIKE), purse=purse)
+    driver.settle("a", cost_micros=130_000)
+    assert driver.last.dispatched == ("b",)
+
+
+@pytest.mark.feature("F6")
+def test_what_is_usual_is_robust() -> None:
+    spike = Spike(3, 50)
+    assert usual([100] * (LEAST_RUNS - 1), spike) is None
+    assert usual([100] * 8, spike) == 130
+    assert usual([100] * 8 + [1_000_000], spike) == 130  # one odd run changes nothing
+    assert usual([1] * 8, spike) == 50
+    assert usual([80, 90, 100, 110, 120] * 2, spike) == 100 + 3 * 14
