@@ -130,6 +130,7 @@ class Executor:
         running = asyncio.create_task(run(), name=f"effect {key}")
         self._running[key] = running
         running.add_done_callback(lambda _: self._running.pop(key, None))
+        running.add_done_callback(_seen)
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -156,3 +157,9 @@ class Executor:
             predicted = await action.simulate(input, self._effects.call(task, task.task_id, task.task_id))
         output = codec.output_bytes(predicted.result, value, self._connector.name)
         return codec.succeeded(task, output, predicted.changes, predicted.summary)
+
+
+def _seen(done: "asyncio.Task[Outcome]") -> None:
+    """What it raises after its time is over nobody waits for any more: its task comes again and says why."""
+    if not done.cancelled():
+        done.exception()

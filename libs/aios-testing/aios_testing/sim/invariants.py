@@ -231,8 +231,8 @@ class Invariants:
         return None
 
     def unfinished(self) -> list[str]:
-        """What still goes on."""
-        return [run.run_id for run in self.runs.values() if not run.closed]
+        """What still goes on, and not only because nobody sends a second time what a person went back to hear."""
+        return [run.run_id for run in self.runs.values() if not run.closed and not _hears_again(run)]
 
     def all_noted(self) -> bool:
         """Whether every message of the clerk's outbox was said."""
@@ -355,6 +355,7 @@ class Invariants:
                 self._world.stand(old)
                 for group in range(1, step.attempt_group + 1)
                 if (old := effect_key(run.run_id, step.effect_name, 0, group)) not in person.denied
+                and not (group < step.attempt_group and self._made(run, step, group, person))
             )
             if stands > 1:
                 self._record.violate("nothing that stands is done again", f"{key}: {stands} stand")
@@ -365,7 +366,7 @@ class Invariants:
             if state == S.STEP_STATE_FAILED and code != "OUTCOME_UNKNOWN" and effects:
                 self._record.violate("what failed did not happen", f"{key}: {effects}, {code}")
             if step.compensates:
-                made = self._made(run, step, person)
+                made = self._made(run, step, step.attempt_group, person)
                 if made > 1 or (state == S.STEP_STATE_UNDONE and not said_so and made != 1):
                     self._record.violate("made good once", f"{key}: {made}")
             elif state == S.STEP_STATE_UNDONE and not said_so and stand:
@@ -373,10 +374,15 @@ class Invariants:
             if state in (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED) and effects and key not in person.denied:
                 self._record.violate("nothing happens that nobody ordered", key)
 
-    def _made(self, run: Run, step: StepRun, person: Person) -> int:
-        """How often a step was made good, but for what a person said had not happened."""
+    def _made(self, run: Run, step: StepRun, group: int, person: Person) -> int:
+        """How often a step was made good that was done in an attempt group, but for what a person said had not
+        happened."""
         own = f"{run.run_id}/{step.effect_name}/"
-        made = [key for key in self._world.effects if key.startswith(own) and key.split("/")[2] != "0"]
+        made = [
+            key
+            for key in self._world.effects
+            if key.startswith(own) and key.endswith(f"/{group}") and key.split("/")[2] != "0"
+        ]
         return sum(self._world.effects[key] for key in made if key not in person.denied)
 
     def _last_key(self, run: Run, step: StepRun) -> str:
@@ -386,6 +392,12 @@ class Invariants:
         ]
         done = [key for key in keys if self._world.effects.get(key)]
         return done[-1] if done and step.effect_order else keys[-1]
+
+
+def _hears_again(run: Run) -> bool:
+    live = run.lively()
+    waits = [step for step in live if step.state == S.STEP_STATE_WAITING and step.awaits and not step.due]
+    return bool(run.reopened and live) and len(waits) == len(live)
 
 
 def _is_open(approval: Approval) -> bool:
