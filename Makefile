@@ -12,7 +12,7 @@ TOOLS    := .venv/.tools
 IMAGE ?= aios:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench bench-peers drill sim servers image chart cluster-test proto features lock clean
+.PHONY: help setup demo up test lint format bench bench-peers drill sim servers image chart cluster-test proto features reference lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ proto-accept: $(TOOLS)
 
 features: $(TOOLS) ## docs/features.md from the marks on the tests
 	@$(PYTHON) -m aios_testing.features docs/features.md
+
+reference: $(TOOLS) ## docs/reference.md from the schemas of documents and the examples
+	@$(PYTHON) -m aios_testing.reference docs/reference.md
 
 lock: ## choose versions anew; needs uv
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \

@@ -74,6 +74,12 @@ def rehearse(workflow: Workflow, case: Case) -> Rehearsed:
     return stage.told()
 
 
+def _next_approver(approval: Approval) -> str:
+    """Of those who may decide somebody who has not."""
+    assented = {assent.approver for assent in approval.assents}
+    return next((name for name in approval.approvers if name not in assented), "person:test")
+
+
 class _Stage:
     """One run, its time, and the results that are declared for it."""
 
@@ -196,10 +202,11 @@ class _Stage:
             return
         answers = labeled(from_json(said), OWNER) if question and isinstance(said, dict) else None
         rejected = said == "reject"
+        agreed = st.APPROVAL_STATE_ANSWERED if question else st.APPROVAL_STATE_APPROVED
         request = DecideApprovalRequest(
             approval_id=approval.approval_id,
-            actor="person:test",
-            decision=st.APPROVAL_STATE_REJECTED if rejected else st.APPROVAL_STATE_APPROVED,
+            actor=_next_approver(approval),
+            decision=st.APPROVAL_STATE_REJECTED if rejected else agreed,
             arguments_sha256=approval.arguments_sha256,
         )
         if answers is None and not rejected and said != "approve":
