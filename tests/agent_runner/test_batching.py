@@ -138,6 +138,13 @@ async def test_what_is_not_like_does_not_share(second: Task) -> None:
     assert all("--- Task" not in request.prompt for request in asked.requests)
 
 
+async def test_what_is_to_have_the_same_answer_again_is_asked_alone() -> None:
+    asked = Many()
+    same = WorkMode.WORK_MODE_DETERMINISTIC
+    await performed(asked, agent(max=2, wait=NEVER), [task(n, work_mode=same) for n in (7, 8)])
+    assert len(asked.requests) == 2 and all(request.seed is not None for request in asked.requests)
+
+
 async def test_runs_share_where_the_agent_declares_it_but_never_across_labels() -> None:
     asked = Many()
     await performed(asked, agent(max=2, wait=NEVER, across="workspace"), [task(7), task(8, run="run_2")])
