@@ -4,20 +4,22 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.task.v1.task_pb2 import MODE_EXECUTE, STATUS_FAILED, STATUS_SUCCEEDED, Outcome, Task, WorkMode
-from aios_agent_runner.batching import answers, divided
-from aios_agent_runner.contract import Agent, Batch, Model, Spec
+from aios_agent_runner.batching import answers, divided, joined
+from aios_agent_runner.contract import Agent, Batch, Model, Spec, load_agents
 from aios_agent_runner.models.port import ModelReply, ModelRequest
 from aios_core.encoding import decode, encode
 from aios_core.errors import RetryableError
 from aios_core.labels import OWNER, Label, Trust
 from aios_core.money import Micros
 from aios_core.values import labeled, plain
+from tests.agent_runner.test_models import REQUEST, model
 from tests.agent_runner.test_modes import Asked, runner
 
 pytestmark = pytest.mark.feature("B5")
@@ -48,8 +50,8 @@ class Many(Asked):
 
 
 def agent(**batch: object) -> Agent:
-    model = Model(system="Be short.", prompt="Say {{ n }}.", offline="{{ n }}")
-    spec = Spec(runtime="model", model=model, batch=Batch.model_validate(batch) if batch else None)
+    said = Model(system="Be short.", prompt="Say {{ n }}.", offline="{{ n }}")
+    spec = Spec(runtime="model", model=said, batch=Batch.model_validate(batch) if batch else None)
     return Agent("drafter", "1", spec)
 
 
@@ -114,6 +116,14 @@ async def test_a_call_that_may_cost_more_than_its_tasks_hold_is_not_made() -> No
     asked = Many(bound=29)
     await performed(asked, agent(max=2, wait=NEVER), [task(n) for n in (7, 8)])
     assert len(asked.requests) == 2 and "--- Task" not in asked.requests[0].prompt
+
+
+async def test_of_a_real_endpoint_two_of_an_agent_that_ships_cost_no_more_together() -> None:
+    (drafts, *_) = [each for each in load_agents().values() if each.spec.model is not None]
+    assert drafts.spec.model is not None
+    each = replace(REQUEST, system=drafts.spec.model.system)
+    asked = model("http://127.0.0.1:9/v1")
+    assert 0 < asked.bound(joined([each, each])) <= 2 * asked.bound(each)
 
 
 OTHER = Label(("connector:mail",), Trust.UNTRUSTED, ("person:ann",))

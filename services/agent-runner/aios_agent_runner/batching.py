@@ -12,8 +12,8 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.json_values import loads
 from aios_core.money import Micros
 
-FRAME: Final = """There are {count} tasks below. Do each by itself, as if there were no other. Answer with a JSON list
-and nothing else: [{{"task": 1, "text": "the answer to task 1"}}, ...], one entry for each task."""
+FRAME: Final = 'Do each task by itself. Answer only with a JSON list, [{"task": 1, "text": "..."}, ...], one entry a task.'
+"""Short, so that two tasks together cost no more than each by itself."""
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _fail(item: _Item, error: Exception) -> None:
 
 def joined(requests: Sequence[ModelRequest]) -> ModelRequest:
     """One request for all: they have the agent, its words and the temperature in common."""
-    parts = [FRAME.format(count=len(requests))]
+    parts = [FRAME]
     parts += [f"--- Task {at} ---\n{request.prompt}" for at, request in enumerate(requests, 1)]
     return replace(
         requests[0],
