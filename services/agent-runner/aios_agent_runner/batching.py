@@ -12,7 +12,9 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.json_values import loads
 from aios_core.money import Micros
 
-FRAME: Final = 'Do each task by itself. Answer only with a JSON list, [{"task": 1, "text": "..."}, ...], one entry a task.'
+FRAME: Final = (
+    'Do each task by itself. Answer only with a JSON list, [{"task": 1, "text": "..."}, ...], one for each.'
+)
 """Short, so that two tasks together cost no more than each by itself."""
 
 log = logging.getLogger(__name__)
