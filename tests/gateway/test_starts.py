@@ -98,3 +98,14 @@ async def test_starts_at_the_same_time_of_one_request_start_one_run(server: Serv
         )
         assert len({answer.run.run_id for answer in answers}) == 1
         assert sum(not answer.duplicate for answer in answers) == 1
+
+
+@pytest.mark.feature("D5")
+async def test_a_start_with_a_document_for_an_input_is_refused_with_the_way_out(server: Server) -> None:
+    request = greet("a-document", name="x")
+    request.input.root.map.entries[0].value.text = "x" * 200_000
+    async with server.client() as api:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await api.call(api.runs.StartRun, request)
+        assert reason(caught.value)[0] == "TOO_LARGE"
+        assert "Store it as an artifact" in (caught.value.details() or "")

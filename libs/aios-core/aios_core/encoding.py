@@ -60,7 +60,8 @@ def decode(data: bytes) -> Value:
     """The value of canonical bytes. Raises UNDECODABLE for anything that `encode` would not have written."""
     if len(data) > MAX_VALUE_BYTES:
         raise TerminalError(
-            "TOO_LARGE", f"The value takes {len(data)} bytes; at most {MAX_VALUE_BYTES} are read."
+            "TOO_LARGE",
+            f"The value takes {len(data)} bytes; at most {MAX_VALUE_BYTES} are read. Store it as an artifact.",
         )
     try:
         value = _decode(data)

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from aios_agent_runner.sandbox.model import MIB, Limits
 from aios_core.errors import TerminalError
@@ -60,6 +60,22 @@ class Model(BaseModel):
     temperatures: Temperatures | None = None
 
 
+class Batch(BaseModel):
+    """Like tasks that wait at the same time share one call of the model: at most `max`, the first of them waits at
+    most `wait` for the others. `across: workspace`: tasks of other runs, and so of other customers, may be in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max: int = Field(ge=2, le=32)
+    wait: str = Field(default="200ms", pattern=r"^[0-9]{1,4}ms$")
+    across: Literal["run", "workspace"] = "run"
+
+    @property
+    def wait_s(self) -> float:
+        """In seconds."""
+        return int(self.wait.removesuffix("ms")) / 1000
+
+
 class Spec(BaseModel):
     """The body of an Agent document.
 
@@ -77,6 +93,13 @@ class Spec(BaseModel):
     output: dict[str, Any] = Field(default_factory=lambda: {"type": "object"})
     resources: Resources = Field(default_factory=Resources)
     model: Model | None = None
+    batch: Batch | None = None
+
+    @model_validator(mode="after")
+    def _batch_has_a_model(self) -> Self:
+        if self.batch is not None and self.runtime != "model":
+            raise ValueError("batch: only agents of runtime model share calls; leave it out")
+        return self
 
 
 class Agent:
@@ -114,7 +137,10 @@ def _agent(file: str, document: Mapping[str, Any]) -> Agent:
             )
         spec = Spec.model_validate(document["spec"])
         silent = spec.model is not None and spec.model.temperatures is None
-        said = spec.model_dump_json(exclude={"model": {"temperatures"}} if silent else None)
+        unsaid: dict[str, Any] = {"model": {"temperatures"}} if silent else {}
+        if spec.batch is None:
+            unsaid["batch"] = True
+        said = spec.model_dump_json(exclude=unsaid or None)
         version = content_hash(said.encode())[:16]
         return Agent(str(document["metadata"]["name"]), version, spec)
     except ValidationError as error:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aios.memory.v1.memory_pb2 import GetCachedRequest, GetCachedResponse, PutCachedRequest
-from aios.task.v1.task_pb2 import STATUS_SUCCEEDED, Outcome, Task, Usage
+from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, Outcome, Task, Usage
+from aios_agent_runner.batching import Batches, NotAnsweredError
 from aios_agent_runner.contract import Agent
 from aios_agent_runner.materialize import media_type_of, output_of, request_of
 from aios_agent_runner.models.port import ModelPort, ModelReply, ModelRequest
@@ -24,6 +25,7 @@ from aios_core.values import Plain, Pointer, Value, label_of, labeled, plain
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
+from aios_runtime.bus.replies import error_to_proto
 from aios_runtime.telemetry.tracing import span
 
 FALL_BACK_ATTEMPT: Final = 3  # from this attempt on, a model that can't answer is replaced by the template
@@ -32,7 +34,7 @@ Trusted = Callable[[Any], Any]
 
 
 class Runner:
-    """Performs tasks. It keeps nothing between two of them."""
+    """Performs tasks. It keeps nothing between two of them but those that are gathered for one call."""
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class Runner:
         self._template = TemplateModel()
         self._artifacts = artifacts
         self._bus = bus
+        self._batches = Batches()
 
     def version_of(self, task: Task) -> str:
         """The version of the agent of a task, and of the model that it asks; empty where there is no such agent."""
@@ -148,7 +151,18 @@ class Runner:
                 f"Agent {agent.name} may cost {format_usd(bound)} with {model.name}; its step holds "
                 f"{format_usd(task.hold_micros)}. Raise the step's budget.",
             )
-        reply, cached, note = await self._answer(task, agent, model, request, how)
+        try:
+            reply, cached, note = await self._answer(task, agent, model, request, how)
+        except NotAnsweredError as error:  # its share of the call is charged
+            failed = Outcome(status=STATUS_FAILED, error=error_to_proto(error), cost_micros=error.reply.cost)
+            failed.usage.CopyFrom(
+                Usage(
+                    input_tokens=error.reply.input_tokens,
+                    output_tokens=error.reply.output_tokens,
+                    model=error.reply.model,
+                )
+            )
+            return failed
         output = {"text": reply.text, "model": reply.model}
         agent.check_output(output)
         outcome = _succeeded(encode(_labeled(agent, value, output)))
@@ -182,8 +196,7 @@ class Runner:
             request.prompt.encode(),
             *how.apart,
         )
-        free = model.name == self._template.name
-        known = None if free else await self._cached(task, key)
+        known = None if self._offline(model) else await self._cached(task, key)
         if known is not None:
             return known, True, ""
         attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": model.name}
@@ -194,9 +207,11 @@ class Runner:
             }
         try:
             with span("chat {model}", kind="client", attributes=attributes) as asking:
-                reply = await model.complete(request)
+                reply = await self._ask(task, agent, model, request, how)
                 asking.set("gen_ai.usage.input_tokens", reply.input_tokens)
                 asking.set("gen_ai.usage.output_tokens", reply.output_tokens)
+        except NotAnsweredError:
+            raise
         except RetryableError as error:
             if task.attempt < FALL_BACK_ATTEMPT:
                 raise
@@ -204,6 +219,22 @@ class Runner:
             return fallback, False, f"the model could not answer ({error.message}); the template was used"
         await self._keep(task, key, reply)
         return reply, False, ""
+
+    async def _ask(
+        self, task: Task, agent: Agent, model: ModelPort, request: ModelRequest, how: Working
+    ) -> ModelReply:
+        """Alone, or with like ones where the agent says so: what is asked again, for the same answer as before, or in a
+        client's words is asked alone. Only what has the same label shares a call, so nothing gets another's."""
+        batch = agent.spec.batch
+        if batch is None or task.attempt > 1 or how.seed is not None or task.prompt or self._offline(model):
+            return await model.complete(request)
+        run = task.run_id if batch.across == "run" else ""
+        label = label_of(decode_trusted(task.input))
+        key = (task.workspace, run, agent.name, agent.version, model.name, how.word, how.temperature, label)
+        return await self._batches.complete(key, batch, model, request)
+
+    def _offline(self, model: ModelPort) -> bool:
+        return model.name == self._template.name
 
     async def _cached(self, task: Task, key: bytes) -> ModelReply | None:
         request = GetCachedRequest(workspace=task.workspace, key_sha256=key)

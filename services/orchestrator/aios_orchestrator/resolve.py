@@ -174,11 +174,12 @@ def _conclude(resolution: Resolution, matched: Mapping[str, tuple[Intent, Value]
     ((intent, value),) = matched.values()
     try:
         intent.parameters.check(_json(value), "parameters")
+        parameters = encode(value)
     except TerminalError as error:
         resolution.outcome = OUTCOME_QUESTION
         resolution.question = f"{intent.title}: {error.message} What should it be?"
         return
-    resolution.outcome, resolution.intent, resolution.parameters = OUTCOME_INTENT, intent.name, encode(value)
+    resolution.outcome, resolution.intent, resolution.parameters = OUTCOME_INTENT, intent.name, parameters
 
 
 def _json(value: Value) -> Any:

@@ -60,11 +60,9 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
     try:
         value = decode(outcome.output)
     except TerminalError as error:
-        rounds.fail(
-            draft,
-            step.name,
-            TerminalError("BAD_OUTPUT", f"The result of {step.target} can't be read: {error.message}"),
-        )
+        code = error.code if error.code == "TOO_LARGE" else "BAD_OUTPUT"
+        why = f"The result of {step.target} can't be read: {error.message}"
+        rounds.fail(draft, step.name, TerminalError(code, why))
         return
     wrong = _broken(step, value)
     if wrong is not None:
