@@ -39,7 +39,7 @@ def _kind(kind: str, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"\n## {kind}\n"
     if kind == "Workflow":
         yield "\nWhole ones are among the [samples](samples/).\n"
-    else:
+    elif kind in kinds():
         yield _example(kind.lower())
     yield _TABLE
     spec = schema["properties"].get("spec", schema)
