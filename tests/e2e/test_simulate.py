@@ -36,7 +36,7 @@ spec:
       connector: files.append_line
       effect: write
       input: {path: "ways/${inputs.name}-loud.jsonl", entry: {text: "${steps.shout.text}"}}
-    - {name: twice, when: inputs.often, agent: echo, input: {text: again}}
+    - {name: twice, when: inputs.often, agent: echo, input: {text: "${steps.words.text}"}}
 """
 
 

@@ -13,14 +13,13 @@ from aios_cli.session import Session
 from aios_core.encoding import decode
 from aios_core.minting import mint
 from aios_core.values import plain
-from aios_orchestrator.core.trees import trees
-from aios_orchestrator.mapping import references
+from aios_orchestrator.mapping import Mapped, references
 from aios_orchestrator.names import is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_WAYS: Final = 16  # ways that are simulated, unless another number is given
 HISTORY: Final = 100  # earlier runs of the workflow that are looked at for what they cost
-_FINAL: Final = ("irreversible", "payment")
+_FINAL: Final = ("irreversible", "payment", "legal")
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
 
 
@@ -274,7 +273,7 @@ def by_input_alone(workflow: Workflow, step: Step, within: frozenset[str] = froz
     """Whether what a step decides or computes follows from the run's input, so that no other answer changes it."""
     if step.scope or step.name in within:
         return False
-    for tree in trees(step):
+    for tree in _deciding(step):
         for root in references(tree):
             name = root.removeprefix("steps.")
             if root in ("inputs", "run"):
@@ -285,6 +284,12 @@ def by_input_alone(workflow: Workflow, step: Step, within: frozenset[str] = froz
             if not by_input_alone(workflow, before, within | {step.name}):
                 return False
     return True
+
+
+def _deciding(step: Step) -> Iterator[Mapped]:
+    """What a step decides by, or computes; not what it works on."""
+    yield from (tree for tree in (step.when, step.output) if tree is not None)
+    yield from (condition for _, condition in step.cases)
 
 
 def _outermost(path: str) -> str:
