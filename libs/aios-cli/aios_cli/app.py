@@ -17,6 +17,7 @@ from aios_cli.commands import (
     forks,
     migrations,
     queues,
+    recording,
     resources,
     runs,
     schedules,
@@ -59,6 +60,7 @@ app.command("serve")(serve.serve)
 app.command("demo")(demo.demo)
 forks.add_to(runs.app)
 migrations.add_to(runs.app)
+recording.add_to(workflows.app)
 undoing.add_to(runs.app)
 simulating.add_to(runs.app)
 app.add_typer(runs.app, name="run")

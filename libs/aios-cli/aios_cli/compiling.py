@@ -9,6 +9,8 @@ from aios_core.errors import TerminalError
 from aios_orchestrator.checking import check_budget, check_intent, check_meant, check_workflow
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.language import checked
+from aios_orchestrator.limits import compile_limit
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schedule import compile_schedule
 from aios_orchestrator.uses import in_order, used
@@ -38,6 +40,9 @@ class Compiler:
                     compile_schedule(document)
             elif document.kind == "Budget":
                 check_budget(document, self.problems)
+            elif document.kind == "Limit":
+                with self.problems.noting():
+                    compile_limit(checked(document, self.problems))
 
     @property
     def errors(self) -> list[TerminalError]:
