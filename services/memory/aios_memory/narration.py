@@ -199,6 +199,14 @@ def _wait_started(event: RunEvent) -> _Told:
     return f"waits in step {body.step}" + (f" for event {body.event_type}" if body.event_type else ""), "", []
 
 
+def _run_admitted(event: RunEvent) -> _Told:
+    return "the run's turn came", "", []
+
+
+def _run_skipped(event: RunEvent) -> _Told:
+    return "the run was left out", event.run_skipped.why, []
+
+
 def _deadline_passed(event: RunEvent) -> _Told:
     body = event.deadline_passed
     return f"the deadline of {body.step or 'the run'} passed", body.error.message, []
@@ -291,6 +299,8 @@ def _undo_accepted(event: RunEvent) -> _Told:
 
 _TELLERS: Final = {
     "run_started": _run_started,
+    "run_admitted": _run_admitted,
+    "run_skipped": _run_skipped,
     "run_reopened": _run_reopened,
     "run_migrated": _run_migrated,
     "body_reopened": _body_reopened,
