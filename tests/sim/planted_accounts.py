@@ -91,9 +91,9 @@ def let_go_while_it_is_counted_on() -> Any:
 DEFECTS: Final = {
     cap_not_checked: 29,
     hold_released_twice: 1,
-    checked_after_the_money_is_spent: 3,
+    checked_after_the_money_is_spent: 1,
     settled_twice: 1,
     held_in_memory_alone: 1,
     what_a_crash_leaves_stays_held: 8,
-    let_go_while_it_is_counted_on: 107,
+    let_go_while_it_is_counted_on: 26,
 }
