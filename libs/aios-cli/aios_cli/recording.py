@@ -14,7 +14,7 @@ from aios_core.errors import TerminalError
 from aios_core.json_values import to_json
 from aios_core.values import plain
 from aios_orchestrator.document import Document, parse_documents
-from aios_orchestrator.uses import used
+from aios_orchestrator.uses import unbound, used
 from aios_orchestrator.workflow import Workflow
 
 WORK: Final = ("agent", "connector", "memory")
@@ -116,14 +116,5 @@ def _collect(session: Session, name: str, version: str, found: dict[str, Documen
         child, _, pinned = ref.partition("@")
         if child not in found:
             _collect(session, child, pinned, found)
-    _unpinned(document.spec.get("steps"))
+    unbound(document)
     found[name] = document
-
-
-def _unpinned(steps: Any) -> None:
-    for step in steps if isinstance(steps, list) else ():
-        if "workflow" in step:
-            step["workflow"] = str(step["workflow"]).partition("@")[0]
-        for kind in ("map", "repeat"):
-            if kind in step:
-                _unpinned(step[kind].get("steps"))

@@ -34,6 +34,12 @@ def bind(document: Document, found: Mapping[str, Workflow]) -> Children:
     return children
 
 
+def unbound(document: Document) -> None:
+    """Have a document name the workflows that it uses without their versions."""
+    for _, step in _using(document):
+        step["workflow"] = str(step["workflow"]).partition("@")[0]
+
+
 def without(document: Document, missing: Collection[str]) -> None:
     """Put steps of which nothing is known where a document uses workflows that are not there."""
     for _, step in list(_using(document)):

@@ -5,6 +5,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from aios.run.v1 import events_pb2 as ev
@@ -97,11 +98,15 @@ def plan(run: Run, old: Workflow, what: Migrate) -> Move:
     _check(run, old, what)
     new, move = what.workflow, Move()
     reached: set[str] = set()
+    # Of the steps of rounds there are thousands in a run, and one in the document.
+    otherwise = cache(lambda path, home: frozenset(differing(old.steps[path], new.steps[home], renaming)))
+    renaming = _renaming(what.names)
     for step in sorted(run.steps.values(), key=lambda step: by_round(step.name)):
         path = path_of(step.name)
         home = renamed(path, what.names)
         if home in new.steps:
-            _compare(move, run, step, old.steps[path], new.steps[home], what.names)
+            if _begun(run, step):
+                _compare(move, step, old.steps[path], new.steps[home], otherwise(path, home))
         elif _idle(step) and not _inside_begun(run, step.name):
             move.dropped.append(step.name)
             continue
@@ -208,10 +213,9 @@ def _gone(path: str, old: Workflow, new: Workflow) -> str:
     return f"{path} is not there any more, and it has begun: what it did would belong to nothing.{hint}"
 
 
-def _compare(move: Move, run: Run, step: StepRun, old: Step, new: Step, names: Mapping[str, str]) -> None:
-    if not _begun(run, step):
-        return
-    other = set(differing(old, new, _renaming(names))) - _FOLLOWED
+def _compare(move: Move, step: StepRun, old: Step, new: Step, fields: frozenset[str]) -> None:
+    """What of it is otherwise, for a step that has begun; `fields` are those in which the two differ."""
+    other = set(fields - _FOLLOWED)
     if step.state in DONE_STEP and not step.effect_order:
         other -= {"gives"}
     if other & _ANOTHER:
@@ -261,8 +265,9 @@ def _asking(move: Move, run: Run, old: Workflow, what: Migrate) -> Iterator[str]
             continue
         name = renamed(step.name, what.names)
         if old.steps[path].kind == "ask":
-            other = differing(old.steps[path], what.workflow.steps[home], _renaming(what.names))
-            if step.state == st.STEP_STATE_GATED and set(other) - _FOLLOWED:
+            if step.state == st.STEP_STATE_GATED and (
+                set(differing(old.steps[path], what.workflow.steps[home], _renaming(what.names))) - _FOLLOWED
+            ):
                 yield name
         elif step.state == st.STEP_STATE_GATED:
             yield name
