@@ -24,6 +24,7 @@ from aios_orchestrator.workflow import NEEDS_A_PERSON, STAYS_CLOSED, Gate, Step,
 
 PERSON: Final = "person:"
 MAX_MODES: Final = 20  # steps that an approval names with how their agents worked
+_VOUCHED: Final = (PERSON, "resource", "service:")  # whose words need no mark
 BY_CONFIDENCE: Final = "policy:confidence"
 BY_EXPIRY: Final = "policy:expiry"
 RULES: Final = (
@@ -251,7 +252,9 @@ def _mark(draft: Draft, step: Step, approval: Approval, field: str, mapped: Mapp
     """Words that nobody vouches for are marked as such: they say what a model or a stranger wants to be believed."""
     label = label_of(mapped.evaluate(draft.look_from(step.scope)))
     if label.trust <= Trust.UNTRUSTED and getattr(approval, field):
-        approval.wordings.append(Wording(field=field, origins=label.origins))
+        # Who is vouched for is no reason for the mark.
+        said = [origin for origin in label.origins if not origin.startswith(_VOUCHED)]
+        approval.wordings.append(Wording(field=field, origins=said or label.origins))
 
 
 def _grades(draft: Draft, approval: Approval) -> set[str]:
