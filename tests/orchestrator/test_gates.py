@@ -110,6 +110,9 @@ def test_words_that_a_model_said_are_marked_and_those_of_the_document_are_not() 
     run = sorted_(gated(', why: "It says ${steps.sort.text}", risk: none'), 1)
     (wording,) = run.approval.wordings
     assert (wording.field, list(wording.origins)) == ("why", ["agent:sorter"])
+    mixed = sorted_(gated(', why: "${steps.sort.text} of ${inputs.n}"'), 1)
+    (wording,) = mixed.approval.wordings
+    assert list(wording.origins) == ["agent:sorter"], "who is vouched for is not named"
 
 
 @pytest.mark.feature("I2")
