@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aios_cli.launcher.modules import ALL
 from aios_cli.launcher.settings import ServeSettings
-from aios_core.errors import TerminalError
+from aios_core.errors import AiosError, TerminalError
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.embedded import Crash, EmbeddedNats
 from aios_runtime.bus.endpoint import Credentials, Endpoint, load_endpoint
@@ -13,8 +13,13 @@ from aios_runtime.telemetry.bus import Spans
 
 
 @asynccontextmanager
-async def endpoint(settings: ServeSettings, given_up: Callable[[str], None]) -> AsyncIterator[Endpoint]:
-    """Where the bus is; inside, it runs if it is ours. `given_up` hears why when ours can't be kept running.
+async def endpoint(
+    settings: ServeSettings,
+    given_up: Callable[[str], None],
+    troubled: Callable[[AiosError | None], None],
+) -> AsyncIterator[Endpoint]:
+    """Where the bus is; inside, it runs if it is ours. `troubled` hears why ours does not run, and None when it does
+    again; `given_up` when it can't be kept running.
 
     Raises BUS_FAILED, UNREADABLE, or what the start of the server raises.
     """
@@ -23,7 +28,9 @@ async def endpoint(settings: ServeSettings, given_up: Callable[[str], None]) -> 
     elif settings.target != ALL:
         yield load_endpoint(settings.data_dir)
     else:
-        server = EmbeddedNats(settings.data_dir, on_crash=lambda crash: _tell(crash, given_up))
+        server = EmbeddedNats(
+            settings.data_dir, on_crash=lambda crash: _tell(crash, given_up), on_trouble=troubled
+        )
         try:
             yield await server.start()
         finally:
@@ -39,7 +46,7 @@ async def connect(place: Endpoint, service: str) -> NatsBus:
 
 def _tell(crash: Crash, given_up: Callable[[str], None]) -> None:
     if crash.final:
-        given_up(crash.reason)
+        given_up(f"The message bus could not be kept running: {crash.reason}")
 
 
 def _credentials(place: Endpoint, identity: str) -> Credentials:

@@ -9,14 +9,15 @@ from aios_runtime.service import datadir
 from aios_runtime.telemetry import logs
 
 LOG_FILE: Final = "logs/aios.jsonl"
+DOOR_LOG_FILE: Final = "logs/door.jsonl"  # of the door in a process of its own: two don't write one file
 
 
-def open_log(settings: ServeSettings) -> None:
-    """Log where the settings say. Raises DISK_FULL, READ_ONLY or DATA_DIR."""
+def open_log(settings: ServeSettings, file: str = LOG_FILE) -> None:
+    """Log where the settings say, in the data directory to `file`. Raises DISK_FULL, READ_ONLY or DATA_DIR."""
     if not settings.logs_to_file:
         logs.to_stderr()
         return
-    path = settings.data_dir / LOG_FILE
+    path = settings.data_dir / file
     try:
         logs.to_file(path)
     except OSError as problem:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Final, Protocol, cast
 
 from aios_cli.launcher import address, buses, modules, places, ports, report, stores
+from aios_cli.launcher.apart import Apart
 from aios_cli.launcher.settings import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, ServeSettings
 from aios_cli.version import VERSION
 from aios_core.errors import AiosError, RetryableError, TerminalError
@@ -28,20 +29,22 @@ from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.telemetry import identity, tracing
 
 BUS_GRACE_SECONDS: Final = 3.0
+Trouble = Callable[[], AiosError | None]
 
 _log = logging.getLogger(__name__)
 
 
-def run(settings: ServeSettings) -> int:
-    """Serve on uvloop until SIGTERM or SIGINT; returns the exit code."""
+def run(settings: ServeSettings, *, beside: Trouble | None = None) -> int:
+    """Serve on uvloop until SIGTERM or SIGINT; returns the exit code. `beside`: for a process that serves the same data
+    directory, has its lock, and tells what is wrong with the bus."""
     import uvloop
 
     gc.disable()  # until all is loaded: what is imported stays, so looking through it again and again is lost time
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings))
+        return runner.run(serve(settings, beside=beside))
 
 
-async def serve(settings: ServeSettings) -> int:
+async def serve(settings: ServeSettings, *, beside: Trouble | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns 0, or the exit code of what went wrong, which it has said by then."""
     say = report.Report(settings.json)
     # until the log is open, `say` has all there is to read
@@ -51,7 +54,7 @@ async def serve(settings: ServeSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await Launcher(settings, say).run(stop)
+        await Launcher(settings, say, beside=beside).run(stop)
     except AiosError as problem:
         _log.error("start failed", extra={"code": problem.code, "reason": problem.message})
         return say.failed(problem)
@@ -80,12 +83,14 @@ class Door(Service, Protocol):
 class Launcher:
     """One process of AIOS: the services of a target with what they stand on."""
 
-    def __init__(self, settings: ServeSettings, say: report.Report) -> None:
+    def __init__(self, settings: ServeSettings, say: report.Report, *, beside: Trouble | None = None) -> None:
         self._settings = settings
         self._say = say
+        self._beside = beside
         self._modules = {module.name: module for module in modules.select(settings.target)}
         self._grpc = self._http = ports.Chosen(0)
         self._door: Door | None = None
+        self._apart: dict[str, Apart] = {}
         self._bus: Endpoint | None = None
         self._late: list[str] = []
         self._fault = ""
@@ -110,16 +115,35 @@ class Launcher:
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
         if self._fault:
-            raise RetryableError("BUS_FAILED", f"The message bus could not be kept running: {self._fault}")
+            raise RetryableError("BUS_FAILED", self._fault)
         self._say.stopped(self._late)
 
     async def _start(self, stack: AsyncExitStack) -> None:
         """What services stand on, each with its end on the stack."""
         self._prepare(stack)
+        await self._begin_apart(stack)
         if self._settings.probe_port is not None:
             stack.push_async_callback(_close, await _probes(self._settings, self._group.health))
-        self._bus = await stack.enter_async_context(buses.endpoint(self._settings, self._give_up))
+        self._bus = await stack.enter_async_context(
+            buses.endpoint(self._settings, self._give_up, self._troubled)
+        )
+        if self._beside is not None:
+            self._bus = replace(self._bus, trouble=self._beside)
         stack.push_async_callback(self._stop)
+
+    async def _begin_apart(self, stack: AsyncExitStack) -> None:
+        """Have the door's process load its code while this one loads that of the others."""
+        settings = self._settings
+        if settings.target != modules.ALL or settings.one_process or (os.cpu_count() or 1) == 1:
+            return
+        for name in [name for name, module in self._modules.items() if module.door]:
+            self._apart[name] = apart = Apart(settings, name, self._give_up)
+            stack.push_async_callback(apart.stop)
+            await apart.begin(self._grpc.port, self._http.port)
+
+    def _troubled(self, trouble: AiosError | None) -> None:
+        for apart in self._apart.values():
+            apart.tell(trouble)
 
     def _give_up(self, why: str) -> None:
         self._fault = why
@@ -128,11 +152,14 @@ class Launcher:
     def _prepare(self, stack: AsyncExitStack) -> None:
         """What needs no service (places, locks, logs, ports), in the order in which a person wants to hear of it."""
         settings = self._settings
-        datadir.prepare(settings.data_dir)
-        stack.enter_context(
-            datadir.Lock(settings.data_dir, tuple(self._modules), alone=settings.target == modules.ALL)
-        )
-        places.open_log(settings)
+        if self._beside is not None:
+            places.open_log(settings, places.DOOR_LOG_FILE)
+        else:
+            datadir.prepare(settings.data_dir)
+            stack.enter_context(
+                datadir.Lock(settings.data_dir, tuple(self._modules), alone=settings.target == modules.ALL)
+            )
+            places.open_log(settings)
         if settings.otlp_endpoint:
             tracing.export_to(settings.otlp_endpoint, settings.trace_ratio)
             stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
@@ -148,6 +175,9 @@ class Launcher:
     async def _make(self, name: str) -> Service:
         identity.service.set(name)
         module = self._modules[name]
+        if name in self._apart:
+            self._door = apart = self._apart[name]
+            return apart
         assert self._bus is not None
         create: Callable[[Context], Service] = import_module(module.package).create
         bus = await buses.connect(self._bus, name)
@@ -211,7 +241,7 @@ class Launcher:
             started_ms=now_ms(),
             stores_in="MongoDB" if settings.mongodb_url else "",
         )
-        if door:
+        if door and self._beside is None:
             address.write(settings.data_dir, place, settings.environ)
             stack.callback(address.remove, settings.data_dir)
         moved = [name for name, chosen in (("gRPC", self._grpc), ("HTTP", self._http)) if chosen.moved]

@@ -40,7 +40,8 @@ class ServeSettings:
     `nats_users` is a folder with a file for each bus identity, which holds its password; None: the bus asks for none.
     `mongodb_url` empty: the services that store do it in SQLite files in the data directory; else each in a database
     `<mongodb_database>-<name>` of its own there. `options` are given to the services by name. `probe_port` None: no
-    probes. `otlp_endpoint` empty: no traces leave the process.
+    probes. `otlp_endpoint` empty: no traces leave the process. With `one_process` `all` has no process of its own for
+    the door that clients talk to.
     """
 
     target: str = "all"
@@ -63,6 +64,7 @@ class ServeSettings:
     log: LogTo = "auto"
     otlp_endpoint: str = ""
     trace_ratio: float = 1.0
+    one_process: bool = False
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     @property
@@ -116,6 +118,8 @@ def from_environment(environ: Mapping[str, str] = os.environ, **given: object) -
     }
     if environ.get("AIOS_TRACE_RATIO"):
         values["trace_ratio"] = _ratio(environ["AIOS_TRACE_RATIO"])
+    if environ.get("AIOS_ONE_PROCESS"):
+        values["one_process"] = _yes("AIOS_ONE_PROCESS", environ["AIOS_ONE_PROCESS"])
     if environ.get("AIOS_MONGODB_URL_FILE"):
         values["mongodb_url"] = _secret("AIOS_MONGODB_URL_FILE", environ["AIOS_MONGODB_URL_FILE"])
     values |= {name: value for name, value in given.items() if value is not None}
@@ -142,6 +146,12 @@ def _port(variable: str, text: str) -> int:
     if text.isdigit() and int(text) <= 65_535:
         return int(text)
     raise TerminalError("INVALID_ARGUMENT", f"{variable} is {text!r}; a port is a number from 0 to 65535.")
+
+
+def _yes(variable: str, text: str) -> bool:
+    if text not in ("0", "1"):
+        raise TerminalError("INVALID_ARGUMENT", f"{variable} is {text!r}; give 1, or 0.")
+    return text == "1"
 
 
 def _ratio(text: str) -> float:

@@ -73,7 +73,8 @@ class Crash:
 class EmbeddedNats:
     """Runs one nats-server under `data_dir/nats`; users and their passwords stand in `data_dir/nats-users`.
 
-    `on_crash` is called for every end of the server that `stop` didn't ask for. One whose disk is full or fails is
+    `on_crash` is called for every end of the server that `stop` didn't ask for, `on_trouble` with what `trouble` gives,
+    when it becomes another. One whose disk is full or fails is
     ended, and tried again without end: the work goes on when there is space.
     """
 
@@ -83,11 +84,13 @@ class EmbeddedNats:
         settings: EmbeddedSettings | None = None,
         *,
         on_crash: Callable[[Crash], None] | None = None,
+        on_trouble: Callable[[AiosError | None], None] = lambda trouble: None,
     ) -> None:
         self._settings = settings or EmbeddedSettings()
         self._directory = data_dir.absolute() / "nats"
         self._users = data_dir.absolute() / USERS_DIRECTORY
         self._on_crash = on_crash
+        self._on_trouble = on_trouble
         self._passwords: dict[str, str] = {}
         self._layout = Layout(
             self._directory, self._settings.host, self._settings.port, self._settings.ping_seconds
@@ -155,7 +158,8 @@ class EmbeddedNats:
             full = self._server.disk_full
             restarts = 1 if loop.time() - began > self._settings.steady_seconds else restarts + 1
             while True:
-                self._trouble = RetryableError("DISK_FULL" if full else "BUS_FAILED", reason, retry_after=1.0)
+                code = "DISK_FULL" if full else "BUS_FAILED"
+                self._say(RetryableError(code, reason, retry_after=1.0))
                 final = restarts > MAX_RESTARTS and not curable
                 self._report(Crash(self._server.exit_code, reason, restarts, final))
                 if final:
@@ -168,7 +172,11 @@ class EmbeddedNats:
                     full = curable = error.code == "DISK_FULL"
                     reason = f"The disk of {self._directory} is full." if full else error.message
                     restarts += 1
-            self._trouble = None
+            self._say(None)
+
+    def _say(self, trouble: AiosError | None) -> None:
+        self._trouble = trouble
+        self._on_trouble(trouble)
 
     async def _until_ended(self, server: ServerProcess) -> tuple[str, bool]:
         """Why it ended or had to be ended, and whether space on the disk would cure it."""

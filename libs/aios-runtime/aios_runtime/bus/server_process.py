@@ -1,23 +1,21 @@
 """One nats-server process: how it is started, what it says, and that it doesn't outlive who started it."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import sysconfig
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus.server_config import Layout
+from aios_runtime.service.child import die_with
 
 READY_SECONDS: Final = 10.0
 STOP_SECONDS: Final = 5.0
@@ -32,7 +30,6 @@ _DISK_FULL: Final = "no space left on device"
 # What the server says when it has given up a store, or all of them. It confirms nothing any more and does not recover
 # when the disk does: only a restart helps.
 _STORE_FAULTS: Final = ("critical write error", "will be disabled", _DISK_FULL)
-_PR_SET_PDEATHSIG: Final = 1
 
 log = logging.getLogger("aios.bus.embedded")
 
@@ -68,7 +65,7 @@ class ServerProcess:
             stderr=asyncio.subprocess.PIPE,
             limit=LOG_LINE_BYTES,
             start_new_session=True,  # a Ctrl-C at the terminal is for the services, which need a bus to end well
-            preexec_fn=lambda: _die_with(parent),
+            preexec_fn=lambda: die_with(parent),
             env={},
         )
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -207,21 +204,3 @@ def _end_orphan(layout: Layout) -> None:
         listed = subprocess.run(command, capture_output=True, text=True, timeout=ORPHAN_SECONDS, check=False)
         if str(layout.config) in listed.stdout:
             os.kill(pid, signal.SIGKILL)
-
-
-def _die_with(parent: int) -> None:
-    """In the child, before it becomes the server: Linux ends it when the thread that made it ends, SIGKILL included."""
-    if sys.platform == "linux":
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-
-def _load_prctl() -> Callable[[int, int], int]:
-    try:
-        return ctypes.CDLL(None, use_errno=True).prctl
-    except (OSError, AttributeError):
-        return lambda _option, _value: 0
-
-
-_prctl: Final = _load_prctl()
