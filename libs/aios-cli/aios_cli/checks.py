@@ -125,6 +125,6 @@ def _server(place: discovery.Place) -> Iterator[Check]:
             service.service,
             service.ready,
             detail,
-            "See the log in the data directory: logs/aios.jsonl",
+            "See the logs in the data directory: logs/aios.jsonl, and of the gateway logs/door.jsonl",
             facts,
         )
