@@ -156,6 +156,7 @@ class Api:
         self.system: Any = api_pb2_grpc.SystemServiceStub(self.channel)
         self.budgets: Any = api_pb2_grpc.BudgetServiceStub(self.channel)
         self.tokens: Any = api_pb2_grpc.TokenServiceStub(self.channel)
+        self.notify: Any = api_pb2_grpc.NotifyServiceStub(self.channel)
         self.failures: Any = api_pb2_grpc.FailureServiceStub(self.channel)
 
     async def __aenter__(self) -> "Api":

@@ -64,6 +64,10 @@ OTHERS = {
         "tokens.ListTokens": api_pb2.ListTokensRequest(),
         "tokens.CreateToken": api_pb2.CreateTokenRequest(request_id="scope", name="x"),
         "system.CloseRestore": api_pb2.CloseRestoreRequest(request_id="scope", restore_id="none"),
+        "notify.SetWebhook": api_pb2.SetWebhookRequest(request_id="scope"),
+        "notify.GetWebhook": api_pb2.GetWebhookRequest(),
+        "notify.TestWebhook": api_pb2.TestWebhookRequest(request_id="scope"),
+        "notify.RemoveWebhook": api_pb2.RemoveWebhookRequest(request_id="scope"),
         "tokens.RevokeToken": api_pb2.RevokeTokenRequest(request_id="scope", token_id="x"),
     },
 }

@@ -16,6 +16,7 @@ from aios_cli.commands import (
     failures,
     forks,
     migrations,
+    notify,
     queues,
     recording,
     resources,
@@ -76,6 +77,7 @@ app.add_typer(schedules.app, name="schedule")
 app.add_typer(budgets.app, name="budget")
 app.add_typer(artifacts.app, name="artifact")
 app.add_typer(tokens.app, name="token")
+app.add_typer(notify.app, name="notify")
 app.add_typer(backup.app, name="backup")
 app.command("watch")(system.watch)
 app.command("doctor")(system.doctor)

@@ -36,6 +36,7 @@ class Client:
         self.memory = api_pb2_grpc.MemoryServiceStub(self._channel)
         self.system = api_pb2_grpc.SystemServiceStub(self._channel)
         self.tokens = api_pb2_grpc.TokenServiceStub(self._channel)
+        self.notify = api_pb2_grpc.NotifyServiceStub(self._channel)
         self.failures = api_pb2_grpc.FailureServiceStub(self._channel)
         self.queues = api_pb2_grpc.QueueServiceStub(self._channel)
         self.budgets = api_pb2_grpc.BudgetServiceStub(self._channel)

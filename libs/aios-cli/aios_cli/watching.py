@@ -18,7 +18,7 @@ Things = Mapping[tuple[str, str], Thing]
 
 def things(answer: api_pb2.GetStatusResponse) -> Things:
     """All that a person may want to hear of, by its kind and id: what waits for a decision (`approval`, `question`,
-    `unknown`), each `failure`, each `run` that goes on, and each `service` that is not well."""
+    `unknown`), each `failure`, each `run` that goes on and each that is `late`, and each `service` that is not well."""
     found: list[Thing] = [
         {
             **_thing(
@@ -44,6 +44,17 @@ def things(answer: api_pb2.GetStatusResponse) -> Things:
             item.workflow,
         )
         for item in answer.failures
+    ]
+    found += [
+        _thing(
+            "late",
+            run.run_id,
+            f"{run.workflow} is late",
+            f"aios run show {words.short(run.run_id)}",
+            run.run_id,
+            run.workflow,
+        )
+        for run in answer.late
     ]
     found += [
         _thing(

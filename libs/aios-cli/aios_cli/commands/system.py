@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def status() -> None:
     """What needs you, what runs, what it cost."""
     from aios.api.v1 import api_pb2
-    from aios_cli import shapes, words
+    from aios_cli import notify_shape, shapes, words
     from aios_cli.output import console, print_json
     from aios_cli.session import Session
     from aios_cli.views.status import overview
@@ -28,6 +28,8 @@ def status() -> None:
             {
                 "needs_you": [shapes.approval(item) for item in answer.needs_you],
                 "failures": [shapes.failure(item) for item in answer.failures],
+                "late": [shapes.run(run, full=False) for run in answer.late],
+                "webhook": notify_shape.webhook(answer.webhook) if answer.HasField("webhook") else None,
                 "running": [shapes.run(run, full=False) for run in answer.running],
                 "recent": [shapes.run(run, full=False) for run in answer.recent],
                 "cost_month": words.dollars(answer.cost_month_micros),

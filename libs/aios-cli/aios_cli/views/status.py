@@ -19,7 +19,9 @@ def overview(answer: api_pb2.GetStatusResponse, now_ms: int) -> RenderableType:
     if answer.failures:
         parts += [Text("Failed", style="bold red"), failure.by_cause(list(answer.failures), now_ms)]
         parts.append(Text("See what you can do: aios failure show RUN", style="dim"))
-    if not (answer.needs_you or answer.failures):
+    if answer.late:
+        parts += [Text("Late", style="bold yellow"), runs.table(list(answer.late), now_ms)]
+    if not (answer.needs_you or answer.failures or answer.late):
         parts.append(Text("Nothing needs you.", style="green"))
     working = [run for run in answer.running if not run.pending_approvals]
     if working:
@@ -31,6 +33,10 @@ def overview(answer: api_pb2.GetStatusResponse, now_ms: int) -> RenderableType:
         parts.append(Text("No runs yet. Try: aios resource list", style="dim"))
     month, total = words.dollars(answer.cost_month_micros), words.dollars(answer.cost_total_micros)
     parts += [Text(), Text(f"Cost ${month} this month, ${total} in all", style="dim")]
+    untold = [item for item in answer.webhook.untold if item.attempts]
+    if untold:
+        sentence = f"{len(untold)} of these could not be told by the webhook (see aios notify show)"
+        parts.append(Text(sentence, style="red"))
     for service in answer.services:
         if service.HasField("restore"):
             parts.append(Text(words.clean(restore_line(service.restore)), style="yellow"))

@@ -12,6 +12,7 @@ from aios_gateway.api import (
     forks,
     memory,
     migrations,
+    notify,
     queues,
     resources,
     runs,
@@ -20,6 +21,8 @@ from aios_gateway.api import (
     tokens,
     undoing,
 )
+from aios_gateway.notify.book import Book
+from aios_gateway.notify.notifier import Notifier
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
 from aios_gateway.tokens import Scope, Tokens
@@ -52,6 +55,8 @@ class Surroundings:
     tokens: Tokens
     watches: Watches
     starter: Starter
+    book: Book
+    notifier: Notifier
     services: Sequence[str]
     version: str
     now_ms: Callable[[], int]
@@ -59,7 +64,26 @@ class Surroundings:
 
 def methods(around: Surroundings) -> dict[str, Unary | Streaming]:
     """By `Service.Method`, as aios.api.v1 names them."""
-    return {**_of_runs(around), **_others(around)}
+    return {**_of_runs(around), **_others(around), **_of_notify(around)}
+
+
+def _of_notify(around: Surroundings) -> dict[str, Unary | Streaming]:
+    book, now_ms = around.book, around.now_ms
+    return {
+        "NotifyService.SetWebhook": Unary(
+            Scope.ADMIN,
+            lambda call, request: notify.set_webhook(call, request, book, around.notifier, now_ms()),
+        ),
+        "NotifyService.GetWebhook": Unary(
+            Scope.ADMIN, lambda call, request: notify.get_webhook(call, request, book)
+        ),
+        "NotifyService.TestWebhook": Unary(
+            Scope.ADMIN, lambda call, request: notify.try_webhook(call, request, book, now_ms())
+        ),
+        "NotifyService.RemoveWebhook": Unary(
+            Scope.ADMIN, lambda call, request: notify.remove_webhook(call, request, book)
+        ),
+    }
 
 
 def _of_runs(around: Surroundings) -> dict[str, Unary | Streaming]:
@@ -113,7 +137,7 @@ def _others(around: Surroundings) -> dict[str, Unary | Streaming]:
         "SystemService.GetStatus": Unary(
             Scope.READ,
             lambda call, request: system.get_status(
-                call, request, around.services, around.version, around.now_ms()
+                call, around.services, around.version, around.now_ms(), around.book
             ),
         ),
         "SystemService.CloseRestore": Unary(

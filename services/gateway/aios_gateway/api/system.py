@@ -7,11 +7,13 @@ from typing import Final
 
 from aios.api.v1 import api_pb2
 from aios.run.v1 import queries_pb2
-from aios.run.v1.state_pb2 import RunState
 from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import views
+from aios_gateway.api.notify import shown_webhook
+from aios_gateway.notify.book import Book
 from aios_gateway.peers import Call
+from aios_gateway.views import ACTIVE
 from aios_runtime.service.health import health_subject
 
 RECENT_RUNS: Final = 10
@@ -22,25 +24,21 @@ MAX_PAGES: Final = 20  # of runs, the newest first, whose cost a status adds up
 HEALTH_SECONDS: Final = 1.0
 RUNS_NAMED: Final = 3
 CONNECTOR: Final = "connector-"
-ACTIVE: Final = (
-    RunState.RUN_STATE_QUEUED,
-    RunState.RUN_STATE_RUNNING,
-    RunState.RUN_STATE_CANCELLING,
-    RunState.RUN_STATE_UNDOING,
-    RunState.RUN_STATE_REDOING,
-)
 
 
 async def get_status(
-    call: Call, _: api_pb2.GetStatusRequest, services: Sequence[str], version: str, now_ms: int
+    call: Call, services: Sequence[str], version: str, now_ms: int, book: Book
 ) -> api_pb2.GetStatusResponse:
     open_approvals = queries_pb2.ListApprovalsRequest(
         workspace=call.workspace, open_only=True, page_size=OPEN_APPROVALS
     )
     failed = queries_pb2.ListFailuresRequest(workspace=call.workspace, page_size=OPEN_FAILURES)
-    approvals, failures, runs, health = await asyncio.gather(
+    late = queries_pb2.ListRunsRequest(workspace=call.workspace, late=True, page_size=PAGE_RUNS)
+    approvals, failures, lates, webhook, runs, health = await asyncio.gather(
         call.ask("run", "list_approvals", open_approvals, queries_pb2.ListApprovalsResponse),
         call.ask("run", "list_failures", failed, queries_pb2.ListFailuresResponse),
+        call.ask("run", "list_runs", late, queries_pb2.ListRunsResponse),
+        shown_webhook(book),
         _runs(call),
         asyncio.gather(*(_health(call, service) for service in services)),
     )
@@ -54,6 +52,8 @@ async def get_status(
         version=version,
         services=[api_pb2.ServiceHealth(service="gateway", ready=True), *health],
         failures=failures.failures,
+        late=[views.run_of(head) for head in lates.runs if head.state in ACTIVE],
+        webhook=webhook,
     )
 
 

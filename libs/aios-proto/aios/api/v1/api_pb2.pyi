@@ -1682,6 +1682,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     SERVICES_FIELD_NUMBER: builtins.int
     FAILURES_FIELD_NUMBER: builtins.int
+    LATE_FIELD_NUMBER: builtins.int
+    WEBHOOK_FIELD_NUMBER: builtins.int
     cost_month_micros: builtins.int
     cost_total_micros: builtins.int
     version: builtins.str
@@ -1697,6 +1699,14 @@ class GetStatusResponse(google.protobuf.message.Message):
     def failures(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.Failure]:
         """Runs that failed and that nobody has dealt with, the newest first."""
 
+    @property
+    def late(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Run]:
+        """Runs that go on and are late."""
+
+    @property
+    def webhook(self) -> Global___Webhook:
+        """Where needs are told, if they are, with what could not be delivered."""
+
     def __init__(
         self,
         *,
@@ -1708,11 +1718,227 @@ class GetStatusResponse(google.protobuf.message.Message):
         version: builtins.str = ...,
         services: collections.abc.Iterable[Global___ServiceHealth] | None = ...,
         failures: collections.abc.Iterable[aios.run.v1.state_pb2.Failure] | None = ...,
+        late: collections.abc.Iterable[Global___Run] | None = ...,
+        webhook: Global___Webhook | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cost_month_micros", b"cost_month_micros", "cost_total_micros", b"cost_total_micros", "failures", b"failures", "needs_you", b"needs_you", "recent", b"recent", "running", b"running", "services", b"services", "version", b"version"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["webhook", b"webhook"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cost_month_micros", b"cost_month_micros", "cost_total_micros", b"cost_total_micros", "failures", b"failures", "late", b"late", "needs_you", b"needs_you", "recent", b"recent", "running", b"running", "services", b"services", "version", b"version", "webhook", b"webhook"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
+
+@typing.final
+class Webhook(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    URL_FIELD_NUMBER: builtins.int
+    ALLOW_PRIVATE_FIELD_NUMBER: builtins.int
+    SET_BY_FIELD_NUMBER: builtins.int
+    SET_TIME_MS_FIELD_NUMBER: builtins.int
+    UNTOLD_FIELD_NUMBER: builtins.int
+    DELIVERED_FIELD_NUMBER: builtins.int
+    url: builtins.str
+    allow_private: builtins.bool
+    set_by: builtins.str
+    set_time_ms: builtins.int
+    delivered: builtins.int
+    @property
+    def untold(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Untold]:
+        """What was not delivered so far, the oldest first; at most 100."""
+
+    def __init__(
+        self,
+        *,
+        url: builtins.str = ...,
+        allow_private: builtins.bool = ...,
+        set_by: builtins.str = ...,
+        set_time_ms: builtins.int = ...,
+        untold: collections.abc.Iterable[Global___Untold] | None = ...,
+        delivered: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["allow_private", b"allow_private", "delivered", b"delivered", "set_by", b"set_by", "set_time_ms", b"set_time_ms", "untold", b"untold", "url", b"url"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Webhook: typing_extensions.TypeAlias = Webhook
+
+@typing.final
+class Untold(google.protobuf.message.Message):
+    """What needs a person and was not told outside yet. `given_up`: it is not tried again unless the webhook is set anew."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ID_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    BEGIN_TIME_MS_FIELD_NUMBER: builtins.int
+    ATTEMPTS_FIELD_NUMBER: builtins.int
+    LAST_ERROR_FIELD_NUMBER: builtins.int
+    GIVEN_UP_FIELD_NUMBER: builtins.int
+    id: builtins.str
+    kind: builtins.str
+    title: builtins.str
+    run_id: builtins.str
+    begin_time_ms: builtins.int
+    attempts: builtins.int
+    last_error: builtins.str
+    given_up: builtins.bool
+    def __init__(
+        self,
+        *,
+        id: builtins.str = ...,
+        kind: builtins.str = ...,
+        title: builtins.str = ...,
+        run_id: builtins.str = ...,
+        begin_time_ms: builtins.int = ...,
+        attempts: builtins.int = ...,
+        last_error: builtins.str = ...,
+        given_up: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempts", b"attempts", "begin_time_ms", b"begin_time_ms", "given_up", b"given_up", "id", b"id", "kind", b"kind", "last_error", b"last_error", "run_id", b"run_id", "title", b"title"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___Untold: typing_extensions.TypeAlias = Untold
+
+@typing.final
+class SetWebhookRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    URL_FIELD_NUMBER: builtins.int
+    SECRET_FIELD_NUMBER: builtins.int
+    ALLOW_PRIVATE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    url: builtins.str
+    secret: builtins.str
+    """What requests are signed with: `whsec_` and base64 of 24 to 64 bytes, or so many bytes of text."""
+    allow_private: builtins.bool
+    """Plain http and addresses that are not of the public internet are allowed."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        url: builtins.str = ...,
+        secret: builtins.str = ...,
+        allow_private: builtins.bool = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["allow_private", b"allow_private", "request_id", b"request_id", "secret", b"secret", "url", b"url"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SetWebhookRequest: typing_extensions.TypeAlias = SetWebhookRequest
+
+@typing.final
+class SetWebhookResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: builtins.int
+    @property
+    def webhook(self) -> Global___Webhook: ...
+    def __init__(
+        self,
+        *,
+        webhook: Global___Webhook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["webhook", b"webhook"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["webhook", b"webhook"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___SetWebhookResponse: typing_extensions.TypeAlias = SetWebhookResponse
+
+@typing.final
+class GetWebhookRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___GetWebhookRequest: typing_extensions.TypeAlias = GetWebhookRequest
+
+@typing.final
+class GetWebhookResponse(google.protobuf.message.Message):
+    """Without a webhook there is none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WEBHOOK_FIELD_NUMBER: builtins.int
+    @property
+    def webhook(self) -> Global___Webhook: ...
+    def __init__(
+        self,
+        *,
+        webhook: Global___Webhook | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["webhook", b"webhook"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["webhook", b"webhook"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetWebhookResponse: typing_extensions.TypeAlias = GetWebhookResponse
+
+@typing.final
+class TestWebhookRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["request_id", b"request_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___TestWebhookRequest: typing_extensions.TypeAlias = TestWebhookRequest
+
+@typing.final
+class TestWebhookResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DELIVERED_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    delivered: builtins.bool
+    error: builtins.str
+    """Why not."""
+    def __init__(
+        self,
+        *,
+        delivered: builtins.bool = ...,
+        error: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["delivered", b"delivered", "error", b"error"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___TestWebhookResponse: typing_extensions.TypeAlias = TestWebhookResponse
+
+@typing.final
+class RemoveWebhookRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["request_id", b"request_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RemoveWebhookRequest: typing_extensions.TypeAlias = RemoveWebhookRequest
+
+@typing.final
+class RemoveWebhookResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___RemoveWebhookResponse: typing_extensions.TypeAlias = RemoveWebhookResponse
 
 @typing.final
 class ServiceHealth(google.protobuf.message.Message):

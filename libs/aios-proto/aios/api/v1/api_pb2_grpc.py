@@ -1625,6 +1625,209 @@ class TokenService(object):
             _registered_method=True)
 
 
+class NotifyServiceStub(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.SetWebhook = channel.unary_unary(
+                '/aios.api.v1.NotifyService/SetWebhook',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.SetWebhookRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.SetWebhookResponse.FromString,
+                _registered_method=True)
+        self.GetWebhook = channel.unary_unary(
+                '/aios.api.v1.NotifyService/GetWebhook',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetWebhookRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetWebhookResponse.FromString,
+                _registered_method=True)
+        self.TestWebhook = channel.unary_unary(
+                '/aios.api.v1.NotifyService/TestWebhook',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.TestWebhookRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.TestWebhookResponse.FromString,
+                _registered_method=True)
+        self.RemoveWebhook = channel.unary_unary(
+                '/aios.api.v1.NotifyService/RemoveWebhook',
+                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.RemoveWebhookRequest.SerializeToString,
+                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RemoveWebhookResponse.FromString,
+                _registered_method=True)
+
+
+class NotifyServiceServicer(object):
+    """Missing associated documentation comment in .proto file."""
+
+    def SetWebhook(self, request, context):
+        """Have what begins to need a person posted to a URL, what needs one already as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWebhook(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestWebhook(self, request, context):
+        """Post something that needs nobody.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveWebhook(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_NotifyServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'SetWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetWebhook,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.SetWebhookRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.SetWebhookResponse.SerializeToString,
+            ),
+            'GetWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWebhook,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.GetWebhookRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.GetWebhookResponse.SerializeToString,
+            ),
+            'TestWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestWebhook,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.TestWebhookRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.TestWebhookResponse.SerializeToString,
+            ),
+            'RemoveWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveWebhook,
+                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RemoveWebhookRequest.FromString,
+                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.RemoveWebhookResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'aios.api.v1.NotifyService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('aios.api.v1.NotifyService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class NotifyService(object):
+    """Missing associated documentation comment in .proto file."""
+
+    @staticmethod
+    def SetWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.NotifyService/SetWebhook',
+            aios_dot_api_dot_v1_dot_api__pb2.SetWebhookRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.SetWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.NotifyService/GetWebhook',
+            aios_dot_api_dot_v1_dot_api__pb2.GetWebhookRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.GetWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.NotifyService/TestWebhook',
+            aios_dot_api_dot_v1_dot_api__pb2.TestWebhookRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.TestWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/aios.api.v1.NotifyService/RemoveWebhook',
+            aios_dot_api_dot_v1_dot_api__pb2.RemoveWebhookRequest.SerializeToString,
+            aios_dot_api_dot_v1_dot_api__pb2.RemoveWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class FailureServiceStub(object):
     """Runs that failed: why, what it touches, and what a person can do about it.
     """

@@ -450,6 +450,61 @@ class TokenServiceServicer(metaclass=abc.ABCMeta):
 
 def add_TokenServiceServicer_to_server(servicer: TokenServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
+class NotifyServiceStub:
+    @typing.overload
+    def __new__(cls, channel: grpc.Channel) -> NotifyServiceStub: ...
+    @typing.overload
+    def __new__(cls, channel: grpc.aio.Channel) -> NotifyServiceAsyncStub: ...
+    SetWebhook: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.SetWebhookRequest, aios.api.v1.api_pb2.SetWebhookResponse]
+    """Have what begins to need a person posted to a URL, what needs one already as well."""
+    GetWebhook: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetWebhookRequest, aios.api.v1.api_pb2.GetWebhookResponse]
+    TestWebhook: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.TestWebhookRequest, aios.api.v1.api_pb2.TestWebhookResponse]
+    """Post something that needs nobody."""
+    RemoveWebhook: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RemoveWebhookRequest, aios.api.v1.api_pb2.RemoveWebhookResponse]
+
+@typing.type_check_only
+class NotifyServiceAsyncStub(NotifyServiceStub):
+    def __init__(self, channel: grpc.aio.Channel) -> None: ...
+    SetWebhook: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.SetWebhookRequest, aios.api.v1.api_pb2.SetWebhookResponse]  # type: ignore[assignment]
+    """Have what begins to need a person posted to a URL, what needs one already as well."""
+    GetWebhook: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetWebhookRequest, aios.api.v1.api_pb2.GetWebhookResponse]  # type: ignore[assignment]
+    TestWebhook: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.TestWebhookRequest, aios.api.v1.api_pb2.TestWebhookResponse]  # type: ignore[assignment]
+    """Post something that needs nobody."""
+    RemoveWebhook: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RemoveWebhookRequest, aios.api.v1.api_pb2.RemoveWebhookResponse]  # type: ignore[assignment]
+
+class NotifyServiceServicer(metaclass=abc.ABCMeta):
+    @abc.abstractmethod
+    def SetWebhook(
+        self,
+        request: aios.api.v1.api_pb2.SetWebhookRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.SetWebhookResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.SetWebhookResponse]]:
+        """Have what begins to need a person posted to a URL, what needs one already as well."""
+
+    @abc.abstractmethod
+    def GetWebhook(
+        self,
+        request: aios.api.v1.api_pb2.GetWebhookRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.GetWebhookResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.GetWebhookResponse]]: ...
+
+    @abc.abstractmethod
+    def TestWebhook(
+        self,
+        request: aios.api.v1.api_pb2.TestWebhookRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.TestWebhookResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.TestWebhookResponse]]:
+        """Post something that needs nobody."""
+
+    @abc.abstractmethod
+    def RemoveWebhook(
+        self,
+        request: aios.api.v1.api_pb2.RemoveWebhookRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.RemoveWebhookResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RemoveWebhookResponse]]: ...
+
+def add_NotifyServiceServicer_to_server(servicer: NotifyServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
+
 class FailureServiceStub:
     """Runs that failed: why, what it touches, and what a person can do about it."""
 
