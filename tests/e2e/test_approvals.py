@@ -1,10 +1,17 @@
 """Approvals by several people, and edits, over the API and the command line of a served AIOS."""
 
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
 import grpc
 import pytest
 
 from aios.api.v1 import api_pb2
 from aios.run.v1 import state_pb2 as st
+from aios_core.encoding import decode
+from aios_core.values import plain
 from tests.gateway.serving import reason
 from tests.served import Server
 
@@ -151,6 +158,42 @@ async def test_what_a_person_makes_of_it_is_what_runs_once_it_is_approved(applie
     assert "Good day" in str(record)
     told = " ".join(line["what"] for line in server.json("run", "show", run)["timeline"])
     assert "changed what keep would do" in told
+
+
+READS = """
+apiVersion: aios/v1
+kind: Workflow
+metadata: {name: learns}
+spec:
+  steps:
+    - name: past
+      memory: read
+      input: {reads: [{name: edits, kind: fact, prefix: "correction/four-eyes/keep/", take: last, limit: 100}]}
+  outputs: {edits: "${steps.past.edits}"}
+"""
+
+
+@pytest.mark.feature("I6")
+async def test_a_later_run_reads_what_a_person_made_of_an_earlier_proposal(
+    applied: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "learns.yaml"
+    file.write_text(READS)
+    assert applied.aios("apply", str(file)).code == 0
+    _, approval = waiting(applied, "learned")
+    change = ("--set", "writes.0.value.a=Good evening", "--note", "it is late")
+    assert applied.aios("approval", "edit", approval, *change, "--json").code == 0
+    async with applied.client() as api, asyncio.timeout(30):
+        found: dict[str, Any] = {}
+        while not found:  # memory hears of it a moment later
+            started = await api.start("learns", f"learns-{time.monotonic_ns()}")
+            ended = await api.ended(started.run.run_id)
+            outputs: Any = plain(decode(ended.outputs.SerializeToString()))
+            for edit in outputs["edits"]:
+                found = edit["value"] if edit["value"]["note"] == "it is late" else found
+    assert found["proposed"]["writes"][0]["value"] == {"a": "Dear learned"}
+    assert found["corrected"]["writes"][0]["value"] == {"a": "Good evening"}
+    assert (found["by"], found["target"]) == ("person:owner", "memory.write")
 
 
 @pytest.mark.feature("I2")

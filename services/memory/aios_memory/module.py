@@ -1,10 +1,13 @@
 """How the memory service is put together."""
 
+from collections.abc import Sequence
+
 from aios_core.errors import TerminalError
 from aios_memory import settings
 from aios_memory.artifacts import Artifacts
 from aios_memory.blobs import Blobs
 from aios_memory.cache import Cache
+from aios_memory.corrections import Corrections
 from aios_memory.episodes import Episodes
 from aios_memory.kept_blobs import InStore, KeptBlobs, OnDisk
 from aios_memory.questions import Questions
@@ -69,7 +72,8 @@ class MemoryService:
                 answer,
                 queue=subjects.consumer(SERVICE, name),
             )
-        steps = Steps(context.workspace, records, Writing(store, records), artifacts, context.now_ms)
+        writing = Writing(store, records)
+        steps = Steps(context.workspace, records, writing, artifacts, context.now_ms)
         await context.bus.answer(
             subjects.query(SERVICE, "check_undo", context.workspace),
             steps.check_undo,
@@ -87,12 +91,21 @@ class MemoryService:
             version_of=lambda task: READS,
         )
         await self._lane.start()
+        await self._follow(episodes, Corrections(writing, context.now_ms))
+
+    async def _follow(self, episodes: Episodes, corrections: Corrections) -> None:
+        """Hear of what happens in runs: tell it, and learn from it."""
+
+        async def tell(partition: int, first_position: int, events: Sequence[bytes]) -> None:
+            await corrections.learn(events)  # before the position says that they were told
+            await episodes.append(partition, first_position, events)
+
         await EventSubscriber(
-            context.bus,
-            context.workspace,
+            self._context.bus,
+            self._context.workspace,
             consumer=subjects.consumer(SERVICE, "run_events"),
             load_position=episodes.load_position,
-            handle=episodes.append,
+            handle=tell,
             gather_s=GATHER_S,
         ).start()
 
