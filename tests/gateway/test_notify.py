@@ -334,6 +334,7 @@ def test_a_person_sets_tries_and_ends_it_and_is_told_of_an_approval(server: Serv
     assert server.json("notify", "off") is None
     assert server.json("notify", "show") is None
     logs = [file.read_text() for file in (server.data / "logs").iterdir()]
+    assert not any("hook?of=me" in log for log in logs)
     assert not any(SECRET in log or SECRET.removeprefix("whsec_") in log for log in logs)
 
 

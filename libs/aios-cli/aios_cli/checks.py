@@ -112,7 +112,7 @@ def _server(place: discovery.Place) -> Iterator[Check]:
         )
     untold = [item for item in answer.webhook.untold if item.attempts]
     if answer.HasField("webhook"):
-        last = f"; {len(untold)} could not be told, the last since {untold[-1].last_error}" if untold else ""
+        last = f"; {len(untold)} not told: {untold[-1].last_error}" if untold else ""
         yield Check("webhook", not untold, f"{answer.webhook.url}{last}", "See aios notify show")
     for service in answer.services:
         if service.HasField("restore"):

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import json
+import logging
 import secrets
 import socket
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ MAX_SECRET_BYTES: Final = 64
 PREFIX: Final = "whsec_"
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 _PORTS: Final = {"http": 80, "https": 443}
+
+# It logs each URL that it calls, and a webhook's URL may be all that somebody needs to post there.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def check_url(url: str, *, allow_private: bool) -> str:
@@ -46,7 +50,7 @@ def check_url(url: str, *, allow_private: bool) -> str:
     elif parts.scheme == "http" and not allow_private:
         wrong = "needs to be https; plain http is for addresses of your own network (--allow-private)"
     if wrong:
-        raise TerminalError("INVALID_ARGUMENT", f"url {wrong}.", field="url")
+        raise TerminalError("INVALID_ARGUMENT", f"url: it {wrong}.", field="url")
     return url
 
 
