@@ -7,6 +7,7 @@ from hypothesis import strategies as some
 from aios_core.errors import TerminalError
 from aios_orchestrator import definition, explaining
 from aios_orchestrator.differing import difference
+from aios_orchestrator.document import parse_documents
 from aios_orchestrator.rehearsing import Case, cases_of, rehearse
 from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.runs import workflow
@@ -225,3 +226,20 @@ def test_an_event_that_is_waited_for_is_declared_or_its_time_runs_out(
     assert bool(told.problems) == bool(problem)
     assert told.outputs == (None if timed_out is None else {"late": timed_out})
     assert "waits for an event mail.replied for which event.data.n == inputs.n" in str(explaining.explain(of))
+
+
+@pytest.mark.feature("D1", "F6")
+def test_whom_a_run_is_for_and_when_its_cost_is_asked_about_is_explained() -> None:
+    text = (
+        "apiVersion: aios/v1\nkind: Workflow\nmetadata: {name: spends}\nspec:\n"
+        "  inputs: {type: object, properties: {client: {type: string}}, required: [client]}\n"
+        '  customer: "${inputs.client}"\n  spike: {times: 3, at_least: "0.50"}\n  on_failure: undo\n'
+        "  steps:\n    - {name: a, agent: echo, input: {n: 1}}\n"
+    )
+    found = definition.compile_workflow(parse_documents(text.encode(), "spends.yaml")[0])
+    told = explaining.explain(found)
+    assert told.person == ("the run: whether to go on, when it costs much more than earlier ones, and $0.50",)
+    lines = "\n".join(told.lines())
+    assert "What it spends counts for the customer inputs.client too." in lines
+    assert "If it fails, what it changed is undone by itself." in lines
+    assert (told.shape()["customer"], told.shape()["undone_if_it_fails"]) == ("inputs.client", True)

@@ -52,6 +52,9 @@ class Explanation:
     holds_micros: int
     times: tuple[str, ...] = ()
     """By when what has to be done."""
+    customer: str = ""
+    """Whom a run is for, as an expression."""
+    undone_if_it_fails: bool = False
 
     def shape(self) -> dict[str, Any]:
         """For JSON."""
@@ -63,6 +66,8 @@ class Explanation:
             "may_change": list(self.changes),
             "cannot_be_undone": list(self.final),
             "times": list(self.times),
+            "customer": self.customer,
+            "undone_if_it_fails": self.undone_if_it_fails,
             "cap_micros": self.cap_micros,
             "holds_micros": self.holds_micros,
         }
@@ -93,6 +98,10 @@ class Explanation:
             f"; one attempt of each step holds {format_usd(self.holds_micros)}" if self.holds_micros else ""
         )
         yield f"A run may spend at most {format_usd(self.cap_micros)}{holds}."
+        if self.customer:
+            yield f"What it spends counts for the customer {self.customer} too."
+        if self.undone_if_it_fails:
+            yield "If it fails, what it changed is undone by itself."
 
 
 def explain(workflow: Workflow) -> Explanation:
@@ -114,6 +123,9 @@ def explain(workflow: Workflow) -> Explanation:
                 changes[-1] += f"; undo makes it good by {step.compensate.target}"
             elif step.grade in _FINAL:
                 final.append(f"{step.name}: {step.target} {_FINAL[step.grade]}")
+    if workflow.spike is not None:
+        least = format_usd(workflow.spike.at_least)
+        person.append(f"the run: whether to go on, when it costs much more than earlier ones, and {least}")
     told = tuple(
         Told(step.scope.count("."), step.local, _what(step), step.when.text if step.when else "")
         for step in workflow.ordered
@@ -128,6 +140,8 @@ def explain(workflow: Workflow) -> Explanation:
         workflow.cap,
         sum(step.hold for step in workflow.ordered),
         tuple(_times(workflow)),
+        _shown(workflow.customer),
+        workflow.undo_on_failure,
     )
 
 
