@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,14 +20,22 @@ START_SECONDS = 30
 NO_ANSWER = ("NO_SERVER", "UNAVAILABLE", "DEADLINE_EXCEEDED", "BUS_FAILED", "NOTHING")
 
 
+def patiently() -> Iterator[None]:
+    """Come back again and again, until patience has ended."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        yield
+        time.sleep(PAUSE)
+
+
 def until(ask: Callable[[], Any], enough: Callable[[Any], bool]) -> Any:
     """Ask until the answer is enough, or patience has ended; the last answer."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while True:
+    answer = None
+    for _ in patiently():
         answer = ask()
-        if enough(answer) or time.monotonic() > end:
-            return answer
-        time.sleep(PAUSE)
+        if enough(answer):
+            break
+    return answer
 
 
 class Kept:
