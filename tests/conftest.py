@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import aside
+
 if TYPE_CHECKING:
     from tests.served import Server
 
@@ -26,6 +28,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("workspace")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    aside.register(config)
 
 
 @pytest.fixture(scope="session")

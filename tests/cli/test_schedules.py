@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.drill.kept import TRIES, Kept
+from tests.drill.kept import Kept, patiently
 from tests.served import Server, run
 
 DOCUMENTS = """apiVersion: aios/v1
@@ -36,7 +36,7 @@ def test_a_schedule_is_listed_paused_resumed_and_run_now(server: Server, tmp_pat
         ("Workflow", "created"),
         ("Schedule", "created"),
     ]
-    for _ in range(TRIES):
+    for _ in patiently():
         shown = server.json("schedule", "show", "the-month", "--times", "3")
         if shown["next_times"]:
             break
@@ -100,7 +100,7 @@ def test_a_time_is_run_once_although_the_server_is_killed_around_it(tmp_path: Pa
             return [str(item["run_id"]) for item in found]
 
         for wanted in (1, 2):
-            for _ in range(TRIES):
+            for _ in patiently():
                 if len(runs()) >= wanted:
                     break
             kept.kill()

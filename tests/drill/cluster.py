@@ -114,6 +114,7 @@ PASSING = (
 CALL_SECONDS = 10.0
 PAUSE = 0.2
 PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
+ASKED = 50  # runs, how they stand, at once
 CALLS = 8  # of starts, or of decisions, at once
 
 
@@ -299,16 +300,17 @@ class Person:
         waiting, states = dict(self.started), {}
         async with asyncio.timeout(seconds):
             while waiting:
-                names = list(waiting)[:2000]
-                for first in range(0, len(names), 50):
-                    some = names[first : first + 50]
-                    for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
-                        if run.state in TERMINAL_RUN:
-                            states[name] = run.state
-                            self.created[name] = run.create_time_ms
-                            del waiting[name]
-                if waiting:
-                    await asyncio.sleep(0.3)
+                some = list(waiting)[
+                    :ASKED
+                ]  # they end about as they came: the rest is asked for when these have
+                before = len(waiting)
+                for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
+                    if run.state in TERMINAL_RUN:
+                        states[name] = run.state
+                        self.created[name] = run.create_time_ms
+                        del waiting[name]
+                if len(waiting) > before - ASKED // 2:
+                    await asyncio.sleep(PAUSE)
         return states
 
     async def _run(self, name: str) -> Any:

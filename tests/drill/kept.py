@@ -6,19 +6,40 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from aios_cli.launcher import address
+from tests.served import run
 
-TRIES = 40  # of a client's command, each of which waits for a server by itself
+PATIENCE_SECONDS = 120  # of a client that repeats its command
+PAUSE = 0.05
 START_SECONDS = 30
 NO_ANSWER = ("NO_SERVER", "UNAVAILABLE", "DEADLINE_EXCEEDED", "BUS_FAILED", "NOTHING")
 
 
+def patiently() -> Iterator[None]:
+    """Come back again and again, until patience has ended."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end:
+        yield
+        time.sleep(PAUSE)
+
+
+def until(ask: Callable[[], Any], enough: Callable[[Any], bool]) -> Any:
+    """Ask until the answer is enough, or patience has ended; the last answer."""
+    answer = None
+    for _ in patiently():
+        answer = ask()
+        if enough(answer):
+            break
+    return answer
+
+
 class Kept:
-    """While it is entered, a server that dies is started again, without its crash point."""
+    """While it is entered, a server that dies is started again. It dies where it is told to, at `die_at`."""
 
     def __init__(
         self,
@@ -27,17 +48,25 @@ class Kept:
         *,
         environment: dict[str, str],
         marker: Path,
-        crash_at: str = "",
+        die_at: str = "",
         meanwhile: Callable[[], None] = lambda: None,
     ) -> None:
-        """`meanwhile` is called after each death, before the next start."""
+        """`die_at` is told before it is started; `meanwhile` is called after each death, before the next start."""
         self.data, self.marker = data, marker
         self.starts = 0
+        self.deaths: list[str] = []  # the names of the instants at which it has died
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [sys.executable, "-m", "aios_cli", "serve", "--data-dir", str(data), *arguments]
         self._command += ["--grpc-port", "0", "--http-port", "0", "--json"]
-        self._environment = {**os.environ, "AIOS_CRASH_MARKER": str(marker), **environment}
-        self._crash_at = crash_at
+        self._told = marker.with_suffix(".at")
+        self._environment = {
+            **os.environ,
+            "AIOS_CRASH_AT": f"@{self._told}",
+            "AIOS_CRASH_MARKER": str(marker),
+            **environment,
+        }
+        if die_at:
+            self.die_at(die_at)
         self._meanwhile = meanwhile
         self._stopping = threading.Event()
         self._up = threading.Event()
@@ -90,22 +119,27 @@ class Kept:
         self.process.send_signal(with_signal)
         return self.process.wait(START_SECONDS)
 
+    def die_at(self, point: str) -> None:
+        """From now on it dies at that named instant, `<name>:<n>` at its n-th passing, once."""
+        written = self._told.with_suffix(".new")
+        written.write_text(point)
+        written.rename(self._told)
+
     def aios(self, *arguments: str) -> Any:
         """A command until a server has answered it; what it printed as JSON. Safe to repeat by its request id."""
-        command = [sys.executable, "-m", "aios_cli", "--data-dir", str(self.data), *arguments, "--json"]
-        answer: Any = None
-        for _ in range(TRIES):
+
+        def answer() -> Any:
             self.wait_until_up()
-            done = subprocess.run(command, capture_output=True, check=False, timeout=120)
-            answer = (
-                json.loads(done.stdout)
-                if done.stdout
-                else {"error": {"code": "NOTHING", "text": done.stderr.decode()}}
-            )
+            said = run("--data-dir", str(self.data), *arguments, "--json")
+            return json.loads(said.out) if said.out else {"error": {"code": "NOTHING", "text": said.err}}
+
+        def answered(answer: Any) -> bool:
             error = answer.get("error") if isinstance(answer, dict) else None
-            if not error or error["code"] not in NO_ANSWER:
-                return answer
-        raise AssertionError(f"nobody ever answered {arguments}: {answer}")
+            return not error or error["code"] not in NO_ANSWER
+
+        last = until(answer, answered)
+        assert answered(last), f"nobody ever answered {arguments}: {last}"
+        return last
 
     def door(self) -> tuple[str, str]:
         """Where the server that runs now takes gRPC, and the owner's token. Raises OSError while there is none."""
@@ -125,12 +159,11 @@ class Kept:
         raise AssertionError("there is no nats-server")
 
     def _keep(self) -> None:
-        crash_at = {"AIOS_CRASH_AT": self._crash_at} if self._crash_at else {}
         while not self._stopping.is_set():
             self.process = subprocess.Popen(
                 self._command,
                 stdout=subprocess.PIPE,
-                env=self._environment | crash_at,
+                env=self._environment,
                 start_new_session=True,
             )
             self.starts += 1
@@ -139,5 +172,7 @@ class Kept:
                 self._up.set()
             self.process.wait()
             self._up.clear()
-            crash_at = {}
+            if self.marker.exists():
+                self.deaths.append(self.marker.read_text())
+                self.marker.unlink()
             self._meanwhile()

@@ -1,4 +1,4 @@
-"""Several of every service on one bus and one MongoDB, as the drills of replicas take them."""
+"""Several of every service on one bus and one MongoDB, or one of each on SQLite, as the drills take them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -27,9 +27,13 @@ class Running(NamedTuple):
 
 @asynccontextmanager
 async def running(
-    place: Path, replicas: Mapping[str, int] = REPLICAS, variables: Mapping[str, str] = {}
+    place: Path,
+    replicas: Mapping[str, int] = REPLICAS,
+    variables: Mapping[str, str] = {},
 ) -> AsyncIterator[Running]:
-    """Started with these environment variables, the workflows of the drills applied."""
+    """Started with these environment variables, the workflows of the drills applied. With one of every service each
+    keeps its store in SQLite."""
+    alone = max(replicas.values()) == 1
     async with AsyncExitStack() as stack:
         server = built_server(place / "data.mv")
         await asyncio.to_thread(server.start)
@@ -46,11 +50,12 @@ async def running(
 
         def environment(name: str) -> Mapping[str, str]:
             apart = name == "orchestrator-1"
+            port = to_database.port if apart else server.port
             return {
                 **variables,
                 "AIOS_NATS_URL": f"nats://127.0.0.1:{to_bus.port if apart else bus_port}",
                 "AIOS_NATS_USERS": str(place / "bus" / "nats-users"),
-                "AIOS_MONGODB_URL": f"mongodb://127.0.0.1:{to_database.port if apart else server.port}/",
+                **({} if alone else {"AIOS_MONGODB_URL": f"mongodb://127.0.0.1:{port}/"}),
             }
 
         cluster = await Cluster(place, environment, replicas).start()

@@ -13,8 +13,8 @@ from tests.drill.served import CLIENT, MONTH, SAMPLE
 class Separate:
     """An installation of as many processes as there are services. The bus is somebody else's."""
 
-    def __init__(self, place: Path, nats_url: str, nats_users: Path, crash_at: dict[str, str]) -> None:
-        """`crash_at` has a crash point by the service that is to die there."""
+    def __init__(self, place: Path, nats_url: str, nats_users: Path, die_at: dict[str, str]) -> None:
+        """`die_at` has a crash point by the service that is to die there."""
         self.files = place / "files"
         shutil.copytree(SAMPLE / CLIENT / MONTH, self.files / CLIENT / MONTH)
         bus = {"AIOS_NATS_URL": nats_url, "AIOS_NATS_USERS": str(nats_users)}
@@ -24,7 +24,7 @@ class Separate:
                 ["--target", name, *(["--files-root", str(self.files)] if name == "connector-files" else [])],
                 environment=bus,
                 marker=place / f"{name}.crashed",
-                crash_at=crash_at.get(name, ""),
+                die_at=die_at.get(name, ""),
             )
             for name in modules.MODULES
         }

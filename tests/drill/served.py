@@ -1,5 +1,6 @@
 """An installation that is killed and comes back, and the whole work done on it: written, counted, taken back."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aios_cli
-from tests.drill.kept import TRIES, Kept
+from tests.drill.kept import Kept, until
 
 SAMPLE = Path(aios_cli.__file__).parent / "sample"
 CLIENT, MONTH = "acme", "2026-07"
+AT_ONCE = 5  # reports
 REPORT = ("index.jsonl", "report.html", "report.md", "review.html", "review.md")
 
 
@@ -23,9 +25,9 @@ class Installation(Protocol):
     def aios(self, *arguments: str) -> Any: ...
 
 
-def report_of(served: Installation) -> Path:
+def report_of(served: Installation, client: str = CLIENT) -> Path:
     """Where the report is written."""
-    return served.files / CLIENT / MONTH / "report"
+    return served.files / client / MONTH / "report"
 
 
 class Served(Kept):
@@ -34,79 +36,103 @@ class Served(Kept):
     def __init__(
         self,
         place: Path,
-        crash_at: str = "",
+        die_at: str = "",
         meanwhile: Callable[["Served"], None] = lambda served: None,
         settle_seconds: float = 5.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`meanwhile` is called after each death, before the next start."""
         self.files = place / "files"
-        shutil.copytree(SAMPLE / CLIENT / MONTH, self.files / CLIENT / MONTH)
+        self._clients = itertools.count(1)
+        self._sample(CLIENT)
         super().__init__(
             place / "data",
             ["--files-root", str(self.files)],
             environment={"AIOS_CONNECTOR_FILES_SETTLE_SECONDS": str(settle_seconds), **(environment or {})},
             marker=place / "crashed",
-            crash_at=crash_at,
+            die_at=die_at,
             meanwhile=lambda: meanwhile(self),
         )
+
+    def new_client(self) -> str:
+        """One more client with the sample month; its name."""
+        return self._sample(f"client-{next(self._clients)}")
+
+    def _sample(self, client: str) -> str:
+        shutil.copytree(SAMPLE / CLIENT / MONTH, self.files / client / MONTH)
+        return client
 
     @property
     def report(self) -> Path:
         return report_of(self)
 
 
-def make_report(served: Installation) -> str:
-    """The whole work, by a client that repeats what got no answer. Returns the run's id."""
-    started = served.aios(
-        "run", "start", "monthly-client-report", "--input", f"client={CLIENT}", "--input", f"month={MONTH}",
-        "--request-id", "drill-start", "--wait",
+def start_report(served: Installation, client: str, *more: str) -> Any:
+    """Start the report of a client's month, or hear again what became of it."""
+    return served.aios(
+        "run", "start", "monthly-client-report", "--input", f"client={client}", "--input", f"month={MONTH}",
+        "--request-id", f"drill-start-{client}", *more,
     )  # fmt: skip
-    run = str(started["run_id"])
-    shown = served.aios("run", "show", run)
-    for _ in range(TRIES):
-        if shown["pending_approvals"]:
-            break
-        shown = served.aios("run", "show", run)
+
+
+def make_report(served: Installation, client: str = CLIENT) -> str:
+    """The whole work, by a client that repeats what got no answer. Returns the run's id."""
+    run = str(start_report(served, client, "--wait")["run_id"])
+    shown = until(lambda: served.aios("run", "show", run), lambda shown: shown["pending_approvals"])
     (approval,) = shown["pending_approvals"]
-    served.aios("approval", "approve", approval, "--request-id", "drill-approve")
-    ended = served.aios("run", "start", "monthly-client-report", "--input", f"client={CLIENT}", "--input",
-        f"month={MONTH}", "--request-id", "drill-start", "--wait")  # fmt: skip
+    served.aios("approval", "approve", approval, "--request-id", f"drill-approve-{client}")
+    ended = start_report(served, client, "--wait")
     assert ended["run_id"] == run
     assert ended["state"] == "succeeded", ended
     return run
 
 
-def check_written(served: Installation, run: str) -> None:
+def check_written(served: Installation, run: str, client: str = CLIENT) -> None:
     """Counted from outside: every file once, with the bytes that were approved, and one line in the index."""
-    assert sorted(path.name for path in report_of(served).iterdir()) == sorted(REPORT)
-    (line,) = (report_of(served) / "index.jsonl").read_text().splitlines()
+    report = report_of(served, client)
+    assert sorted(path.name for path in report.iterdir()) == sorted(REPORT)
+    (line,) = (report / "index.jsonl").read_text().splitlines()
     assert json.loads(line)["run_id"] == run
     outputs = served.aios("run", "show", run)["outputs"]
     for name, file in (("report", "report.md"), ("review", "review.md"), ("report_html", "report.html")):
-        digest = subprocess.run(
-            ["sha256sum", report_of(served) / file], capture_output=True, check=True, text=True
-        )
+        digest = subprocess.run(["sha256sum", report / file], capture_output=True, check=True, text=True)
         assert digest.stdout.split()[0] == outputs[name]["$artifact"]
 
 
-def check_redone(served: Installation, run: str) -> None:
+def check_redone(served: Installation, run: str, client: str = CLIENT) -> None:
     """Put back: everything is as the run had made it."""
-    redone = served.aios("run", "redo", run, "--request-id", "drill-redo")
-    for _ in range(TRIES):
-        if redone["state"] in ("succeeded", "partly_undone"):
-            break
-        redone = served.aios("run", "show", run)
+    served.aios("run", "redo", run, "--request-id", f"drill-redo-{client}")
+    redone = until(
+        lambda: served.aios("run", "show", run),
+        lambda shown: shown["state"] in ("succeeded", "partly_undone"),
+    )
     assert redone["state"] == "succeeded", redone
-    check_written(served, run)
+    check_written(served, run, client)
 
 
-def check_undone(served: Installation, run: str) -> None:
+def check_undone(served: Installation, run: str, client: str = CLIENT) -> None:
     """Taken back: nothing of it is left."""
-    undone = served.aios("run", "undo", run, "--request-id", "drill-undo")
-    for _ in range(TRIES):
-        if undone["state"] in ("undone", "undo_incomplete"):
-            break
-        undone = served.aios("run", "show", run)
+    served.aios("run", "undo", run, "--request-id", f"drill-undo-{client}")
+    undone = until(
+        lambda: served.aios("run", "show", run), lambda shown: shown["state"] in ("undone", "undo_incomplete")
+    )
     assert undone["state"] == "undone", undone
-    assert not report_of(served).exists()
+    assert not report_of(served, client).exists()
+
+
+def check_killed_at(served: Served, point: str, passing: int) -> None:
+    """It dies once, at this passing from now, while the reports of new clients are made and taken back, several of them
+    at once where one would not pass it as often."""
+    before = len(served.deaths)
+    served.die_at(f"{point}:{passing}")
+    for _ in range(passing):
+        clients = [served.new_client() for _ in range(min(passing, AT_ONCE))]
+        for client in clients:
+            start_report(served, client)
+        runs = [(make_report(served, client), client) for client in clients]
+        for run, client in runs:
+            check_written(served, run, client)
+            check_undone(served, run, client)
+        if len(served.deaths) > before:
+            break
+    assert served.deaths[before:] == [point]

@@ -1,25 +1,28 @@
 """Killed at every named instant, the work ends as if nothing had happened, and every change is there exactly once.
 
-`make test` passes each point once; `make drill` (AIOS_DRILL=all) at many of its passings.
+One installation dies at one instant after the other, each time in the middle of another client's report. `make test`
+passes each point once; `make drill` (AIOS_DRILL=all) at many of its passings.
 """
 
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.drill.kept import TRIES
+from tests.drill.kept import until
 from tests.drill.served import (
     CLIENT,
     MONTH,
     Served,
+    check_killed_at,
     check_redone,
     check_undone,
     check_written,
     make_report,
+    start_report,
 )
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
@@ -39,43 +42,40 @@ POINTS = (
     "files.staged", "files.decided",
 )  # fmt: skip
 
-# Passings that come before the work begins: what a store commits at its first start.
-EARLY = {"orchestrator.store.before_commit": 3, "orchestrator.store.after_commit": 3}
-
 pytestmark = pytest.mark.drill
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One installation for all that die in it."""
+    with Served(tmp_path_factory.mktemp("served"), settle_seconds=3600.0) as started:
+        yield started
 
 
 @pytest.mark.feature("B1", "B3", "D3", "H10")
 @pytest.mark.parametrize("passing", PASSINGS)
 @pytest.mark.parametrize("point", POINTS)
 def test_killed_at_a_named_instant_the_work_ends_as_if_nothing_had_happened(
-    tmp_path: Path, point: str, passing: int
+    served: Served, point: str, passing: int
 ) -> None:
-    nth = passing + EARLY.get(point, 0)
-    with Served(tmp_path, f"{point}:{nth}") as served:
-        run = make_report(served)
-        check_written(served, run)
-        check_undone(served, run)
-        if passing == 1:
-            assert served.marker.read_text() == point, "the point was never passed"
-            assert served.starts == 2
+    check_killed_at(served, point, passing)
 
 
 @pytest.mark.feature("D6", "B1")
-@pytest.mark.parametrize("passing", (11, 12, 13, 14, 15) if ALL else (12,))
+@pytest.mark.parametrize("passing", (1, 2, 3, 4, 5) if ALL else (2,))
 @pytest.mark.parametrize(
     "point", ["connector.intent", "connector.performed", "connector.outcome", "files.decided"]
 )
 def test_killed_while_it_puts_back_what_was_undone_it_goes_on(
-    tmp_path: Path, point: str, passing: int
+    served: Served, point: str, passing: int
 ) -> None:
-    """Five files are written and taken back, each a passing; what comes after that is of the redo."""
-    with Served(tmp_path, f"{point}:{passing}") as served:
-        run = make_report(served)
-        check_undone(served, run)
-        assert served.starts == 1, "it dies later"
-        check_redone(served, run)
-        assert served.marker.read_text() == point and served.starts == 2
+    """Five files are put back, each a passing."""
+    client, before = served.new_client(), len(served.deaths)
+    run = make_report(served, client)
+    check_undone(served, run, client)
+    served.die_at(f"{point}:{passing}")
+    check_redone(served, run, client)
+    assert served.deaths[before:] == [point]
 
 
 @pytest.mark.feature("B1", "A2")
@@ -87,59 +87,38 @@ def test_killed_around_an_event_the_folder_starts_one_run(tmp_path: Path, point:
         months = [f"20{10 + number // 12}-{number % 12 + 1:02}" for number in range(passing)]
         for month in months:
             shutil.copytree(served.files / CLIENT / MONTH, served.files / "other" / month)
-        found: list[Any] = []
-        for _ in range(TRIES * 10):
-            found = [
-                run
-                for run in served.aios("run", "list")
-                if run["about"] and run["about"].startswith("other/")
-            ]
-            if len(found) >= passing and served.marker.exists():
-                break
-        assert sorted(run["about"] for run in found) == [f"other/{month}" for month in months]
+
+        def found() -> list[str]:
+            runs = served.aios("run", "list")
+            return sorted(run["about"] for run in runs if (run["about"] or "").startswith("other/"))
+
+        about = until(found, lambda found: len(found) >= passing and bool(served.deaths))
+        assert about == [f"other/{month}" for month in months]
         assert served.starts == 2
 
 
 @pytest.mark.feature("B1")
 @pytest.mark.parametrize("wiped", [False, True], ids=["killed", "killed and wiped"])
-def test_a_bus_that_dies_even_with_all_that_it_holds_loses_nothing(tmp_path: Path, wiped: bool) -> None:
-    with Served(tmp_path) as served:
-        start = (
-            "run",
-            "start",
-            "monthly-client-report",
-            "--input",
-            "client=acme",
-            "--input",
-            "month=2026-07",
-        )
-        served.aios(*start, "--request-id", "drill-start")
-        if wiped:
-            shutil.rmtree(served.data / "nats", ignore_errors=True)
-        os.kill(served.bus_pid(), signal.SIGKILL)
-        run = make_report(served)
-        check_written(served, run)
-        check_undone(served, run)
-        assert served.starts == 1
+def test_a_bus_that_dies_even_with_all_that_it_holds_loses_nothing(served: Served, wiped: bool) -> None:
+    client, starts = served.new_client(), served.starts
+    start_report(served, client)
+    if wiped:
+        shutil.rmtree(served.data / "nats", ignore_errors=True)
+    os.kill(served.bus_pid(), signal.SIGKILL)
+    run = make_report(served, client)
+    check_written(served, run, client)
+    check_undone(served, run, client)
+    assert served.starts == starts
 
 
 @pytest.mark.feature("B1", "D3")
 @pytest.mark.parametrize("round_", range(50 if ALL else 2))
-def test_everything_killed_at_once_loses_nothing(tmp_path: Path, round_: int) -> None:
-    with Served(tmp_path) as served:
-        start = (
-            "run",
-            "start",
-            "monthly-client-report",
-            "--input",
-            "client=acme",
-            "--input",
-            "month=2026-07",
-        )
-        served.aios(*start, "--request-id", "drill-start", *(["--wait"] if round_ % 2 else []))
-        served.kill()
-        run = make_report(served)
-        served.kill()
-        check_written(served, run)
-        check_undone(served, run)
-        assert served.starts == 3
+def test_everything_killed_at_once_loses_nothing(served: Served, round_: int) -> None:
+    client, starts = served.new_client(), served.starts
+    start_report(served, client, *(["--wait"] if round_ % 2 else []))
+    served.kill()
+    run = make_report(served, client)
+    served.kill()
+    check_written(served, run, client)
+    check_undone(served, run, client)
+    assert served.starts == starts + 2

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drill.kept import TRIES
+from tests.drill.kept import until
 from tests.drill.served import Served
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
@@ -30,11 +30,10 @@ pytestmark = pytest.mark.drill
 
 def settled(served: Served, charges: int) -> Any:
     """The budget's account, once so much was settled and nothing is held."""
-    for _ in range(TRIES * 10):
-        (found,) = served.aios("budget", "history", "everything")
-        if (found["charges"], found["held"]) == (charges, "0.00"):
-            break
-    return found
+    return until(
+        lambda: served.aios("budget", "history", "everything")[0],
+        lambda found: (found["charges"], found["held"]) == (charges, "0.00"),
+    )
 
 
 @pytest.mark.feature("F5", "B1")
@@ -48,7 +47,7 @@ def test_killed_around_a_hold_each_attempt_is_settled_once(tmp_path: Path, point
         started = served.aios("run", "start", "priced", "--request-id", "first", "--wait")
         assert started["state"] == "succeeded"
         assert settled(served, 2)["charges"] == 2
-        assert served.marker.read_text() == point and served.starts == 2
+        assert served.deaths == [point] and served.starts == 2
         # What was held is free again: the same fits under the cap once more.
         again = served.aios("run", "start", "priced", "--request-id", "second", "--wait")
         assert (again["state"], settled(served, 4)["charges"]) == ("succeeded", 4)

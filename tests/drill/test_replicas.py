@@ -10,21 +10,23 @@ import pytest
 
 from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
 from aios_runtime.bus.embedded import EmbeddedNats
-from tests.drill.cluster import BODIES, check_histories
+from tests.drill.cluster import BODIES, REPLICAS, check_histories
 from tests.drill.replicated import running
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 RUNS = 10_000 if ALL else 200
-PATIENCE = 3600.0 if ALL else 240.0
+PATIENCE = 4 * 3600.0 if ALL else 240.0
+STORES = {"mongodb": REPLICAS, "sqlite": dict.fromkeys(REPLICAS, 1)}
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(PATIENCE + 60)]
 
 
 @pytest.mark.feature("B1", "B3", "D3", "J1", "L2")
+@pytest.mark.parametrize("store", STORES)
 async def test_whoever_dies_at_random_the_work_of_many_runs_ends_and_every_effect_is_there_once(
-    tmp_path: Path,
+    tmp_path: Path, store: str
 ) -> None:
-    async with running(tmp_path) as (cluster, person, bus, endpoint, *_):
+    async with running(tmp_path, STORES[store]) as (cluster, person, bus, endpoint, *_):
         done = asyncio.Event()
         killing = asyncio.create_task(
             cluster.kill_at_random(done, random.Random(1), {"bus": lambda: _kill(bus)})

@@ -12,7 +12,7 @@ import pytest
 
 from aios.api.v1 import api_pb2
 from aios_runtime.store.sqlite import open_store
-from tests.drill.kept import TRIES, Kept
+from tests.drill.kept import Kept, patiently
 from tests.drill.served import CLIENT, MONTH, REPORT, Served, check_written
 from tests.gateway.serving import value
 from tests.served import Server, run
@@ -45,7 +45,7 @@ def backup(*arguments: str) -> Any:
 def until(served: Served | Elsewhere, run: str, *states: str) -> Any:
     """The run when it is in one of the states, or needs a person."""
     shown: Any = {}
-    for _ in range(TRIES * 2):
+    for _ in patiently():
         shown = served.aios("run", "show", run)
         if shown["state"] in states or (not states and shown["pending_approvals"]):
             return shown
@@ -111,7 +111,7 @@ def test_after_a_restore_what_can_not_be_told_is_asked(tmp_path: Path) -> None:
         (gate,) = until(served, run)["pending_approvals"]
         served.aios("approval", "approve", gate, "--request-id", "second")
         shown = served.aios("run", "show", run)
-        for _ in range(TRIES * 2):
+        for _ in patiently():
             if shown["pending_approvals"] not in ([], [gate]):
                 break
             shown = served.aios("run", "show", run)

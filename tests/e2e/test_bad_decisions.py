@@ -7,7 +7,7 @@ import pytest
 
 from aios.api.v1 import api_pb2
 from aios.run.v1 import state_pb2
-from tests.drill.kept import TRIES
+from tests.drill.kept import patiently
 from tests.gateway.serving import reason
 from tests.served import Said, Server
 
@@ -110,7 +110,7 @@ async def test_an_approval_that_comes_too_late_does_nothing(
     run, approval = started(server, "short-lived")
     shown = await seen(server, approval)
     state = ""
-    for _ in range(TRIES * 2):
+    for _ in patiently():
         state = server.json("run", "show", run)["state"]
         if state != "running":
             break

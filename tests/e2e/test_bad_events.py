@@ -11,7 +11,7 @@ import pytest
 
 from aios_runtime.bus.endpoint import load_endpoint
 from aios_runtime.cloudevents import STRUCTURED
-from tests.drill.kept import TRIES
+from tests.drill.kept import patiently
 from tests.e2e.test_it_survives import unhandled
 from tests.served import Server
 
@@ -80,7 +80,7 @@ async def test_over_nats_each_is_kept_with_its_reason_and_holds_up_no_good_one(s
         right = {**attributes, "ce-id": good}
         await client.publish("aios.in.main.test.good", b'{"name": "Ada"}', headers=right)
         await client.flush()
-        for _ in range(TRIES * 10):
+        for _ in patiently():
             if good in taken_in(server):
                 break
         else:

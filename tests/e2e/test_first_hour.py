@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.drill.kept import patiently
 from tests.drill.served import CLIENT, MONTH, Served, check_undone, check_written, make_report
 
 
@@ -125,8 +126,8 @@ def test_a_settled_folder_starts_a_run_and_a_later_change_replaces_its_approval(
 
 
 def waiting(served: Served, title: str, other_than: str | None) -> dict[str, str]:
-    """The open approval of that title, once there is one; each look takes most of a second."""
-    for _ in range(60):
+    """The open approval of that title, once there is one."""
+    for _ in patiently():
         for item in served.aios("approval", "list"):
             if title in item["title"] and item["approval_id"] != other_than:
                 return dict(item)

@@ -19,7 +19,7 @@ import pytest
 from aios.api.v1 import api_pb2
 from aios.run.v1 import state_pb2
 from aios_runtime.bus.endpoint import load_endpoint
-from tests.drill.kept import TRIES
+from tests.drill.kept import patiently
 from tests.drill.served import CLIENT, MONTH, Served, check_written
 from tests.gateway.serving import reason
 from tests.served import Server
@@ -40,7 +40,7 @@ FOREIGN = "written by somebody else\n"
 def until_state(served: Served, run: str, *states: str) -> Any:
     """The run when it is in one of the states, or needs a person."""
     shown: Any = {}
-    for _ in range(TRIES * 2):
+    for _ in patiently():
         shown = served.aios("run", "show", run)
         if shown["state"] in states or (not states and shown["pending_approvals"]):
             return shown
@@ -126,7 +126,7 @@ async def test_messages_from_outside_that_can_not_be_handled_are_kept_and_hold_n
     with pytest.raises(nats.errors.MaxPayloadError):
         await client.publish("aios.in.main.test.rubbish", bytes(client.max_payload + 1))
     await client.flush()
-    for _ in range(TRIES * 10):
+    for _ in patiently():
         if any(event["event_id"] == good["id"] for event in server.json("event", "list")):
             break
     else:
@@ -225,7 +225,7 @@ def test_a_disk_that_fills_up_in_the_middle_refuses_loses_nothing_and_goes_on(
         if bus_first:
             asyncio.run(publish_until_refused(served))
         accepted: list[str] = []
-        for number in range(TRIES * 4):  # the log of the store may have room for some yet
+        for number in range(160):  # the log of the store may have room for some yet
             said = publish(served, tmp_path, f"e{number}")
             if "error" in said:
                 break
@@ -234,7 +234,7 @@ def test_a_disk_that_fills_up_in_the_middle_refuses_loses_nothing_and_goes_on(
         assert said["error"]["remedy"]
         assert not served.report.exists()
         filler.unlink()
-        for _ in range(TRIES):
+        for _ in patiently():
             again = publish(served, tmp_path, f"e{len(accepted)}")  # the same event, however often it comes
             if "error" not in again:
                 break

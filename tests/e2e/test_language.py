@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drill.kept import TRIES, Kept
+from tests.drill.kept import Kept, patiently
 
 NOTES = """apiVersion: aios/v1
 kind: Workflow
@@ -46,7 +46,7 @@ spec:
 
 def shown(kept: Kept, run: str, open_approvals: int) -> Any:
     """The run once so many approvals are open."""
-    for _ in range(TRIES):
+    for _ in patiently():
         said = kept.aios("run", "show", run)
         if len(said["pending_approvals"]) == open_approvals:
             return said

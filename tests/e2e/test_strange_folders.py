@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.drill.kept import TRIES
+from tests.drill.kept import patiently
 from tests.drill.served import Served
 from tests.report.months import TIMES
 from tests.report.oracle import expect
@@ -43,7 +43,7 @@ def run(served: Served, client: str) -> dict[str, Any]:
     shown: dict[str, Any] = served.aios("run", "start", "monthly-client-report", *inputs, "--wait")
     for approval in shown["pending_approvals"]:
         served.aios("approval", "approve", approval)
-        for _ in range(TRIES):
+        for _ in patiently():
             shown = served.aios("run", "start", "monthly-client-report", *inputs, "--wait")
             if not shown["pending_approvals"]:
                 break

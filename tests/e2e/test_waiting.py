@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drill.kept import TRIES, Kept
+from tests.drill.kept import Kept, patiently
 
 TALK = """apiVersion: aios/v1
 kind: Workflow
@@ -22,7 +22,7 @@ spec:
 
 def waits_at(kept: Kept, run: str, step: str) -> Any:
     """The run once the step waits."""
-    for _ in range(TRIES):
+    for _ in patiently():
         said = kept.aios("run", "show", run)
         if any(item["step"] == step and item["state"] == "waiting" for item in said["steps"]):
             return said

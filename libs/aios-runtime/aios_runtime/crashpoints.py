@@ -1,7 +1,9 @@
 """Named crash points: instants at which a drill kills the process. Free when off: one module-level boolean test.
 
 A point's name says between which verbs of the durability rule it stands, such as `orchestrator.committed` or
-`connector.intent`. `AIOS_CRASH_AT=<name>[:<n>]` kills this process with SIGKILL at the n-th passing (or the first).
+`connector.intent`. `AIOS_CRASH_AT=<name>[:<n>]` kills this process with SIGKILL at the n-th passing (or the first);
+`AIOS_CRASH_AT=@<file>` does so at what the file says, counted since it says so, and takes the file away before: a drill
+lets one process die at one instant after the other.
 """
 
 import os
@@ -10,9 +12,10 @@ from pathlib import Path
 from typing import Final
 
 POINTS: Final[dict[str, str]] = {}
-_target, _, _count = os.environ.get("AIOS_CRASH_AT", "").partition(":")
-_remaining = int(_count or 1)
-ENABLED: Final = bool(_target)
+_chosen = os.environ.get("AIOS_CRASH_AT", "")
+_file = Path(_chosen[1:]) if _chosen.startswith("@") else None
+_last, _passed = "", 0  # what was chosen, and its passings since
+ENABLED: Final = bool(_chosen)
 
 
 def point(name: str, meaning: str) -> str:
@@ -23,11 +26,27 @@ def point(name: str, meaning: str) -> str:
 
 def crash(name: str) -> None:
     """Die here, if this point is the chosen one."""
-    global _remaining
-    if ENABLED and name == _target:
-        _remaining -= 1
-        if _remaining == 0:
-            marker = os.environ.get("AIOS_CRASH_MARKER")
-            if marker:
-                Path(marker).write_text(name)
-            os.kill(os.getpid(), signal.SIGKILL)
+    global _last, _passed
+    if not ENABLED:
+        return
+    chosen = _chosen if _file is None else _said(_file)
+    if chosen != _last:
+        _last, _passed = chosen, 0
+    target, _, count = chosen.partition(":")
+    if name != target:
+        return
+    _passed += 1
+    if _passed == int(count or 1):
+        marker = os.environ.get("AIOS_CRASH_MARKER")
+        if marker:
+            Path(marker).write_text(name)
+        if _file is not None:
+            _file.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _said(file: Path) -> str:
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
