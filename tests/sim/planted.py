@@ -344,7 +344,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     acknowledge_before_commit: 193,
     outbox_sent_out_of_order: 1,
     redispatch_swallowed_by_the_duplicate_window: 3,
-    tasks_lost_with_the_bus: 1,
+    tasks_lost_with_the_bus: 8,
     an_attempt_settled_twice: 1,
     approval_reused: 6,
     approval_not_bound_to_what_was_shown: 6,
@@ -352,7 +352,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     undone_in_the_order_of_doing: 3,
     put_back_in_the_order_of_taking: 32,
     redone_under_the_key_of_the_undo: 2,
-    timer_lost_at_restart: 1,
+    timer_lost_at_restart: 4,
     redelivered_task_done_again: 1,
     effect_before_its_intent: 3,
     unknown_taken_for_failed: 30,
@@ -377,7 +377,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     made_good_again_when_handed_out_again: 40,
     line_is_jumped: 1,
     who_goes_on_is_not_counted: 1,
-    place_not_given_back: 1,
+    place_not_given_back: 6,
     **planted_accounts.DEFECTS,
 }
 
