@@ -51,21 +51,24 @@ class Watches:
         self._watchers: dict[tuple[str, str], list[_Watcher]] = {}
         self._count = 0
         self._positions: dict[int, int] = {}
+        self._skipped = False  # something was announced while nobody watched
 
     async def filed(self, data: bytes) -> None:
-        """What the subscription delivers: bytes of an EventsFiled."""
+        """What the subscription delivers: bytes of an EventsFiled. While nobody watches they are not read; who begins to
+        watch then reads the log again at the first that comes, since what stood before it may have been missed."""
+        if not self._watchers:
+            self._skipped = True
+            return
         filed = EventsFiled.FromString(data)
         for part in (filed, *filed.more):
             self._take(part)
 
     def _take(self, filed: EventsFiled) -> None:
         last = filed.first_position + len(filed.events) - 1
-        expected = self._positions.get(filed.partition, 0) + 1
+        expected = self._positions.get(filed.partition, 1 if self._skipped else 0) + 1
         self._positions[filed.partition] = max(last, expected - 1)
         if filed.first_position > expected > 1:
             self.lost(filed.partition)
-        if not self._watchers:
-            return
         for stored in filed.events:
             event = RunEvent.FromString(stored)
             for watcher in self._watchers.get((event.workspace, event.run_id), ()):
