@@ -54,8 +54,10 @@ class Watches:
         self._skipped = False  # something was announced while nobody watched
 
     async def filed(self, data: bytes) -> None:
-        """What the subscription delivers: bytes of an EventsFiled. While nobody watches they are not read; who begins to
-        watch then reads the log again at the first that comes, since what stood before it may have been missed."""
+        """What the subscription delivers: bytes of an EventsFiled.
+
+        While nobody watches they are not read. Who begins to watch then reads the log again at the first that comes,
+        since what stood before it may have been missed."""
         if not self._watchers:
             self._skipped = True
             return
