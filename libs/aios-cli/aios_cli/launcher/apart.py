@@ -87,10 +87,12 @@ class Apart:
         process = self._process
         if process is None or process.returncode is not None:
             return
-        process.terminate()
         try:
+            process.terminate()
             async with asyncio.timeout(STOP_SECONDS):
                 await process.wait()
+        except ProcessLookupError:
+            await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()
@@ -112,6 +114,7 @@ class Apart:
             raise _reason(said.get("error"))
         self.grpc_port, self.http_port = _port(said["grpc"]), _port(said["http"])
         self._ready = True
+        self._write(told_of(self._trouble))  # it may have become another one meanwhile
 
     def _write(self, line: bytes) -> None:
         assert self._process is not None
@@ -138,7 +141,7 @@ class Apart:
                 try:
                     await self.begin(self.grpc_port, self.http_port)
                     await self._go()
-                except (AiosError, OSError) as error:
+                except (AiosError, OSError, ValueError, KeyError) as error:
                     why, restarts = str(error), restarts + 1
 
 
