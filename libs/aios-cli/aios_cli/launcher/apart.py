@@ -108,8 +108,10 @@ class Apart:
         self._write(b"go")
         self._write(told_of(self._trouble))
         line = await process.stdout.readline()
-        said = json.loads(line) if line else {}
+        said = json.loads(line) if line.startswith(b"{") else {}
         if said.get("event") != "ready":
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # it has said why, and ends by itself; or it says nothing that is understood
             await process.wait()
             raise _reason(said.get("error"))
         self.grpc_port, self.http_port = _port(said["grpc"]), _port(said["http"])
@@ -141,7 +143,7 @@ class Apart:
                 try:
                     await self.begin(self.grpc_port, self.http_port)
                     await self._go()
-                except (AiosError, OSError, ValueError, KeyError) as error:
+                except (AiosError, OSError) as error:
                     why, restarts = str(error), restarts + 1
 
 
