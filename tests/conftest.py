@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from tests import aside
 
@@ -20,11 +20,13 @@ for name in [name for name in os.environ if name.startswith("AIOS_") and not nam
 for name in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
     os.environ[name] = tempfile.mkdtemp(prefix="aios-tests-")
 
-# No deadline for one example: the machine is shared. A failure prints how to repeat it.
+# No deadline for one example: the machine is shared. A failure prints how to repeat it; it is not explained, since the
+# tracing that this takes makes it ten times slower to tell, which is longer than a test may take.
 settings.register_profile(
     "workspace",
     deadline=None,
     print_blob=True,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("workspace")

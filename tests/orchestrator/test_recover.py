@@ -482,7 +482,7 @@ def maybe_recover(run: Driver, data: st.DataObject) -> None:
 
 @pytest.mark.feature("D8")
 @pytest.mark.parametrize("of", [WRITES, EVERYTHING], ids=["writes", "everything"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_any_history_with_recoveries_is_the_fold_of_its_events_and_ends(
     of: object, data: st.DataObject
