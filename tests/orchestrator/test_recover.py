@@ -481,6 +481,33 @@ def maybe_recover(run: Driver, data: st.DataObject) -> None:
 
 
 @pytest.mark.feature("D8")
+@pytest.mark.parametrize("kind", ["connector: files.write, effect: write", "agent: x"])
+def test_the_steps_inside_of_one_that_was_left_out_begin_anew_with_it(kind: str) -> None:
+    of = workflow(
+        "- {name: a, agent: x, input: {n: 1}}\n"
+        "- name: each\n"
+        "  map:\n"
+        "    over: [1]\n"
+        '    result: "${steps.post.none.of_it}"\n'
+        f'    steps: [{{name: post, {kind}, input: {{n: "${{item}}"}}}}]\n'
+    )
+    run = Driver(of)
+    run.settle("a")
+    run.settle("each[0].post")
+    assert (run.run.state, run.run.failed) == (R.RUN_STATE_FAILED, "each")
+    run.recover(SKIP)
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+    run.recover(REWIND, "a")
+    if "effect" in kind:  # what it changed stands, and is not done a second time
+        assert refused(run) == "EFFECTS_STAND"
+        return
+    run.settle("a")
+    assert run.last.dispatched == ("each[0].post",)
+    run.settle("each[0].post")
+    assert run.run.state == R.RUN_STATE_FAILED
+
+
+@pytest.mark.feature("D8")
 @pytest.mark.parametrize("of", [WRITES, EVERYTHING], ids=["writes", "everything"])
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
