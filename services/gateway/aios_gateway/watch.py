@@ -51,7 +51,6 @@ class Watches:
         self._watchers: dict[tuple[str, str], list[_Watcher]] = {}
         self._count = 0
         self._positions: dict[int, int] = {}
-        self._skipped = False  # something was announced while nobody watched
 
     async def filed(self, data: bytes) -> None:
         """What the subscription delivers: bytes of an EventsFiled.
@@ -59,7 +58,6 @@ class Watches:
         While nobody watches they are not read. Who begins to watch then reads the log again at the first that comes,
         since what stood before it may have been missed."""
         if not self._watchers:
-            self._skipped = True
             return
         filed = EventsFiled.FromString(data)
         for part in (filed, *filed.more):
@@ -67,9 +65,9 @@ class Watches:
 
     def _take(self, filed: EventsFiled) -> None:
         last = filed.first_position + len(filed.events) - 1
-        expected = self._positions.get(filed.partition, 1 if self._skipped else 0) + 1
-        self._positions[filed.partition] = max(last, expected - 1)
-        if filed.first_position > expected > 1:
+        before = self._positions.get(filed.partition)
+        self._positions[filed.partition] = max(last, before or 0)
+        if before is None or filed.first_position > before + 1:
             self.lost(filed.partition)
         for stored in filed.events:
             event = RunEvent.FromString(stored)

@@ -32,10 +32,8 @@ from aios_memory.writing import Writing
 PREFIX: Final = "correction"
 SCHEMA: Final = "correction/v1"
 MAX_NOTE_CHARS: Final = 2000
-_TAG: Final = bytes(
-    (0xAA, 0x08)
-)  # of the field `approval_edited`: nearly all events lack it, and need not be parsed
-
+# What the field `approval_edited` begins with: nearly all events lack it, and need not be parsed.
+_TAG: Final = b"\xaa\x08"
 _ROUND: Final = re.compile(r"\[\d+\]")  # which round of a map or repeat a step stands in
 
 log = logging.getLogger(__name__)

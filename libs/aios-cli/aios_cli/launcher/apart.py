@@ -33,17 +33,18 @@ STEADY_SECONDS: Final = 30.0  # it ran for so long: the row of restarts begins a
 MAX_RESTARTS: Final = 20  # in a row: then it is given up
 STOP_SECONDS: Final = 8.0  # until one that was asked to end is ended
 LINE_BYTES: Final = 1024 * 1024
+LOG_FILE: Final = "logs/door.jsonl"  # of its own: two processes that turn over one file lose lines
 
 _log = logging.getLogger(__name__)
 
 
 class Apart:
-    """The service `name` as a child process. `give_up` hears why when it can't be kept running."""
+    """The service that is the target of `settings`, on its ports, as a child process. `give_up` hears why when it can't
+    be kept running."""
 
-    def __init__(self, settings: ServeSettings, name: str, give_up: Callable[[str], None]) -> None:
+    def __init__(self, settings: ServeSettings, give_up: Callable[[AiosError], None]) -> None:
         # What goes wrong with it is written to its own log; its output is for this process.
-        log = "file" if settings.logs_to_file else "stderr"
-        self._settings = replace(settings, target=name, json=True, log=log, probe_port=None)  # type: ignore[arg-type]
+        self._settings = replace(settings, json=True, log_file=LOG_FILE, probe_port=None)
         self._give_up = give_up
         self._process: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -52,9 +53,8 @@ class Apart:
         self.grpc_port = settings.grpc_port or 0
         self.http_port = settings.http_port or 0
 
-    async def begin(self, grpc_port: int, http_port: int) -> None:
+    async def begin(self) -> None:
         """Start the process, which loads its code and then waits."""
-        self.grpc_port, self.http_port = grpc_port, http_port
         parent = os.getpid()
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -66,7 +66,7 @@ class Apart:
             start_new_session=True,  # a Ctrl-C at the terminal is for the parent, which ends it in its turn
             preexec_fn=lambda: die_with(parent),
         )
-        self._write(packed(replace(self._settings, grpc_port=grpc_port, http_port=http_port)))
+        self._write(packed(replace(self._settings, grpc_port=self.grpc_port, http_port=self.http_port)))
 
     def tell(self, trouble: AiosError | None) -> None:
         """Why the bus is not there; None when it is again."""
@@ -137,11 +137,12 @@ class Apart:
             while not self._ready:
                 _log.warning("the door ended", extra={"reason": why, "restarts": restarts})
                 if restarts > MAX_RESTARTS:
-                    self._give_up(f"The door to clients could not be kept running: {why}")
+                    message = f"The door to clients could not be kept running: {why}"
+                    self._give_up(RetryableError("UNAVAILABLE", message))
                     return
                 await asyncio.sleep(BACKOFF_SECONDS[min(restarts, len(BACKOFF_SECONDS)) - 1])
                 try:
-                    await self.begin(self.grpc_port, self.http_port)
+                    await self.begin()
                     await self._go()
                 except (AiosError, OSError) as error:
                     why, restarts = str(error), restarts + 1

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from aios_cli.launcher.modules import ALL
 from aios_cli.launcher.settings import ServeSettings
-from aios_core.errors import AiosError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.embedded import Crash, EmbeddedNats
 from aios_runtime.bus.endpoint import Credentials, Endpoint, load_endpoint
@@ -15,7 +15,7 @@ from aios_runtime.telemetry.bus import Spans
 @asynccontextmanager
 async def endpoint(
     settings: ServeSettings,
-    given_up: Callable[[str], None],
+    given_up: Callable[[AiosError], None],
     troubled: Callable[[AiosError | None], None],
 ) -> AsyncIterator[Endpoint]:
     """Where the bus is; inside, it runs if it is ours. `troubled` hears why ours does not run, and None when it does
@@ -44,9 +44,9 @@ async def connect(place: Endpoint, service: str) -> NatsBus:
     )
 
 
-def _tell(crash: Crash, given_up: Callable[[str], None]) -> None:
+def _tell(crash: Crash, given_up: Callable[[AiosError], None]) -> None:
     if crash.final:
-        given_up(f"The message bus could not be kept running: {crash.reason}")
+        given_up(RetryableError("BUS_FAILED", f"The message bus could not be kept running: {crash.reason}"))
 
 
 def _credentials(place: Endpoint, identity: str) -> Credentials:

@@ -1,23 +1,18 @@
 """Files and folders around the services: the options file, the folder of connector-files, the log."""
 
-from typing import Final
-
 from aios_cli.launcher.modules import MODULES
 from aios_cli.launcher.settings import CONFIG_FILE, ServeSettings
 from aios_core.errors import TerminalError
 from aios_runtime.service import datadir
 from aios_runtime.telemetry import logs
 
-LOG_FILE: Final = "logs/aios.jsonl"
-DOOR_LOG_FILE: Final = "logs/door.jsonl"  # of the door in a process of its own: two don't write one file
 
-
-def open_log(settings: ServeSettings, file: str = LOG_FILE) -> None:
-    """Log where the settings say, in the data directory to `file`. Raises DISK_FULL, READ_ONLY or DATA_DIR."""
+def open_log(settings: ServeSettings) -> None:
+    """Log where the settings say. Raises DISK_FULL, READ_ONLY or DATA_DIR."""
     if not settings.logs_to_file:
         logs.to_stderr()
         return
-    path = settings.data_dir / file
+    path = settings.data_dir / settings.log_file
     try:
         logs.to_file(path)
     except OSError as problem:

@@ -60,7 +60,7 @@ async def serve(settings: ServeSettings, *, beside: Trouble | None = None) -> in
         return say.failed(problem)
     except Exception:
         _log.exception("start failed")
-        where = settings.data_dir / places.LOG_FILE if settings.logs_to_file else "the log above"
+        where = settings.data_dir / settings.log_file if settings.logs_to_file else "the log above"
         return say.failed(
             TerminalError("INTERNAL", f"A defect of AIOS itself stopped the start; see {where}.")
         )
@@ -90,10 +90,10 @@ class Launcher:
         self._modules = {module.name: module for module in modules.select(settings.target)}
         self._grpc = self._http = ports.Chosen(0)
         self._door: Door | None = None
-        self._apart: dict[str, Apart] = {}
+        self._apart: Apart | None = None
         self._bus: Endpoint | None = None
         self._late: list[str] = []
-        self._fault = ""
+        self._fault: AiosError | None = None
         self._stop_event = asyncio.Event()
         self._file: dict[str, dict[str, object]] = {}
         self._group = Group({name: module.after for name, module in self._modules.items()}, self._make)
@@ -114,8 +114,8 @@ class Launcher:
             else:
                 starting.cancel()
                 await asyncio.gather(starting, return_exceptions=True)
-        if self._fault:
-            raise RetryableError("BUS_FAILED", self._fault)
+        if self._fault is not None:
+            raise self._fault
         self._say.stopped(self._late)
 
     async def _start(self, stack: AsyncExitStack) -> None:
@@ -136,30 +136,35 @@ class Launcher:
         settings = self._settings
         if settings.target != modules.ALL or settings.one_process or (os.cpu_count() or 1) == 1:
             return
-        for name in [name for name, module in self._modules.items() if module.door]:
-            self._apart[name] = apart = Apart(settings, name, self._give_up)
-            stack.push_async_callback(apart.stop)
-            await apart.begin(self._grpc.port, self._http.port)
+        name = next(name for name, module in self._modules.items() if module.door)
+        told = replace(
+            settings,
+            target=name,
+            log="file" if settings.logs_to_file else "stderr",
+            grpc_port=self._grpc.port,
+            http_port=self._http.port,
+        )
+        self._apart = Apart(told, self._give_up)
+        stack.push_async_callback(self._apart.stop)
+        await self._apart.begin()
 
     def _troubled(self, trouble: AiosError | None) -> None:
-        for apart in self._apart.values():
-            apart.tell(trouble)
+        if self._apart is not None:
+            self._apart.tell(trouble)
 
-    def _give_up(self, why: str) -> None:
-        self._fault = why
+    def _give_up(self, fault: AiosError) -> None:
+        self._fault = fault
         self._stop_event.set()
 
     def _prepare(self, stack: AsyncExitStack) -> None:
         """What needs no service (places, locks, logs, ports), in the order in which a person wants to hear of it."""
         settings = self._settings
-        if self._beside is not None:
-            places.open_log(settings, places.DOOR_LOG_FILE)
-        else:
+        if self._beside is None:
             datadir.prepare(settings.data_dir)
             stack.enter_context(
                 datadir.Lock(settings.data_dir, tuple(self._modules), alone=settings.target == modules.ALL)
             )
-            places.open_log(settings)
+        places.open_log(settings)
         if settings.otlp_endpoint:
             tracing.export_to(settings.otlp_endpoint, settings.trace_ratio)
             stack.push_async_callback(asyncio.to_thread, tracing.shutdown)
@@ -175,9 +180,9 @@ class Launcher:
     async def _make(self, name: str) -> Service:
         identity.service.set(name)
         module = self._modules[name]
-        if name in self._apart:
-            self._door = apart = self._apart[name]
-            return apart
+        if module.door and self._apart is not None:
+            self._door = self._apart
+            return self._apart
         assert self._bus is not None
         create: Callable[[Context], Service] = import_module(module.package).create
         bus = await buses.connect(self._bus, name)

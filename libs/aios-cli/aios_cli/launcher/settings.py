@@ -12,6 +12,7 @@ from aios_core.ids import DEFAULT_WORKSPACE, check_name
 DEFAULT_GRPC_PORT: Final = 7400
 DEFAULT_HTTP_PORT: Final = 7401
 CONFIG_FILE: Final = "aios.toml"
+LOG_FILE: Final = "logs/aios.jsonl"
 
 LogTo = Literal["auto", "file", "stderr"]
 
@@ -40,8 +41,8 @@ class ServeSettings:
     `nats_users` is a folder with a file for each bus identity, which holds its password; None: the bus asks for none.
     `mongodb_url` empty: the services that store do it in SQLite files in the data directory; else each in a database
     `<mongodb_database>-<name>` of its own there. `options` are given to the services by name. `probe_port` None: no
-    probes. `otlp_endpoint` empty: no traces leave the process. With `one_process` `all` has no process of its own for
-    the door that clients talk to.
+    probes. `log_file` is in the data directory. `otlp_endpoint` empty: no traces leave the process. With `one_process`
+    `all` has no process of its own for the door that clients talk to.
     """
 
     target: str = "all"
@@ -62,6 +63,7 @@ class ServeSettings:
     options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     json: bool = False
     log: LogTo = "auto"
+    log_file: str = LOG_FILE
     otlp_endpoint: str = ""
     trace_ratio: float = 1.0
     one_process: bool = False

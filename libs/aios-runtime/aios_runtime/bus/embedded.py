@@ -73,9 +73,9 @@ class Crash:
 class EmbeddedNats:
     """Runs one nats-server under `data_dir/nats`; users and their passwords stand in `data_dir/nats-users`.
 
-    `on_crash` is called for every end of the server that `stop` didn't ask for, `on_trouble` with what `trouble` gives,
-    when it becomes another. One whose disk is full or fails is
-    ended, and tried again without end: the work goes on when there is space.
+    `on_crash` is called for every end of the server that `stop` didn't ask for, `on_trouble` with what `trouble` gives
+    when that becomes another. A server whose disk is full or fails is ended, and tried again without end: the work
+    goes on when there is space.
     """
 
     def __init__(

@@ -1,7 +1,6 @@
 """NotifyService: where what needs a person is told outside."""
 
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 from aios.api.v1 import api_pb2
 from aios_core.errors import AiosError, RetryableError, TerminalError
@@ -21,21 +20,19 @@ async def set_webhook(
     check_request_id(request.request_id)
     if not request.secret:
         raise TerminalError("INVALID_ARGUMENT", "secret is missing.", field="secret")
+    with suppress(RetryableError):  # its name may be known later
+        await sending.address_of(request.url, allow_private=request.allow_private)
     webhook = Webhook(
-        url=sending.check_url(request.url, allow_private=request.allow_private),
+        url=request.url,
         secret=sending.check_secret(request.secret),
         allow_private=request.allow_private,
         set_by=call.identity.actor,
         set_time_ms=now_ms,
     )
-    parts = urlsplit(webhook.url)
-    with suppress(RetryableError):  # its name may be known later
-        await sending.resolve(parts.hostname or "", parts.port or 443, allow_private=webhook.allow_private)
     await book.set(webhook)
     await book.again()
     notifier.hint()
-    shown = await shown_webhook(book)
-    return api_pb2.SetWebhookResponse(webhook=shown)
+    return api_pb2.SetWebhookResponse(webhook=await shown_webhook(book))
 
 
 async def get_webhook(_: Call, __: api_pb2.GetWebhookRequest, book: Book) -> api_pb2.GetWebhookResponse:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from aios_gateway.notify.needs import Need
 from aios_runtime.store.port import Aggregate, Committed, Store, Write
@@ -24,13 +24,10 @@ class Webhook(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     url: str
-    secret: str
+    secret: str = Field(repr=False)
     allow_private: bool
     set_by: str
     set_time_ms: int
-
-    def __repr__(self) -> str:
-        return f"Webhook(url={self.url!r})"
 
 
 class Told(BaseModel):
@@ -43,7 +40,6 @@ class Told(BaseModel):
     state: State = "pending"
     attempts: int = 0
     last_error: str = ""
-    end_time_ms: int = 0
 
 
 class Book:

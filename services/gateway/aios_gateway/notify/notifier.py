@@ -19,7 +19,7 @@ LOOK_SECONDS: Final = 30.0  # between two looks when nothing is announced
 GATHER_SECONDS: Final = 0.5  # announcements that come together are one reason to look
 CLAIM_MS: Final = 60_000  # after which another gateway, or a later start, sends what this one did not finish
 BACKOFF_MS: Final = (2_000, 10_000, 60_000, 5 * 60_000, 15 * 60_000, 60 * 60_000)  # then the last again
-GIVE_UP_MS: Final = 3 * 24 * 3600_000  # of age
+MAX_ATTEMPTS: Final = 78  # three days of them
 JITTER: Final = 0.2
 AT_ONCE: Final = 8  # requests under way
 
@@ -67,14 +67,12 @@ class Notifier:
                     await self._book.forget(name, revision)
 
     async def send(self) -> None:
-        """Send what is due."""
+        """Send the next of what is due: `AT_ONCE` at most, so that one that answers slowly does not keep what is new
+        from being seen."""
         webhook = await self._book.webhook()
-        if webhook is None:
-            return
-        due = await self._book.due(self._now_ms(), AT_ONCE)
-        while due:
-            await asyncio.gather(*(self._one(webhook, *one) for one in due))
+        if webhook is not None:
             due = await self._book.due(self._now_ms(), AT_ONCE)
+            await asyncio.gather(*(self._one(webhook, *one) for one in due))
 
     async def _run(self) -> None:
         while True:
@@ -110,19 +108,16 @@ class Notifier:
         try:
             await sending.post(webhook, name, body, now)
         except AiosError as error:
-            later = self._now_ms() + self._backoff(trying.attempts)
-            lost = not isinstance(error, RetryableError) or later - told.begin_time_ms > GIVE_UP_MS
+            lost = not isinstance(error, RetryableError) or trying.attempts >= MAX_ATTEMPTS
             done = trying.model_copy(
                 update={"state": "undeliverable" if lost else "pending", "last_error": error.message}
             )
-            due_ms = None if lost else later
+            due_ms = None if lost else self._now_ms() + self._backoff(trying.attempts)
             log.warning(
                 "the webhook was not delivered",
                 extra={"need": name, "attempts": trying.attempts, "reason": error.message, "given_up": lost},
             )
-        await self._book.put(
-            name, revision + 1, done.model_copy(update={"end_time_ms": self._now_ms()}), due_ms
-        )
+        await self._book.put(name, revision + 1, done, due_ms)
 
     def _backoff(self, attempts: int) -> int:
         base = BACKOFF_MS[min(attempts, len(BACKOFF_MS)) - 1]

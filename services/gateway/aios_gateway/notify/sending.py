@@ -7,12 +7,11 @@ import hmac
 import ipaddress
 import json
 import logging
-import secrets
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -55,9 +54,7 @@ def check_url(url: str, *, allow_private: bool) -> str:
 
 
 def check_secret(text: str) -> str:
-    """The secret's bytes in base64, of `whsec_…` or of plain text; a new one for ''. Raises INVALID_ARGUMENT."""
-    if not text:
-        return base64.b64encode(secrets.token_bytes(MIN_SECRET_BYTES)).decode()
+    """The secret's bytes in base64, of `whsec_…` or of plain text. Raises INVALID_ARGUMENT."""
     try:
         known = text.startswith(PREFIX)
         data = base64.b64decode(text.removeprefix(PREFIX), validate=True) if known else text.encode()
@@ -95,10 +92,10 @@ def signed(webhook: Webhook, name: str, body: bytes, now_ms: int) -> dict[str, s
 async def post(webhook: Webhook, name: str, body: bytes, now_ms: int) -> None:
     """Deliver it: any 2xx is an answer. Raises RetryableError for what may succeed later, TerminalError for the
     rest."""
-    parts = urlsplit(check_url(webhook.url, allow_private=webhook.allow_private))
+    parts = urlsplit(webhook.url)
     host = parts.hostname or ""
-    address = await resolve(host, parts.port or _PORTS[parts.scheme], allow_private=webhook.allow_private)
-    headers = {**signed(webhook, name, body, now_ms), "host": _authority(parts)}
+    address = await address_of(webhook.url, allow_private=webhook.allow_private)
+    headers = {**signed(webhook, name, body, now_ms), "host": parts.netloc}
     # The address that was looked at is the one that is called: a name may mean another one a moment later.
     url = httpx.URL(webhook.url).copy_with(host=address)
     try:
@@ -124,6 +121,14 @@ async def post(webhook: Webhook, name: str, body: bytes, now_ms: int) -> None:
         )
     if not 200 <= status < 300:
         raise RetryableError("UNAVAILABLE", f"{host} answered {status}.")
+
+
+async def address_of(url: str, *, allow_private: bool) -> str:
+    """An address of the host of a URL. Raises what `check_url` and `resolve` raise."""
+    parts = urlsplit(check_url(url, allow_private=allow_private))
+    return await resolve(
+        parts.hostname or "", parts.port or _PORTS[parts.scheme], allow_private=allow_private
+    )
 
 
 async def resolve(host: str, port: int, *, allow_private: bool) -> str:
@@ -153,8 +158,3 @@ def _public(address: str) -> bool:
         if inner is not None:
             return _public(str(inner))
     return found.is_global and not found.is_multicast
-
-
-def _authority(parts: SplitResult) -> str:
-    """Host and port as they stand in the URL."""
-    return parts.netloc.rpartition("@")[2]
