@@ -79,14 +79,19 @@ def _tell(session: pytest.Session, items: list[pytest.Item], place: Path) -> Non
     with (place / "reports").open(encoding="utf-8") as lines:
         for line in lines:
             report = hook.pytest_report_from_serializable(config=session.config, data=json.loads(line))
+            if isinstance(report.longrepr, list):  # why it was skipped, which JSON has no tuple for
+                report.longrepr = tuple(report.longrepr)
             reports[report.nodeid].append(report)
     for item in items:
         hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        for report in reports[item.nodeid] or [_untold(item, (place / "said").read_text())]:
+        told = reports[item.nodeid]
+        if not any(report.when == "teardown" for report in told):
+            told.append(_untold(item, (place / "said").read_text()))
+        for report in told:
             hook.pytest_runtest_logreport(report=report)
         hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
 
 def _untold(item: pytest.Item, said: str) -> pytest.TestReport:
-    text = f"the session beside has not come to this test; the end of what it said:\n{said[-3000:]}"
+    text = f"the session beside has not come to the end of this test; the last that it said:\n{said[-3000:]}"
     return pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
