@@ -145,6 +145,11 @@ class Queries:
         if await self._store.read(key) is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         limit = min(request.limit or MAX_PAGE, MAX_PAGE)
+        last = self._repository.sequence_in_view(key)
+        if (
+            last is not None
+        ):  # who hears of an event and looks at the run then finds it there; later ones are announced
+            limit = max(0, min(limit, last - request.after_sequence))
         response = pb.ReadRunEventsResponse()
         size = 0
         for filed in await self._store.events_of(key, request.after_sequence, limit):

@@ -58,6 +58,12 @@ class Repository:
         """Whether `load` has the run without reading it."""
         return key in self._resident
 
+    def sequence_in_view(self, key: str) -> int | None:
+        """The last event that `view` knows of a run, where the store may have later ones already: a commit can be read
+        a moment before who made it hears of it. None: as the store has it."""
+        stored = self._resident.get(key) if not self.store.shared else None
+        return stored.run.sequence if stored is not None else None
+
     async def view(self, workspace: str, run_id: str) -> Stored | None:
         """The run as it is stored now."""
         if self.store.shared:

@@ -67,7 +67,9 @@ class Again:
             return
         self.steps[name] = None
         self._todo.append(name)
-        if self.draft.workflow.at(name).body is not None:  # of one that was left out the run does not know it any more
+        if (
+            self.draft.workflow.at(name).body is not None
+        ):  # of one that was left out the run does not know it any more
             self.steps |= {inner: None for inner in self.draft.run.steps if is_inside(inner, name)}
 
     def _follow(self, name: str) -> None:
