@@ -53,7 +53,7 @@ class Driver:
         before = self.run if self.history else None
         self.last = decide(self.run, self.workflow, what, self.now, actor, self.purse)
         self.history += self.last.events
-        self.run = self.last.run
+        self.run, self.workflow = self.last.run, self.last.workflow or self.workflow
         folded = fold(self.history)
         folded.decoded = self.run.decoded
         assert folded == self.run

@@ -10,18 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aios.error.v1.error_pb2 import Error
-from aios.run.v1.state_pb2 import ApprovalKind
+from aios.run.v1.state_pb2 import ApprovalKind, Recovery
 from aios.run.v1.state_pb2 import ApprovalState as A
 from aios.run.v1.state_pb2 import RunState as R
 from aios.run.v1.state_pb2 import StepState as S
 from aios.task.v1.task_pb2 import MODE_EXECUTE, Status
+from aios_core.encoding import encode
+from aios_core.json_values import from_json
+from aios_core.labels import OWNER
+from aios_core.values import labeled
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.core import compensate
 from aios_orchestrator.core.decide import Cancel, Redo, Tick, Undo
 from aios_orchestrator.definition import KINDS, compile_workflow
 from aios_orchestrator.document import Document, parse_documents
-from aios_orchestrator.model import OPEN_STEP
 from aios_orchestrator.problems import Problems
+from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.runs import Driver
 from tests.orchestrator.test_rounds import CHILD
@@ -41,6 +45,8 @@ def steps_of(data: Data, prefix: str, depth: int, seen: list[str]) -> list[Step]
     for at in range(data.draw(st.integers(1, 4 if depth else 5))):
         name = f"{prefix}{at}"
         kinds = [kind for kind in KINDS if kind not in ("map", "repeat", "workflow") or depth < 2]
+        if depth:
+            kinds.remove("plan")
         kind = data.draw(st.sampled_from(kinds))
         step: Step = {"name": name, **_of_kind(data, kind, name, depth, [*seen, *own], own)}
         if data.draw(st.integers(0, 4)) == 0:
@@ -102,6 +108,9 @@ def _of_kind(data: Data, kind: str, name: str, depth: int, seen: list[str], own:
     if kind == "wait":
         lenient = {"event": "it.came", "timeout": "5s", "on_timeout": "go-on"}
         return {"wait": data.draw(st.sampled_from(["3s", {"until": "1970-01-01T00:00:30Z"}, lenient]))}
+    if kind == "plan":
+        may = {"agents": ["x"], "actions": {"files.act": "write", "files.other": "write"}}
+        return {"plan": {"agent": "x", "goal": "It", "input": {"n": "${inputs.n}"}, "may": may, "steps": 9}}
     if kind == "workflow":
         return {"workflow": "child@v", "input": {"n": 1}}
     inner = steps_of(data, f"{name}-", depth + 1, [*seen, *own])
@@ -135,6 +144,29 @@ def accepted(document: Document) -> Workflow | None:
     return compile_workflow(document, USES)
 
 
+def plan_of(data: Data) -> Step:
+    """A plan, mostly one that may be carried out."""
+    steps: list[Step] = []
+    for at in range(data.draw(st.integers(0 if data.draw(st.integers(0, 9)) == 0 else 1, 4))):
+        kind = data.draw(st.sampled_from(["agent", "connector", "connector", "map", "gate", "refused"]))
+        step: Step = {"name": f"p{at}"}
+        if kind == "agent":
+            step |= {"agent": "x", "input": {"n": "${inputs.n}"}}
+        elif kind == "map":
+            inner = {"name": f"p{at}-in", "connector": "files.act", "input": {"n": "${item}"}}
+            step["map"] = {"over": [1, 2], "steps": [inner]}
+        elif kind == "gate":
+            step["gate"] = {"title": "Go on", "expires": "2h"}
+        elif kind == "refused" and data.draw(st.integers(0, 9)) == 0:
+            step["agent"] = "root"
+        else:
+            step |= {"connector": "files.act", "input": {"n": data.draw(st.integers(1, 2))}}
+        if at and data.draw(st.booleans()):
+            step["needs"] = []
+        steps.append(step)
+    return {"steps": steps}
+
+
 class World(Driver):
     """A run in a world that counts what stands; what is to be made good stands until that was done."""
 
@@ -142,7 +174,7 @@ class World(Driver):
         self.stands: Counter[str] = Counter()
         super().__init__(of)
 
-    def answer(self, name: str, status: int) -> None:
+    def answer(self, name: str, status: int, data: Data) -> None:
         """A worker's answer to a step's present task; what failed did nothing."""
         state, step = self.run.at(name), self.workflow.at(name)
         back, forth = state.state == S.STEP_STATE_UNDOING, state.state == S.STEP_STATE_REDOING
@@ -154,6 +186,9 @@ class World(Driver):
             fields["error"] = Error(code="ACTION_FAILED", message="It failed.", retryable=back or forth)
         if step.grade == "irreversible" or step.grade == "payment":
             fields["undo_token"] = b""
+        if step.planning is not None and status == Status.STATUS_SUCCEEDED:
+            SEEN["planned"] += 1
+            fields["output"] = encode(labeled(from_json(plan_of(data)), OWNER))
         if step.effect and status == Status.STATUS_SUCCEEDED:
             self.stands[name] += -1 if back else 1
             assert self.stands[name] in (0, 1), f"{name} stands {self.stands[name]} times"
@@ -179,7 +214,7 @@ class World(Driver):
         for _ in range(ROUNDS):
             for name in self.open():
                 if name in self.open():
-                    self.answer(name, Status.STATUS_SUCCEEDED)
+                    self.answer(name, Status.STATUS_SUCCEEDED, data)
             self.person(data, kind=True)
             self.now += 20_000
             self.give(Tick())
@@ -204,8 +239,11 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
     for _ in range(data.draw(st.integers(0, 25))):
         for name in run.open()[:1]:
             fails = data.draw(st.integers(0, 5)) == 0
-            run.answer(name, Status.STATUS_FAILED if fails else Status.STATUS_SUCCEEDED)
+            run.answer(name, Status.STATUS_FAILED if fails else Status.STATUS_SUCCEEDED, data)
         run.person(data, kind=False)
+        if run.run.plans and data.draw(st.integers(0, 3)) == 0:
+            owner = data.draw(st.sampled_from(sorted(run.run.plans))).removesuffix(".plan")
+            SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
         run.now += data.draw(st.sampled_from([1, 2_000, 30_000]))
         run.give(Tick())
         if data.draw(st.integers(0, 30)) == 0 and not run.run.closed:
@@ -231,3 +269,4 @@ def test_every_kind_was_met_and_both_verdicts() -> None:
     if not SEEN:
         pytest.skip("the property test did not run in this process")
     assert set(KINDS) <= set(SEEN) and SEEN["accepted"] > 10 and SEEN["explained"] > 0
+    assert SEEN["planned"] and SEEN["revised"]

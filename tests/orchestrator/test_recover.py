@@ -15,7 +15,7 @@ from aios_core.hashing import sha256
 from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled, plain
 from aios_orchestrator.core.decide import Cancel, Redispatch, Redo, Settle, Tick, Undo
-from aios_orchestrator.model import OPEN_STEP
+from aios_orchestrator.progress import OPEN_STEP
 from tests.orchestrator.runs import Driver, workflow
 from tests.orchestrator.test_core import TWO, WRITES
 from tests.orchestrator.test_rounds import (

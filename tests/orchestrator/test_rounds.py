@@ -16,7 +16,7 @@ from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled, plain
 from aios_orchestrator.core import rounds
 from aios_orchestrator.core.decide import Cancel, Redispatch, Tick, Undo
-from aios_orchestrator.model import OPEN_STEP
+from aios_orchestrator.progress import OPEN_STEP
 from tests.orchestrator.runs import Driver, workflow
 
 MAP = """

@@ -118,6 +118,7 @@ KINDS = {
     "transform": "transform: 1", "wait": "wait: {until: '2026-12-24T09:00:00Z'}",
     "map": "map: {over: '${[1]}', steps: [{name: in, agent: x}]}",
     "repeat": "repeat: {limit: 2, until: 'index > 1', steps: [{name: in, agent: x}]}", "workflow": "workflow: child",
+    "plan": "plan: {agent: x, goal: g, may: {agents: [y]}}",
 }  # fmt: skip
 
 

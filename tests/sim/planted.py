@@ -29,7 +29,8 @@ from aios_orchestrator import (
     takeover,
 )
 from aios_orchestrator.core import approve, decide, draft, recover, settle, undo
-from aios_orchestrator.model import Rounds, Run, StepRun, rounds_of
+from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.progress import Rounds, rounds_of
 from aios_runtime import lanes, outbox
 from aios_runtime.bus import subscribers
 from aios_runtime.bus.port import Message

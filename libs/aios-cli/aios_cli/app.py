@@ -17,6 +17,7 @@ from aios_cli.commands import (
     forks,
     migrations,
     notify,
+    plans,
     queues,
     recording,
     resources,
@@ -67,6 +68,7 @@ simulating.add_to(runs.app)
 app.add_typer(runs.app, name="run")
 app.add_typer(approvals.app, name="approval")
 app.add_typer(failures.app, name="failure")
+app.add_typer(plans.app, name="plan")
 app.command("apply")(resources.apply)
 app.command("schema")(schema.schema)
 app.add_typer(resources.app, name="resource")

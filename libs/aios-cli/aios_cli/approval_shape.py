@@ -38,4 +38,12 @@ def of(message: Approval, time_json: Callable[[int], str | None]) -> dict[str, A
         "escalated_to": message.escalated_to or None,
         "edited_from": message.edited_from or None,
         "fails": "open" if message.fails_open else "closed",
+        "plan": {
+            "version": message.plan.version,
+            "parent": message.plan.parent or None,
+            "text": message.plan.text,
+            "diff": message.plan.diff or None,
+        }
+        if message.HasField("plan")
+        else None,
     }

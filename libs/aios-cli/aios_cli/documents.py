@@ -39,8 +39,13 @@ class Document:
 
 
 def of(client: Client, approval: Approval) -> Iterator[Document]:
-    """Everything that the approval's steps would write, in their order. Raises what fetching raises."""
+    """Everything that the approval's steps would write, in their order; of a plan, which is shown itself, what its
+    steps are given. Raises what fetching raises."""
     for step in approval.proposed:
+        given = plain(decode_trusted(step.arguments))
+        if approval.HasField("plan") and isinstance(given, dict) and "plan" in given:
+            yield Document("its steps, as inputs", "give", _readable(given.get("inputs")), "application/json")
+            continue
         yield from _of_step(client, step)
 
 

@@ -50,17 +50,22 @@ def in_editor(proposed: ProposedStep) -> Plain:
             field="editor",
         )
     text = json.dumps(json_values.to_json(plain(value)), indent=2, ensure_ascii=False)
-    edited = _edited(text)
+    return json_values.loads(changed_text(text, "arguments.json"))
+
+
+def changed_text(text: str, name: str) -> str:
+    """A text as it comes back from the person's editor, where it has that file name. Raises INVALID_ARGUMENT."""
+    edited = _edited(text, name)
     if edited == text:
         raise TerminalError("INVALID_ARGUMENT", "Nothing was changed in the editor.", field="editor")
-    return json_values.loads(edited)
+    return edited
 
 
-def _edited(text: str) -> str:
+def _edited(text: str, name: str) -> str:
     """The text after the person's editor was closed; it lies in a file of this person alone meanwhile."""
     words = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     with tempfile.TemporaryDirectory(prefix="aios-edit-") as place:
-        file = Path(place) / "arguments.json"
+        file = Path(place) / name
         file.write_text(text, encoding="utf-8")
         try:
             subprocess.run([*words, str(file)], check=True)

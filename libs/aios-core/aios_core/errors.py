@@ -167,6 +167,11 @@ REASONS: Final[dict[str, Reason]] = {
     "BAD_OUTPUT": _r(
         "FAILED_PRECONDITION", "The result breaks the declared schema.", "Correct the agent or connector."
     ),
+    "BAD_PLAN": _r(
+        "FAILED_PRECONDITION",
+        "A plan has something in it that it may not have, or that can't be carried out.",
+        "Give a plan of the steps that the document allows; `aios plan edit` takes yours.",
+    ),
     "REPEAT_LIMIT": _r(
         "FAILED_PRECONDITION",
         "A repeat took all its turns and its condition does not hold.",

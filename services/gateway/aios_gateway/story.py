@@ -10,7 +10,7 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange, Supposed
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Value
-from aios_gateway import approval_story
+from aios_gateway import approval_story, plan_story
 from aios_gateway.evidence import evidence
 from aios_gateway.story_undo import UndoStory
 from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, who, worker
@@ -248,6 +248,7 @@ class Story(UndoStory):
 _BODIES: Final = RunEvent.DESCRIPTOR.oneofs_by_name["body"].fields
 _TELLERS: Final[Mapping[str, Any]] = {
     **approval_story.TELLERS,
+    **plan_story.TELLERS,
     **{
         name.removeprefix("_"): teller
         for name, teller in {**vars(UndoStory), **vars(Story)}.items()
@@ -265,6 +266,7 @@ _RECOVERED: Final = {
     Recovery.RECOVERY_SKIP: "went on without {step}",
     Recovery.RECOVERY_EDIT: "had {step} tried again with another input",
     Recovery.RECOVERY_REWIND: "went back to {step}",
+    Recovery.RECOVERY_REPLAN: "has it planned around {step}",
 }
 
 

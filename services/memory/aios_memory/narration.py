@@ -137,6 +137,27 @@ def _run_migrated(event: RunEvent) -> _Told:
     return f"had the run go on as version {body.to_version[:8]}", body.why, []
 
 
+def _plan_adopted(event: RunEvent) -> _Told:
+    body = event.plan_adopted
+    instead = f", in the place of {body.parent[:8]}" if body.parent else ""
+    return f"step {body.step} follows plan {body.version[:8]}{instead}", "", []
+
+
+def _plan_refused(event: RunEvent) -> _Told:
+    body = event.plan_refused
+    return f"what step {body.step} gave is no plan, so it is asked again", body.error.message, []
+
+
+def _plan_revision_requested(event: RunEvent) -> _Told:
+    body = event.plan_revision_requested
+    return f"asked for another plan of step {body.step}", body.note, []
+
+
+def _plan_revision_dropped(event: RunEvent) -> _Told:
+    body = event.plan_revision_dropped
+    return f"step {body.step} goes on by the plan that it has", body.error.message, []
+
+
 def _step_edited(event: RunEvent) -> _Told:
     body = event.step_edited
     if not body.input:
@@ -305,6 +326,10 @@ _TELLERS: Final = {
     "run_migrated": _run_migrated,
     "body_reopened": _body_reopened,
     "step_edited": _step_edited,
+    "plan_adopted": _plan_adopted,
+    "plan_refused": _plan_refused,
+    "plan_revision_requested": _plan_revision_requested,
+    "plan_revision_dropped": _plan_revision_dropped,
     "step_scheduled": _step_scheduled,
     "step_redispatched": _step_redispatched,
     "step_succeeded": _step_succeeded,

@@ -1,5 +1,5 @@
-"""A run to and from its stored form: a bounded head, and the records `input`, `outputs`, `fork`, `step/…`, `approval/…`
-and `over/…`.
+"""A run to and from its stored form: a bounded head, and the records `input`, `outputs`, `fork`, `step/…`,
+`approval/…`, `plan/…` and `over/…`.
 
 What a step with steps of its own goes over (`over/…`) lies apart from its record, which is written with each new round.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from immutables import Map
 
-from aios.run.v1.state_pb2 import Approval, Fork, Limits, RunHead, StepHead, StepRecord, StepState
+from aios.run.v1.state_pb2 import Approval, Fork, Limits, RunHead, RunPlan, StepHead, StepRecord, StepState
 from aios.task.v1.task_pb2 import ApprovalBinding, Task
 from aios_core.ids import partition_of
 from aios_orchestrator.core import compensate
@@ -16,7 +16,8 @@ from aios_orchestrator.core.draft import target_of
 from aios_orchestrator.core.limits import cut_of
 from aios_orchestrator.core.undo import task_id, task_mode
 from aios_orchestrator.due import earliest
-from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Begun, Run, StepRun, rounds_of
+from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.progress import DONE_STEP, LIVE_STEP, Begun, rounds_of
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 
@@ -98,6 +99,8 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         head.compensates = True
     if step.work_mode:
         head.work_mode = step.work_mode
+    if step.refused:
+        head.refused = step.refused
     if step.cached is not None:
         head.cached.CopyFrom(step.cached)
     if step.body is not None:
@@ -127,9 +130,15 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
         if step.body is not None and step.state == StepState.STEP_STATE_RUNNING:
             record.input = b""
             old = before.steps.get(name) if before is not None else None
-            if old is None or old.body is None or old.attempt_group != step.attempt_group:
+            if old is None or old.body is None or old.input is not step.input:
                 records[f"over/{name}"] = step.input
         records[f"step/{name}"] = record.SerializeToString()
+    for name in before.plans if before is not None else ():
+        if name not in run.plans:  # the step has another name now
+            records[f"plan/{name}"] = None
+    for name, plan in run.plans.items():
+        if before is None or before.plans.get(name) is not plan:
+            records[f"plan/{name}"] = plan.SerializeToString(deterministic=True)
     for approval in changed_approvals(run, before):
         records[f"approval/{approval.approval_id}"] = approval.SerializeToString()
     return records
@@ -205,7 +214,14 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
         concurrency=head.concurrency if head.HasField("concurrency") else None,
         priority=head.priority if head.HasField("priority") else None,
     )
-    steps = {}
+    _read_records(run, records)
+    return run
+
+
+def _read_records(run: Run, records: Mapping[str, bytes]) -> None:
+    """The steps, approvals and plans of a run, and what is counted of them."""
+    steps: dict[str, StepRun] = {}
+    plans: dict[str, RunPlan] = {}
     for name, data in records.items():
         if name.startswith("step/"):
             step = _step_of(StepRecord.FromString(data))
@@ -214,12 +230,13 @@ def run_of(head: RunHead, records: Mapping[str, bytes]) -> Run:
             steps[step.name] = step
         elif name.startswith("approval/"):
             run.approvals[name.removeprefix("approval/")] = Approval.FromString(data)
-    run.steps = Map(steps)
+        elif name.startswith("plan/"):
+            plans[name.removeprefix("plan/")] = RunPlan.FromString(data)
+    run.steps, run.plans = Map(steps), plans
     run.live = Map({name: None for name, step in steps.items() if step.state in LIVE_STEP})
     run.done = sum(step.state in DONE_STEP and "." not in name for name, step in steps.items())
     run.rounds = rounds_of(steps)
     run.effects = max((step.effect_order for step in steps.values()), default=0)
-    return run
 
 
 def _step_of(record: StepRecord) -> StepRun:
@@ -258,6 +275,7 @@ def _step_of(record: StepRecord) -> StepRun:
         work_mode=head.work_mode,
         cache_key=record.cache_key,
         target_version=record.target_version,
+        refused=head.refused,
         compensation=record.compensation if record.HasField("compensation") else None,
     )
 

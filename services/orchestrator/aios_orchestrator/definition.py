@@ -24,6 +24,7 @@ from aios_orchestrator.mapping import (
     compile_mapping,
 )
 from aios_orchestrator.modes import compile_mode, with_mode
+from aios_orchestrator.plan_step import compile_plan
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.queueing import compile_queueing
 from aios_orchestrator.timing import TIMES, compile_bounds, compile_retry
@@ -37,6 +38,7 @@ MAX_AT_ONCE: Final = 1_000  # items of a map under way
 MAX_TURNS: Final = 1_000  # of a repeat
 KINDS: Final = (
     "agent", "connector", "memory", "gate", "ask", "branch", "transform", "wait", "map", "repeat", "workflow",
+    "plan",
 )  # fmt: skip
 _OF_WORK: Final = (
     "input", "retry", "timeout", "budget", "priority", "effect", "gives", "compensate", "cache", "mode",
@@ -47,6 +49,7 @@ _WORK: Final = {
     "connector": _OF_WORK[:-1],
     "memory": ("input", "retry", "timeout", "budget", "priority", "gives", "compensate", "cache"),
     "workflow": ("input",),
+    "plan": ("retry", "timeout", "budget", "priority", "gives", "mode"),
 }
 _AT_ONCE: Final = ("branch", "transform")  # done as soon as they begin
 EFFECTS: Final = ("read", "write", "irreversible", "payment", "legal")
@@ -100,6 +103,11 @@ def compile_workflow(
         if step.scope.count(".") > MAX_NESTED:
             place = step.place or "spec.steps"
             raise document.error("BAD_RESOURCE", place, f"is nested deeper than {MAX_NESTED} levels.")
+        if step.kind == "plan" and "[" in step.name:
+            place = step.place or "spec.steps"
+            raise document.error(
+                "BAD_RESOURCE", place, "is planned in a map or a repeat; plan it before them."
+            )
     budget = document.known("spec.budget", spec.get("budget", {}), ("cap",))
     if spec.get("on_failure", "stay") not in ON_FAILURE:
         raise document.error("BAD_RESOURCE", "spec.on_failure", "must be 'stay' or 'undo'.")
@@ -231,7 +239,7 @@ class _Compiler:
             "compensate": compile_compensate(self, fields),
             "gives": self.gives(fields["gives"]) if "gives" in fields else None,
         }
-        return Step(**common, **getattr(self, f"_{kind}")(fields[kind], fields))
+        return Step(**{**common, **getattr(self, f"_{kind}")(fields[kind], fields)})
 
     def _agent(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {"target": str(data), "lane": "agent"}
@@ -337,6 +345,9 @@ class _Compiler:
             "target": str(data),
             "body": Body(result=child.outputs, size=child.size, roots=child.roots, child=child),
         }
+
+    def _plan(self, data: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return compile_plan(self, data, fields)
 
     def count(self, data: Any, name: str, most: int, least: int = 1) -> int:
         if isinstance(data, bool) or not isinstance(data, int) or not least <= data <= most:

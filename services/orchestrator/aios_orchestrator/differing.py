@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aios_core.money import format_usd
 from aios_orchestrator.mapping import Mapped, leaves_of
-from aios_orchestrator.workflow import Body, Step, Workflow
+from aios_orchestrator.workflow import Body, Planning, Step, Workflow
 
 _SAME: Final = ("place", "scope", "name", "lane", "kind", "grade", "by_order")
 OF_ATTEMPTS: Final = frozenset({"retry", "timeout", "time", "budget", "priority", "cache", "mode"})
@@ -164,6 +164,8 @@ def _text(value: Any) -> Any:
     """Something that is equal where two values mean the same; compiled programs are compared by their text."""
     if isinstance(value, tuple):
         return [_text(item) for item in value]
+    if isinstance(value, Planning):
+        return str(value)
     if isinstance(value, Body):
         own = {
             each.name: _text(getattr(value, each.name))

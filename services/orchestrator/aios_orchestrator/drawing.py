@@ -51,6 +51,10 @@ def about(step: Step) -> str:
             return f"until {step.own.until.text}, at most {step.own.limit} times"
         case "workflow":
             return f"workflow {step.target.partition('@')[0]}"
+        case "plan":
+            return f"planned by agent {step.target}"
+        case "planned":
+            return "the steps of the plan" if step.own.child is None else "the plan"
         case kind:
             return kind
 
@@ -88,7 +92,7 @@ def mermaid(workflow: Workflow) -> str:
             label = f"{step.local}<br/>{about(step)}".replace('"', "#quot;")
             if step.body is not None:
                 lines.append(f'{indent}subgraph {names[step.name]}["{label}"]')
-                scope(inside(step), indent + "  ")
+                scope(step.inside, indent + "  ")
                 lines.append(f"{indent}end")
             else:
                 before, after = _SHAPES.get(step.kind, ("[", "]"))
@@ -105,11 +109,6 @@ def _scopes(workflow: Workflow) -> dict[str, list[Step]]:
     for step in workflow.ordered:
         scopes.setdefault(step.scope, []).append(step)
     return scopes
-
-
-def inside(step: Step) -> str:
-    """The scope of a step's body."""
-    return f"{step.name}." if step.kind == "workflow" else f"{step.name}[]."
 
 
 @dataclass(slots=True)
@@ -168,7 +167,7 @@ def _box(scopes: Mapping[str, list[Step]], step: Step) -> _Box:
     high = _HIGH + (16 if step.when is not None else 0)
     if step.body is None:
         return _Box(step, text, high, [])
-    inner, width, height = _laid_out(scopes, inside(step))
+    inner, width, height = _laid_out(scopes, step.inside)
     head = _HEAD + high - _HIGH
     return _Box(step, max(text, width + 2 * _PAD), height + head + _PAD, inner)
 

@@ -3,7 +3,8 @@
 from typing import Final
 
 from aios.run.v1 import state_pb2 as st
-from aios_orchestrator.model import LIVE_STEP, Run, StepRun
+from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.progress import LIVE_STEP
 
 BOUND_STEP: Final = LIVE_STEP - {st.STEP_STATE_UNDOING, st.STEP_STATE_UNKNOWN}
 """What deadlines and service levels are for; whether a change happened is asked for as long as it takes."""

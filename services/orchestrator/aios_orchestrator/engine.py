@@ -252,9 +252,7 @@ class Engine:
             stored = await self._repository.load(workspace, run)
             if stored is None:
                 return None
-            workflow = await self._resources.workflow(
-                workspace, stored.run.workflow, stored.run.workflow_version
-            )
+            workflow = await self._resources.followed(stored.run)
             entry = entries[key] = Entry(stored, stored.run, workflow)
         return entry
 

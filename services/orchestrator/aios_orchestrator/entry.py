@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
 from aios.task.v1.task_pb2 import MODE_EXECUTE
-from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.model import Run
+from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.publisher import Changed
 from aios_orchestrator.repository import Stored
 from aios_orchestrator.workflow import Workflow

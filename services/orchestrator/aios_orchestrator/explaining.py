@@ -10,7 +10,7 @@ from aios_core.values import plain
 from aios_orchestrator.drawing import words_of
 from aios_orchestrator.mapping import Constant, Expression, Mapped, Path, Text
 from aios_orchestrator.modes import word_of
-from aios_orchestrator.workflow import Gate, Step, Workflow
+from aios_orchestrator.workflow import Gate, Planning, Step, Workflow
 
 _FINAL: Final = {
     "irreversible": "can't be taken back",
@@ -221,7 +221,22 @@ def _what(step: Step) -> str:
             return f"again until {step.own.until.text}, at most {step.own.limit} times, {else_}"
         case "workflow":
             return f"all of the workflow {step.target.partition('@')[0]}"
+        case "plan":
+            return f"the agent {step.target} plans it, a person approves the plan, and it is carried out"
+        case "planned" if step.planning is not None:
+            return f"the plan's steps, at most {step.planning.most}; it may use {_may(step.planning)}"
     return "computes"
+
+
+def _may(planning: Planning) -> str:
+    """What a plan may use, in words."""
+    uses = [
+        *(f"the agent {name}" for name in planning.agents),
+        *(f"{name} ({effect})" for name, effect in planning.actions.items()),
+        *(f"memory.{name}" for name in planning.memory),
+        *(f"the workflow {ref.partition('@')[0]}" for ref in planning.workflows),
+    ]
+    return ", ".join(uses) or "nothing that does work"
 
 
 def _shown(tree: Mapped | None) -> str:

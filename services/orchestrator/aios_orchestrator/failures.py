@@ -17,6 +17,7 @@ from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import decide
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.model import Run
+from aios_orchestrator.names import is_inside
 from aios_orchestrator.workflow import Workflow, path_of, scope_of
 
 MAX_AGAIN: Final = 100  # steps that a remedy names
@@ -36,7 +37,7 @@ CLASSES: Final[dict[str, FailureClass.ValueType]] = {
     **dict.fromkeys(
         (
             "INTERNAL", "BAD_YAML", "UNKNOWN_FIELD", "BAD_RESOURCE", "BAD_EXPRESSION", "CYCLE", "REPEAT_LIMIT",
-            "EXPRESSION_FAILED", "BAD_OUTPUT", "AGENT_FAILED", "AGENT_BAD_OUTPUT", "SANDBOX_MEMORY",
+            "EXPRESSION_FAILED", "BAD_OUTPUT", "BAD_PLAN", "AGENT_FAILED", "AGENT_BAD_OUTPUT", "SANDBOX_MEMORY",
             "SANDBOX_OUTPUT_TOO_LARGE", "APPROVAL_REQUIRED", "REQUEST_ID_REUSED", "PATH_OUTSIDE_ROOT",
             "NOT_FAILED",
         ),
@@ -61,7 +62,7 @@ CLASSES: Final[dict[str, FailureClass.ValueType]] = {
     ),
 }  # fmt: skip
 _OF_DATA: Final = frozenset(
-    {"EXPRESSION_FAILED", "BAD_OUTPUT", "AGENT_FAILED", "AGENT_BAD_OUTPUT", "REPEAT_LIMIT"}
+    {"EXPRESSION_FAILED", "BAD_OUTPUT", "BAD_PLAN", "AGENT_FAILED", "AGENT_BAD_OUTPUT", "REPEAT_LIMIT"}
 )  # a bug, unless what was worked on came from outside
 
 
@@ -182,6 +183,8 @@ def remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
         begun = next((name for name in before if name in run.steps), "")
         if begun:
             found.append(_remedy(run, workflow, now, "rewind", Recover(st.RECOVERY_REWIND, begun)))
+        if any(is_inside(failed, planned) for planned in run.plans):
+            found.append(_remedy(run, workflow, now, "replan", Recover(st.RECOVERY_REPLAN, failed)))
     found.append(_undo(run))
     wanted = _wanted(run, workflow)
     open_ = [remedy for remedy in found if not remedy.refused]
@@ -236,6 +239,8 @@ def _words(run: Run, workflow: Workflow, action: str, step: str, again: Iterable
         return f"Go on without {step}: what reads its result reads null, or a value that you give.{approval}"
     if action == "edit":
         return f"Try {step} again with an input that you give.{approval}"
+    if action == "replan":
+        return "Ask the planner for another plan, which keeps what is finished; you approve it before it is followed."
     if action == "rewind":
         return f"Go back to {step} and run it and what came of it again, with another input if you give one.{approval}"
     money = " Allow it to spend more with --budget." if _no_money(run) else ""

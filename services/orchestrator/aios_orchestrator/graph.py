@@ -16,6 +16,7 @@ from aios_orchestrator.problems import Problems
 from aios_orchestrator.workflow import Step, Workflow
 
 _KNOWN = {"map": ("item", "index"), "repeat": ("index", "previous")}
+_NOWHERE = Document("", {})
 
 
 def connect(document: Document, workflow: Workflow, problems: Problems | None = None) -> Workflow:
@@ -31,6 +32,15 @@ def connect(document: Document, workflow: Workflow, problems: Problems | None = 
 
 
 def _connect(document: Document, workflow: Workflow, problems: Problems | None) -> Workflow:
+    connected = with_graph(workflow, document, problems)
+    _Checks(document, connected, problems).all()
+    return connected
+
+
+def with_graph(
+    workflow: Workflow, document: Document = _NOWHERE, problems: Problems | None = None
+) -> Workflow:
+    """The workflow with its graph, without a look at what its expressions refer to. Raises as `connect` does."""
     scopes: dict[str, list[Step]] = {}
     for step in workflow.steps.values():
         scopes.setdefault(step.scope, []).append(step)
@@ -38,9 +48,7 @@ def _connect(document: Document, workflow: Workflow, problems: Problems | None) 
     before: dict[str, int] = {}
     for scope, steps in scopes.items():
         before |= _before(document, scope, steps, place, problems)
-    connected = _connected(workflow, before, place)
-    _Checks(document, connected, problems).all()
-    return connected
+    return _connected(workflow, before, place)
 
 
 def _connected(workflow: Workflow, before: Mapping[str, int], place: Mapping[str, int]) -> Workflow:
@@ -240,7 +248,8 @@ def trees_of(step: Step) -> Iterator[tuple[Mapped, str]]:
     """Everything that is computed before a step begins, with its place in the document."""
     at = step.place
     parts: list[tuple[Mapped | None, str]] = [
-        (step.when, "when"), (step.input, "input"), (step.output, "transform"), (step.until, "wait.until"),
+        (step.when, "when"), (step.input, "plan" if step.kind == "plan" else "input"),
+        (step.output, "transform"), (step.until, "wait.until"),
         (step.bounds.deadline if step.bounds is not None else None, "deadline"),
         (step.cache.key if step.cache is not None else None, "cache.key"),
         *((condition, f"branch.cases.{name}") for name, condition in step.cases),

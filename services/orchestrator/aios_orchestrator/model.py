@@ -21,6 +21,7 @@ from aios.run.v1.state_pb2 import (
     Ending,
     Fork,
     Limits,
+    RunPlan,
     RunState,
     StepChange,
     StepState,
@@ -29,6 +30,7 @@ from aios.task.v1.task_pb2 import CacheOrigin, Change, Mode, Usage, WorkMode
 from aios_core.hashing import GENESIS
 from aios_core.values import Value
 from aios_orchestrator.names import by_round, home_of
+from aios_orchestrator.progress import DONE_STEP, LIVE_STEP, Begun, Rounds
 
 TERMINAL_RUN: Final = frozenset(
     {
@@ -42,15 +44,6 @@ TERMINAL_RUN: Final = frozenset(
     }
 )
 ENDED_BY_ITSELF: Final = frozenset({st.RUN_STATE_SUCCEEDED, st.RUN_STATE_FAILED, st.RUN_STATE_CANCELLED})
-DONE_STEP: Final = frozenset({st.STEP_STATE_SUCCEEDED, st.STEP_STATE_SKIPPED})
-OPEN_STEP: Final = frozenset({st.STEP_STATE_DISPATCHED, st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING})
-LIVE_STEP: Final = OPEN_STEP | {
-    st.STEP_STATE_WAITING,
-    st.STEP_STATE_GATED,
-    st.STEP_STATE_UNKNOWN,
-    st.STEP_STATE_RUNNING,
-}
-ROUND_FAILED: Final = "ROUND_FAILED"  # of a step that is given up since another one of its round failed
 MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
 
@@ -62,97 +55,6 @@ class _Copied:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         return other
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """What a step with steps of its own has begun: `rounds` in all or at most, `steps` in each, `begun` so far."""
-
-    rounds: int
-    steps: int
-    begun: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """A round that has begun and not ended: how many of its steps are done, and how many have begun and not ended."""
-
-    done: int = 0
-    live: int = 0
-
-    def ended(self, steps: int, failed: bool) -> bool:
-        """Whether it has, being of so many steps: all are done, or one failed and nothing is under way."""
-        return self.done == steps or (failed and not self.live)
-
-
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """How far the rounds of a step are: `failed` has what failed in a round, by the round's number: whether it was
-    given up for another failure, and the step. Of several in one round it is the least."""
-
-    ended: int = 0
-    failed: "Map[int, tuple[bool, str]]" = field(default_factory=Map)
-    open: "Map[int, Round]" = field(default_factory=Map)
-
-    def moved(self, step: "StepRun", index: int, before: StepState.ValueType, steps: int) -> "Rounds":
-        """After a step of a round went from one state to another; the round has so many steps."""
-        known = self.open.get(index, Round())
-        done = known.done + (step.state in DONE_STEP) - (before in DONE_STEP)
-        live = known.live + _active(step, step.state) - _active(step, before)
-        failed = self.failed
-        if step.state == st.STEP_STATE_FAILED:
-            told = _failure(step)
-            failed = failed.set(index, min(told, failed.get(index, told)))
-        now = Round(done, live)
-        if now.ended(steps, index in failed):
-            return Rounds(
-                self.ended + 1, failed, self.open.delete(index) if index in self.open else self.open
-            )
-        return Rounds(self.ended, failed, self.open.set(index, now))
-
-
-def _active(step: "StepRun", state: StepState.ValueType) -> bool:
-    """Whether a step in that state has begun and not ended; after a person said what nobody knew it is pending."""
-    return state in LIVE_STEP or (state == st.STEP_STATE_PENDING and bool(step.approval_id))
-
-
-def _failure(step: "StepRun") -> tuple[bool, str]:
-    return step.error is not None and step.error.code == ROUND_FAILED, step.name
-
-
-def rounds_of(steps: "Mapping[str, StepRun]") -> "Map[str, Rounds]":
-    """How far the bodies that are gone through are, as it is after their steps have moved one by one."""
-    homes: dict[str, dict[int, list[StepRun]]] = {
-        name: {} for name, step in steps.items() if step.state == st.STEP_STATE_RUNNING
-    }
-    if not homes:
-        return Map()
-    for step in steps.values():
-        owner, index = home_of(step.name)
-        if owner in homes:
-            homes[owner].setdefault(index, []).append(step)
-    found = {}
-    for owner, rounds in homes.items():
-        found[owner] = _told(rounds, steps[owner].begun.steps)
-    return Map(found)
-
-
-def _told(rounds: "Mapping[int, list[StepRun]]", size: int) -> Rounds:
-    ended, failed, still = 0, {}, {}
-    for index, steps in rounds.items():
-        broken = [_failure(step) for step in steps if step.state == st.STEP_STATE_FAILED]
-        if broken:
-            failed[index] = min(broken)
-        done = sum(step.state in DONE_STEP for step in steps)
-        live = sum(_active(step, step.state) for step in steps)
-        now = Round(done, live)
-        if not (done or live or broken):
-            continue  # after the run was reopened: it has not begun
-        if now.ended(size, bool(broken)):
-            ended += 1
-        else:
-            still[index] = now
-    return Rounds(ended, Map(failed), Map(still))
 
 
 @dataclass
@@ -194,6 +96,8 @@ class StepRun(_Copied):
     target_version: str = ""
     cached: CacheOrigin | None = None
     """Where its answer was given first, if it is one that was kept."""
+    refused: int = 0
+    """Of one that drafts a plan: how many of its answers were refused, one after the other."""
     limits: Limits | None = None
     """What it has to be done by; it is `overdue` once its deadline has passed, `late` after its service level."""
     overdue: bool = False
@@ -209,6 +113,9 @@ class StepRun(_Copied):
         """What it has begun; only for a step with steps of its own."""
         assert self.body is not None, f"{self.name} has no body"
         return self.body
+
+
+_GONE: Final = StepRun("")  # in `Run.own`, of a step that was left out
 
 
 @dataclass
@@ -270,6 +177,8 @@ class Run(_Copied):
     late_time: int = 0
     work_mode: WorkMode.ValueType = WorkMode.WORK_MODE_UNSPECIFIED
     approvals: dict[str, Approval] = field(default_factory=dict)
+    plans: Mapping[str, RunPlan] = field(default_factory=dict)
+    """The plans that it follows, by their planned steps; neither they nor the map are ever changed."""
     own: dict[str, StepRun] = field(default_factory=dict, compare=False)
     """The steps that changed since this object was copied from another."""
     decoded: dict[str, Value] = field(default_factory=dict, compare=False)
@@ -286,23 +195,31 @@ class Run(_Copied):
         """A step, to be read; one that has not begun is pending, or never comes any more."""
         step = self.steps.get(name)
         if step is None:
-            step = StepRun(name)
+            step = self._fresh(name)
             step.state = st.STEP_STATE_CANCELLED if self.closed else st.STEP_STATE_PENDING
         return step
 
     def step(self, name: str) -> StepRun:
         """A step, to be changed: a private copy, already in its place. Change its state with `move`."""
         own = self.own.get(name)
-        if own is None:
+        if own is None or own is _GONE:
             known = self.steps.get(name)
-            own = self.own[name] = StepRun(name) if known is None else known.copy()
+            own = self.own[name] = self._fresh(name) if known is None else known.copy()
             self.steps = self.steps.set(name, own)
         return own
+
+    def _fresh(self, name: str) -> StepRun:
+        """A step that has not begun; one of that name that an earlier plan had did other work."""
+        step = StepRun(name)
+        for plan in self.plans.values():
+            step.attempt_group = max(step.attempt_group, plan.groups.get(name, 0) + 1)
+        return step
 
     def leave_out(self, name: str) -> None:
         """Forget a step that did nothing."""
         self.move(self.step(name), st.STEP_STATE_PENDING)
         self.steps = self.steps.delete(name)
+        self.own[name] = _GONE
 
     def rename(self, name: str, to: str) -> None:
         """Give a step that has begun another name; its effects stay keyed by the first that it had."""

@@ -93,7 +93,7 @@ class Orchestrator:
             if stored is None:
                 return None
             run = stored.run
-            return run, await resources.workflow(run.workspace, run.workflow, run.workflow_version)
+            return run, await resources.followed(run)
 
         router.queues = publisher.queues
         publisher.fetch = fetch

@@ -17,7 +17,8 @@ from aios_orchestrator.core.compensate import lane_of
 from aios_orchestrator.core.draft import look
 from aios_orchestrator.delivery import GRACE_MS, Delivery
 from aios_orchestrator.kept_answers import KeptAnswers
-from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.model import Run
+from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects

@@ -98,7 +98,7 @@ class Queries:
 
     async def _names(self, run: Run) -> tuple[str, ...]:
         """The steps of a run in the order of its document, after each the steps of its rounds."""
-        workflow = await self._resources.workflow(run.workspace, run.workflow, run.workflow_version)
+        workflow = await self._resources.followed(run)
         inner = shown_of_rounds(run)
         names: list[str] = []
         for step in workflow.ordered:
@@ -218,6 +218,7 @@ class Queries:
         request = parse(MigrateRunRequest, data)
         run, workflow = await self._run(request.workspace, request.run_id)
         what = await migration_of(request, self._resources)
+        what = migrate.with_plans(run, what)
         move = migrate.plan(run, workflow, what)
         return MigrateRunResponse(
             state=run.state,
@@ -247,7 +248,7 @@ class Queries:
         if stored is None:
             raise TerminalError("NOT_FOUND", f"There is no run {run_id!r}.", field="run_id")
         run = stored.run
-        return run, await self._resources.workflow(workspace, run.workflow, run.workflow_version)
+        return run, await self._resources.followed(run)
 
     async def show_queues(self, data: bytes) -> pb.ShowQueuesResponse:
         parse(pb.ShowQueuesRequest, data)

@@ -115,7 +115,7 @@ class _Stage:
     def give(self, what: Input) -> None:
         self.left -= 1
         decision = decide(self.run, self.workflow, what, self.now, "person:test")
-        self.run = decision.run
+        self.run, self.workflow = decision.run, decision.workflow or self.workflow
         if decision.refusal is not None:
             self.missing.append(decision.refusal.message)
         self.tasks.update(dict.fromkeys(decision.dispatched))

@@ -11,7 +11,8 @@ from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_
 from aios_orchestrator.correlation import index_of
 from aios_orchestrator.due import next_due
 from aios_orchestrator.failures import failure_of
-from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.model import Run
+from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Aggregate, Committed, NewEvent, Store, Write
 

@@ -11,6 +11,7 @@ from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import derive
+from aios_orchestrator import plans
 from aios_orchestrator.budget import Budget, compile_budget
 from aios_orchestrator.checking import check_budget, check_intent, check_meant, check_workflow
 from aios_orchestrator.correlation import MAX_CORRELATIONS
@@ -19,6 +20,7 @@ from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.language import checked
 from aios_orchestrator.limits import Limit, compile_limit
 from aios_orchestrator.mapping import Expression, Path, compile_expression
+from aios_orchestrator.model import Run
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.resolve import Intent, compile_intent
 from aios_orchestrator.schedule import Schedule, compile_schedule
@@ -51,6 +53,7 @@ class ResourceBook:
         self._changes = f"{workspace}/book/changes"
         self._revision = 0
         self._workflows: OrderedDict[tuple[str, str, str], Workflow] = OrderedDict()
+        self._grown: OrderedDict[tuple[object, ...], Workflow] = OrderedDict()
         self._newest: dict[tuple[str, str], str] = {}
         self._intents: dict[str, tuple[Intent, ...]] = {}
         self._schedules: dict[str, tuple[Schedule, ...]] = {}
@@ -296,6 +299,24 @@ class ResourceBook:
         while len(self._workflows) > COMPILED:
             self._workflows.popitem(last=False)
         return compiled
+
+    async def followed(self, run: Run) -> Workflow:
+        """The workflow that a run follows: its version, with the plans that it has adopted. Raises NOT_FOUND."""
+        workflow = await self.workflow(run.workspace, run.workflow, run.workflow_version)
+        if not run.plans:
+            return workflow
+        key = (
+            run.workspace,
+            workflow.version,
+            tuple((name, run.plans[name].version) for name in sorted(run.plans)),
+        )
+        known = self._grown.get(key)
+        if known is None:
+            known = plans.grown(workflow, {name: plan.plan for name, plan in run.plans.items()})
+            self._grown[key] = known
+            while len(self._grown) > COMPILED:
+                self._grown.popitem(last=False)
+        return known
 
     async def _compiled(self, workspace: str, document: Document) -> Workflow:
         """A stored document names the versions of all that it uses, which were there before it."""

@@ -46,7 +46,7 @@ async def new_run(
     if source is not None:
         fork.check(request.fork, workflow)
         if not request.input:
-            before = await resources.workflow(request.workspace, source.workflow, source.workflow_version)
+            before = await resources.followed(source)
             reused = tuple(fork.reused(request.fork, source, before, workflow))
     start = Start(encode(value), key, request.resolution_id, reused)
     if line.policy in ("queue", "skip"):

@@ -10,6 +10,7 @@ from aios_orchestrator.definition import EFFECTS, MAX_AT_ONCE, MAX_STEPS, MAX_TU
 from aios_orchestrator.definition import KINDS as STEP_KINDS
 from aios_orchestrator.gate_language import EXPIRES, GATE, TITLE
 from aios_orchestrator.modes import MODES
+from aios_orchestrator.plan_language import PLANNED
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.schema_shape import JsonSchema
 from aios_orchestrator.shapes import (
@@ -256,6 +257,7 @@ STEPS: Final[Mapping[str, Field]] = {
         Text("the name of a workflow", f"{NAME}(@[0-9a-f]{{4,64}})?", "nothing", "send-invoice"),
         "Another workflow's steps, with `input`",
     ),
+    "plan": PLANNED,
 }
 
 

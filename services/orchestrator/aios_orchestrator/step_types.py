@@ -164,6 +164,8 @@ class StepTypes:
                 return record({"result": self._result(step), "turns": INT, "done": BOOL})
             case "workflow":
                 return self._child(step).outputs()
+            case "plan":
+                return of_schema(step.gives.source) if step.gives is not None else ANY
             case "memory":
                 return _VERSIONS if step.effect else self._read(step)
         # A step that changes something may have been confirmed by a person, who gives something else.

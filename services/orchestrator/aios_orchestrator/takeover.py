@@ -19,8 +19,8 @@ from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Item
 from aios_orchestrator.mailbox import Mailbox
-from aios_orchestrator.model import OPEN_STEP
 from aios_orchestrator.ownership import ALL, Ownership, Taken
+from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.repository import Repository, hands_out, run_key
 from aios_orchestrator.resources import ResourceBook
@@ -100,7 +100,7 @@ class Takeover:
             if stored is None:
                 continue
             run = stored.run
-            workflow = await self._resources.workflow(run.workspace, run.workflow, run.workflow_version)
+            workflow = await self._resources.followed(run)
             for key, _ in tasks_of([head]):
                 step = run.at(key.step)
                 if step.state in OPEN_STEP and not step.due and not self._publisher.delivery.watches(key):

@@ -18,49 +18,57 @@ MAX_CHAIN: Final = 100  # files that use each other one after the other
 
 def used(document: Document) -> list[tuple[str, str]]:
     """The workflows that a Workflow document uses: (place of the field, `name` or `name@version`)."""
-    return [(f"{place}.workflow", str(step["workflow"])) for place, step in _using(document)]
+    return [(place, str(holder[key])) for place, holder, key in _using(document)]
 
 
 def bind(document: Document, found: Mapping[str, Workflow]) -> Children:
     """The workflows that a document uses, `found` by what it calls them; afterwards it names their versions where it
     named none: `invoice` is `invoice@1f0c…`. What was not found stays as it is."""
     children = {}
-    for _, step in _using(document):
-        child = found.get(str(step["workflow"]))
+    for _, holder, key in _using(document):
+        child = found.get(str(holder[key]))
         if child is None:
             continue
-        step["workflow"] = f"{child.name}@{child.version}"
-        children[step["workflow"]] = child
+        holder[key] = f"{child.name}@{child.version}"
+        children[holder[key]] = child
     return children
 
 
 def unbound(document: Document) -> None:
     """Have a document name the workflows that it uses without their versions."""
-    for _, step in _using(document):
-        step["workflow"] = str(step["workflow"]).partition("@")[0]
+    for _, holder, key in _using(document):
+        holder[key] = str(holder[key]).partition("@")[0]
 
 
 def without(document: Document, missing: Collection[str]) -> None:
     """Put steps of which nothing is known where a document uses workflows that are not there."""
-    for _, step in list(_using(document)):
-        if step["workflow"] in missing:
-            del step["workflow"]
-            step.pop("input", None)
-            step["agent"] = "nothing"
+    for _, holder, key in reversed(list(_using(document))):
+        if holder[key] not in missing:
+            continue
+        del holder[key]
+        if isinstance(holder, dict):
+            holder.pop("input", None)
+            holder["agent"] = "nothing"
 
 
-def _using(document: Document) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The steps that use a workflow, with their places; what is no list of steps is passed over."""
+def _using(document: Document) -> Iterator[tuple[str, Any, Any]]:
+    """Where a document uses a workflow: (its place, the map or list that names it, the key there); what is no list of
+    steps is passed over."""
 
-    def look(data: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def look(data: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
         for at, step in enumerate(data if isinstance(data, list) else []):
             place = f"{path}[{at}]"
-            if isinstance(step, dict):
-                if "workflow" in step:
-                    yield place, step
-                for kind in ("map", "repeat"):
-                    if isinstance(step.get(kind), dict):
-                        yield from look(step[kind].get("steps"), f"{place}.{kind}.steps")
+            if not isinstance(step, dict):
+                continue
+            if "workflow" in step:
+                yield f"{place}.workflow", step, "workflow"
+            for kind in ("map", "repeat"):
+                if isinstance(step.get(kind), dict):
+                    yield from look(step[kind].get("steps"), f"{place}.{kind}.steps")
+            may = step["plan"].get("may") if isinstance(step.get("plan"), dict) else None
+            names = may.get("workflows") if isinstance(may, dict) else None
+            for index, _ in enumerate(names if isinstance(names, list) else []):
+                yield f"{place}.plan.may.workflows[{index}]", names, index
 
     return look(document.spec.get("steps"), "spec.steps")
 

@@ -26,6 +26,10 @@ MAX_MET: Final = 4096  # steps of rounds that are kept made
 NEEDS_A_PERSON: Final = frozenset({"payment", "legal"})  # whatever a gate says of itself
 STAYS_CLOSED: Final = NEEDS_A_PERSON | {"irreversible"}  # when nobody decides
 
+ONCE: Final = frozenset({"workflow", "plan", "planned"})  # kinds whose steps are gone through one time
+DRAFT: Final = "draft"  # of the three steps of one of kind plan: the one that drafts it,
+APPROVE: Final = "approve"  # the gate before it,
+PLAN: Final = "plan"  # and the one whose steps are those of the plan
 _ROUND: Final = re.compile(r"\[\d+\]")
 
 
@@ -154,6 +158,24 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True)
+class Planning:
+    """What a plan may be: which agents, which actions with what they do to the world, which operations of memory and
+    which workflows it may use, how many steps it has at most, and the names of what these see under `inputs`."""
+
+    agents: tuple[str, ...]
+    actions: Mapping[str, str]
+    memory: tuple[str, ...]
+    workflows: "Mapping[str, Workflow]"
+    """By `name@version`."""
+    most: int
+    inputs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        said = (self.agents, dict(self.actions), self.memory, tuple(self.workflows), self.most, self.inputs)
+        return repr(said)
+
+
+@dataclass(frozen=True, slots=True)
 class Cache:
     """For how long an answer may be given again, and what it is kept under: the whole input without `key`."""
 
@@ -210,6 +232,8 @@ class Step:
     hears: Hears | None = None
     scope: str = ""
     body: Body | None = None
+    planning: Planning | None = None
+    """Of a step that drafts a plan, and of one that carries it out."""
     by_order: bool = False
     """The document says nothing of what it needs: it comes after the step that stands before it."""
     place: str = ""
@@ -225,6 +249,16 @@ class Step:
     def local(self) -> str:
         """Its own name."""
         return self.name[len(self.scope) :]
+
+    @property
+    def once(self) -> bool:
+        """Whether its steps are gone through one time, as those of a sub-workflow are."""
+        return self.kind in ONCE
+
+    @property
+    def inside(self) -> str:
+        """The scope of its own steps in the document."""
+        return f"{self.name}." if self.once else f"{self.name}[]."
 
 
 @dataclass(frozen=True, slots=True)

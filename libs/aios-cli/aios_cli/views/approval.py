@@ -9,7 +9,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, PlanProposal
 from aios_cli import shapes, words
 from aios_cli.documents import Document
 
@@ -28,6 +28,8 @@ def approval(
             f"{words.clean(each.step)} ({shapes.work_mode(each.work_mode)})" for each in item.modes
         )
         parts.append(Text(f"made by agents in declared modes: {told}", style="dim"))
+    if item.HasField("plan"):
+        parts += [Text(), *plan(item.plan, max_lines)]
     for document in documents:
         parts += [Text(), *shown(document, max_lines)]
     for question in item.questions:
@@ -80,6 +82,22 @@ def shown(document: Document, max_lines: int) -> Iterator[RenderableType]:
     before = _decoded(document.before)
     lines = list(_diff(before, text)) if before else [Text(words.clean(line)) for line in text.splitlines()]
     yield from lines[:max_lines]
+    if len(lines) > max_lines:
+        yield Text(
+            f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow"
+        )
+
+
+def plan(item: PlanProposal, max_lines: int) -> Iterator[RenderableType]:
+    """A plan; in which lines it differs from the one before, where there is one."""
+    instead = f", in the place of {item.parent[:8]}" if item.parent else ""
+    yield Rule(Text(f"follow plan {item.version[:8]}{instead}", style="bold"), align="left", style="dim")
+    told = item.diff if item.parent else item.text
+    lines = [
+        Text(words.clean(line), style=_DIFF_STYLES.get(line[:1], "") if item.parent else "")
+        for line in told.splitlines()
+    ]
+    yield from lines[:max_lines] or [Text("the same steps as before", style="dim")]
     if len(lines) > max_lines:
         yield Text(
             f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow"

@@ -16,6 +16,7 @@ _ACTION: Final = {
     "skip": "aios failure skip {run}",
     "edit": "aios failure edit {run} --input KEY=VALUE",
     "rewind": "aios failure rewind {run} --to STEP",
+    "replan": "aios plan revise {run} --note WHY",
     "undo": "aios failure undo {run}",
     "redo": "aios run redo {run}",
 }

@@ -8,11 +8,11 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, plain, relabeled
-from aios_orchestrator.core import asking, gates, hearing, limits, rounds, spending
+from aios_orchestrator.core import asking, gates, hearing, limits, planner, planning, rounds, spending
 from aios_orchestrator.core.draft import Draft, target_of
 from aios_orchestrator.core.keys import cache_key
 from aios_orchestrator.mapping import Expression, Path, time_of, truth
-from aios_orchestrator.model import DONE_STEP, OPEN_STEP
+from aios_orchestrator.progress import DONE_STEP, OPEN_STEP
 from aios_orchestrator.workflow import NEEDS_A_PERSON, Step, path_of
 
 
@@ -43,6 +43,8 @@ def _ready(draft: Draft, step: Step) -> bool:
     gate = draft.workflow.gate_of(step.name)
     if gate and draft.run.at(gate).state not in DONE_STEP:
         return False  # it asks once more, about this step alone
+    if draft.run.plans and planner.held(draft.run, step.name):
+        return False  # until another plan is decided
     return not step.scope or rounds.goes_on(draft, step.name)
 
 
@@ -66,6 +68,8 @@ def start(draft: Draft, step: Step) -> None:
             gates.ask(draft, step)
         elif step.kind == "ask":
             asking.ask(draft, step)
+        elif step.kind == "planned":
+            planning.begin(draft, step, guard)
         elif step.body is not None:
             rounds.begin(draft, step, guard)
         else:

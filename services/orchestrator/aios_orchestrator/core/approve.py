@@ -13,7 +13,7 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, RESOURCE
 from aios_core.values import Leaf, Plain, Value, labeled, plain
-from aios_orchestrator.core import gates, patterns, rounds, spending, undo
+from aios_orchestrator.core import gates, patterns, planning, rounds, spending, undo
 from aios_orchestrator.core.advance import go_on
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.workflow import path_of, scope_of
@@ -28,6 +28,8 @@ def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) 
         if _decided_so(approval, request):
             return
         _check(draft, approval, request)
+        if request.decision == st.APPROVAL_STATE_APPROVED:
+            planning.check_decision(draft, approval)
         given = _answers(approval, answers) if request.decision == st.APPROVAL_STATE_ANSWERED else {}
     if request.decision == st.APPROVAL_STATE_APPROVED and not _enough(draft, approval, request):
         return
@@ -196,6 +198,7 @@ def _follow(
         draft.emit(
             step_succeeded=ev.StepSucceeded(step=step, output=output, summary=f"approved by {request.actor}")
         )
+        planning.decided(draft, step)
     else:
         answered = _answered(draft, approval, given)
         value: Value = {"answers": labeled(dict(given), OWNER), "answered": answered}

@@ -96,9 +96,8 @@ def _read(step: Step) -> set[str]:
 def _seen(workflow: Workflow, step: Step, name: str) -> str:
     """The path of the step that an expression of another one calls by its own name: the nearest around it. A body's
     result is put together from the body's own steps."""
-    inside = f"{step.name}." if step.kind == "workflow" else f"{step.name}[]."
-    if step.body is not None and inside + name in workflow.steps:
-        return inside + name
+    if step.body is not None and step.inside + name in workflow.steps:
+        return step.inside + name
     scope = step.scope
     while scope and scope + name not in workflow.steps:
         scope = scope_of(scope.rstrip(".").removesuffix("[]"))

@@ -31,7 +31,8 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.migrate import Migrate, migrate
 from aios_orchestrator.core.money import Purse
 from aios_orchestrator.core.recover import Recover, recover
-from aios_orchestrator.model import OPEN_STEP, Run
+from aios_orchestrator.model import Run
+from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
 
 

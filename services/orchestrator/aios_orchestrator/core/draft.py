@@ -15,9 +15,10 @@ from aios_core.values import Leaf, Value, labeled
 from aios_orchestrator.core.fold import apply
 from aios_orchestrator.core.money import Purse
 from aios_orchestrator.mapping import Lookup
-from aios_orchestrator.model import DONE_STEP, Run, StepRun
+from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.names import home_of
-from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
+from aios_orchestrator.progress import DONE_STEP
+from aios_orchestrator.workflow import ONCE, Step, Workflow, path_of, scope_of
 
 SCHEMA: Final = 1  # of RunEvent
 SEMANTICS: Final = 1  # of what its fields mean
@@ -119,7 +120,7 @@ def look_from(run: Run, workflow: Workflow, scope: str) -> Lookup:
         if root.startswith("steps."):
             name = root.removeprefix("steps.")
             here = path_of(scope + name) in workflow.steps
-            if here or step.kind == "workflow":
+            if here or step.once:
                 return _output(run, scope + name)
             return around(root)
         if root in _OWN[step.kind]:
@@ -175,7 +176,7 @@ def target_of(run: Run, step: Step) -> str:
 
 def round_of(step: Step, index: int) -> str:
     """The scope of a round of a step of a run."""
-    return f"{step.name}." if step.kind == "workflow" else f"{step.name}[{index}]."
+    return f"{step.name}." if step.once else f"{step.name}[{index}]."
 
 
 def look(run: Run, root: str) -> Value | None:
@@ -207,10 +208,16 @@ def _decoded(run: Run, key: str, data: bytes) -> Value:
     return value
 
 
-_OWN: Final = {"map": ("item", "index"), "repeat": ("index", "previous"), "workflow": ("inputs",)}
+_OWN: Final = {
+    "map": ("item", "index"),
+    "repeat": ("index", "previous"),
+    **dict.fromkeys(ONCE, ("inputs",)),
+}
 _NUMBERS: Final = re.compile(r"\[(\d+)\]")
 _ENDS: Final = frozenset({"step_succeeded", "step_skipped", "step_failed", "step_reused"})
-_SETTLES: Final = frozenset({"step_succeeded", "step_failed", "step_retry_scheduled", "step_unknown"})
+_SETTLES: Final = frozenset(
+    {"step_succeeded", "step_failed", "step_retry_scheduled", "step_unknown", "plan_refused"}
+)
 _AFTER_DONE: Final = frozenset(
     {
         st.STEP_STATE_UNDOING,

@@ -13,7 +13,7 @@ from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
 from aios_core.values import Leaf, Plain, Value, labeled, plain
-from aios_orchestrator.core import approve, gates
+from aios_orchestrator.core import approve, gates, planning
 from aios_orchestrator.core.draft import Draft
 
 MAX_EDITS: Final = 50  # of one proposal
@@ -29,6 +29,7 @@ def edit(draft: Draft, request: EditApprovalRequest, given: Value) -> None:
         old = decode_trusted(before.arguments)
         now = bound(old, plain(given))
         _same_shape(plain(old), plain(now))
+        planning.check_edit(draft, before.step, now)
         if encode(now) == before.arguments:
             raise TerminalError("INVALID_ARGUMENT", "arguments: nothing differs from what is proposed.")
         edited = encode(now)

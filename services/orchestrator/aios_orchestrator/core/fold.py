@@ -11,8 +11,10 @@ from aios.run.v1.state_pb2 import Limits, RunState
 from aios_core.hashing import event_hash
 from aios_orchestrator.core import fold_approvals
 from aios_orchestrator.core.fold_after import AFTERWARDS
+from aios_orchestrator.core.fold_plans import PLANS
 from aios_orchestrator.due import given_up
-from aios_orchestrator.model import Begun, Rounds, Run, StepRun
+from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.progress import Begun, Rounds
 
 
 def fold(stored: Iterable[bytes]) -> Run:
@@ -265,6 +267,7 @@ def _became_late(run: Run, event: RunEvent) -> None:
 
 _APPLY: dict[str | None, Callable[[Run, RunEvent], None]] = {
     **AFTERWARDS,
+    **PLANS,
     "run_started": _run_started,
     "step_scheduled": _step_scheduled,
     "step_redispatched": _step_redispatched,

@@ -7,10 +7,11 @@ from immutables import Map
 
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, StepState
+from aios.run.v1.state_pb2 import Approval, RunPlan, StepState
 from aios_orchestrator.core.fold_approvals import replaced
-from aios_orchestrator.model import Run, StepRun, rounds_of
+from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.names import renamed
+from aios_orchestrator.progress import rounds_of
 
 
 def _undo_requested(run: Run, event: RunEvent) -> None:
@@ -141,12 +142,23 @@ def _run_migrated(run: Run, event: RunEvent) -> None:
                 moved.step = name
                 run.approvals[key] = moved
         run.failed = renamed(run.failed, body.renamed)
+        run.plans = {
+            renamed(name, body.renamed): _renamed_plan(plan, body.renamed) for name, plan in run.plans.items()
+        }
     for name in body.again:
         step = run.step(name)
         if step.state == st.STEP_STATE_GATED:
             replaced(run, run.approvals[step.approval_id], event)
         run.again(step)
     run.rounds = rounds_of(run.steps)
+
+
+def _renamed_plan(plan: RunPlan, names: Mapping[str, str]) -> RunPlan:
+    other = RunPlan()
+    other.CopyFrom(plan)
+    other.groups.clear()
+    other.groups.update({renamed(step, names): group for step, group in plan.groups.items()})
+    return other
 
 
 AFTERWARDS: Final[Mapping[str | None, Callable[[Run, RunEvent], None]]] = {

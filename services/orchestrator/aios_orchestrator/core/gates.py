@@ -16,7 +16,7 @@ from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.labels import RESOURCE, Label, Trust
 from aios_core.values import label_of, labeled
-from aios_orchestrator.core import asking, confidence, rounds
+from aios_orchestrator.core import asking, confidence, planner, rounds
 from aios_orchestrator.core.draft import Draft, target_of
 from aios_orchestrator.mapping import Mapped, truth
 from aios_orchestrator.model import StepRun
@@ -65,6 +65,9 @@ def proposal(draft: Draft, step: Step) -> Approval:
         _mark(draft, step, approval, field, mapped)
     approval.proposed.extend(_proposed(draft, step, gate))
     approval.arguments_sha256 = shown_sha256(approval)
+    plan = planner.shown(draft.run, draft.workflow, approval.proposed)
+    if plan is not None:
+        approval.plan.CopyFrom(plan)
     approval.policy_version = policy_version(draft, step)
     approval.approvers.extend(PERSON + name for name in gate.approvers)
     approval.need = gate.need if gate.need > 1 else 0
@@ -220,7 +223,9 @@ def _proposed(draft: Draft, step: Step, gate: Gate) -> list[ProposedStep]:
     proposed = []
     for name in gate.approves:
         approved = draft.workflow.at(step.scope + name)
-        if draft.run.at(approved.name).state != st.STEP_STATE_PENDING:
+        if draft.run.at(approved.name).state != st.STEP_STATE_PENDING and not (
+            approved.kind == "planned" and planner.revising(draft.run, step.name)
+        ):
             continue  # it was done under an earlier approval
         arguments = encode(rounds.labeled_input(draft, approved, _guard(draft, approved)))
         proposed.append(

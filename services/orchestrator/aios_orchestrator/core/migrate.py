@@ -4,7 +4,8 @@ new version has otherwise is refused, unless the run can follow and a person say
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Final
 
@@ -14,11 +15,15 @@ from aios.run.v1.state_pb2 import MigrationBreak
 from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
+from aios_core.json_values import loads
+from aios_core.money import Micros
+from aios_orchestrator import plans
 from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.differing import OF_ATTEMPTS, differing
-from aios_orchestrator.model import DONE_STEP, LIVE_STEP, Run, StepRun
+from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.names import by_round, home_of, is_inside, renamed
+from aios_orchestrator.progress import DONE_STEP, LIVE_STEP
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 MAX_TOLD: Final = 5  # things in the way that a refusal names
@@ -60,6 +65,7 @@ class Move:
 def migrate(draft: Draft, what: Migrate) -> None:
     """Raises RUN_CLOSED, INVALID_ARGUMENT, INCOMPATIBLE; nothing has happened then."""
     run = draft.run
+    what = with_plans(run, what)
     move = plan(run, draft.workflow, what)
     if run.workflow_version == what.workflow.version:
         return
@@ -85,6 +91,19 @@ def migrate(draft: Draft, what: Migrate) -> None:
         may_start(draft)
 
 
+def with_plans(run: Run, what: Migrate) -> Migrate:
+    """The same, to the version with the plans that the run follows; one that may not be carried out there is left out,
+    so that its steps are in the way."""
+    workflow = what.workflow
+    for name, known in run.plans.items():
+        step = workflow.steps.get(renamed(name, what.names))
+        if step is not None and step.kind == "planned":
+            with suppress(TerminalError):
+                made = plans.plan_of(step, loads(known.plan), Micros(max(run.cap, workflow.cap)))
+                workflow = plans.with_child(workflow, step.name, made.workflow)
+    return replace(what, workflow=workflow)
+
+
 def _refusal(breaks: list[MigrationBreak]) -> TerminalError:
     said = " ".join(found.what for found in breaks[:MAX_TOLD])
     more = f" And {len(breaks) - MAX_TOLD} more." if len(breaks) > MAX_TOLD else ""
@@ -96,22 +115,29 @@ def plan(run: Run, old: Workflow, what: Migrate) -> Move:
     """What it would come to. Raises RUN_CLOSED for a run that does not go on, and INVALID_ARGUMENT for another workflow
     and for names that are not there."""
     _check(run, old, what)
-    new, move = what.workflow, Move()
-    reached: set[str] = set()
+    move = followed(run, old, what.workflow, what.names)
+    _money_and_input(move, run, old, what.workflow)
+    return move
+
+
+def followed(run: Run, old: Workflow, new: Workflow, names: Mapping[str, str], within: str = "") -> Move:
+    """What another workflow comes to for the steps of a run; or for those of a plan `within` a planned step, of which
+    what stands for nothing can be left out."""
+    move, reached = Move(), set[str]()
     # Of the steps of rounds there are thousands in a run, and one in the document.
     otherwise = cache(lambda path, home: frozenset(differing(old.steps[path], new.steps[home], renaming)))
-    renaming = _renaming(what.names)
-    for step in sorted(run.steps.values(), key=lambda step: by_round(step.name)):
+    renaming = _renaming(names)
+    for step in _sorted(run, within):
         path = path_of(step.name)
-        home = renamed(path, what.names)
+        home = renamed(path, names)
         if home in new.steps:
             if _begun(run, step):
                 _compare(move, step, old.steps[path], new.steps[home], otherwise(path, home))
-        elif _idle(step) and not _inside_begun(run, step.name):
+        elif _idle(step, within) and not _inside_begun(run, step.name, within):
             move.dropped.append(step.name)
             continue
         else:
-            move.breaks_with(path, _gone(path, old, new), final=True)
+            move.breaks_with(path, _gone(path, old, new, hint=not within), final=True)
         if _begun(run, step):
             reached.add(home)
         first = path_of(step.effect_name)
@@ -121,15 +147,20 @@ def plan(run: Run, old: Workflow, what: Migrate) -> Move:
                 f"{first} was the name of {home} in this run: its effects are kept under it.",
                 final=True,
             )
-    for name in sorted(set(new.steps) - {renamed(path, what.names) for path in old.steps}):
+    for name in sorted(set(new.steps) - {renamed(path, names) for path in old.steps}):
         after = sorted(step for step in new.dependents.get(name, ()) if step in reached)
         if after:
             move.breaks_with(
                 name, f"{name} comes before {', '.join(after)}, which had begun: it would run after that."
             )
-    move.again = list(_asking(move, run, old, what))
-    _money_and_input(move, run, old, new)
+    move.again = list(_asking(move, run, old, new, names, within))
     return move
+
+
+def _sorted(run: Run, within: str) -> list[StepRun]:
+    steps = run.steps.values()
+    own = (step for step in steps if is_inside(step.name, within)) if within else steps
+    return sorted(own, key=lambda step: by_round(step.name))
 
 
 def _check(run: Run, old: Workflow, what: Migrate) -> None:
@@ -176,10 +207,11 @@ def _check_name(run: Run, old: Workflow, new: Workflow, name: str, to: str) -> N
         raise TerminalError("INVALID_ARGUMENT", f"renamed.{name[:80]}: {wrong}.", field="renamed")
 
 
-def _idle(step: StepRun) -> bool:
-    """Whether it did nothing, and nothing is known of it that must be kept."""
+def _idle(step: StepRun, within: str) -> bool:
+    """Whether it did nothing, and nothing is known of it that must be kept. Of a plan it is known what was left out:
+    what comes under the same name later is other work."""
     if step.state == st.STEP_STATE_PENDING:
-        return not step.dispatch and step.attempt_group == 1 and not step.approval_id
+        return bool(within) or (not step.dispatch and step.attempt_group == 1 and not step.approval_id)
     return step.state == st.STEP_STATE_SKIPPED and not step.output and not step.dispatch
 
 
@@ -190,17 +222,17 @@ def _begun(run: Run, step: StepRun) -> bool:
     return step.state != st.STEP_STATE_PENDING or bool(step.approval_id)
 
 
-def _inside_begun(run: Run, name: str) -> bool:
+def _inside_begun(run: Run, name: str, within: str) -> bool:
     """Whether it is in rounds that are not over: how far they are is counted in steps."""
     owner, _ = home_of(name)
-    while owner:
+    while owner != within:
         if run.at(owner).state != st.STEP_STATE_SUCCEEDED:
             return True
         owner, _ = home_of(owner)
     return False
 
 
-def _gone(path: str, old: Workflow, new: Workflow) -> str:
+def _gone(path: str, old: Workflow, new: Workflow, *, hint: bool) -> str:
     was = old.steps[path]
     alike = [
         step.name
@@ -209,8 +241,8 @@ def _gone(path: str, old: Workflow, new: Workflow) -> str:
         and (step.scope, step.kind, step.target) == (was.scope, was.kind, was.target)
     ]
     near = difflib.get_close_matches(path, alike, n=1) or alike[:1]
-    hint = f" If it is {near[0]!r} now, say so: --rename {path}={near[0]}." if near else ""
-    return f"{path} is not there any more, and it has begun: what it did would belong to nothing.{hint}"
+    say = f" If it is {near[0]!r} now, say so: --rename {path}={near[0]}." if near and hint else ""
+    return f"{path} is not there any more, and it has begun: what it did would belong to nothing.{say}"
 
 
 def _compare(move: Move, step: StepRun, old: Step, new: Step, fields: frozenset[str]) -> None:
@@ -256,17 +288,19 @@ def _renaming(names: Mapping[str, str]) -> Any:
     return lambda text: own.get(text, pattern.sub(lambda found: f"steps.{own[found[1]]}", text))
 
 
-def _asking(move: Move, run: Run, old: Workflow, what: Migrate) -> Iterator[str]:
+def _asking(
+    move: Move, run: Run, old: Workflow, new: Workflow, names: Mapping[str, str], within: str
+) -> Iterator[str]:
     """The gates whose approval is open, or given and not used: it was for what the earlier version would do."""
-    for step in sorted(run.steps.values(), key=lambda step: by_round(step.name)):
+    for step in _sorted(run, within):
         path = path_of(step.name)
-        home = renamed(path, what.names)
-        if home not in what.workflow.steps or old.steps[path].kind not in ("gate", "ask"):
+        home = renamed(path, names)
+        if home not in new.steps or old.steps[path].kind not in ("gate", "ask"):
             continue
-        name = renamed(step.name, what.names)
+        name = renamed(step.name, names)
         if old.steps[path].kind == "ask":
             if step.state == st.STEP_STATE_GATED and (
-                set(differing(old.steps[path], what.workflow.steps[home], _renaming(what.names))) - _FOLLOWED
+                set(differing(old.steps[path], new.steps[home], _renaming(names))) - _FOLLOWED
             ):
                 yield name
         elif step.state == st.STEP_STATE_GATED:

@@ -13,7 +13,7 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
 from aios_core.values import Value, follow, labeled, plain
-from aios_orchestrator.core import rounds
+from aios_orchestrator.core import planning, rounds
 from aios_orchestrator.core.again import Again, gates_to_ask, may_start
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.editing import bound
@@ -26,6 +26,7 @@ MAX_TOLD: Final = 10  # steps that a refusal names
 _WITH_INPUT: Final = ("agent", "connector", "memory", "workflow")
 _RETRY, _SKIP = st.RECOVERY_RETRY, st.RECOVERY_SKIP
 _EDIT, _REWIND = st.RECOVERY_EDIT, st.RECOVERY_REWIND
+_REPLAN = st.RECOVERY_REPLAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ class Recover:
 def recover(draft: Draft, what: Recover) -> None:
     """Reopen the run. Raises NOT_FAILED, RUN_CLOSED, EFFECTS_STAND, OUTCOME_UNKNOWN, INVALID_ARGUMENT; the draft is of
     no use then."""
+    if what.recovery == _REPLAN:
+        _replan(draft, what)
+        return
     _check_run(draft, what)
     name = what.step or draft.run.failed
     step = _step(draft, what, name)
@@ -62,6 +66,19 @@ def recover(draft: Draft, what: Recover) -> None:
     elif step is not None and what.value is not None:
         draft.emit(step_edited=ev.StepEdited(step=name, input=_edited(draft, step, what.value)))
     may_start(draft)
+
+
+def _replan(draft: Draft, what: Recover) -> None:
+    """Have a run planned anew, with what is finished kept; one that failed goes on by that."""
+    if what.value is not None:
+        raise TerminalError("INVALID_ARGUMENT", "value: the planner gives the plan.", field="value")
+    owner = planning.owner_of(draft, what.step)
+    if draft.run.state == st.RUN_STATE_FAILED:
+        _check_run(draft, what)
+        again = _again(draft, what, draft.run.failed)
+        _check(draft, what, draft.run.failed, again)
+        _reopen(draft, what, draft.run.failed, again)
+    planning.revise(draft, owner, what.why)
 
 
 def _check_run(draft: Draft, what: Recover) -> None:

@@ -11,15 +11,18 @@ from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
+from aios_core.json_values import to_json
 from aios_core.labels import RESOURCE, Label, meet, outside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
-from aios_orchestrator.core import limits
+from aios_orchestrator.core import limits, planner
+from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
 from aios_orchestrator.due import given_up
 from aios_orchestrator.mapping import truth
-from aios_orchestrator.model import ROUND_FAILED, Run
+from aios_orchestrator.model import Run
 from aios_orchestrator.names import home_of, is_inside
-from aios_orchestrator.workflow import Step, Workflow, path_of
+from aios_orchestrator.progress import ROUND_FAILED
+from aios_orchestrator.workflow import APPROVE, DRAFT, PLAN, Step, Workflow, path_of
 
 MAX_ITEMS: Final = 10_000  # of a map
 MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
@@ -58,7 +61,12 @@ def gone_over(draft: Draft, step: Step, guard: Label | None) -> tuple[dict[str, 
         labels.append(label_of(items))
         over["items"] = items
     elif body.child is not None:
-        over["inputs"] = body.child.check_input(input_of(draft, step))
+        given = input_of(draft, step)
+        if step.kind == "planned":
+            assert isinstance(given, dict), "a plan comes with what its steps see"
+            labels.append(planner.vouched(draft.run, step.name, label_of(given["plan"])))
+            given = given["inputs"]
+        over["inputs"] = body.child.check_input(given)
     if count > MAX_ITEMS or count * body.size > MAX_ROUND_STEPS:
         raise TerminalError(
             "TOO_LARGE",
@@ -87,6 +95,8 @@ def input_of(draft: Draft, step: Step) -> Value:
 def labeled_input(draft: Draft, step: Step, guard: Label | None) -> Value:
     """What a step works on, as it is handed out: it depends on its condition too, and on the rounds that it is in."""
     value = input_of(draft, step)
+    if step.planning is not None and step.kind == "agent":
+        value = planner.told(draft.run, step, value)
     for label in (guard, guard_of(draft, step.scope)):
         if label is not None:
             value = relabeled(value, label)
@@ -132,8 +142,12 @@ def go_on(draft: Draft, name: str) -> None:
     step, state = draft.workflow.at(name), draft.run.at(name)
     body, begun = step.own, state.begun
     around = goes_on(draft, name)
+    if around and rounds.failed and _keeps_plan(draft, step):
+        return
     if not around or given_up(state) or (rounds.failed and not body.collect):
         _end_early(draft, step, around)
+        return
+    if draft.run.plans and planner.held(draft.run, name):
         return
     for index in rounds.failed:
         if index in rounds.open:
@@ -151,6 +165,19 @@ def go_on(draft: Draft, name: str) -> None:
             _finish(draft, step)
     except TerminalError as error:
         fail(draft, name, error)
+
+
+def _keeps_plan(draft: Draft, step: Step) -> bool:
+    """Whether only the draft or the approval of another plan failed: then the run goes on by the one that it has."""
+    if step.kind != "plan" or not planner.revising(draft.run, f"{step.name}.{DRAFT}"):
+        return False
+    asked = (draft.run.at(f"{step.name}.{local}") for local in (DRAFT, APPROVE))
+    failed = next((own for own in asked if own.state == st.STEP_STATE_FAILED), None)
+    if failed is None or draft.run.at(f"{step.name}.{PLAN}").state == st.STEP_STATE_FAILED:
+        return False
+    draft.emit(plan_revision_dropped=ev.PlanRevisionDropped(step=step.name, error=failed.error))
+    may_start(draft)
+    return True
 
 
 def _end_early(draft: Draft, step: Step, around: bool) -> None:
@@ -227,8 +254,10 @@ def _finish(draft: Draft, step: Step) -> None:
     """All rounds of a map, or the one of a sub-workflow, are over."""
     body, run = step.own, draft.run
     label = guard_of_round(run, step, 0)
-    if step.kind == "workflow":
+    if step.once:
         value = relabeled(body.result.evaluate(draft.look_from(round_of(step, 0))), label)
+        if step.kind == "plan" and step.gives is not None:
+            step.gives.check(to_json(plain(value)), f"what the plan of {step.name!r} gives", "BAD_OUTPUT")
         draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=encode(value)))
         return
     failed, count = run.rounds[step.name].failed, run.at(step.name).begun.rounds
@@ -291,7 +320,9 @@ def fail(draft: Draft, name: str, error: TerminalError) -> None:
 
 
 def contained(draft: Draft, name: str) -> bool:
-    """Whether a map around the step collects failures."""
+    """Whether a map around the step collects failures; or it is only of another plan than the one that is followed."""
+    if planner.revising(draft.run, name):
+        return True
     while "." in name:
         name, _ = home_of(name)
         body = draft.workflow.at(name).body

@@ -18,7 +18,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import effect_key
 from aios_core.json_values import to_json
 from aios_core.values import Value, label_of, plain, relabeled
-from aios_orchestrator.core import hearing, limits, rounds
+from aios_orchestrator.core import hearing, limits, planning, rounds
 from aios_orchestrator.core.advance import go_on
 from aios_orchestrator.core.asking import unknown_approval
 from aios_orchestrator.core.draft import Draft
@@ -64,6 +64,13 @@ def _succeeded(draft: Draft, step: Step, state: StepRun, outcome: Outcome) -> No
         why = f"The result of {step.target} can't be read: {error.message}"
         rounds.fail(draft, step.name, TerminalError(code, why))
         return
+    if step.planning is not None:
+        try:
+            value = planning.drafted(draft, step, value)
+            outcome.output = encode(value)
+        except TerminalError as error:
+            planning.refuse(draft, step, state, outcome, error)
+            return
     wrong = _broken(step, value)
     if wrong is not None:
         draft.emit(

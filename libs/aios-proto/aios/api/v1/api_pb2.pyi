@@ -1055,6 +1055,146 @@ class MigrateRunResponse(google.protobuf.message.Message):
 Global___MigrateRunResponse: typing_extensions.TypeAlias = MigrateRunResponse
 
 @typing.final
+class ListPlansRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListPlansRequest: typing_extensions.TypeAlias = ListPlansRequest
+
+@typing.final
+class ListPlansResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PLANS_FIELD_NUMBER: builtins.int
+    @property
+    def plans(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___PlanVersion]:
+        """As they came."""
+
+    def __init__(
+        self,
+        *,
+        plans: collections.abc.Iterable[Global___PlanVersion] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["plans", b"plans"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ListPlansResponse: typing_extensions.TypeAlias = ListPlansResponse
+
+@typing.final
+class PlanVersion(google.protobuf.message.Message):
+    """One version of a plan, or an answer that was none."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PARENT_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    TIME_MS_FIELD_NUMBER: builtins.int
+    BY_FIELD_NUMBER: builtins.int
+    DECIDED_BY_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    DIFF_FIELD_NUMBER: builtins.int
+    APPROVAL_ID_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """The step of kind plan."""
+    version: builtins.str
+    """Empty: it was no plan that may be carried out."""
+    parent: builtins.str
+    """The version that it comes from."""
+    state: builtins.str
+    """`proposed`, `followed`, `replaced` (by a later one that was followed), `edited` (a person made another one of it),
+    `rejected`, `expired`, `refused` (it was no plan), or `withdrawn`.
+    """
+    time_ms: builtins.int
+    by: builtins.str
+    """Who gave it: `agent:…` or `person:…`."""
+    decided_by: builtins.str
+    """Who has approved it, or decided otherwise."""
+    note: builtins.str
+    """What a person said when asking for it; of a refused one what was wrong."""
+    text: builtins.str
+    """In YAML, and in which lines it differs from its parent."""
+    diff: builtins.str
+    approval_id: builtins.str
+    """The approval that it is, or was, about."""
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        version: builtins.str = ...,
+        parent: builtins.str = ...,
+        state: builtins.str = ...,
+        time_ms: builtins.int = ...,
+        by: builtins.str = ...,
+        decided_by: builtins.str = ...,
+        note: builtins.str = ...,
+        text: builtins.str = ...,
+        diff: builtins.str = ...,
+        approval_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "by", b"by", "decided_by", b"decided_by", "diff", b"diff", "note", b"note", "parent", b"parent", "state", b"state", "step", b"step", "text", b"text", "time_ms", b"time_ms", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlanVersion: typing_extensions.TypeAlias = PlanVersion
+
+@typing.final
+class RevisePlanRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    run_id: builtins.str
+    step: builtins.str
+    """The step of kind plan; empty: the only one."""
+    note: builtins.str
+    """What the planner is told."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["note", b"note", "request_id", b"request_id", "run_id", b"run_id", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RevisePlanRequest: typing_extensions.TypeAlias = RevisePlanRequest
+
+@typing.final
+class RevisePlanResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: builtins.int
+    @property
+    def run(self) -> Global___Run: ...
+    def __init__(
+        self,
+        *,
+        run: Global___Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RevisePlanResponse: typing_extensions.TypeAlias = RevisePlanResponse
+
+@typing.final
 class GetTimelineRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -53,6 +53,10 @@ class RunServiceStub:
     """Two runs side by side: what their steps gave, changed, cost and took."""
     MigrateRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.MigrateRunRequest, aios.api.v1.api_pb2.MigrateRunResponse]
     """Has a run go on under another version of its workflow; refused where it could not follow."""
+    ListPlans: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListPlansRequest, aios.api.v1.api_pb2.ListPlansResponse]
+    """The plans that a run was offered and has followed."""
+    RevisePlan: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RevisePlanRequest, aios.api.v1.api_pb2.RevisePlanResponse]
+    """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays."""
 
 @typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -85,6 +89,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """Two runs side by side: what their steps gave, changed, cost and took."""
     MigrateRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.MigrateRunRequest, aios.api.v1.api_pb2.MigrateRunResponse]  # type: ignore[assignment]
     """Has a run go on under another version of its workflow; refused where it could not follow."""
+    ListPlans: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListPlansRequest, aios.api.v1.api_pb2.ListPlansResponse]  # type: ignore[assignment]
+    """The plans that a run was offered and has followed."""
+    RevisePlan: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RevisePlanRequest, aios.api.v1.api_pb2.RevisePlanResponse]  # type: ignore[assignment]
+    """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays."""
 
 class RunServiceServicer(metaclass=abc.ABCMeta):
     """What clients talk to: the gateway. Every mutation has a request_id that makes it safe to repeat; the workspace is the
@@ -204,6 +212,22 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.MigrateRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.MigrateRunResponse]]:
         """Has a run go on under another version of its workflow; refused where it could not follow."""
+
+    @abc.abstractmethod
+    def ListPlans(
+        self,
+        request: aios.api.v1.api_pb2.ListPlansRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.ListPlansResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ListPlansResponse]]:
+        """The plans that a run was offered and has followed."""
+
+    @abc.abstractmethod
+    def RevisePlan(
+        self,
+        request: aios.api.v1.api_pb2.RevisePlanRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[aios.api.v1.api_pb2.RevisePlanResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RevisePlanResponse]]:
+        """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

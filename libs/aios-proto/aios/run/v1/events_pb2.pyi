@@ -76,6 +76,10 @@ class RunEvent(google.protobuf.message.Message):
     BECAME_LATE_FIELD_NUMBER: builtins.int
     RUN_ADMITTED_FIELD_NUMBER: builtins.int
     RUN_SKIPPED_FIELD_NUMBER: builtins.int
+    PLAN_ADOPTED_FIELD_NUMBER: builtins.int
+    PLAN_REFUSED_FIELD_NUMBER: builtins.int
+    PLAN_REVISION_REQUESTED_FIELD_NUMBER: builtins.int
+    PLAN_REVISION_DROPPED_FIELD_NUMBER: builtins.int
     schema: builtins.int
     """Schema version of this message, and version of what its fields mean; readers upcast older ones."""
     semantics: builtins.int
@@ -170,6 +174,14 @@ class RunEvent(google.protobuf.message.Message):
     def run_admitted(self) -> Global___RunAdmitted: ...
     @property
     def run_skipped(self) -> Global___RunSkipped: ...
+    @property
+    def plan_adopted(self) -> Global___PlanAdopted: ...
+    @property
+    def plan_refused(self) -> Global___PlanRefused: ...
+    @property
+    def plan_revision_requested(self) -> Global___PlanRevisionRequested: ...
+    @property
+    def plan_revision_dropped(self) -> Global___PlanRevisionDropped: ...
     def __init__(
         self,
         *,
@@ -222,12 +234,16 @@ class RunEvent(google.protobuf.message.Message):
         became_late: Global___BecameLate | None = ...,
         run_admitted: Global___RunAdmitted | None = ...,
         run_skipped: Global___RunSkipped | None = ...,
+        plan_adopted: Global___PlanAdopted | None = ...,
+        plan_refused: Global___PlanRefused | None = ...,
+        plan_revision_requested: Global___PlanRevisionRequested | None = ...,
+        plan_revision_dropped: Global___PlanRevisionDropped | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_assented", b"approval_assented", "approval_decided", b"approval_decided", "approval_edited", b"approval_edited", "approval_escalated", b"approval_escalated", "approval_reminded", b"approval_reminded", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_assented", b"approval_assented", "approval_decided", b"approval_decided", "approval_edited", b"approval_edited", "approval_escalated", b"approval_escalated", "approval_reminded", b"approval_reminded", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "plan_adopted", b"plan_adopted", "plan_refused", b"plan_refused", "plan_revision_dropped", b"plan_revision_dropped", "plan_revision_requested", b"plan_revision_requested", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_assented", b"approval_assented", "approval_decided", b"approval_decided", "approval_edited", b"approval_edited", "approval_escalated", b"approval_escalated", "approval_reminded", b"approval_reminded", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["actor", b"actor", "approval_assented", b"approval_assented", "approval_decided", b"approval_decided", "approval_edited", b"approval_edited", "approval_escalated", b"approval_escalated", "approval_reminded", b"approval_reminded", "approval_requested", b"approval_requested", "became_late", b"became_late", "body", b"body", "body_reopened", b"body_reopened", "body_started", b"body_started", "cancel_requested", b"cancel_requested", "deadline_passed", b"deadline_passed", "decision_refused", b"decision_refused", "plan_adopted", b"plan_adopted", "plan_refused", b"plan_refused", "plan_revision_dropped", b"plan_revision_dropped", "plan_revision_requested", b"plan_revision_requested", "previous_hash", b"previous_hash", "redo_conflicted", b"redo_conflicted", "redo_requested", b"redo_requested", "rounds_started", b"rounds_started", "run_admitted", b"run_admitted", "run_cancelled", b"run_cancelled", "run_failed", b"run_failed", "run_id", b"run_id", "run_migrated", b"run_migrated", "run_redone", b"run_redone", "run_reopened", b"run_reopened", "run_skipped", b"run_skipped", "run_started", b"run_started", "run_succeeded", b"run_succeeded", "run_undone", b"run_undone", "schema", b"schema", "semantics", b"semantics", "sequence", b"sequence", "step_edited", b"step_edited", "step_failed", b"step_failed", "step_redispatched", b"step_redispatched", "step_redone", b"step_redone", "step_retry_scheduled", b"step_retry_scheduled", "step_reused", b"step_reused", "step_scheduled", b"step_scheduled", "step_skipped", b"step_skipped", "step_succeeded", b"step_succeeded", "step_undone", b"step_undone", "step_unknown", b"step_unknown", "time_ms", b"time_ms", "undo_accepted", b"undo_accepted", "undo_conflicted", b"undo_conflicted", "undo_requested", b"undo_requested", "undo_scheduled", b"undo_scheduled", "wait_started", b"wait_started", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "approval_reminded", "approval_escalated", "approval_assented", "approval_edited", "run_migrated", "deadline_passed", "became_late", "run_admitted", "run_skipped"]
+    _WhichOneofReturnType_body: typing_extensions.TypeAlias = typing.Literal["run_started", "step_scheduled", "step_succeeded", "step_failed", "step_retry_scheduled", "step_skipped", "step_unknown", "step_redispatched", "approval_requested", "approval_decided", "wait_started", "run_succeeded", "run_failed", "cancel_requested", "run_cancelled", "undo_requested", "undo_scheduled", "step_undone", "undo_conflicted", "run_undone", "decision_refused", "body_started", "rounds_started", "run_reopened", "step_edited", "body_reopened", "step_reused", "redo_requested", "step_redone", "redo_conflicted", "run_redone", "undo_accepted", "approval_reminded", "approval_escalated", "approval_assented", "approval_edited", "run_migrated", "deadline_passed", "became_late", "run_admitted", "run_skipped", "plan_adopted", "plan_refused", "plan_revision_requested", "plan_revision_dropped"]
     _WhichOneofArgType_body: typing_extensions.TypeAlias = typing.Literal["body", b"body"]
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1536,3 +1552,132 @@ class BecameLate(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___BecameLate: typing_extensions.TypeAlias = BecameLate
+
+@typing.final
+class PlanAdopted(google.protobuf.message.Message):
+    """From here on the run follows a plan that a person has approved: its steps are those of a planned step."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PARENT_FIELD_NUMBER: builtins.int
+    DROPPED_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    APPROVER_FIELD_NUMBER: builtins.int
+    AGAIN_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """The planned step, such as `work.plan`."""
+    plan: builtins.bytes
+    """Canonical JSON of the plan, and its content hash."""
+    version: builtins.str
+    parent: builtins.str
+    """The version that it takes the place of; empty: it is the first."""
+    steps: builtins.int
+    """How many steps it has that are in no body, and who has approved it; empty in a simulation."""
+    approver: builtins.str
+    @property
+    def dropped(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps of the run that are not in it, and did nothing that stands."""
+
+    @property
+    def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Steps of the run that ask a person anew: an approval counts for the plan that it was given under."""
+
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        plan: builtins.bytes = ...,
+        version: builtins.str = ...,
+        parent: builtins.str = ...,
+        dropped: collections.abc.Iterable[builtins.str] | None = ...,
+        steps: builtins.int = ...,
+        approver: builtins.str = ...,
+        again: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "approver", b"approver", "dropped", b"dropped", "parent", b"parent", "plan", b"plan", "step", b"step", "steps", b"steps", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlanAdopted: typing_extensions.TypeAlias = PlanAdopted
+
+@typing.final
+class PlanRefused(google.protobuf.message.Message):
+    """What a planner gave is no plan that may be carried out. It is asked once more."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    COST_MICROS_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """The step that drafts."""
+    cost_micros: builtins.int
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    @property
+    def usage(self) -> aios.task.v1.task_pb2.Usage: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+        cost_micros: builtins.int = ...,
+        usage: aios.task.v1.task_pb2.Usage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "usage", b"usage"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["cost_micros", b"cost_micros", "error", b"error", "step", b"step", "usage", b"usage"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlanRefused: typing_extensions.TypeAlias = PlanRefused
+
+@typing.final
+class PlanRevisionRequested(google.protobuf.message.Message):
+    """A person wants another plan. What is finished stays, what is under way goes on, and nothing more begins until it is
+    decided.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    """The step with the plan, such as `work`."""
+    note: builtins.str
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        note: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["note", b"note", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlanRevisionRequested: typing_extensions.TypeAlias = PlanRevisionRequested
+
+@typing.final
+class PlanRevisionDropped(google.protobuf.message.Message):
+    """There is no other plan: the run goes on by the one that it has."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: builtins.int
+    ERROR_FIELD_NUMBER: builtins.int
+    step: builtins.str
+    @property
+    def error(self) -> aios.error.v1.error_pb2.Error: ...
+    def __init__(
+        self,
+        *,
+        step: builtins.str = ...,
+        error: aios.error.v1.error_pb2.Error | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["error", b"error", "step", b"step"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlanRevisionDropped: typing_extensions.TypeAlias = PlanRevisionDropped

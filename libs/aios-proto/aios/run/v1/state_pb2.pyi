@@ -247,6 +247,8 @@ class _RecoveryEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """What failed is tried again with another input."""
     RECOVERY_REWIND: _Recovery.ValueType  # 4
     """From a step on, whatever came of it; with another input if one is given."""
+    RECOVERY_REPLAN: _Recovery.ValueType  # 170
+    """Another plan is asked for, also of a run that is under way; what is finished is kept."""
 
 class Recovery(_Recovery, metaclass=_RecoveryEnumTypeWrapper):
     """How a person has a run go on."""
@@ -260,6 +262,8 @@ RECOVERY_EDIT: Recovery.ValueType  # 3
 """What failed is tried again with another input."""
 RECOVERY_REWIND: Recovery.ValueType  # 4
 """From a step on, whatever came of it; with another input if one is given."""
+RECOVERY_REPLAN: Recovery.ValueType  # 170
+"""Another plan is asked for, also of a run that is under way; what is finished is kept."""
 Global___Recovery: typing_extensions.TypeAlias = Recovery
 
 class _FailureClass:
@@ -741,6 +745,7 @@ class StepHead(google.protobuf.message.Message):
     CACHED_FIELD_NUMBER: builtins.int
     WORK_MODE_FIELD_NUMBER: builtins.int
     CHARGE_FIELD_NUMBER: builtins.int
+    REFUSED_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
     attempt: builtins.int
@@ -774,6 +779,8 @@ class StepHead(google.protobuf.message.Message):
     work_mode: aios.task.v1.task_pb2.WorkMode.ValueType
     charge: builtins.int
     """The serial number of its hold in the accounts."""
+    refused: builtins.int
+    """Of one that drafts a plan: how many of its answers were refused, one after the other."""
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     @property
@@ -813,13 +820,110 @@ class StepHead(google.protobuf.message.Message):
         cached: aios.task.v1.task_pb2.CacheOrigin | None = ...,
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
         charge: builtins.int = ...,
+        refused: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "error", b"error", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "charge", b"charge", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable", "work_mode", b"work_mode"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "charge", b"charge", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "refused", b"refused", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead
+
+@typing.final
+class RunPlan(google.protobuf.message.Message):
+    """The plan that a step of a run carries out: `plan/<step>`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class GroupsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+    PLAN_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    PARENT_FIELD_NUMBER: builtins.int
+    GROUPS_FIELD_NUMBER: builtins.int
+    REVISING_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    DRAFTED_FIELD_NUMBER: builtins.int
+    EDITED_FIELD_NUMBER: builtins.int
+    APPROVER_FIELD_NUMBER: builtins.int
+    plan: builtins.bytes
+    """Canonical JSON."""
+    version: builtins.str
+    parent: builtins.str
+    revising: builtins.bool
+    """Another one is asked for; what a person said of it, and what the step that drafts gave before, and a person made of
+    that.
+    """
+    note: builtins.str
+    drafted: builtins.bytes
+    edited: builtins.bytes
+    approver: builtins.str
+    """Who has approved it, such as `person:owner`; empty in a simulation."""
+    @property
+    def groups(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """Attempt groups of steps that an earlier plan had: what comes under their names is other work."""
+
+    def __init__(
+        self,
+        *,
+        plan: builtins.bytes = ...,
+        version: builtins.str = ...,
+        parent: builtins.str = ...,
+        groups: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        revising: builtins.bool = ...,
+        note: builtins.str = ...,
+        drafted: builtins.bytes = ...,
+        edited: builtins.bytes = ...,
+        approver: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approver", b"approver", "drafted", b"drafted", "edited", b"edited", "groups", b"groups", "note", b"note", "parent", b"parent", "plan", b"plan", "revising", b"revising", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___RunPlan: typing_extensions.TypeAlias = RunPlan
+
+@typing.final
+class PlanProposal(google.protobuf.message.Message):
+    """A plan that a person is to approve, as it is shown; drawn from what will run."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    PARENT_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    DIFF_FIELD_NUMBER: builtins.int
+    version: builtins.str
+    parent: builtins.str
+    """The one that the run has; empty: none."""
+    text: builtins.str
+    """The plan in YAML, and the lines in which it differs from its parent, as a unified diff."""
+    diff: builtins.str
+    def __init__(
+        self,
+        *,
+        version: builtins.str = ...,
+        parent: builtins.str = ...,
+        text: builtins.str = ...,
+        diff: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["diff", b"diff", "parent", b"parent", "text", b"text", "version", b"version"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PlanProposal: typing_extensions.TypeAlias = PlanProposal
 
 @typing.final
 class StepRecord(google.protobuf.message.Message):
@@ -915,6 +1019,7 @@ class Approval(google.protobuf.message.Message):
     EDITED_FROM_FIELD_NUMBER: builtins.int
     CONFIDENCE_FIELD_NUMBER: builtins.int
     FAILS_OPEN_FIELD_NUMBER: builtins.int
+    PLAN_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
     workspace: builtins.str
     run_id: builtins.str
@@ -975,6 +1080,10 @@ class Approval(google.protobuf.message.Message):
     def confidence(self) -> Global___Confidence:
         """Of a gate that passes by itself when a confidence is high enough."""
 
+    @property
+    def plan(self) -> Global___PlanProposal:
+        """Of one that is about a plan."""
+
     def __init__(
         self,
         *,
@@ -1011,10 +1120,11 @@ class Approval(google.protobuf.message.Message):
         edited_from: builtins.str = ...,
         confidence: Global___Confidence | None = ...,
         fails_open: builtins.bool = ...,
+        plan: Global___PlanProposal | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["confidence", b"confidence"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["confidence", b"confidence", "plan", b"plan"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "plan", b"plan", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Approval: typing_extensions.TypeAlias = Approval
