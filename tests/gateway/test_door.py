@@ -19,6 +19,7 @@ from tests.served import Server
 READERS = {
     "runs.ListRuns": api_pb2.ListRunsRequest(),
     "runs.GetRun": api_pb2.GetRunRequest(run_id="run_x"),
+    "runs.ListPlans": api_pb2.ListPlansRequest(run_id="run_x"),
     "runs.GetTimeline": api_pb2.GetTimelineRequest(run_id="run_x"),
     "approvals.ListApprovals": api_pb2.ListApprovalsRequest(),
     "approvals.GetApproval": api_pb2.GetApprovalRequest(approval_id="apr_x"),
@@ -44,7 +45,6 @@ RUNNERS = {
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.RedoRun": api_pb2.RedoRunRequest(request_id="scope", run_id="run_x"),
     "runs.MigrateRun": api_pb2.MigrateRunRequest(request_id="scope", run_id="run_x"),
-    "runs.ListPlans": api_pb2.ListPlansRequest(run_id="run_x"),
     "runs.RevisePlan": api_pb2.RevisePlanRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
     "runs.ForkRun": api_pb2.ForkRunRequest(request_id="scope", run_id="run_x"),

@@ -25,6 +25,7 @@ from aios_testing.sim.crowd import LineWatch
 from aios_testing.sim.leases import KEY, LeaseWatch
 from aios_testing.sim.parts import CONNECTORS, NOTED, NOTES, WORKSPACE
 from aios_testing.sim.person import Person
+from aios_testing.sim.planning import PlanWatch
 from aios_testing.sim.record import Record
 from aios_testing.sim.sender import Sender
 from aios_testing.sim.store import Disk
@@ -49,6 +50,7 @@ class Invariants:
         disks["orchestrator"].committed = self._run_committed
         self.leases: LeaseWatch | None = None
         self.accounts = AccountWatch(record)
+        self.plans = PlanWatch(record, world)
         world.happened = self._happened
         broker.heard = self._heard
         self._notes = 0
@@ -88,6 +90,7 @@ class Invariants:
             return
         if write.key not in self.runs and run.trigger == "schedule:tick":
             self._record.count("a schedule's time was run")
+        self.plans.changed(before, run)
         self.runs[write.key] = run
         self._scheduled(run)
         if run.concurrency is not None:
@@ -168,6 +171,7 @@ class Invariants:
         if key.split("/")[2] != "0":
             self._made_good(run, step, key)
             return
+        self.plans.happened(run, step, key)
         gate = GATES.get((run.workflow, path_of(step)))
         if gate is not None:
             self._approved(run, step, scope_of(step) + gate, key)
@@ -261,6 +265,7 @@ class Invariants:
         for key, run in self.runs.items():
             self._whole(key, run)
             self._settled(run, person)
+            self.plans.at_the_end(run, person.denied)
             if run.fork is not None and any(effect.startswith(run.run_id) for effect in self._world.effects):
                 self._record.violate("a fork changes nothing", run.run_id)
 
@@ -339,7 +344,8 @@ class Invariants:
                 self._record.violate("a simulation has no effect", run.run_id)
             return
         for key in self._effects_of.get(run.run_id, ()):
-            if self.run_of_key(key)[1] not in run.steps:
+            left = any(self.run_of_key(key)[1] in plan.groups for plan in run.plans.values())
+            if self.run_of_key(key)[1] not in run.steps and not left:
                 self._record.violate("what happened belongs to a step", key)
         undone = all(s.state == S.STEP_STATE_UNDONE for s in run.changed_things())
         if run.state == R.RUN_STATE_UNDONE and not undone:

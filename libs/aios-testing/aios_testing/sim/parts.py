@@ -28,6 +28,7 @@ from aios_runtime.store.port import Committed, OutboxMessage, Write
 from aios_sdk.host.effects import Rules
 from aios_sdk.host.lane import ConnectorLane
 from aios_testing.sim.loop import EPOCH_MS
+from aios_testing.sim.planner import planner
 from aios_testing.sim.providers import connector
 from aios_testing.sim.store import Disk
 from aios_testing.sim.workload import DOCUMENTS
@@ -171,7 +172,7 @@ async def _clerk(context: Context, outside: Outside) -> object:
 
 @cache
 def _agents() -> dict[str, Agent]:
-    return {"echo": Agent("echo", "1", Spec(runtime="trusted", entry="echo"))}
+    return {name: Agent(name, "1", Spec(runtime="trusted", entry=name)) for name in module_trusted()}
 
 
 async def _agent_runner(context: Context, outside: Outside) -> object:
@@ -212,8 +213,8 @@ async def _agent_runner(context: Context, outside: Outside) -> object:
 
 
 def module_trusted() -> dict[str, Callable[[Any], Any]]:
-    """The trusted agents: each answers with its request."""
-    return {"echo": lambda request: request}
+    """The trusted agents."""
+    return {"echo": lambda request: request, "planner": planner}
 
 
 async def _memory(context: Context, outside: Outside) -> object:

@@ -30,6 +30,7 @@ from aios_testing.sim.forking import Forking
 from aios_testing.sim.mending import Mending
 from aios_testing.sim.migrating import Migrating
 from aios_testing.sim.parts import WORKSPACE
+from aios_testing.sim.planning import Planning
 from aios_testing.sim.record import Record
 from aios_testing.sim.signing import Signing
 from aios_testing.sim.undoing import Undoing
@@ -60,6 +61,7 @@ class Person:
         self.undoing: Undoing | None = None
         self.aside: Aside | None = None
         self.signing: Signing | None = None
+        self.planning: Planning | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -85,6 +87,8 @@ class Person:
             works.append(self.undoing.look(self))
         if self.signing is not None:
             works.append(self.signing.begin(self))
+        if self.planning is not None:
+            works.append(self.planning.begin(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:

@@ -131,6 +131,18 @@ _SIGNED: Final = """
       confidence: {of: "${steps.draft.sure}", at_least: 0.95}
   - {name: charge, connector: pay.charge, effect: write, timeout: 8s, input: {n: "${inputs.n}"}}
 """
+_PLANNED: Final = """
+  - name: work
+    plan:
+      agent: planner
+      goal: "Do ${inputs.n}"
+      input: {n: "${inputs.n}"}
+      may: {agents: [echo], actions: {book.place: write, book.book: write, mail.send: write}}
+      expires: 80s
+    budget: "0.05"
+    timeout: 10s
+  - {name: end, connector: book.place, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
+"""
 _TICK: Final = """
   - {name: book, connector: book.book, effect: write, timeout: 20s, input: {n: "${inputs.n}"}}
 """
@@ -255,6 +267,7 @@ DOCUMENTS: Final = {
     "budgets.yaml": _BUDGETS,
     "hear.yaml": _workflow("hear", _HEAR),
     "signed.yaml": _workflow("signed", _SIGNED),
+    "planned.yaml": _workflow("planned", _PLANNED),
 }
 # What needs a gate, and which.
 GATES: Final = {
@@ -267,6 +280,7 @@ GATES: Final = {
     ("each", "all[].send"): "ok",
     ("signed", "send"): "ok",
     ("signed", "charge"): "sure",
+    ("planned", "work.plan.send"): "ok",
 }
 # The steps that change the world, by their paths.
 EFFECTS: Final = {
@@ -301,5 +315,18 @@ EFFECTS: Final = {
     ("line", "book"),
     ("line", "each[].place"),
     ("lone", "book"),
+    ("planned", "work.plan.put"),
+    ("planned", "work.plan.send"),
+    ("planned", "work.plan.each[].add"),
+    ("planned", "end"),
 }
-assert {name for name, _ in EFFECTS} == {*WORKFLOWS, *ASIDE, "hear", "signed", "tick", "line", "lone"}
+assert {name for name, _ in EFFECTS} == {
+    *WORKFLOWS,
+    *ASIDE,
+    "hear",
+    "signed",
+    "tick",
+    "line",
+    "lone",
+    "planned",
+}
