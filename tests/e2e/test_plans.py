@@ -107,6 +107,24 @@ def test_without_a_plan_there_is_nothing_to_see_or_to_revise(server: Server) -> 
     assert server.json("plan", "revise", "run_" + "x" * 26)["error"]["code"] == "NOT_FOUND"
 
 
+@pytest.mark.feature("C3", "D2", "D10")
+def test_a_planned_run_is_simulated_forked_and_recorded_as_a_test(server: Server, tmp_path: Path) -> None:
+    run = started(server, tmp_path, "cy")
+    mine = edited(server, tmp_path, run, plan(WORDS))
+    assert server.aios("approval", "approve", mine["approval_id"], "--wait").code == 0
+    rec = tmp_path / "rec"
+    assert server.aios("workflow", "record", run, "-o", str(rec)).code == 0
+    told = server.aios("workflow", "test", str(rec / "tests.yaml"))
+    assert told.code == 0, told.out + told.err
+    assert "name: words" in (rec / "tests.yaml").read_text()
+    fork = server.json("run", "fork", run, "--from", "work")
+    assert fork["state"] == "succeeded" and fork["mode"] == "simulate"
+    simulated = server.json("run", "simulate", "year-end", "--input", "client=cy")
+    assert simulated["outputs"]["said"]["result"]["inputs"] == {"client": "cy"}
+    assert server.json("plan", "list", simulated["run_id"])[0]["state"] == "followed"
+    assert server.aios("run", "simulate", "year-end", "--input", "client=cy", "--all-branches").code == 0
+
+
 @pytest.mark.feature("C3", "D3")
 def test_a_plan_that_is_followed_is_there_after_a_kill(tmp_path: Path) -> None:
     """The server dies with the plan adopted and its question open; the one that is started again goes on by it."""

@@ -159,7 +159,7 @@ def test_nothing_of_a_plan_runs_without_its_approval() -> None:
         ({"steps": [{"name": f"s{at}", "agent": "writer"} for at in range(7)]}, "has 7 steps; at most 6"),
         ({"steps": [{"name": "a", "wait": {"event": "x"}}]}, "not for an event"),
         ({"steps": [{"name": "a", "agent": "writer"}], "parent": "x"}, "parent: there is no such field"),
-        ({"steps": [{"name": "a", "agent": "writer", "input": {"x": "y" * 70_000}}]}, "at most 65536"),
+        ({"steps": [{"name": "a", "agent": "writer", "input": {"x": "y" * 30_000}}]}, "at most 24576"),
         (
             {
                 "steps": [
@@ -393,6 +393,38 @@ def test_a_rewind_to_the_plan_drafts_another_one() -> None:
     run.settle("work.plan.one")
     run.settle("work.plan.other")
     assert run.run.state == R.RUN_STATE_SUCCEEDED
+
+
+@pytest.mark.feature("C3", "D8")
+def test_a_revision_that_a_rewind_overtakes_is_a_first_plan_again() -> None:
+    run = planned()
+    run.settle("work.plan.one")
+    run.recover(V.RECOVERY_REPLAN)
+    run.fail("work.plan.two")
+    run.settle("work.draft", output=given(SECOND))
+    assert run.run.state == R.RUN_STATE_FAILED
+    run.recover(V.RECOVERY_REWIND, "work")
+    assert "parent" not in seen(run, "work.draft")
+    run.settle("work.draft", output=given(SECOND))
+    assert run.decide(A.APPROVAL_STATE_APPROVED).dispatched == ("work.plan.one",)
+    assert not run.run.plans["work.plan"].revising
+    run.settle("work.plan.one")
+    run.settle("work.plan.other")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+
+
+@pytest.mark.feature("C3", "D8")
+def test_a_run_that_failed_while_another_plan_was_asked_for_goes_on_with_that() -> None:
+    run = planned()
+    run.settle("work.plan.one")
+    run.recover(V.RECOVERY_REPLAN)
+    more: Plain = {**FIRST, "steps": [*FIRST["steps"], {"name": "last", "agent": "writer"}]}  # type: ignore[misc]
+    run.settle("work.draft", output=given(more))
+    run.fail("work.plan.two")
+    assert run.run.state == R.RUN_STATE_FAILED
+    run.recover(V.RECOVERY_RETRY)
+    assert state(run, "work.plan.two") == S.STEP_STATE_PENDING
+    assert run.decide(A.APPROVAL_STATE_APPROVED).dispatched == ("work.plan.two",)
 
 
 @pytest.mark.feature("C3", "D10")

@@ -21,7 +21,7 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.core import compensate
-from aios_orchestrator.core.decide import Cancel, Redo, Tick, Undo
+from aios_orchestrator.core.decide import Cancel, Decision, Redo, Tick, Undo
 from aios_orchestrator.definition import KINDS, compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.problems import Problems
@@ -223,6 +223,14 @@ class World(Driver):
         raise AssertionError(f"it does not end: {R.Name(self.run.state)}, {sorted(self.run.live)}")
 
 
+def again(run: World, data: Data) -> Decision:
+    """A person has a run go on that failed: as it was, or from a step on that has begun."""
+    begun = sorted(step.name for step in run.run.steps.values() if step.state != S.STEP_STATE_PENDING)
+    if begun and data.draw(st.booleans()):
+        return run.recover(Recovery.RECOVERY_REWIND, data.draw(st.sampled_from(begun)))
+    return run.recover(Recovery.RECOVERY_RETRY)
+
+
 @pytest.mark.feature("D1", "D2", "D6")
 @settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
 @given(document=documents(), data=st.data())
@@ -246,6 +254,8 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
             SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
         run.now += data.draw(st.sampled_from([1, 2_000, 30_000]))
         run.give(Tick())
+        if run.run.state == R.RUN_STATE_FAILED and not run.run.undo_queue and data.draw(st.booleans()):
+            SEEN["had go on"] += not again(run, data).refusal
         if data.draw(st.integers(0, 30)) == 0 and not run.run.closed:
             run.give(Cancel("enough"))
     if not run.run.closed and data.draw(st.booleans()):

@@ -1,5 +1,6 @@
 """A run as a test of its workflow: what its steps gave becomes what is declared of them."""
 
+import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -14,8 +15,9 @@ from aios_core.errors import TerminalError
 from aios_core.json_values import to_json
 from aios_core.values import plain
 from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.plans import grown
 from aios_orchestrator.uses import unbound, used
-from aios_orchestrator.workflow import Workflow
+from aios_orchestrator.workflow import DRAFT, Workflow
 
 WORK: Final = ("agent", "connector", "memory")
 _ENDED: Final = {
@@ -42,10 +44,14 @@ def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -
         body = getattr(event, kind, None)
         if kind == "run_started":
             given = _value(event.run_started.input)
-        elif kind in ("run_reopened", "run_migrated"):
+        elif kind in ("run_reopened", "run_migrated", "plan_revision_requested"):
             raise TerminalError(
                 "RUN_CLOSED", "The run was taken up again, which a test can't be. Record another one."
             )
+        elif kind == "plan_adopted":
+            plan = event.plan_adopted
+            attempts[f"{plan.step.rpartition('.')[0]}.{DRAFT}"] = [json.loads(plan.plan)]
+            workflow = grown(workflow, {plan.step: plan.plan})
         elif kind == "step_succeeded":
             _succeeded(workflow, event.step_succeeded.step, event.step_succeeded.output, results, attempts)
         elif kind in ("step_failed", "step_retry_scheduled") and body is not None:

@@ -30,7 +30,9 @@ from aios_orchestrator.plan_step import with_plan
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.workflow import Planning, Step, Workflow
 
-MAX_PLAN_BYTES: Final = 64 * 1024
+MAX_PLAN_BYTES: Final = 24 * 1024  # an approval has it in JSON, in YAML, and as a diff, and goes over the bus
+MAX_TEXT_BYTES: Final = 32 * 1024  # in YAML
+MAX_REFUSAL: Final = 3000  # characters
 MAX_WHY: Final = 4000  # characters
 MAX_TOLD: Final = 10  # problems that a refusal names
 MAX_GROWN: Final = 256  # workflows with their plans that are kept
@@ -54,6 +56,9 @@ def plan_of(planned: Step, given: Plain, cap: Micros) -> Plan:
     wrong."""
     plan = _read(given)
     data = dumps(plan)
+    size = len(text_of(data).encode())
+    if size > MAX_TEXT_BYTES:
+        raise refusal([f"As it is shown it has {size} bytes; at most {MAX_TEXT_BYTES} are allowed."])
     problems = Problems()
     document = _document(planned, plan, problems)
     if document is None:
@@ -80,7 +85,7 @@ def refusal(messages: Iterable[str]) -> TerminalError:
     """BAD_PLAN, with the first of what is wrong."""
     told = [_PLACE.sub("", message) for message in messages]
     more = f" (and {len(told) - MAX_TOLD} more)" if len(told) > MAX_TOLD else ""
-    return TerminalError("BAD_PLAN", " ".join(told[:MAX_TOLD]) + more)
+    return TerminalError("BAD_PLAN", (" ".join(told[:MAX_TOLD]) + more)[:MAX_REFUSAL])
 
 
 @lru_cache(MAX_GROWN)
@@ -161,7 +166,8 @@ def text_of(data: bytes) -> str:
     """A plan in YAML, a step's name before what it does."""
     plan = to_json(loads(data))
     ordered = {name: plan[name] for name in FIELDS if name in plan}
-    ordered["steps"] = [_ordered(step) for step in ordered["steps"]]
+    steps = ordered.get("steps")
+    ordered["steps"] = [_ordered(step) for step in steps] if isinstance(steps, list) else steps
     text = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=100, default_flow_style=False)
     return str(text)
 

@@ -35,16 +35,22 @@ def plan_for(run: Run, name: str) -> RunPlan | None:
 
 
 def revising(run: Run, name: str) -> bool:
-    """Whether a step drafts, or approves, a plan that is to take the place of one that is followed."""
+    """Whether a step drafts, or approves, a plan that is to take the place of one whose steps are under way."""
     plan = plan_for(run, name)
-    return plan is not None and plan.revising
+    return plan is not None and plan.revising and _under_way(run, planned_by(name))
 
 
 def held(run: Run, name: str) -> bool:
     """Whether a step is of a plan in whose place another one is asked for: it does not begin before that is decided."""
     return any(
-        plan.revising and (name == planned or is_inside(name, planned)) for planned, plan in run.plans.items()
+        plan.revising and (name == planned or is_inside(name, planned)) and _under_way(run, planned)
+        for planned, plan in run.plans.items()
     )
+
+
+def _under_way(run: Run, planned: str) -> bool:
+    """A person may have gone back to before it meanwhile: then it is as it is with a first plan."""
+    return run.at(planned).state == st.STEP_STATE_RUNNING
 
 
 def told(run: Run, step: Step, value: Value) -> Value:
@@ -57,7 +63,7 @@ def told(run: Run, step: Step, value: Value) -> Value:
     if state.refused and state.error is not None:
         out["problems"] = Leaf(state.error.message, outside(f"step:{step.name}"))
     plan = plan_for(run, step.name)
-    if plan is not None and plan.revising:
+    if plan is not None and revising(run, step.name):
         out["parent"] = labeled(loads(plan.plan), Label((f"plan:{plan.version}",), Trust.APPROVED))
         out["done"] = _done(run, planned_by(step.name))
         out["note"] = Leaf(plan.note, OWNER)
