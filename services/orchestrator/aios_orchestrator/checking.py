@@ -31,7 +31,7 @@ from aios_orchestrator.resolve import Intent, compile_intent
 from aios_orchestrator.step_types import EVENT, StepTypes
 from aios_orchestrator.timing import never_met
 from aios_orchestrator.uses import bind, used, without
-from aios_orchestrator.workflow import NEEDS_A_PERSON, STAYS_CLOSED, Step, Workflow
+from aios_orchestrator.workflow import DRAFT, NEEDS_A_PERSON, STAYS_CLOSED, Step, Workflow
 
 _CHANGES: Final = {
     "irreversible": "can't be taken back; put a gate that approves it before it, and see that it is not skipped.",
@@ -246,12 +246,13 @@ class _Workflow:
                     wanted_inputs,
                     (self.types, step.scope),
                 )
-        if step.hold > self.workflow.cap:
+        hold = self.workflow.steps[f"{step.name}.{DRAFT}"].hold if step.kind == "plan" else step.hold
+        if hold > self.workflow.cap:
             cap = format_usd(self.workflow.cap)
             self._say(
                 "BAD_RESOURCE",
                 f"{step.place}.budget",
-                f"is {format_usd(step.hold)}, more than the cap of the run, {cap}.",
+                f"is {format_usd(hold)}, more than the cap of the run, {cap}.",
             )
         if step.cache is not None and wants_anew(step):
             words = f"does not go with mode {word_of(step.mode)}, in which each answer is to be another one."

@@ -115,6 +115,12 @@ def explain(workflow: Workflow) -> Explanation:
             person.append(f"{step.name}: to approve {what}{rounds}, within {within}{_terms(step.gate)}")
         if step.ask is not None:
             person.append(f"{step.name}: to answer questions{rounds}, within {words_of(step.ask.expires_ms)}")
+        if step.planning is not None and step.kind == "planned" and step.own.child is None:
+            planned = [(step.name, *item) for item in step.planning.actions.items() if item[1] != "read"]
+            changes += [f"{name}: {action}, where the plan says so" for name, action, _ in planned]
+            final += [
+                f"{name}: {action} {_FINAL[grade]}" for name, action, grade in planned if grade in _FINAL
+            ]
         if step.effect:
             gate = workflow.approved_by.get(step.name)
             with_ = f", after {workflow.steps[gate].name} is approved" if gate else ", without asking"

@@ -50,7 +50,9 @@ PLANNED: Final = Field(
         {
             "agent": Field(_AGENT, "The agent that gives the plan", True),
             "goal": Field(Computed(), "What is to be achieved", True),
-            "input": Field(Computed(maps=True), "What the planned steps see as `inputs`"),
+            "input": Field(
+                MapOf(Computed(), "a map of what planned steps see"), "What the planned steps see as `inputs`"
+            ),
             "may": Field(_MAY, "What the planned steps may use; nothing else"),
             "steps": Field(Whole(1, MAX_PLANNED), f"How many steps a plan has at most, {USUAL} without it"),
             "expires": Field(
