@@ -113,6 +113,7 @@ PASSING = (
 )
 CALL_SECONDS = 10.0
 PAUSE = 0.2
+MOST_DOWN = 2  # parts at once, before the next is killed
 PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
 ASKED = 50  # runs, how they stand, at once
 CALLS = 8  # of starts, or of decisions, at once
@@ -164,7 +165,9 @@ class Cluster:
     async def kill_at_random(
         self, done: asyncio.Event, rng: random.Random, also: Mapping[str, Callable[[], None]] = {}
     ) -> dict[str, int]:
-        """Kill a part, or what `also` names, every 0.2 to 2 seconds until `done`; how often each."""
+        """Kill a part, or what `also` names, every 0.2 to 2 seconds until `done`; how often each. Nothing more is
+        killed while more than `MOST_DOWN` parts are down: on a machine on which they come back slower than they are
+        killed, nothing would be up, and nothing tried."""
         killed = dict.fromkeys([*self.parts, *also], 0)
         while not done.is_set():
             name = rng.choice(list(killed))
@@ -174,6 +177,8 @@ class Cluster:
                 self.signal(name, signal.SIGKILL)
             killed[name] += 1
             await _until(done, rng.uniform(0.2, 2.0))
+            while not done.is_set() and sum(not part.is_up for part in self.parts.values()) > MOST_DOWN:
+                await _until(done, 0.1)
         return killed
 
 

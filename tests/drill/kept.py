@@ -88,6 +88,11 @@ class Kept:
         self.kill()
         self._keeper.join(START_SECONDS)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it has said that it is ready, and was not seen to die since."""
+        return self._up.is_set()
+
     def wait_until_up(self) -> None:
         assert self._up.wait(START_SECONDS), f"{self.data.name} did not start"
 

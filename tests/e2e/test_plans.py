@@ -114,9 +114,9 @@ def test_a_planned_run_is_simulated_forked_and_recorded_as_a_test(server: Server
     assert server.aios("approval", "approve", mine["approval_id"], "--wait").code == 0
     rec = tmp_path / "rec"
     assert server.aios("workflow", "record", run, "-o", str(rec)).code == 0
-    told = server.aios("workflow", "test", str(rec / "tests.yaml"))
+    told = server.aios("workflow", "test", str(rec / "year-end.tests.yaml"))
     assert told.code == 0, told.out + told.err
-    assert "name: words" in (rec / "tests.yaml").read_text()
+    assert "name: words" in (rec / "year-end.tests.yaml").read_text()
     fork = server.json("run", "fork", run, "--from", "work")
     assert fork["state"] == "succeeded" and fork["mode"] == "simulate"
     simulated = server.json("run", "simulate", "year-end", "--input", "client=cy")
