@@ -65,6 +65,8 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
     if run.limits is not None:
         head.limits.CopyFrom(run.limits)
         head.overdue, head.late = run.overdue, run.late
+    if run.plans:
+        head.planned = True
     if run.late_time or run.undo_by or run.work_mode:
         head.late_time_ms, head.undo_by, head.work_mode = run.late_time, run.undo_by, run.work_mode
     return head

@@ -450,6 +450,7 @@ class RunHead(google.protobuf.message.Message):
     PRIORITY_FIELD_NUMBER: builtins.int
     QUEUE_PLACE_FIELD_NUMBER: builtins.int
     CUSTOMER_FIELD_NUMBER: builtins.int
+    PLANNED_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     slot: builtins.int
@@ -501,6 +502,8 @@ class RunHead(google.protobuf.message.Message):
     """In an answer, of one that waits for its turn: its place among them, from 1."""
     customer: builtins.str
     """Whom it is for."""
+    planned: builtins.bool
+    """It follows plans, so that its steps are more than those of its workflow."""
     @property
     def steps(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___StepHead]:
         """Stored: the steps that have begun and not ended. In an answer: all, in the order of the document."""
@@ -574,10 +577,11 @@ class RunHead(google.protobuf.message.Message):
         priority: builtins.int | None = ...,
         queue_place: builtins.int = ...,
         customer: builtins.str = ...,
+        planned: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "concurrency", b"concurrency", "ending", b"ending", "error", b"error", "limits", b"limits", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "customer", b"customer", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "priority", b"priority", "queue_place", b"queue_place", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency", b"concurrency", "concurrency_key", b"concurrency_key", "create_time_ms", b"create_time_ms", "customer", b"customer", "ending", b"ending", "error", b"error", "failed_step", b"failed_step", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "last_hash", b"last_hash", "late", b"late", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "open_approvals", b"open_approvals", "overdue", b"overdue", "parent_traceparent", b"parent_traceparent", "planned", b"planned", "priority", b"priority", "queue_place", b"queue_place", "redos", b"redos", "reopened", b"reopened", "request", b"request", "request_sha256", b"request_sha256", "run_id", b"run_id", "sequence", b"sequence", "settled_micros", b"settled_micros", "slot", b"slot", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "traceparent", b"traceparent", "trigger", b"trigger", "undo_by", b"undo_by", "undo_chosen", b"undo_chosen", "undo_group", b"undo_group", "undo_queue", b"undo_queue", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
