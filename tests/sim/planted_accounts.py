@@ -1,9 +1,10 @@
 """Planted defects of money: what is held, settled, and found again after a crash."""
 
+import asyncio
 from typing import Any, Final
 
 from aios.run.v1.budget_pb2 import Hold
-from aios_orchestrator import accounts, engine
+from aios_orchestrator import accounts, engine, funding
 from aios_orchestrator.core import advance, draft, fold, money
 from aios_orchestrator.model import Run, StepRun
 from tests.sim.planting import replaced
@@ -88,6 +89,28 @@ def let_go_while_it_is_counted_on() -> Any:
     return replaced((accounts.AccountBook, "_counted_on", counted_on))
 
 
+def a_raised_cap_wakes_nobody() -> Any:
+    """A run that asked for money waits for a person's answer, whatever becomes of the cap."""
+
+    async def turn(self: funding.Funding) -> None:
+        pass
+
+    return replaced((funding.Funding, "_turn", turn))
+
+
+def who_waits_is_forgotten_with_the_process() -> Any:
+    """Only the process that has applied a raised cap looks at who waits, and only right then."""
+    original = funding.Funding.look
+
+    def look(self: funding.Funding) -> None:
+        if self._applied < 0:
+            self._applied = self._resources.applied
+        self._looked = asyncio.get_running_loop().time() * 1000
+        original(self)
+
+    return replaced((funding.Funding, "look", look))
+
+
 DEFECTS: Final = {
     cap_not_checked: 29,
     hold_released_twice: 1,
@@ -96,4 +119,6 @@ DEFECTS: Final = {
     held_in_memory_alone: 1,
     what_a_crash_leaves_stays_held: 8,
     let_go_while_it_is_counted_on: 26,
+    a_raised_cap_wakes_nobody: 1,
+    who_waits_is_forgotten_with_the_process: 48,
 }

@@ -11,6 +11,7 @@ from aios_core.errors import RetryableError
 from aios_core.ids import partition_of
 from aios_orchestrator.core.decide import Tick
 from aios_orchestrator.engine import Engine
+from aios_orchestrator.funding import Funding
 from aios_orchestrator.items import Item
 from aios_orchestrator.limits import Limits
 from aios_orchestrator.ownership import Ownership
@@ -42,11 +43,12 @@ class Timers:
         ownership: Ownership,
         schedules: Schedules,
         turns: Turns,
+        funding: Funding,
         limits: Callable[[], Awaitable[Limits]],
         workspace: str,
         now_ms: Callable[[], int],
     ) -> None:
-        self._schedules, self._turns = schedules, turns
+        self._schedules, self._turns, self._funding = schedules, turns, funding
         self._limits = limits
         self._store = store
         self._engine = engine
@@ -108,6 +110,7 @@ class Timers:
         found = await self._found_due()
         started = await self._schedules.look([item for item in found if is_schedule(item.key)])
         await self._turns.look()
+        self._funding.look()
         self._publisher.delivery.limits = await self._limits()
         runs = self._own(found)
         items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in runs]

@@ -915,6 +915,7 @@ class Approval(google.protobuf.message.Message):
     EDITED_FROM_FIELD_NUMBER: builtins.int
     CONFIDENCE_FIELD_NUMBER: builtins.int
     FAILS_OPEN_FIELD_NUMBER: builtins.int
+    ACCOUNT_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
     workspace: builtins.str
     run_id: builtins.str
@@ -945,6 +946,8 @@ class Approval(google.protobuf.message.Message):
     """The approval whose arguments a person edited, in whose place this one stands."""
     fails_open: builtins.bool
     """When nobody decides in time it counts as approved."""
+    account: builtins.str
+    """Of one about a budget: the account that had not enough left when it was asked."""
     @property
     def proposed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ProposedStep]:
         """Each guarded step with its canonical arguments and the changes that they would make."""
@@ -1011,10 +1014,11 @@ class Approval(google.protobuf.message.Message):
         edited_from: builtins.str = ...,
         confidence: Global___Confidence | None = ...,
         fails_open: builtins.bool = ...,
+        account: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["confidence", b"confidence"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["account", b"account", "answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Approval: typing_extensions.TypeAlias = Approval
