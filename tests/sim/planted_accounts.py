@@ -1,6 +1,5 @@
 """Planted defects of money: what is held, settled, and found again after a crash."""
 
-import asyncio
 from typing import Any, Final
 
 from aios.run.v1.budget_pb2 import Hold
@@ -98,19 +97,6 @@ def a_raised_cap_wakes_nobody() -> Any:
     return replaced((funding.Funding, "_turn", turn))
 
 
-def who_waits_is_forgotten_with_the_process() -> Any:
-    """Only the process that has applied a raised cap looks at who waits, and only right then."""
-    original = funding.Funding.look
-
-    def look(self: funding.Funding) -> None:
-        if self._applied < 0:
-            self._applied = self._resources.applied
-        self._looked = asyncio.get_running_loop().time() * 1000
-        original(self)
-
-    return replaced((funding.Funding, "look", look))
-
-
 DEFECTS: Final = {
     cap_not_checked: 29,
     hold_released_twice: 1,
@@ -120,5 +106,4 @@ DEFECTS: Final = {
     what_a_crash_leaves_stays_held: 8,
     let_go_while_it_is_counted_on: 26,
     a_raised_cap_wakes_nobody: 1,
-    who_waits_is_forgotten_with_the_process: 48,
 }

@@ -17,7 +17,7 @@ from aios_orchestrator.limits import Limits
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher, lease_ms
 from aios_orchestrator.schedules import Schedules, is_schedule
-from aios_orchestrator.takeover import ACTOR, redispatch
+from aios_orchestrator.takeover import ACTOR, no_longer_out, redispatch
 from aios_orchestrator.turns import Turns
 from aios_runtime.store.port import Aggregate, Store
 
@@ -124,10 +124,12 @@ class Timers:
         if not items:
             return started
         try:
-            await self._engine.submit(items)
+            answers = await self._engine.submit(items)
         except RetryableError:
             delivery.expire_again(expired, lease_ms())
             raise
+        for key in no_longer_out(expired, answers):
+            delivery.settled(*key)
         return True
 
     async def _found_due(self) -> list[Aggregate]:

@@ -46,12 +46,12 @@ class Raising:
         return approval.workflow == "dear" and approval.kind == ApprovalKind.APPROVAL_KIND_BUDGET
 
     async def _all(self, person: "Person") -> None:
-        await self._apply(person, DEAR)
+        await self._apply(person, DEAR, "dear")
         for number in range(FIRST, FIRST + self._rng.randint(2, MOST)):
             person.begin_work(partial(self._run, person, number))
-        for raised in RAISED:
+        for number, raised in enumerate(RAISED):
             await asyncio.sleep(self._rng.uniform(5.0, HORIZON * 0.4))
-            await self._apply(person, raised)
+            await self._apply(person, raised, f"raise-{number}")
 
     async def _run(self, person: "Person", number: int) -> None:
         await asyncio.sleep(self._rng.uniform(0.0, HORIZON * 0.5))
@@ -68,8 +68,10 @@ class Raising:
         if answer is not None:
             person.accepted[answer.run_id] = request.workflow
 
-    async def _apply(self, person: "Person", documents: str) -> None:
-        request = ApplyResourcesRequest(workspace=WORKSPACE, yaml=documents.encode(), actor="person:owner")
+    async def _apply(self, person: "Person", documents: str, request_id: str) -> None:
+        request = ApplyResourcesRequest(
+            workspace=WORKSPACE, request_id=request_id, yaml=documents.encode(), actor="person:owner"
+        )
         subject = subjects.resource_command("apply_resources", WORKSPACE)
         while True:
             try:
