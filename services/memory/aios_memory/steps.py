@@ -66,6 +66,16 @@ class Steps:
             await self._write(task, decode(task.input), outcome)
         return outcome
 
+    async def check_input(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        """CheckInputRequest → CheckInputResponse. Raises what is wrong with the input of a step."""
+        request = parse(task_pb2.CheckInputRequest, data)
+        value = decode(request.input)
+        if request.target == operations.READ:
+            parse_reads(value)
+        else:
+            parse_writes(value)
+        return task_pb2.CheckInputResponse().SerializeToString()
+
     async def check_undo(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
         """CheckUndoRequest → CheckUndoResponse: what an undo, or a redo, of steps would find now."""
         request = parse(effect_pb2.CheckUndoRequest, data)

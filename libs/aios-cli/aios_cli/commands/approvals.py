@@ -178,10 +178,13 @@ def edit(
             arguments_sha256=_hash(seen) if seen else item.arguments_sha256,
             note=note,
         )
-        new = session.client.call(session.client.approvals.EditApproval, request).approval
+        answer = session.client.call(session.client.approvals.EditApproval, request)
+        new = answer.approval
     if given.json:
-        print_json(shapes.approval(new))
+        print_json({**shapes.approval(new), "unchecked": answer.unchecked or None})
         return
+    if answer.unchecked:
+        say(f"Whether it is what the action takes could not be asked: {answer.unchecked}")
     say(f"Changed. Approval {short(new.approval_id)} takes its place: look at it, then decide.")
     hint(view.next_steps(new))
 

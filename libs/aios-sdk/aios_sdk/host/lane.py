@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import Final
 
 from aios.effect.v1 import effect_pb2
-from aios.task.v1.task_pb2 import MODE_REDO, MODE_SIMULATE, MODE_UNDO, Outcome, Task
+from aios.task.v1.task_pb2 import (
+    MODE_REDO,
+    MODE_SIMULATE,
+    MODE_UNDO,
+    CheckInputRequest,
+    CheckInputResponse,
+    Outcome,
+    Task,
+)
 from aios_core.errors import TerminalError
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
@@ -21,6 +29,7 @@ from aios_sdk.host.ledger import Ledger
 
 CLOSE_RESTORE: Final = "close_restore"
 CHECK_UNDO: Final = "check_undo"
+CHECK_INPUT: Final = "check_input"
 COUNT_EFFECTS: Final = "count_effects"
 MAX_CHECKS: Final = 500  # effects that one question is about
 MAX_ANSWER: Final = 190 * 1024  # bytes of an answer; what does not fit says no more than its verdict
@@ -65,7 +74,11 @@ class ConnectorLane:
             self._close_restore,
             queue=self._name,
         )
-        for name, answer in ((CHECK_UNDO, self._check_undo), (COUNT_EFFECTS, self._count_effects)):
+        for name, answer in (
+            (CHECK_UNDO, self._check_undo),
+            (CHECK_INPUT, self._check_input),
+            (COUNT_EFFECTS, self._count_effects),
+        ):
             subject = subjects.query(self._name, name, context.workspace)
             await context.bus.answer(subject, answer, queue=self._name)
         self._recovered = await self._executor.recover()
@@ -128,6 +141,11 @@ class ConnectorLane:
             size += found.ByteSize() + 4
             answer.checks.append(found if size < MAX_ANSWER else effect_pb2.UndoCheck(verdict=found.verdict))
         return answer.SerializeToString()
+
+    async def _check_input(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        request = CheckInputRequest.FromString(data)
+        self._executor.check_input(request.target, request.input)
+        return CheckInputResponse().SerializeToString()
 
     async def _count_effects(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
         request = effect_pb2.CountEffectsRequest.FromString(data)

@@ -577,3 +577,40 @@ class Change(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Change: typing_extensions.TypeAlias = Change
+
+@typing.final
+class CheckInputRequest(google.protobuf.message.Message):
+    """Whether whoever carries a target out would take an input: aios.qry.<its service>.v1.check_input.<workspace>. What it
+    would not take is the error of the answer, with the field. It changes nothing.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    target: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value."""
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        target: builtins.str = ...,
+        input: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "target", b"target", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CheckInputRequest: typing_extensions.TypeAlias = CheckInputRequest
+
+@typing.final
+class CheckInputResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___CheckInputResponse: typing_extensions.TypeAlias = CheckInputResponse
