@@ -76,3 +76,16 @@ def test_what_is_taken_is_edited_and_what_nobody_can_check_says_so(server: Serve
     assert "connector-nowhere does not answer" in alone["unchecked"]
     said = server.aios("approval", "edit", alone["approval_id"], "--step", "gone", "--set", "to=cy").out
     assert "could not be asked: connector-nowhere does not answer" in said
+
+
+@pytest.mark.feature("I4")
+def test_what_it_would_change_is_shown_before_it_is_decided(server: Server, tmp_path: Path) -> None:
+    approval = waiting(server, tmp_path, "shown")
+    told = {item["step"]: item for item in server.json("approval", "show", approval)["proposed"]}
+    (line,), (fact,) = told["line"]["changes"], told["keep"]["changes"]
+    assert (line["resource"], line["verb"]) == ("file:edits/shown.jsonl", "create")
+    assert fact["verb"] == "create" and "edits/shown" in fact["resource"]
+    assert "connector-nowhere does not answer" in told["gone"]["no_preview"]
+    assert not (server.files / "edits" / "shown.jsonl").exists()
+    page = server.aios("approval", "show", approval).out
+    assert "create file:edits/shown.jsonl" in page and "gone: no preview: connector-nowhere" in page

@@ -74,7 +74,11 @@ class MemoryService:
             )
         writing = Writing(store, records)
         steps = Steps(context.workspace, records, writing, artifacts, context.now_ms)
-        for name, answer in (("check_undo", steps.check_undo), ("check_input", steps.check_input)):
+        for name, answer in (
+            ("check_undo", steps.check_undo),
+            ("check_input", steps.check_input),
+            ("preview_step", steps.preview),
+        ):
             await context.bus.answer(
                 subjects.query(SERVICE, name, context.workspace),
                 answer,

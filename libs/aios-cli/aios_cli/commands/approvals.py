@@ -74,7 +74,7 @@ def show(
     from aios_core.minting import now_ms
 
     with Session() as session:
-        item = _read(session, approval)
+        item = _read(session, approval, preview=True)
         if given.json:
             print_json(shapes.approval(item))
             return
@@ -251,12 +251,12 @@ def _follow(session: "Session", run_id: str, after: int) -> None:
     _finish(followed(session, run_id, after=after), _show_result)
 
 
-def _read(session: "Session", text: str) -> "Approval":
+def _read(session: "Session", text: str, *, preview: bool = False) -> "Approval":
     from aios.api.v1 import api_pb2
     from aios_cli import pick
 
     client = session.client
-    request = api_pb2.GetApprovalRequest(approval_id=pick.approval(client, text))
+    request = api_pb2.GetApprovalRequest(approval_id=pick.approval(client, text), preview=preview)
     return client.call(client.approvals.GetApproval, request).approval
 
 

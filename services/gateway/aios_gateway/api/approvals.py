@@ -7,6 +7,7 @@ from aios_core.errors import TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import values
 from aios_gateway.api.arguments import check_edited
+from aios_gateway.api.previews import add_previews
 from aios_gateway.peers import Call
 
 MAX_NOTE_CHARS = 2000
@@ -33,7 +34,10 @@ async def list_approvals(call: Call, request: api_pb2.ListApprovalsRequest) -> a
 
 
 async def get_approval(call: Call, request: api_pb2.GetApprovalRequest) -> api_pb2.GetApprovalResponse:
-    return api_pb2.GetApprovalResponse(approval=await _read(call, request.approval_id))
+    approval = await _read(call, request.approval_id)
+    if request.preview:
+        await add_previews(call, approval)
+    return api_pb2.GetApprovalResponse(approval=approval)
 
 
 async def decide_approval(

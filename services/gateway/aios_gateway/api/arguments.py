@@ -18,7 +18,7 @@ async def check_edited(call: Call, approval: Approval, step: str, data: bytes) -
     named = [item for item in approval.proposed if item.step == (step or item.step)]
     if approval.state != APPROVAL_STATE_OPEN or len(named) != 1:
         return ""  # the run says what is wrong with it, or that it was done before
-    service = _service_of(named[0])
+    service = service_of(named[0])
     question = task_pb2.CheckInputRequest(workspace=call.workspace, target=named[0].target, input=data)
     subject = subjects.query(service, "check_input", call.workspace)
     try:
@@ -37,7 +37,7 @@ async def check_edited(call: Call, approval: Approval, step: str, data: bytes) -
     return ""
 
 
-def _service_of(item: ProposedStep) -> str:
+def service_of(item: ProposedStep) -> str:
     """Whose work a proposed step is: connectors and memory are named before a point, agents' targets have none."""
     owner, point, _ = item.target.partition(".")
     if not point:

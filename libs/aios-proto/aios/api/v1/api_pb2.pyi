@@ -1192,13 +1192,17 @@ class GetApprovalRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     APPROVAL_ID_FIELD_NUMBER: builtins.int
+    PREVIEW_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
+    preview: builtins.bool
+    """Whether `changes` and `summary` of what is proposed say what it would change, as whoever would do it sees it now."""
     def __init__(
         self,
         *,
         approval_id: builtins.str = ...,
+        preview: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "preview", b"preview"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetApprovalRequest: typing_extensions.TypeAlias = GetApprovalRequest

@@ -1165,6 +1165,7 @@ class ProposedStep(google.protobuf.message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     ORIGINAL_FIELD_NUMBER: builtins.int
     EDITED_BY_FIELD_NUMBER: builtins.int
+    NO_PREVIEW_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     arguments: builtins.bytes
@@ -1174,6 +1175,8 @@ class ProposedStep(google.protobuf.message.Message):
     original: builtins.bytes
     """What the arguments were before a person edited them, and who did; empty: they are as the run computed them."""
     edited_by: builtins.str
+    no_preview: builtins.str
+    """In an answer that was asked for a preview: why there is none."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     def __init__(
@@ -1187,8 +1190,9 @@ class ProposedStep(google.protobuf.message.Message):
         summary: builtins.str = ...,
         original: builtins.bytes = ...,
         edited_by: builtins.str = ...,
+        no_preview: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "changes", b"changes", "edited_by", b"edited_by", "original", b"original", "step", b"step", "summary", b"summary", "target", b"target"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "changes", b"changes", "edited_by", b"edited_by", "no_preview", b"no_preview", "original", b"original", "step", b"step", "summary", b"summary", "target", b"target"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ProposedStep: typing_extensions.TypeAlias = ProposedStep
