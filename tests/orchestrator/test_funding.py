@@ -270,3 +270,18 @@ def test_it_looks_until_nobody_waits_any_more_for_what_others_hold(tmp_path: Pat
             await office.funding._task
 
     asyncio.run(main())
+
+
+def test_a_cap_that_a_person_sets_for_one_run_lets_the_others_go_on(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened("sqlite", tmp_path) as store:
+            office = Office(Repository(store), Clock())
+            await three_wait(office)
+            purse = await office.book.open()
+            flow = await office.resources.workflow("main", "w")
+            await office.book.charge(purse, office.runs["run_b"].run, flow, office.clock.now)
+            purse.allow(400_000, office.clock.now, 900_000)
+            assert await office.book.write(purse)
+            assert await office.look() == ["run_c", "run_a"]
+
+    asyncio.run(main())
