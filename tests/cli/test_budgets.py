@@ -6,6 +6,7 @@ import grpc.aio
 import pytest
 
 from aios.api.v1 import api_pb2
+from tests.drill.kept import until
 from tests.served import Server
 
 DOCUMENTS = """apiVersion: aios/v1
@@ -60,6 +61,27 @@ def test_over_the_cap_the_run_asks_and_goes_on_when_it_is_raised(server: Server,
     assert "/customer/frost" in shown
     assert "priced-frost" in server.aios("budget", "show", "--by", "workflow").out
     assert "$0.10 per month, customer frost" in server.aios("budget", "list").out
+
+
+@pytest.mark.feature("F5")
+def test_a_cap_that_is_raised_in_its_document_lets_all_go_on_that_wait(
+    server: Server, tmp_path: Path
+) -> None:
+    applied(server, tmp_path, "thaw", "0.10")
+    runs = [start(server, "thaw") for _ in range(3)]
+    asked = {item["run_id"]: item["approval_id"] for item in server.json("approval", "list")}
+    file = tmp_path / "raised.yaml"
+    file.write_text((DOCUMENTS % {"name": "thaw", "cap": "0.50"}).partition("---\n")[2])
+    server.json("apply", str(file))
+    for run in runs:
+        until(lambda run=run: server.json("run", "show", run), lambda shown: shown["state"] == "succeeded")
+        closed = server.json("approval", "show", asked[run])
+        assert (closed["state"], closed["decided_by"]) == ("answered", "policy:budget")
+        assert "the cap of budget thaw for" in closed["note"] and "$0.50" in closed["note"]
+    account = named(server, "budget/thaw/")
+    assert (account["held"], account["charges"], account["cap"]) == ("0.00", 3, "0.50")
+    late = server.aios("approval", "answer", asked[runs[0]], "once")
+    assert late.code != 0 and "the cap of budget thaw" in late.err
 
 
 @pytest.mark.feature("F5")

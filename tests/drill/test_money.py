@@ -51,3 +51,29 @@ def test_killed_around_a_hold_each_attempt_is_settled_once(tmp_path: Path, point
         # What was held is free again: the same fits under the cap once more.
         again = served.aios("run", "start", "priced", "--request-id", "second", "--wait")
         assert (again["state"], settled(served, 4)["charges"]) == ("succeeded", 4)
+
+
+@pytest.mark.feature("F5", "B1")
+@pytest.mark.parametrize(
+    "point", ["orchestrator.held", "orchestrator.received"] if ALL else ["orchestrator.held"]
+)
+def test_killed_while_a_raised_cap_lets_it_go_on_it_goes_on_once(tmp_path: Path, point: str) -> None:
+    """Nothing is held before the cap is raised: the first hold is that of the run that goes on."""
+    file = tmp_path / "priced.yaml"
+    file.write_text(DOCUMENTS.replace('cap: "0.15"', 'cap: "0.05"'))
+    with Served(tmp_path, f"{point}:{1 if point.endswith('held') else 3}") as served:
+        served.aios("apply", str(file), "--request-id", "apply-priced")
+        started = served.aios("run", "start", "priced", "--request-id", "first")
+        until(lambda: served.aios("run", "show", started["run_id"]), lambda shown: shown["pending_approvals"])
+        file.write_text(DOCUMENTS)
+        served.aios("apply", str(file), "--request-id", "raise-the-cap")
+        ended = until(
+            lambda: served.aios("run", "show", started["run_id"]), lambda shown: shown["state"] == "succeeded"
+        )
+        assert ended["state"] == "succeeded" and not ended["pending_approvals"]
+        assert settled(served, 2)["charges"] == 2
+        assert served.deaths == [point]
+        (asked,) = [
+            item for item in served.aios("approval", "list", "--all") if item["run_id"] == started["run_id"]
+        ]
+        assert (asked["state"], asked["decided_by"]) == ("answered", "policy:budget")

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from aios.api.v1 import api_pb2
-from aios.event.v1.event_pb2 import ExternalEvent
+from aios.event.v1.event_pb2 import ExternalEvent, Resolution
 from aios.run.v1.state_pb2 import RunState
 from tests.gateway.serving import Api, reason
 from tests.served import Server
@@ -49,6 +49,44 @@ spec:
   parameters: {type: object, properties: {n: {type: integer}}, required: [n]}
   rules:
     - {name: came, event: turn.came, parameters: {n: "${event.data.n}"}}
+---
+apiVersion: aios/v1
+kind: Workflow
+metadata: {name: by-name}
+spec:
+  inputs: {type: object, properties: {who: {type: string}, how: {type: string, default: post}}, required: [who]}
+  steps:
+    - {name: hold, ask: {title: "Go on?", questions: [{id: q, text: "Go on?", options: [yes]}]}}
+---
+apiVersion: aios/v1
+kind: Intent
+metadata: {name: two-a-name, title: Two for one}
+spec:
+  workflow: by-name
+  concurrency: {policy: queue, key: "${inputs.who}/${inputs.how}", limit: 2}
+  parameters: {type: object, properties: {who: {type: string}}, required: [who]}
+  rules:
+    - {name: wrote, event: name.wrote, parameters: {who: "${event.data.who}"}}
+---
+apiVersion: aios/v1
+kind: Intent
+metadata: {name: last-a-name, title: The last for one}
+spec:
+  workflow: by-name
+  concurrency: {policy: replace, key: "${inputs.who}"}
+  parameters: {type: object, properties: {who: {type: string}}, required: [who]}
+  rules:
+    - {name: called, event: name.called, parameters: {who: "${event.data.who}"}}
+---
+apiVersion: aios/v1
+kind: Intent
+metadata: {name: one-a-name, title: One for one}
+spec:
+  workflow: by-name
+  concurrency: {policy: skip, key: "${inputs.who}"}
+  parameters: {type: object, properties: {who: {type: string}}, required: [who]}
+  rules:
+    - {name: knocked, event: name.knocked, parameters: {who: "${event.data.who}"}}
 """
 S = RunState
 
@@ -179,3 +217,53 @@ def test_a_start_says_how_urgent_it_is(server: Server) -> None:
     started = server.json("run", "start", "greet", "-i", "name=Ada", "--priority", "9")
     assert started["priority"] == 9
     assert server.aios("run", "start", "greet", "-i", "name=Ada", "--priority", "10").code != 0
+
+
+async def came(api: Api, kind: str, number: int, who: str) -> Resolution:
+    event = ExternalEvent(
+        id=f"{kind}-{number}", source="test", type=kind, data=b'{"who": "%s"}' % who.encode()
+    )
+    answer = await api.call(api.events.PublishEvent, api_pb2.PublishEventRequest(event=event))
+    resolution: Resolution = answer.resolution
+    return resolution
+
+
+async def test_of_an_intent_so_many_for_one_key_are_under_way_and_the_next_waits(server: Server) -> None:
+    async with server.client() as api:
+        await applied(api)
+        ada = [(await came(api, "name.wrote", at, "ada")).run_id for at in range(3)]
+        bo = (await came(api, "name.wrote", 3, "bo")).run_id
+        for run in (ada[0], ada[1], bo):
+            await comes_to(api, run, S.RUN_STATE_RUNNING)
+        waits = await run_of(api, ada[2])
+        assert (waits.state, waits.queue_place) == (S.RUN_STATE_QUEUED, 1)
+        assert waits.concurrency_key == "intent:two-a-name/ada/post"
+        # Runs of the workflow that the intent has not started count for themselves.
+        other = await api.start("by-name", "by-hand", who="ada")
+        await comes_to(api, other.run.run_id, S.RUN_STATE_RUNNING)
+        await cancel(api, ada[0])
+        await comes_to(api, ada[2], S.RUN_STATE_RUNNING)
+
+
+@pytest.mark.parametrize("kind", ["name.called", "name.knocked"])
+async def test_of_an_intent_the_next_for_one_key_replaces_the_one_before_or_is_left_out(
+    server: Server, kind: str
+) -> None:
+    async with server.client() as api:
+        await applied(api)
+        first = (await came(api, kind, 0, "ada")).run_id
+        other = (await came(api, kind, 1, "bo")).run_id
+        await comes_to(api, first, S.RUN_STATE_RUNNING)
+        second = (await came(api, kind, 2, "ada")).run_id
+        replaces = kind == "name.called"
+        await comes_to(api, first, S.RUN_STATE_CANCELLED if replaces else S.RUN_STATE_RUNNING)
+        await comes_to(api, second, S.RUN_STATE_RUNNING if replaces else S.RUN_STATE_SKIPPED)
+        await comes_to(api, other, S.RUN_STATE_RUNNING)
+
+
+async def test_a_key_that_is_too_long_starts_nothing_and_says_why(server: Server) -> None:
+    async with server.client() as api:
+        await applied(api)
+        resolution = await came(api, "name.wrote", 9, "a" * 400)
+        assert (resolution.outcome, resolution.run_id) == ("question", "")
+        assert "concurrency.key: 405 characters" in resolution.question

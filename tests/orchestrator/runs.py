@@ -39,13 +39,18 @@ class Driver:
     purse: Purse | None = None
 
     def __init__(
-        self, of: Workflow, mode: Mode = Mode.MODE_EXECUTE, n: int = 1, purse: Purse | None = None
+        self,
+        of: Workflow,
+        mode: Mode = Mode.MODE_EXECUTE,
+        n: int = 1,
+        purse: Purse | None = None,
+        run_id: str = "run_test",
     ) -> None:
         self.workflow, self.purse = of, purse
         self.now = 1_000
         self.history: list[bytes] = []
         self.records: dict[str, bytes] = {}
-        self.run = Run("main", "run_test", 7, of.name, of.version, mode)
+        self.run = Run("main", run_id, 7, of.name, of.version, mode)
         self.last = self.give(Start(encode(of.check_input(labeled({"n": n}, OWNER))), ""))
 
     def give(self, what: Input, actor: str = "person:owner") -> Decision:

@@ -72,6 +72,7 @@ async def test_an_intent_gives_its_workflow_what_that_takes() -> None:
     intent = (
         "---\napiVersion: aios/v1\nkind: Intent\nmetadata: {name: i}\nspec:\n  workflow: old\n"
         "  parameters: {type: object, properties: {cleint: {type: string}}}\n  rules: []\n"
+        '  concurrency: {policy: queue, key: "${inputs.clinet}/${event.id}"}\n'
     )
     with pytest.raises(TerminalError) as caught:
         await book.apply(
@@ -80,6 +81,8 @@ async def test_an_intent_gives_its_workflow_what_that_takes() -> None:
     said = [caught.value.message, *(other["message"] for other in others(caught.value))]
     assert any("needs the input 'n', which is no parameter" in words for words in said)
     assert any("has no input 'cleint'. Did you mean 'client'?" in words for words in said)
+    assert any("spec.concurrency.key: inputs has no field 'clinet'" in words for words in said)
+    assert any("key is computed when it starts, from inputs alone" in words for words in said)
 
 
 @pytest.mark.feature("D1")

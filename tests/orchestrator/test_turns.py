@@ -10,7 +10,10 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.core.decide import Admit, Cancel, Start, Tick
 from aios_orchestrator.definition import compile_workflow
+from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.document import parse_documents
+from aios_orchestrator.items import Answer
+from aios_orchestrator.takeover import no_longer_out
 from tests.orchestrator.runs import Driver, workflow
 
 pytestmark = pytest.mark.feature("B1", "B2")
@@ -80,3 +83,10 @@ def test_a_policy_that_makes_no_sense_is_refused(concurrency: str, words: str) -
     )
     with pytest.raises(TerminalError, match=words):
         compile_workflow(parse_documents(text.encode(), "w.yaml")[0])
+
+
+def test_a_task_that_another_replica_has_settled_keeps_no_place() -> None:
+    run = Driver(workflow("- {name: a, agent: echo, needs: []}\n- {name: b, agent: echo, needs: []}"))
+    run.settle("a")
+    keys = [TaskKey("run_test", "a"), TaskKey("run_test", "b"), TaskKey("run_gone", "a")]
+    assert no_longer_out(keys, [Answer(), Answer(run.run)]) == [keys[0], keys[2]]

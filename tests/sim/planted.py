@@ -42,7 +42,12 @@ from tests.sim import planted_accounts
 from tests.sim.planted_approvals import APPROVALS
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_plans import PLANS
-from tests.sim.planted_queues import line_is_jumped, place_not_given_back, who_goes_on_is_not_counted
+from tests.sim.planted_queues import (
+    line_is_jumped,
+    place_not_given_back,
+    place_of_what_ended_elsewhere_is_kept,
+    who_goes_on_is_not_counted,
+)
 from tests.sim.planted_times import made_good_again_when_handed_out_again, unanswered_change_taken_for_undone
 from tests.sim.planted_waits import event_heard_again, queued_time_does_not_wait
 from tests.sim.planting import replaced
@@ -380,6 +385,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     line_is_jumped: 1,
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 6,
+    place_of_what_ended_elsewhere_is_kept: 31,
     **planted_accounts.DEFECTS,
     **PLANS,
 }

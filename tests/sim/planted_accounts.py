@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from aios.run.v1.budget_pb2 import Hold
-from aios_orchestrator import accounts, engine
+from aios_orchestrator import accounts, engine, funding
 from aios_orchestrator.core import advance, draft, fold, money
 from aios_orchestrator.model import Run, StepRun
 from tests.sim.planting import replaced
@@ -88,6 +88,15 @@ def let_go_while_it_is_counted_on() -> Any:
     return replaced((accounts.AccountBook, "_counted_on", counted_on))
 
 
+def a_raised_cap_wakes_nobody() -> Any:
+    """A run that asked for money waits for a person's answer, whatever becomes of the cap."""
+
+    async def turn(self: funding.Funding) -> None:
+        pass
+
+    return replaced((funding.Funding, "_turn", turn))
+
+
 DEFECTS: Final = {
     cap_not_checked: 29,
     hold_released_twice: 1,
@@ -96,4 +105,5 @@ DEFECTS: Final = {
     held_in_memory_alone: 1,
     what_a_crash_leaves_stays_held: 8,
     let_go_while_it_is_counted_on: 26,
+    a_raised_cap_wakes_nobody: 1,
 }

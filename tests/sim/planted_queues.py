@@ -3,7 +3,7 @@
 from typing import Any
 
 from aios.run.v1.state_pb2 import RunHead
-from aios_orchestrator import delivery, turns
+from aios_orchestrator import delivery, timers, turns
 from tests.sim.planting import replaced
 
 
@@ -56,3 +56,8 @@ def place_not_given_back() -> Any:
         return lane
 
     return replaced((delivery.Delivery, "settled", settled))
+
+
+def place_of_what_ended_elsewhere_is_kept() -> Any:
+    """A task that another replica has settled counts as out for ever."""
+    return replaced((timers, "no_longer_out", lambda keys, answers: []))

@@ -71,6 +71,7 @@ SOMETIMES = (
     "a schedule's time was run",
     "a run asked for money",
     "a cap was raised",
+    "a run went on once there was money",
     "a hold was let go of",
     "heard an event",
     "heard what came before",

@@ -222,6 +222,7 @@ def approval(message: Approval) -> dict[str, Any]:
                 "arguments_sha256": item.arguments_sha256.hex(),
                 "changes": [change(inner) for inner in item.changes],
                 "summary": item.summary,
+                "no_preview": item.no_preview or None,
                 "original": bytes_json(item.original),
                 "edited_by": item.edited_by or None,
             }

@@ -1,10 +1,12 @@
 """How the agent-runner is put together."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
+from aios.task.v1.task_pb2 import CheckInputRequest, CheckInputResponse
 from aios_agent_runner.contract import load_agents
 from aios_agent_runner.models.openai import OpenAIModel
 from aios_agent_runner.models.port import ModelPort
@@ -95,6 +97,14 @@ class AgentRunner:
             worker=context.instance,
             version_of=runner.version_of,
         )
+
+        async def check(data: bytes, headers: Mapping[str, str]) -> bytes:
+            request = CheckInputRequest.FromString(data)
+            runner.check_input(request.target, request.input)
+            return CheckInputResponse().SerializeToString()
+
+        subject = subjects.query(SERVICE, "check_input", context.workspace)
+        await context.bus.answer(subject, check, queue=subjects.consumer(SERVICE, "check_input"))
         await self._worker.start()
 
     async def stop(self) -> None:

@@ -15,7 +15,7 @@ from aios_agent_runner.models.template import TemplateModel, fill, render
 from aios_agent_runner.sandbox.model import SandboxCall
 from aios_agent_runner.sandbox.pool import SandboxPool
 from aios_agent_runner.working import Working, working
-from aios_core.encoding import decode_trusted, encode
+from aios_core.encoding import decode, decode_trusted, encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.json_values import dumps, from_json, loads, to_json
@@ -62,6 +62,21 @@ class Runner:
             return ""
         return f"{agent.version}/{self._model.name}" if agent.spec.runtime == "model" else agent.version
 
+    def check_input(self, target: str, data: bytes) -> None:
+        """Raises NOT_FOUND or INVALID_ARGUMENT for what an agent would not take."""
+        agent = self._agent(target)
+        value = plain(decode(data))
+        agent.check_input(request_of(value)[0] if agent.spec.runtime == "sandbox" else to_json(value))
+
+    def _agent(self, target: str) -> Agent:
+        agent = self._agents.get(target)
+        if agent is None:
+            known = ", ".join(sorted(self._agents))
+            raise TerminalError(
+                "NOT_FOUND", f"There is no agent {target!r}; there are: {known}.", field="agent"
+            )
+        return agent
+
     def perform_now(self, task: Task) -> Outcome | None:
         """Trusted code runs at once; None for all else."""
         agent = self._agents.get(task.target)
@@ -76,12 +91,7 @@ class Runner:
 
     async def perform(self, task: Task) -> Outcome:
         """One task to its outcome. Raises what made it fail."""
-        agent = self._agents.get(task.target)
-        if agent is None:
-            known = ", ".join(sorted(self._agents))
-            raise TerminalError(
-                "NOT_FOUND", f"There is no agent {task.target!r}; there are: {known}.", field="agent"
-            )
+        agent = self._agent(task.target)
         attributes = {"aios.run_id": task.run_id, "aios.step": task.step, "gen_ai.agent.name": agent.name}
         with span("invoke_agent {agent}", kind="consumer", parent=task.traceparent, attributes=attributes):
             if agent.spec.runtime == "trusted":

@@ -74,11 +74,16 @@ class MemoryService:
             )
         writing = Writing(store, records)
         steps = Steps(context.workspace, records, writing, artifacts, context.now_ms)
-        await context.bus.answer(
-            subjects.query(SERVICE, "check_undo", context.workspace),
-            steps.check_undo,
-            queue=subjects.consumer(SERVICE, "check_undo"),
-        )
+        for name, answer in (
+            ("check_undo", steps.check_undo),
+            ("check_input", steps.check_input),
+            ("preview_step", steps.preview),
+        ):
+            await context.bus.answer(
+                subjects.query(SERVICE, name, context.workspace),
+                answer,
+                queue=subjects.consumer(SERVICE, name),
+            )
         self._lane = LaneWorker(
             context.bus,
             service=SERVICE,

@@ -12,6 +12,8 @@ from aios.run.v1.state_pb2 import UNDO_VERDICT_CHANGED, UNDO_VERDICT_IMPOSSIBLE,
 from aios.task.v1 import task_pb2
 from aios_core.encoding import decode
 from aios_core.errors import AiosError, TerminalError
+from aios_core.hashing import sha256
+from aios_core.ids import effect_key
 from aios_core.values import Value
 from aios_memory import answers, operations
 from aios_memory.artifacts import Artifacts
@@ -20,7 +22,7 @@ from aios_memory.model import Name, Provenance, Undo, Version, Written, check_ke
 from aios_memory.requests import MAX_WRITES, Read, Writes, parse_reads, parse_writes
 from aios_memory.store import Records
 from aios_memory.writing import Writing
-from aios_runtime.bus.replies import error_to_proto
+from aios_runtime.bus.replies import error_from_proto, error_to_proto
 from aios_runtime.crashpoints import crash, point
 
 MAX_CHECKS: Final = 500  # steps that one question is about
@@ -65,6 +67,39 @@ class Steps:
         else:
             await self._write(task, decode(task.input), outcome)
         return outcome
+
+    async def check_input(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        """CheckInputRequest → CheckInputResponse. Raises what is wrong with the input of a step."""
+        request = parse(task_pb2.CheckInputRequest, data)
+        value = decode(request.input)
+        if request.target == operations.READ:
+            parse_reads(value)
+        else:
+            parse_writes(value)
+        return task_pb2.CheckInputResponse().SerializeToString()
+
+    async def preview(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        """PreviewStepRequest → PreviewStepResponse. Raises what a step would fail with."""
+        request = parse(task_pb2.PreviewStepRequest, data)
+        answer = task_pb2.PreviewStepResponse(input_sha256=sha256(request.input))
+        if request.target == operations.READ:
+            answer.summary = "it reads, and changes nothing"
+            return answer.SerializeToString()
+        task = task_pb2.Task(
+            workspace=request.workspace,
+            run_id=request.run_id,
+            step=request.step,
+            task_id=effect_key(request.run_id, request.step, 0, 1),
+            target=request.target,
+            input=request.input,
+            mode=task_pb2.MODE_SIMULATE,
+        )
+        outcome = await self.perform(task)
+        if outcome.HasField("error"):
+            raise error_from_proto(outcome.error)
+        answer.changes.extend(outcome.changes)
+        answer.summary = outcome.summary
+        return answer.SerializeToString()
 
     async def check_undo(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
         """CheckUndoRequest → CheckUndoResponse: what an undo, or a redo, of steps would find now."""
@@ -171,12 +206,12 @@ class Steps:
 
     async def _check_pointers(self, writes: Writes) -> None:
         """A blob is durable before a pointer to it is committed. (A simulation may point to what it did not make.)"""
-        for sha256 in writes.pointers:
-            if await self._artifacts.find(sha256) is None:
+        for digest in writes.pointers:
+            if await self._artifacts.find(digest) is None:
                 raise TerminalError(
                     "NOT_FOUND",
-                    f"A value points to artifact {sha256}, which is not stored; store it first.",
-                    sha256=sha256,
+                    f"A value points to artifact {digest}, which is not stored; store it first.",
+                    sha256=digest,
                 )
 
     async def _undo(self, task: task_pb2.Task, outcome: task_pb2.Outcome) -> None:

@@ -85,7 +85,7 @@ class AccountBook:
             self._sums = {}
         return Purse(self._known, self._sums, self._revision)
 
-    async def charge(self, purse: Purse, run: Run, workflow: Workflow, now_ms: int) -> None:
+    async def charge(self, purse: Purse, run: Run | RunHead, workflow: Workflow, now_ms: int) -> None:
         """Have the purse ready for a decision on a run."""
         budgets = await self._resources.budgets(self._workspace)
         purse.charge = charge_of(run.workflow, run.customer, budgets, now_ms)

@@ -100,6 +100,10 @@ def check_meant(document: Document, intent: Intent, workflow: Workflow, problems
         if name not in names and "default" not in known.get(name, {}):
             message = f"the workflow {workflow.name} needs the input {name!r}, which is no parameter."
             problems.add(document.error("BAD_RESOURCE", "spec.parameters", message))
+    if intent.concurrency is not None and intent.concurrency.key is not None:
+        _Workflow(document, workflow, problems).at_start(
+            intent.concurrency.key, "spec.concurrency.key", "key"
+        )
 
 
 def _event(document: Document, problems: Problems, tree: Mapped, path: str, condition: bool) -> None:
@@ -195,9 +199,9 @@ class _Workflow:
             (bounds.deadline if bounds is not None else None, "spec.deadline", "deadline"),
         ):
             if tree is not None:
-                self._at_start(tree, path, what)
+                self.at_start(tree, path, what)
 
-    def _at_start(self, tree: Mapped, path: str, what: str) -> None:
+    def at_start(self, tree: Mapped, path: str, what: str) -> None:
         """What is computed when a run starts, from its inputs."""
         for leaf, place in leaves_of(tree, path):
             if any(root != "inputs" for root in references(leaf)):

@@ -17,7 +17,7 @@ from aios_core.hashing import sha256
 from aios_core.ids import check_request_id, run_id
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
-from aios_orchestrator.core.decide import Admit, Cancel, Decide, Edit, Hear, Redo, Settle, Undo
+from aios_orchestrator.core.decide import Admit, Cancel, Decide, Edit, Fund, Hear, Redo, Settle, Undo
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
@@ -140,6 +140,12 @@ class Commands:
         (answer,) = await self._engine.submit([item])
         return pb.AdmitRunResponse(state=_run(answer).state)
 
+    async def fund_run(self, data: bytes) -> Proto:
+        request = parse(pb.FundRunRequest, data)
+        item = Item(request.workspace, request.run_id, Fund(), "service:orchestrator")
+        (answer,) = await self._engine.submit([item])
+        return pb.FundRunResponse(state=_run(answer).state)
+
     async def decide_approval(self, data: bytes) -> Proto:
         request = parse(pb.DecideApprovalRequest, data)
         answers = decode(request.answers) if request.answers else None
@@ -191,6 +197,7 @@ class Commands:
         "migrate_run": migrate_run,
         "decide_approval": decide_approval,
         "admit_run": admit_run,
+        "fund_run": fund_run,
         "edit_approval": edit_approval,
         "hear_event": hear_event,
         "apply_resources": apply_resources,

@@ -12,8 +12,11 @@ from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.ids import run_id
 from aios_core.json_values import dumps, loads
+from aios_core.values import Value
+from aios_orchestrator import workflow
 from aios_orchestrator.correlation import correlations_of
 from aios_orchestrator.mailbox import UNHEARD, heard_as
+from aios_orchestrator.queueing import key_of
 from aios_orchestrator.repository import run_key
 from aios_orchestrator.resolve import OUTCOME_INTENT, OUTCOME_QUESTION, event_key, resolve
 from aios_orchestrator.resources import ResourceBook
@@ -22,7 +25,6 @@ from aios_runtime.telemetry.tracing import span
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_FIELD_CHARS: Final = 300
-WAITING: Final = 100  # runs of one intent that wait for the one before
 Starting = Callable[[StartRunRequest], Awaitable[None]]
 """Starts a run; what was started already stays as it is."""
 
@@ -113,8 +115,8 @@ class Intake:
             raise TerminalError(
                 "NOT_FOUND", f"There is no intent {resolution.intent!r} any more.", field="intent"
             )
-        workflow = await self._resources.workflow(event.workspace, intent.workflow)
-        workflow.check_input(decode(resolution.parameters))
+        meant = await self._resources.workflow(event.workspace, intent.workflow)
+        inputs = meant.check_input(decode(resolution.parameters))
         trigger, request = f"intent:{intent.name}", f"{event.source}:{event.id}"
         resolution.run_id = run_id(event.workspace, trigger, request)
         return StartRunRequest(
@@ -127,7 +129,7 @@ class Intake:
             trigger=trigger,
             resolution_id=resolution.id,
             traceparent=traceparent,
-            concurrency=_queueing(intent.concurrency),
+            concurrency=_queueing(intent.concurrency, inputs),
         )
 
     async def answer(self, data: bytes) -> bytes:
@@ -149,8 +151,14 @@ def _write(key: str, event: ExternalEvent, resolution: Resolution) -> Write:
     return Write(key=key, expect=0, head=resolution.SerializeToString(), index=index)
 
 
-def _queueing(policy: str) -> Queueing | None:
-    return Queueing(policy=policy, limit=1, waiting=WAITING) if policy != "allow" else None
+def _queueing(said: workflow.Queueing | None, inputs: Value) -> Queueing | None:
+    if said is None:
+        return None
+    key = key_of(said, inputs)
+    if len(key) > MAX_FIELD_CHARS:
+        message = f"concurrency.key: {len(key)} characters; a key has at most {MAX_FIELD_CHARS}."
+        raise TerminalError("INVALID_ARGUMENT", message, field="concurrency.key")
+    return Queueing(policy=said.policy, key=key, limit=said.limit, waiting=said.waiting)
 
 
 def check(event: ExternalEvent, workspace: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from aios_orchestrator.compensating import ON_FAILURE
-from aios_orchestrator.computed_shapes import Computed, Condition
+from aios_orchestrator.computed_shapes import Computed, Condition, Or
 from aios_orchestrator.document import API_VERSION, KINDS, Document
 from aios_orchestrator.limits import MAX_IN_FLIGHT, MAX_WEIGHT
 from aios_orchestrator.modes import MODES
@@ -30,7 +30,17 @@ from aios_orchestrator.workflow import HIGHEST
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-
+_CONCURRENCY: Final = Fields(
+    {
+        "key": Field(Computed(), "What runs share that count as one; without it all do"),
+        "policy": Field(
+            Choice(("replace", "queue", "skip")),
+            "A run above the limit replaces the others, waits for its turn, or is left out",
+        ),
+        "limit": Field(Whole(1, MAX_LIMIT), "How many may be under way, 1 without it"),
+        "waiting": Field(Whole(1, MAX_WAITING), "How many may wait, 100 without it"),
+    },
+)
 WORKFLOW: Final = Fields(
     {
         "description": Field(Text(), "For people"),
@@ -39,20 +49,7 @@ WORKFLOW: Final = Fields(
             Fields({"cap": Field(Money(), "US dollars that a run may spend, 1.00 without it")}),
             "What a run may spend",
         ),
-        "concurrency": Field(
-            Fields(
-                {
-                    "key": Field(Computed(), "What runs share that count as one; without it all do"),
-                    "policy": Field(
-                        Choice(("replace", "queue", "skip")),
-                        "A run above the limit replaces the others, waits for its turn, or is left out",
-                    ),
-                    "limit": Field(Whole(1, MAX_LIMIT), "How many may be under way, 1 without it"),
-                    "waiting": Field(Whole(1, MAX_WAITING), "How many may wait, 100 without it"),
-                },
-            ),
-            "How many runs may be under way at once",
-        ),
+        "concurrency": Field(_CONCURRENCY, "How many runs may be under way at once"),
         "priority": Field(Whole(0, HIGHEST), "How urgent its tasks are, 0 to 9; 5 without it"),
         "mode": Field(Choice(tuple(MODES)), "How its agents work, where their steps say nothing"),
         "on_failure": Field(
@@ -91,7 +88,10 @@ INTENT: Final = Fields(
         "workflow": Field(Text("the name of a workflow", NAME, "nothing"), "The workflow that does it", True),
         "parameters": Field(JsonSchema(top=True), "A JSON Schema of what has to be known of it", True),
         "rules": Field(Several(_RULE, 0, 1000, "a list of rules"), "Which events mean it", True),
-        "concurrency": Field(Choice(WORDS), "What happens while the run of the event before goes on"),
+        "concurrency": Field(
+            Or(Choice(WORDS), _CONCURRENCY),
+            "What happens while the run of the event before goes on; or, as of a workflow, how many at once",
+        ),
     }
 )
 SCHEDULE: Final = Fields(

@@ -1,7 +1,7 @@
 """How the orchestrator is put together."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.commands import Commands
 from aios_orchestrator.engine import Engine
+from aios_orchestrator.funding import Funding
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
 from aios_orchestrator.kept_answers import KeptAnswers
@@ -61,6 +62,7 @@ class Orchestrator:
         self._accounts: AccountBook | None = None
         self._mailbox: Mailbox | None = None
         self._turns: Turns | None = None
+        self._funding: Funding | None = None
         self._ownership: Ownership | None = None
         self._publisher: Publisher | None = None
         self._announcer: Announcer | None = None
@@ -85,22 +87,25 @@ class Orchestrator:
             store, resources, ownership, router.start, router.cancel, context.workspace, context.now_ms
         )
 
-        async def limits() -> Limits:
-            return Limits(await resources.limits(context.workspace), ownership.share)
-
-        async def fetch(run_id: str) -> tuple[Run, Workflow] | None:
-            stored = await repository.load(context.workspace, run_id)
-            if stored is None:
-                return None
-            run = stored.run
-            return run, await resources.followed(run)
-
+        limits = _limiting(resources, ownership, context.workspace)
         router.queues = publisher.queues
-        publisher.fetch = fetch
+        publisher.fetch = _fetching(repository, resources, context.workspace)
         publisher.delivery.limits = await limits()
         turns = self._turns = Turns(store, router.admit, ownership, context.workspace)
+        funding = self._funding = Funding(
+            repository, accounts, resources, router.fund, ownership, context.workspace, context.now_ms
+        )
         timers = self._timers = Timers(
-            store, engine, publisher, ownership, schedules, turns, limits, context.workspace, context.now_ms
+            store,
+            engine,
+            publisher,
+            ownership,
+            schedules,
+            turns,
+            funding,
+            limits,
+            context.workspace,
+            context.now_ms,
         )
         engine.turns = turns.changed
         engine.due = resources.changed = timers.wake
@@ -112,7 +117,7 @@ class Orchestrator:
             repository, resources, engine, publisher, announcer, ownership, mailbox, context.workspace
         )
         await router.serve()
-        await self._own(ownership, takeover, schedules, turns, timers)
+        await self._own(ownership, takeover, schedules, turns, funding, timers)
         context.bus.on_restart(self._restarted)
         await Queries(
             repository, resources, ownership, schedules, router.show_queues, accounts, context.now_ms
@@ -139,12 +144,14 @@ class Orchestrator:
         takeover: Takeover,
         schedules: Schedules,
         turns: Turns,
+        funding: Funding,
         timers: Timers,
     ) -> None:
         async def taken(partitions: Taken) -> None:
             await takeover.taken(partitions)
             schedules.taken()
             turns.taken()
+            funding.taken()
             timers.wake(0)
 
         def lost(partitions: frozenset[int]) -> None:
@@ -215,6 +222,8 @@ class Orchestrator:
             await self._timers.stop()
         if self._turns is not None:
             await self._turns.stop()
+        if self._funding is not None:
+            await self._funding.stop()
         if self._mailbox is not None:
             await self._mailbox.stop()
         if self._engine is not None:
@@ -234,6 +243,32 @@ class Orchestrator:
             for lane, (out, waiting) in self._publisher.delivery.counts().items()
         }
         return Health(True, facts={**self._ownership.facts(), **lanes} if self._ownership else lanes)
+
+
+def _limiting(
+    resources: ResourceBook, ownership: Ownership, workspace: str
+) -> Callable[[], Awaitable[Limits]]:
+    """Reads the limits that hold for this replica."""
+
+    async def limits() -> Limits:
+        return Limits(await resources.limits(workspace), ownership.share)
+
+    return limits
+
+
+def _fetching(
+    repository: Repository, resources: ResourceBook, workspace: str
+) -> Callable[[str], Awaitable[tuple[Run, Workflow] | None]]:
+    """Reads a run with the version of its workflow that it follows."""
+
+    async def fetch(run_id: str) -> tuple[Run, Workflow] | None:
+        stored = await repository.load(workspace, run_id)
+        if stored is None:
+            return None
+        run = stored.run
+        return run, await resources.followed(run)
+
+    return fetch
 
 
 def create(context: Context) -> Service:

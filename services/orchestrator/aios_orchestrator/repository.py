@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aios.run.v1.state_pb2 import Approval, ApprovalState, Failure, RunHead
+from aios.run.v1.state_pb2 import APPROVAL_KIND_BUDGET, Approval, ApprovalState, Failure, RunHead
 from aios_core.ids import partition_of
 from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
 from aios_orchestrator.correlation import index_of
@@ -120,6 +120,7 @@ class Repository:
             **_queued(run),
             "person": run.workspace if run.open_approvals() else "",
             **_awaited(run, old),
+            **_unfunded(run, old),
             "failed": run.workspace if failure is not None else "",
             "cause": f"{run.workspace}/{failure.cause}" if failure is not None else "",
         }
@@ -250,6 +251,13 @@ def _awaited(run: Run, old: Run | None) -> dict[str, str]:
     if now or before:
         entries["awaiting"] = f"{run.workspace}/{partition_of(run.slot)}" if now else ""
     return entries
+
+
+def _unfunded(run: Run, old: Run | None) -> dict[str, str]:
+    """The entry by which a run is found that asked for money, where that has changed."""
+    changed = any(approval.kind == APPROVAL_KIND_BUDGET for approval in changed_approvals(run, old))
+    waits = changed and any(approval.kind == APPROVAL_KIND_BUDGET for approval in run.open_approvals())
+    return {"unfunded": run.workspace if waits else ""} if changed else {}
 
 
 def _relisted(run: Run, old: Run | None) -> list[Approval]:

@@ -16,7 +16,8 @@ from aios_core.values import Value, plain
 from aios_orchestrator.correlation import event_value
 from aios_orchestrator.document import Document
 from aios_orchestrator.mapping import Expression, Mapped, Path, compile_expression, compile_mapping, truth
-from aios_orchestrator.queueing import WORDS
+from aios_orchestrator.queueing import compile_of_intent
+from aios_orchestrator.workflow import Queueing
 from aios_runtime.schemas import Schema
 
 MATCHED: Final = 1000  # thousandths
@@ -46,8 +47,8 @@ class Intent:
     workflow: str
     parameters: Schema
     rules: tuple[Rule, ...]
-    concurrency: str = "allow"
-    """What happens to an event that comes while the run of the one before goes on: one of `WORDS`."""
+    concurrency: Queueing | None = None
+    """Which of its runs are under way at once; None: all. Its key sees the inputs of the run."""
 
 
 def compile_intent(document: Document) -> Intent:
@@ -58,8 +59,6 @@ def compile_intent(document: Document) -> Intent:
     for name in ("workflow", "parameters", "rules"):
         if name not in spec:
             raise document.error("BAD_RESOURCE", f"spec.{name}", "is missing.")
-    if spec.get("concurrency", "allow") not in WORDS:
-        raise document.error("BAD_RESOURCE", "spec.concurrency", f"must be one of {', '.join(WORDS)}.")
     if not isinstance(spec["rules"], list):
         raise document.error("BAD_RESOURCE", "spec.rules", "must be a list.")
     rules = []
@@ -87,7 +86,7 @@ def compile_intent(document: Document) -> Intent:
         str(spec["workflow"]),
         parameters_schema,
         tuple(rules),
-        spec.get("concurrency", "allow"),
+        compile_of_intent(document, spec),
     )
 
 

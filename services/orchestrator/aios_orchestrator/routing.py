@@ -40,6 +40,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "migrate_run": pb.MigrateRunRequest,
     "decide_approval": pb.DecideApprovalRequest,
     "admit_run": pb.AdmitRunRequest,
+    "fund_run": pb.FundRunRequest,
     "edit_approval": pb.EditApprovalRequest,
 }
 _PASSED_ON: Final = (*_REQUESTS, "start_runs", "report_outcomes", "hear_event", "show_queues")
@@ -97,6 +98,10 @@ class Router:
     async def admit(self, request: pb.AdmitRunRequest) -> None:
         """Tell a queued run that its turn has come, wherever it belongs. Again is safe."""
         await self.carry_out("admit_run", request.SerializeToString())
+
+    async def fund(self, request: pb.FundRunRequest) -> None:
+        """Tell a run that asked for money that there may be enough, wherever it belongs. Again is safe."""
+        await self.carry_out("fund_run", request.SerializeToString())
 
     async def hear(self, request: pb.HearEventRequest) -> None:
         """Have runs hear an event, wherever they belong. Again is safe."""

@@ -18,7 +18,7 @@ from aios_orchestrator.core.decide import Start
 from aios_orchestrator.items import StartItem
 from aios_orchestrator.mapping import time_of
 from aios_orchestrator.model import Run
-from aios_orchestrator.queueing import MAX_WAITING
+from aios_orchestrator.queueing import MAX_WAITING, key_of
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.workflow import HIGHEST, Queueing, Workflow
@@ -77,7 +77,7 @@ def _line(request: StartRunRequest, workflow: Workflow, inputs: Value) -> tuple[
     if own is not None:
         if own.key is None:
             return ALL, own
-        return str(plain(own.key.evaluate(lambda root: inputs if root == "inputs" else None))), own
+        return key_of(own, inputs), own
     if request.HasField("concurrency"):
         said = request.concurrency
         return f"{request.trigger}/{said.key}", Queueing(said.policy, None, said.limit, said.waiting)

@@ -17,7 +17,7 @@ from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Redispatch
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine
-from aios_orchestrator.items import Item
+from aios_orchestrator.items import Answer, Item
 from aios_orchestrator.mailbox import Mailbox
 from aios_orchestrator.ownership import ALL, Ownership, Taken
 from aios_orchestrator.progress import OPEN_STEP
@@ -180,3 +180,15 @@ def redispatch(workspace: str, keys: Iterable[TaskKey], why: str) -> list[Item]:
     for key in keys:
         runs.setdefault(key.run_id, []).append(key.step)
     return [Item(workspace, run, Redispatch(tuple(steps), why), ACTOR) for run, steps in runs.items()]
+
+
+def no_longer_out(keys: Iterable[TaskKey], answers: Iterable[Answer]) -> list[TaskKey]:
+    """Of tasks whose lease ended those that are not handed out any more: another replica, which took itself for the
+    owner still, has settled them. `answers` are of the runs, after it was asked to hand them out again."""
+    runs = {answer.run.run_id: answer.run for answer in answers if answer.run is not None}
+    ended = []
+    for key in keys:
+        step = runs[key.run_id].at(key.step) if key.run_id in runs else None
+        if step is None or step.state not in OPEN_STEP or step.due:
+            ended.append(key)
+    return ended

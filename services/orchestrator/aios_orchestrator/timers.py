@@ -11,12 +11,13 @@ from aios_core.errors import RetryableError
 from aios_core.ids import partition_of
 from aios_orchestrator.core.decide import Tick
 from aios_orchestrator.engine import Engine
+from aios_orchestrator.funding import Funding
 from aios_orchestrator.items import Item
 from aios_orchestrator.limits import Limits
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher, lease_ms
 from aios_orchestrator.schedules import Schedules, is_schedule
-from aios_orchestrator.takeover import ACTOR, redispatch
+from aios_orchestrator.takeover import ACTOR, no_longer_out, redispatch
 from aios_orchestrator.turns import Turns
 from aios_runtime.store.port import Aggregate, Store
 
@@ -42,11 +43,12 @@ class Timers:
         ownership: Ownership,
         schedules: Schedules,
         turns: Turns,
+        funding: Funding,
         limits: Callable[[], Awaitable[Limits]],
         workspace: str,
         now_ms: Callable[[], int],
     ) -> None:
-        self._schedules, self._turns = schedules, turns
+        self._schedules, self._turns, self._funding = schedules, turns, funding
         self._limits = limits
         self._store = store
         self._engine = engine
@@ -108,6 +110,7 @@ class Timers:
         found = await self._found_due()
         started = await self._schedules.look([item for item in found if is_schedule(item.key)])
         await self._turns.look()
+        self._funding.look()
         self._publisher.delivery.limits = await self._limits()
         runs = self._own(found)
         items = [Item(head.workspace, head.run_id, Tick(), ACTOR) for head in runs]
@@ -121,10 +124,12 @@ class Timers:
         if not items:
             return started
         try:
-            await self._engine.submit(items)
+            answers = await self._engine.submit(items)
         except RetryableError:
             delivery.expire_again(expired, lease_ms())
             raise
+        for key in no_longer_out(expired, answers):
+            delivery.settled(*key)
         return True
 
     async def _found_due(self) -> list[Aggregate]:

@@ -74,7 +74,7 @@ def show(
     from aios_core.minting import now_ms
 
     with Session() as session:
-        item = _read(session, approval)
+        item = _read(session, approval, preview=True)
         if given.json:
             print_json(shapes.approval(item))
             return
@@ -178,10 +178,13 @@ def edit(
             arguments_sha256=_hash(seen) if seen else item.arguments_sha256,
             note=note,
         )
-        new = session.client.call(session.client.approvals.EditApproval, request).approval
+        answer = session.client.call(session.client.approvals.EditApproval, request)
+        new = answer.approval
     if given.json:
-        print_json(shapes.approval(new))
+        print_json({**shapes.approval(new), "unchecked": answer.unchecked or None})
         return
+    if answer.unchecked:
+        say(f"Whether it is what the action takes could not be asked: {answer.unchecked}")
     say(f"Changed. Approval {short(new.approval_id)} takes its place: look at it, then decide.")
     hint(view.next_steps(new))
 
@@ -248,12 +251,12 @@ def _follow(session: "Session", run_id: str, after: int) -> None:
     _finish(followed(session, run_id, after=after), _show_result)
 
 
-def _read(session: "Session", text: str) -> "Approval":
+def _read(session: "Session", text: str, *, preview: bool = False) -> "Approval":
     from aios.api.v1 import api_pb2
     from aios_cli import pick
 
     client = session.client
-    request = api_pb2.GetApprovalRequest(approval_id=pick.approval(client, text))
+    request = api_pb2.GetApprovalRequest(approval_id=pick.approval(client, text), preview=preview)
     return client.call(client.approvals.GetApproval, request).approval
 
 

@@ -30,12 +30,27 @@ def approval(
         parts.append(Text(f"made by agents in declared modes: {told}", style="dim"))
     if item.HasField("plan"):
         parts += [Text(), *plan(item.plan, max_lines)]
+    parts += _would(item)
     for document in documents:
         parts += [Text(), *shown(document, max_lines)]
     for question in item.questions:
         name = question.id if len(item.questions) > 1 else ""
         parts += [Text(), *_question(name, question.text, question.why, list(question.options))]
     return Group(*parts)
+
+
+def _would(item: Approval) -> Iterator[RenderableType]:
+    """What each step would change, as whoever would do it sees it now."""
+    for step in item.proposed:
+        if step.no_preview:
+            yield Text(
+                f"{words.clean(step.step)}: no preview: {words.clean(step.no_preview)}", style="yellow"
+            )
+        elif step.summary or step.changes:
+            yield Text(f"{words.clean(step.step)} would: {words.clean(step.summary)}")
+        for made in step.changes:
+            note = f" ({words.clean(made.note)})" if made.note else ""
+            yield Text(f"  {words.clean(made.verb)} {words.clean(made.resource)}{note}", style="dim")
 
 
 def next_steps(item: Approval) -> str:

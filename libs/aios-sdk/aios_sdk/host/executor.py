@@ -80,6 +80,17 @@ class Executor:
         with suppress(AiosError, StillOpen, UnansweredError):  # its task will come again and say why
             await self._effects.settle_if_done(entry)
 
+    def check_input(self, target: str, data: bytes) -> None:
+        """Raises NOT_FOUND, INVALID_ARGUMENT or UNDECODABLE for what an action would not take."""
+        codec.arguments(target, self._connector.find(target).spec, data)
+
+    async def preview(self, task: Task) -> Outcome:
+        """What a task would change, which is not done. Raises what makes it impossible."""
+        action = self._connector.find(task.target)
+        if not action.spec.changes_something:
+            return Outcome(summary="it reads, and changes nothing")
+        return await self._simulate(task, action)
+
     async def check_undo(self, token: bytes, *, redo: bool) -> UndoCheck:
         """What an undo (or redo) of one effect would find now. Nothing is changed."""
         return await check_undo(self._connector, self.ledger, self._effects, token, redo=redo)

@@ -6,8 +6,20 @@ from dataclasses import replace
 from typing import Final
 
 from aios.effect.v1 import effect_pb2
-from aios.task.v1.task_pb2 import MODE_REDO, MODE_SIMULATE, MODE_UNDO, Outcome, Task
-from aios_core.errors import TerminalError
+from aios.task.v1.task_pb2 import (
+    MODE_REDO,
+    MODE_SIMULATE,
+    MODE_UNDO,
+    CheckInputRequest,
+    CheckInputResponse,
+    Outcome,
+    PreviewStepRequest,
+    PreviewStepResponse,
+    Task,
+)
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.hashing import sha256
+from aios_core.ids import effect_key
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
 from aios_runtime.lanes import LaneWorker
@@ -21,6 +33,9 @@ from aios_sdk.host.ledger import Ledger
 
 CLOSE_RESTORE: Final = "close_restore"
 CHECK_UNDO: Final = "check_undo"
+CHECK_INPUT: Final = "check_input"
+PREVIEW_STEP: Final = "preview_step"
+PREVIEW_S: Final = 2.0  # after which nobody waits for one any more
 COUNT_EFFECTS: Final = "count_effects"
 MAX_CHECKS: Final = 500  # effects that one question is about
 MAX_ANSWER: Final = 190 * 1024  # bytes of an answer; what does not fit says no more than its verdict
@@ -65,7 +80,12 @@ class ConnectorLane:
             self._close_restore,
             queue=self._name,
         )
-        for name, answer in ((CHECK_UNDO, self._check_undo), (COUNT_EFFECTS, self._count_effects)):
+        for name, answer in (
+            (CHECK_UNDO, self._check_undo),
+            (CHECK_INPUT, self._check_input),
+            (PREVIEW_STEP, self._preview_step),
+            (COUNT_EFFECTS, self._count_effects),
+        ):
             subject = subjects.query(self._name, name, context.workspace)
             await context.bus.answer(subject, answer, queue=self._name)
         self._recovered = await self._executor.recover()
@@ -127,6 +147,38 @@ class ConnectorLane:
         for found in checks:
             size += found.ByteSize() + 4
             answer.checks.append(found if size < MAX_ANSWER else effect_pb2.UndoCheck(verdict=found.verdict))
+        return answer.SerializeToString()
+
+    async def _check_input(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        request = CheckInputRequest.FromString(data)
+        self._executor.check_input(request.target, request.input)
+        return CheckInputResponse().SerializeToString()
+
+    async def _preview_step(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
+        request = PreviewStepRequest.FromString(data)
+        task = Task(
+            workspace=request.workspace,
+            run_id=request.run_id,
+            step=request.step,
+            task_id=effect_key(request.run_id, request.step, 0, 1),
+            target=request.target,
+            input=request.input,
+            mode=MODE_SIMULATE,
+        )
+        try:
+            async with asyncio.timeout(PREVIEW_S):
+                found = await self._executor.preview(task)
+        except TimeoutError:
+            raise RetryableError(
+                "DEADLINE_EXCEEDED", f"A preview took longer than {PREVIEW_S:g} s."
+            ) from None
+        answer = PreviewStepResponse(
+            input_sha256=sha256(request.input), changes=found.changes, summary=found.summary
+        )
+        if answer.ByteSize() > MAX_ANSWER:
+            raise TerminalError(
+                "TOO_LARGE", f"It would make {len(found.changes)} changes, which is too much to list."
+            )
         return answer.SerializeToString()
 
     async def _count_effects(self, data: bytes, _headers: Mapping[str, str]) -> bytes:

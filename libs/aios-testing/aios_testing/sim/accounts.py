@@ -3,10 +3,14 @@ held, and what an attempt has cost is settled once."""
 
 from collections import defaultdict
 
+from aios.resource.v1.resource_pb2 import Resource
 from aios.run.v1.budget_pb2 import Account, Accounts, Hold
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.money import usd
 from aios_orchestrator.accounts import accounts_key
+from aios_orchestrator.budget import compile_budget
+from aios_orchestrator.core.funding import BY_BUDGET
+from aios_orchestrator.document import parse_documents
 from aios_orchestrator.model import Run
 from aios_runtime.store.port import Write
 from aios_testing.sim.parts import WORKSPACE
@@ -14,6 +18,7 @@ from aios_testing.sim.record import Record
 from aios_testing.sim.workload import CAPS
 
 KEY = accounts_key(WORKSPACE)
+_BUDGETS = f"{WORKSPACE}/resource/Budget/"
 
 
 class AccountWatch:
@@ -23,11 +28,14 @@ class AccountWatch:
         self._record = record
         self._holds: dict[int, Hold] = {}
         self._sums: dict[str, Account] = {}
+        self._caps: dict[str, int] = {name: usd(cap) for name, cap in CAPS.items()}
         self._charged: dict[int, Hold] = {}  # what runs were handed out with
         self._owed: dict[str, int] = defaultdict(int)
 
     def committed(self, write: Write) -> None:
         """Something was changed."""
+        if write.key.startswith(_BUDGETS) and write.head is not None:
+            self._applied(Resource.FromString(write.head))
         if write.key != KEY:
             return
         holds = {hold.serial: hold for hold in Accounts.FromString(write.head or b"").holds}
@@ -50,12 +58,16 @@ class AccountWatch:
         for name in {*held, *self._sums}:
             self._check(name, held[name])
 
+    def _applied(self, resource: Resource) -> None:
+        (document,) = parse_documents(resource.document, resource.name)
+        self._caps[resource.name] = compile_budget(document).cap
+
     def _check(self, name: str, held: int) -> None:
         kind, budget, *_ = name.split("/")
         if kind != "budget":
             return
         account = self._sums.get(name, Account())
-        cap = max(usd(CAPS[budget]), account.cap_micros)
+        cap = max(self._caps[budget], account.cap_micros)
         if held + account.settled_micros > cap:
             what = f"{name}: {held} held, {account.settled_micros} settled of {cap}"
             self._record.violate("no account passes its cap", what)
@@ -67,6 +79,8 @@ class AccountWatch:
             self._scheduled(event)
         elif body == "approval_requested" and event.approval_requested.approval.title.startswith("Budget"):
             self._record.count("a run asked for money")
+        elif body == "approval_decided" and event.approval_decided.decided_by == BY_BUDGET:
+            self._record.count("a run went on once there was money")
         step = str(getattr(getattr(event, body), "step", ""))
         known = before.at(step) if step else None
         if known is not None and known.charge and not after.at(step).charge:

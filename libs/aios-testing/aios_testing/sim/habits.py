@@ -8,7 +8,7 @@ from aios_core.ids import effect_key
 from aios_orchestrator.core import compensate
 from aios_orchestrator.model import Run
 from aios_sdk.host.codec import effect_of_token
-from aios_testing.sim import aside, forking, mending, migrating, planning, undoing
+from aios_testing.sim import aside, forking, mending, migrating, planning, raising, undoing
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 
@@ -23,6 +23,7 @@ def give(person: Person, seed: int, record: Record) -> None:
         person.forking = forking.Forking(forks, record)
     person.aside = aside.drawn(seed, record)
     person.planning = planning.drawn(seed, record)
+    person.raising = raising.drawn(seed, record)
     if moves.random() < migrating.SHARE:
         person.migrating = migrating.Migrating(moves, record)
     if undoes.random() < undoing.SHARE:

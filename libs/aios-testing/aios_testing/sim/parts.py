@@ -19,6 +19,8 @@ from aios_memory.steps import Steps
 from aios_memory.store import Records
 from aios_memory.writing import Writing
 from aios_orchestrator import module, resources
+from aios_orchestrator.budget import Budget, compile_budget
+from aios_orchestrator.document import parse_documents
 from aios_runtime.bus import subjects
 from aios_runtime.bus.subscribers import EventSubscriber
 from aios_runtime.lanes import LaneWorker, crash_points
@@ -70,13 +72,24 @@ class _Book(resources.ResourceBook):
 
     _shared: OrderedDict[tuple[str, str, str], Any] = OrderedDict()  # noqa: RUF012
     _known: dict[str, Any] = {}  # noqa: RUF012
-    _allowed: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, store: Any, workspace: str, now_ms: Callable[[], int]) -> None:
         super().__init__(store, workspace, now_ms)
         self._workflows = self._shared
         self._intents = self._known
-        self._budgets = self._allowed
+
+    async def budgets(self, workspace: str) -> tuple[Budget, ...]:
+        """These change while it runs, so that each process has those of its own disk."""
+        known = self._budgets.get(workspace)
+        if known is None:
+            found = await self.listed(workspace, "Budget")
+            known = self._budgets[workspace] = tuple(_budget(item.name, item.document) for item in found)
+        return known
+
+
+@cache
+def _budget(name: str, document: bytes) -> Budget:
+    return compile_budget(parse_documents(document, name)[0])
 
 
 @contextmanager
@@ -105,7 +118,6 @@ async def apply_documents(store: Any) -> None:
         )
         await book.apply(request)
     await _Book(store, WORKSPACE, lambda: 0).intents(WORKSPACE)
-    await _Book(store, WORKSPACE, lambda: 0).budgets(WORKSPACE)
 
 
 @cache

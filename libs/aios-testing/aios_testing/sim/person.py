@@ -31,6 +31,7 @@ from aios_testing.sim.mending import Mending
 from aios_testing.sim.migrating import Migrating
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.planning import Planning
+from aios_testing.sim.raising import Raising
 from aios_testing.sim.record import Record
 from aios_testing.sim.signing import Signing
 from aios_testing.sim.undoing import Undoing
@@ -62,6 +63,7 @@ class Person:
         self.aside: Aside | None = None
         self.signing: Signing | None = None
         self.planning: Planning | None = None
+        self.raising: Raising | None = None
         self._decided: set[str] = set()
         self._requests = 0
 
@@ -89,6 +91,8 @@ class Person:
             works.append(self.signing.begin(self))
         if self.planning is not None:
             works.append(self.planning.begin(self))
+        if self.raising is not None:
+            works.append(self.raising.look(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -218,6 +222,8 @@ class Person:
             except RetryableError:
                 continue
             for approval in query.ListApprovalsResponse.FromString(data).approvals:
+                if self.raising is not None and self.raising.waits(approval):
+                    continue
                 if approval.approval_id not in self._decided:
                     self._decided.add(approval.approval_id)
                     several = self.signing if approval.need else None

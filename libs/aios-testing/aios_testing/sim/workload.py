@@ -238,17 +238,30 @@ spec:
   rules:
     - {name: asked, event: sim.wanted, parameters: {n: "${event.data.n}"}}
 """
-CAPS: Final = {"everything": "0.80", "each-flow": "0.30"}
-_BUDGETS: Final = f"""apiVersion: aios/v1
-kind: Budget
-metadata: {{name: everything}}
-spec: {{per: total, cap: "{CAPS["everything"]}"}}
----
-apiVersion: aios/v1
-kind: Budget
-metadata: {{name: each-flow}}
-spec: {{scope: workflow, per: day, cap: "{CAPS["each-flow"]}"}}
+CAPS: Final = {"everything": "0.80", "each-flow": "0.30", "dear": "0.10"}
+_SCOPES: Final = {
+    "everything": "per: total",
+    "each-flow": "scope: workflow, per: day",
+    "dear": "scope: workflow, of: dear",
+}
+
+
+def _budgets(**caps: str) -> str:
+    return "---\n".join(
+        f'apiVersion: aios/v1\nkind: Budget\nmetadata: {{name: {name}}}\nspec: {{{_SCOPES[name]}, cap: "{cap}"}}\n'
+        for name, cap in caps.items()
+    )
+
+
+_DEAR: Final = """
+  - {name: one, agent: echo, timeout: 10s, budget: "0.10", input: {n: "${inputs.n}"}}
+  - {name: two, agent: echo, timeout: 10s, budget: "0.10", input: {n: "${steps.one.n}"}}
 """
+DEAR: Final = _workflow("dear", _DEAR) + "---\n" + _budgets(dear=CAPS["dear"])
+RAISED: Final = (
+    _budgets(dear="0.30"),
+    _budgets(**{"dear": "9.00", "each-flow": "9.00", "everything": "30.00"}),
+)
 WORKFLOWS: Final = ("pay", "mail", "fan", "twice", "tight", "only", "chain", "each", "turns")
 ASIDE: Final = ("timed", "amends")  # started apart from the others
 DOCUMENTS: Final = {
@@ -264,7 +277,7 @@ DOCUMENTS: Final = {
     "timed.yaml": _workflow("timed", _TIMED, head="  deadline: 3m\n  service_level: 40s\n"),
     "amends.yaml": _workflow("amends", _AMENDS, head="  on_failure: undo\n"),
     "wanted.yaml": _INTENT,
-    "budgets.yaml": _BUDGETS,
+    "budgets.yaml": _budgets(**{name: CAPS[name] for name in ("everything", "each-flow")}),
     "hear.yaml": _workflow("hear", _HEAR),
     "signed.yaml": _workflow("signed", _SIGNED),
     "planned.yaml": _workflow("planned", _PLANNED),

@@ -6,6 +6,8 @@ from aios.run.v1.state_pb2 import Approval, ApprovalState
 from aios_core.errors import TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import values
+from aios_gateway.api.arguments import check_edited
+from aios_gateway.api.previews import add_previews
 from aios_gateway.peers import Call
 
 MAX_NOTE_CHARS = 2000
@@ -32,7 +34,10 @@ async def list_approvals(call: Call, request: api_pb2.ListApprovalsRequest) -> a
 
 
 async def get_approval(call: Call, request: api_pb2.GetApprovalRequest) -> api_pb2.GetApprovalResponse:
-    return api_pb2.GetApprovalResponse(approval=await _read(call, request.approval_id))
+    approval = await _read(call, request.approval_id)
+    if request.preview:
+        await add_previews(call, approval)
+    return api_pb2.GetApprovalResponse(approval=approval)
 
 
 async def decide_approval(
@@ -76,6 +81,8 @@ async def edit_approval(call: Call, request: api_pb2.EditApprovalRequest) -> api
         raise TerminalError("INVALID_ARGUMENT", "arguments is missing.", field="arguments")
     check_request_id(request.request_id)
     approval = await _read(call, request.approval_id)
+    given = values.canonical(request.arguments, "arguments")
+    unchecked = await check_edited(call, approval, request.step, given)
     command = commands_pb2.EditApprovalRequest(
         workspace=call.workspace,
         request_id=request.request_id,
@@ -83,14 +90,14 @@ async def edit_approval(call: Call, request: api_pb2.EditApprovalRequest) -> api
         actor=call.identity.actor,
         run_id=approval.run_id,
         step=request.step,
-        input=values.canonical(request.arguments, "arguments"),
+        input=given,
         arguments_sha256=request.arguments_sha256,
         note=request.note,
     )
     answer = await call.command_run(
         "edit_approval", approval.run_id, command, commands_pb2.EditApprovalResponse
     )
-    return api_pb2.EditApprovalResponse(approval=answer.approval)
+    return api_pb2.EditApprovalResponse(approval=answer.approval, unchecked=unchecked)
 
 
 async def _read(call: Call, approval_id: str) -> Approval:

@@ -19,6 +19,7 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.workflow import path_of, scope_of
 
 MAX_ANSWER_CHARS = 1000
+BY = "policy:"  # how those are named that decide as a document says
 
 
 def decide(draft: Draft, request: DecideApprovalRequest, answers: Value | None) -> None:
@@ -100,7 +101,8 @@ def check_open(draft: Draft, approval: Approval, actor: str, seen: bytes) -> Non
             "APPROVAL_STALE", "Something newer took the place of this proposal. Look at the new one."
         )
     if approval.state != st.APPROVAL_STATE_OPEN:
-        raise TerminalError("APPROVAL_USED", "This was decided already; a decision counts once.")
+        by_itself = f" {approval.decided_by}: {approval.note}." if approval.decided_by.startswith(BY) else ""
+        raise TerminalError("APPROVAL_USED", f"This was decided already; a decision counts once.{by_itself}")
     if seen and seen != approval.arguments_sha256:
         raise TerminalError(
             "APPROVAL_STALE", "What you saw is not what would run. Look at it again, then decide."

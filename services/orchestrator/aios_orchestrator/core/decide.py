@@ -19,6 +19,7 @@ from aios_orchestrator.core import (
     approve,
     compensate,
     editing,
+    funding,
     gates,
     hearing,
     limits,
@@ -112,6 +113,11 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Fund:
+    """There may be enough money by now for what the run asked about."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hear:
     """An event was accepted that steps may wait for under these correlations. `event` is what expressions see."""
 
@@ -139,6 +145,7 @@ Input = (
     | Recover
     | Migrate
     | Tick
+    | Fund
     | Hear
     | Redispatch
 )
@@ -329,6 +336,12 @@ def _tick(draft: Draft, what: Tick) -> None:
         advance(draft)
 
 
+def _fund(draft: Draft, what: Fund) -> None:
+    funding.fund(draft)
+    if not draft.run.closed and draft.run.state not in _TAKING_BACK:
+        advance(draft)
+
+
 def _hear(draft: Draft, what: Hear) -> None:
     if not draft.run.stopping and draft.run.state == st.RUN_STATE_RUNNING:
         hearing.hear(draft, what.event, what.correlations)
@@ -358,6 +371,7 @@ _DECIDE: dict[type, Callable[[Draft, Any], None]] = {
     Recover: _recover,
     Migrate: _migrate,
     Tick: _tick,
+    Fund: _fund,
     Hear: _hear,
     Redispatch: _redispatch,
 }

@@ -91,11 +91,17 @@ def _ask(draft: Draft, step: Step, lacking: Short) -> None:
         f"{format_usd(lacking.settled)} are spent and {format_usd(lacking.held)} held."
     )
     title = f"Budget {lacking.budget}{whose} has not enough left for {step.name}"
-    _request(draft, step, st.APPROVAL_KIND_BUDGET, title, why, question)
+    _request(draft, step, st.APPROVAL_KIND_BUDGET, title, why, question, lacking.account)
 
 
 def _request(
-    draft: Draft, step: Step, kind: ApprovalKind.ValueType, title: str, why: str, question: Question
+    draft: Draft,
+    step: Step,
+    kind: ApprovalKind.ValueType,
+    title: str,
+    why: str,
+    question: Question,
+    account: str = "",
 ) -> None:
     run = draft.run
     approval = Approval(
@@ -114,5 +120,6 @@ def _request(
         create_time_ms=draft.now,
         nonce=derive("nonce", run.run_id, step.name, run.last_hash.hex()),
         traceparent=run.traceparent,
+        account=account,
     )
     draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))

@@ -1332,13 +1332,17 @@ class GetApprovalRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     APPROVAL_ID_FIELD_NUMBER: builtins.int
+    PREVIEW_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
+    preview: builtins.bool
+    """Whether `changes` and `summary` of what is proposed say what it would change, as whoever would do it sees it now."""
     def __init__(
         self,
         *,
         approval_id: builtins.str = ...,
+        preview: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "preview", b"preview"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetApprovalRequest: typing_extensions.TypeAlias = GetApprovalRequest
@@ -1460,16 +1464,20 @@ class EditApprovalResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     APPROVAL_FIELD_NUMBER: builtins.int
+    UNCHECKED_FIELD_NUMBER: builtins.int
+    unchecked: builtins.str
+    """Why the arguments were not checked by whoever would carry them out; empty: they were."""
     @property
     def approval(self) -> aios.run.v1.state_pb2.Approval: ...
     def __init__(
         self,
         *,
         approval: aios.run.v1.state_pb2.Approval | None = ...,
+        unchecked: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval", b"approval", "unchecked", b"unchecked"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___EditApprovalResponse: typing_extensions.TypeAlias = EditApprovalResponse

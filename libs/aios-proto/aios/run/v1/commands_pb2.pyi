@@ -171,6 +171,43 @@ class AdmitRunResponse(google.protobuf.message.Message):
 Global___AdmitRunResponse: typing_extensions.TypeAlias = AdmitRunResponse
 
 @typing.final
+class FundRunRequest(google.protobuf.message.Message):
+    """To a run that asked for money: there may be enough by now: aios.own.v1.fund_run.<workspace>.<replica>. Again is safe."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    run_id: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        run_id: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run_id", b"run_id", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___FundRunRequest: typing_extensions.TypeAlias = FundRunRequest
+
+@typing.final
+class FundRunResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: builtins.int
+    state: aios.run.v1.state_pb2.RunState.ValueType
+    def __init__(
+        self,
+        *,
+        state: aios.run.v1.state_pb2.RunState.ValueType = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["state", b"state"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___FundRunResponse: typing_extensions.TypeAlias = FundRunResponse
+
+@typing.final
 class StartRunResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

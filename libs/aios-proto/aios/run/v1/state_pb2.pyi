@@ -1024,6 +1024,7 @@ class Approval(google.protobuf.message.Message):
     CONFIDENCE_FIELD_NUMBER: builtins.int
     FAILS_OPEN_FIELD_NUMBER: builtins.int
     PLAN_FIELD_NUMBER: builtins.int
+    ACCOUNT_FIELD_NUMBER: builtins.int
     approval_id: builtins.str
     workspace: builtins.str
     run_id: builtins.str
@@ -1054,6 +1055,8 @@ class Approval(google.protobuf.message.Message):
     """The approval whose arguments a person edited, in whose place this one stands."""
     fails_open: builtins.bool
     """When nobody decides in time it counts as approved."""
+    account: builtins.str
+    """Of one about a budget: the account that had not enough left when it was asked."""
     @property
     def proposed(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ProposedStep]:
         """Each guarded step with its canonical arguments and the changes that they would make."""
@@ -1125,10 +1128,11 @@ class Approval(google.protobuf.message.Message):
         confidence: Global___Confidence | None = ...,
         fails_open: builtins.bool = ...,
         plan: Global___PlanProposal | None = ...,
+        account: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["confidence", b"confidence", "plan", b"plan"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "plan", b"plan", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["account", b"account", "answers", b"answers", "approval_id", b"approval_id", "approvers", b"approvers", "arguments_sha256", b"arguments_sha256", "assents", b"assents", "confidence", b"confidence", "create_time_ms", b"create_time_ms", "decide_time_ms", b"decide_time_ms", "decided_by", b"decided_by", "edited_from", b"edited_from", "escalated_to", b"escalated_to", "expire_time_ms", b"expire_time_ms", "fails_open", b"fails_open", "kind", b"kind", "modes", b"modes", "need", b"need", "nonce", b"nonce", "note", b"note", "plan", b"plan", "policy_version", b"policy_version", "proposed", b"proposed", "questions", b"questions", "refusals", b"refusals", "reminders", b"reminders", "risk", b"risk", "run_id", b"run_id", "state", b"state", "step", b"step", "title", b"title", "traceparent", b"traceparent", "why", b"why", "wordings", b"wordings", "workflow", b"workflow", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Approval: typing_extensions.TypeAlias = Approval
@@ -1275,6 +1279,7 @@ class ProposedStep(google.protobuf.message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     ORIGINAL_FIELD_NUMBER: builtins.int
     EDITED_BY_FIELD_NUMBER: builtins.int
+    NO_PREVIEW_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     arguments: builtins.bytes
@@ -1284,6 +1289,8 @@ class ProposedStep(google.protobuf.message.Message):
     original: builtins.bytes
     """What the arguments were before a person edited them, and who did; empty: they are as the run computed them."""
     edited_by: builtins.str
+    no_preview: builtins.str
+    """In an answer that was asked for a preview: why there is none."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]: ...
     def __init__(
@@ -1297,8 +1304,9 @@ class ProposedStep(google.protobuf.message.Message):
         summary: builtins.str = ...,
         original: builtins.bytes = ...,
         edited_by: builtins.str = ...,
+        no_preview: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "changes", b"changes", "edited_by", b"edited_by", "original", b"original", "step", b"step", "summary", b"summary", "target", b"target"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["arguments", b"arguments", "arguments_sha256", b"arguments_sha256", "changes", b"changes", "edited_by", b"edited_by", "no_preview", b"no_preview", "original", b"original", "step", b"step", "summary", b"summary", "target", b"target"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ProposedStep: typing_extensions.TypeAlias = ProposedStep

@@ -577,3 +577,95 @@ class Change(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Change: typing_extensions.TypeAlias = Change
+
+@typing.final
+class CheckInputRequest(google.protobuf.message.Message):
+    """Whether whoever carries a target out would take an input: aios.qry.<its service>.v1.check_input.<workspace>. What it
+    would not take is the error of the answer, with the field. It changes nothing.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    target: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value."""
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        target: builtins.str = ...,
+        input: builtins.bytes = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "target", b"target", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___CheckInputRequest: typing_extensions.TypeAlias = CheckInputRequest
+
+@typing.final
+class CheckInputResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___CheckInputResponse: typing_extensions.TypeAlias = CheckInputResponse
+
+@typing.final
+class PreviewStepRequest(google.protobuf.message.Message):
+    """What a step would change, were it done now: aios.qry.<its service>.v1.preview_step.<workspace>. It changes nothing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
+    INPUT_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    workspace: builtins.str
+    target: builtins.str
+    input: builtins.bytes
+    """Canonical aios.value.v1.Value."""
+    run_id: builtins.str
+    step: builtins.str
+    def __init__(
+        self,
+        *,
+        workspace: builtins.str = ...,
+        target: builtins.str = ...,
+        input: builtins.bytes = ...,
+        run_id: builtins.str = ...,
+        step: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input", "run_id", b"run_id", "step", b"step", "target", b"target", "workspace", b"workspace"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PreviewStepRequest: typing_extensions.TypeAlias = PreviewStepRequest
+
+@typing.final
+class PreviewStepResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INPUT_SHA256_FIELD_NUMBER: builtins.int
+    CHANGES_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    input_sha256: builtins.bytes
+    """The hash of the input that it is of."""
+    summary: builtins.str
+    @property
+    def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Change]: ...
+    def __init__(
+        self,
+        *,
+        input_sha256: builtins.bytes = ...,
+        changes: collections.abc.Iterable[Global___Change] | None = ...,
+        summary: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["changes", b"changes", "input_sha256", b"input_sha256", "summary", b"summary"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___PreviewStepResponse: typing_extensions.TypeAlias = PreviewStepResponse
