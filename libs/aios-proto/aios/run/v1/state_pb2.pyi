@@ -1232,6 +1232,8 @@ class UndoItem(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     CHANGES_FIELD_NUMBER: builtins.int
     ALONG_FIELD_NUMBER: builtins.int
+    INSTEAD_FIELD_NUMBER: builtins.int
+    INSTEAD_INPUT_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     summary: builtins.str
@@ -1240,6 +1242,10 @@ class UndoItem(google.protobuf.message.Message):
     why: builtins.str
     along: builtins.bool
     """It was not chosen, but depends on what was."""
+    instead: builtins.str
+    """The action that is run in the place of its inverse; empty: its inverse."""
+    instead_input: builtins.bytes
+    """Canonical aios.value.v1.Value: the input of that action."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]:
         """What it changed; of one that somebody changed since: what stands there now."""
@@ -1254,8 +1260,10 @@ class UndoItem(google.protobuf.message.Message):
         why: builtins.str = ...,
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         along: builtins.bool = ...,
+        instead: builtins.str = ...,
+        instead_input: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["along", b"along", "changes", b"changes", "step", b"step", "summary", b"summary", "target", b"target", "verdict", b"verdict", "why", b"why"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["along", b"along", "changes", b"changes", "instead", b"instead", "instead_input", b"instead_input", "step", b"step", "summary", b"summary", "target", b"target", "verdict", b"verdict", "why", b"why"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoItem: typing_extensions.TypeAlias = UndoItem
