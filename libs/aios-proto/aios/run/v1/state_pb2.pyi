@@ -138,6 +138,27 @@ SUPPOSED_HOLDS: Supposed.ValueType  # 1
 SUPPOSED_FAILS: Supposed.ValueType  # 2
 Global___Supposed: typing_extensions.TypeAlias = Supposed
 
+class _SupposedEnd:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SupposedEndEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SupposedEnd.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SUPPOSED_END_UNSPECIFIED: _SupposedEnd.ValueType  # 0
+    SUPPOSED_END_REJECTED: _SupposedEnd.ValueType  # 1
+    """Of a gate or an ask: a person says no."""
+    SUPPOSED_END_FAILED: _SupposedEnd.ValueType  # 2
+    """Of what works on an input: it fails for good."""
+
+class SupposedEnd(_SupposedEnd, metaclass=_SupposedEndEnumTypeWrapper): ...
+
+SUPPOSED_END_UNSPECIFIED: SupposedEnd.ValueType  # 0
+SUPPOSED_END_REJECTED: SupposedEnd.ValueType  # 1
+"""Of a gate or an ask: a person says no."""
+SUPPOSED_END_FAILED: SupposedEnd.ValueType  # 2
+"""Of what works on an input: it fails for good."""
+Global___SupposedEnd: typing_extensions.TypeAlias = SupposedEnd
+
 class _ApprovalKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -330,6 +351,7 @@ class StepChange(google.protobuf.message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     TAKE_FIELD_NUMBER: builtins.int
     SUPPOSED_FIELD_NUMBER: builtins.int
+    ENDS_FIELD_NUMBER: builtins.int
     step: builtins.str
     """Its path in the workflow, such as `write` or `each[].write`."""
     agent: builtins.str
@@ -342,6 +364,8 @@ class StepChange(google.protobuf.message.Message):
     """Of a branch: the case that it takes, whatever its conditions say."""
     supposed: Global___Supposed.ValueType
     """Whether the step's own condition holds, whatever it says."""
+    ends: Global___SupposedEnd.ValueType
+    """How the step ends, whatever it would do."""
     def __init__(
         self,
         *,
@@ -352,8 +376,9 @@ class StepChange(google.protobuf.message.Message):
         input: builtins.bytes = ...,
         take: builtins.str = ...,
         supposed: Global___Supposed.ValueType = ...,
+        ends: Global___SupposedEnd.ValueType = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "ends", b"ends", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepChange: typing_extensions.TypeAlias = StepChange
