@@ -77,6 +77,7 @@ SOMETIMES = (
     "waited in vain for an event",
     "forked",
     "forked another way",
+    "forked with a rejection or a failure",
     "event run_admitted",
     "event run_skipped",
     "a line was full",

@@ -28,7 +28,7 @@ def check(fork: Fork, workflow: Workflow) -> None:
         if change.supposed and step.when is None:
             raise _wrong(f"{field}.supposed", f"{change.step!r} has no condition")
         if change.ends and step.kind not in _ENDS.get(change.ends, ()):
-            raise _wrong(f"{field}.ends", f"{change.step!r} is a {step.kind}, which does not end so")
+            raise _wrong(f"{field}.ends", f"{change.step!r} ({step.kind}) can't end so")
         worked_on = change.agent or change.model or change.prompt or change.input
         if not worked_on and (change.take or change.supposed or change.ends):
             continue
