@@ -274,6 +274,23 @@ def lease_not_fenced() -> Any:
     return replaced((ownership.SharedOwnership, "owns", owns))
 
 
+def lease_renewed_by_the_bus_alone() -> Any:
+    """A replica that reaches the bus counts its lease as renewed, whether or not the table has it."""
+    original = ownership.SharedOwnership._beat
+
+    async def beat(self: ownership.SharedOwnership) -> None:
+        await self._bus.ping(ownership.PING_S)
+        self._until = ownership._clock() + leases.LEASE_MS
+        await original(self)
+
+    return replaced((ownership.SharedOwnership, "_beat", beat))
+
+
+def place_kept_of_what_another_decides() -> Any:
+    """A task whose commit came late, when another replica had taken over, keeps its place on its lane."""
+    return replaced((publisher.Publisher, "_let_go", lambda self, changed: None))
+
+
 def revision_check_left_out() -> Any:
     """A store changes a run whatever revision that was decided on."""
     original = store_memory.Tables.apply
@@ -363,6 +380,8 @@ DEFECTS: Final[dict[Plant, int]] = {
     event_accepted_before_it_is_committed: 1,
     late_worker_says_failed: 30,
     lease_not_fenced: 54,
+    lease_renewed_by_the_bus_alone: 1,
+    place_kept_of_what_another_decides: 371,
     revision_check_left_out: 131,
     lease_taken_from_the_living: 3,
     work_of_a_dead_replica_is_nobodys: 2,

@@ -30,6 +30,7 @@ from aios_testing.sim.parts import (
     NOWHERE,
     PARTS,
     REPLICAS,
+    SHARING,
     WORKSPACE,
     Outside,
     compiled_once,
@@ -65,7 +66,8 @@ class Result:
 
 def drawn(seed: int) -> Plan:
     """What goes wrong under a seed."""
-    return faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+    plan = faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+    return faults.with_cuts(plan, Random(f"cut {seed}"), SHARING)
 
 
 class _Part:
@@ -242,6 +244,9 @@ class Simulation:
         elif fault.kind == "disk_full":
             self.disks[fault.place].full = True
             loop.after(fault.amount, root, setattr, self.disks[fault.place], "full", False)
+        elif fault.kind in faults.CUTS and part is not None and part.store is not None:
+            part.store.leave(silent=fault.kind == "store_silent")
+            loop.after(fault.amount, root, part.store.come_back)
         elif fault.kind == "for_ever":
             self.broker.for_ever = int(fault.amount)
 
@@ -267,6 +272,8 @@ class Simulation:
         for part in self.parts.values():
             self._cut(part, False)
             part.skew_ms = 0
+            if part.store is not None:
+                part.store.come_back()
             node = part.node
             if node is None or not node.alive:
                 continue
