@@ -46,6 +46,8 @@ SOMETIMES = (
     "fault pause",
     "fault partition",
     "fault clock",
+    "fault restore",
+    "a restored ledger knew less than had happened",
     "fault store_refused",
     "fault store_silent",
     "a replica was cut off from its database",

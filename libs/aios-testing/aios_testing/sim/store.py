@@ -5,7 +5,8 @@ Commits that come while a flush is under way share the next one, as with the rea
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import wraps
 from random import Random
@@ -23,6 +24,8 @@ SLOW: Final = 3.0  # seconds of a slow flush
 LATE: Final = 1.0  # seconds after its way is there again in which a process does what it was about
 RUN: Final = "/run/"
 TOO_LATE: Final = 100  # commits of one thing in a row: who came too late has not looked at what is there
+
+_HELD: Final = ("_created", "_aggregates", "_marks", "_events", "_outbox", "_sent", "_meta", "_due")
 
 Committing = Callable[[Write, Committed], None]
 
@@ -62,6 +65,16 @@ class Disk(Tables):
             self._aggregates[key] = replace(
                 stored, records=dict(stored.records), index=dict(stored.index), events=list(stored.events)
             )
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that it holds now."""
+        return {name: deepcopy(getattr(self, name)) for name in _HELD}
+
+    def become(self, snapshot: Mapping[str, Any]) -> None:
+        """Hold what it held then."""
+        self.too_late.clear()
+        for name, held in snapshot.items():
+            setattr(self, name, deepcopy(held))
 
     def due(self, before_ms: int, limit: int) -> list[Aggregate]:
         found = sorted((due, key) for key, due in self._due.items() if due <= before_ms)
