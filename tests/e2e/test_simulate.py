@@ -104,6 +104,7 @@ def test_every_case_is_walked_once_and_nothing_is_written(applied: Server) -> No
     assert said["not_walked"] == [] and said["combinations_not_walked"] == 0
     rejected = ways["mood takes loud, sure is rejected"]
     assert rejected["state"] == "cancelled" and set(rejected["predicted"]) == {"put"}, "what stands then"
+    assert "sure is rejected" in applied.aios("run", "show", rejected["run_id"]).out
     assert set(ways) == {
         "as it would go now",
         "mood takes loud",

@@ -55,7 +55,7 @@ def start(draft: Draft, step: Step) -> None:
             if not wanted:
                 draft.emit(step_skipped=ev.StepSkipped(step=step.name, why=f"not needed: {step.when.text}"))
                 return
-        if supposing.ended(draft, step):
+        if draft.run.fork is not None and supposing.ended(draft, step):
             return
         if step.kind == "transform":
             assert step.output is not None
