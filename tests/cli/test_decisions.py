@@ -6,8 +6,12 @@ import pytest
 
 from aios.api.v1 import api_pb2
 from aios.run.v1.state_pb2 import Supposed, SupposedEnd
+from aios.value.v1.value_pb2 import Value
 from aios_cli.decisions import Decision, Seen, ends, groups, stops
-from aios_cli.exploring import Proof, Report, Way
+from aios_cli.exploring import Proof, Report, Way, _Search
+from aios_core.encoding import encode
+from aios_core.labels import OWNER
+from aios_core.values import labeled
 from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.runs import workflow
 
@@ -36,6 +40,8 @@ STEPS = """
       - {name: read, agent: x, input: {n: "${item}"}}
       - {name: kind, branch: {cases: {odd: "item % 2 == 1", even: "steps.read.n > 0"}}}
       - {name: keep, when: "steps.kind.case == 'odd'", agent: x, input: {n: "${item}"}}
+- {name: told, transform: {n: "${steps.look.n}"}}
+- {name: late, when: "steps.told.n > 5", agent: x, input: {n: 1}}
 - {name: sorry, when: "steps.each.failed > 0", agent: x, input: {n: 1}}
 """
 OF = workflow(STEPS)
@@ -43,7 +49,7 @@ OF = workflow(STEPS)
 
 def seen(n: int = 1, first: str = "a", second: str = "one", **given: Any) -> Seen:
     chosen = {"first": first, "second": second, "each[0].kind": "odd", **given.get("chosen", {})}
-    gave = {"twice": {"n": n * 2, "of": first}, "each": {"failed": 2}}
+    gave = {"told": {"n": 7}, "twice": {"n": n * 2, "of": first}, "each": {"failed": 2}}
     left_out, supposed = frozenset(given.get("left_out", ())), frozenset(given.get("supposed", ()))
     return Seen(OF, {"n": n}, chosen, gave, left_out, supposed)
 
@@ -65,6 +71,7 @@ def cases(of: Seen, step: str) -> list[str]:
         (seen(second="two"), "put", ["fails"]),
         (seen(), "put", ["holds"]),
         (seen(), "other", ["holds", "fails"]),
+        (seen(), "late", ["holds", "fails"]),
         (seen(), "each[0].kind", ["odd", "even"]),
         (seen(), "each[0].keep", ["holds"]),
         (seen(chosen={"each[0].kind": "even"}), "each[0].keep", ["fails"]),
@@ -133,3 +140,48 @@ def test_the_cost_is_the_least_and_the_most_of_all_ways() -> None:
     rejected = way(10, other, Decision("ask", ends=SupposedEnd.SUPPOSED_END_REJECTED))
     assert report(dear, *walked, rejected).cost == (10, 170), "who says no early pays for what came before"
     assert report(dear, base).cost == (100, 100)
+
+
+ROW = """
+- {name: look, agent: x}
+- {name: first, branch: {cases: {a: "steps.look.n > 1", b: "steps.look.n > 0"}, otherwise: c}}
+- {name: second, branch: {cases: {one: "steps.first.case == 'b' && steps.look.m", two: steps.look.k}, otherwise: none}}
+"""
+
+
+def walked(search: _Search, number: int) -> list[str]:
+    """The names of the ways that come next, each going as it would after its last decision."""
+    names = []
+    for _ in range(number):
+        following = search.following()
+        if following is None:
+            break
+        from_, one = following
+        chosen = {**from_.chosen, one.path: one.take}
+        found = Way((*from_.decisions, one), api_pb2.Run(), done=from_.done, chosen=chosen)
+        found.run.input.CopyFrom(from_.run.input)
+        names.append(found.name.replace(" takes ", "="))
+        search.met(found)
+    return names
+
+
+def test_decisions_that_no_way_has_taken_come_before_combinations_and_each_way_comes_once() -> None:
+    base = Way((), api_pb2.Run(), chosen={"first": "c", "second": "none"})
+    base.done = {"look": True, "first": True, "second": True}
+    base.run.input.CopyFrom(Value.FromString(encode(labeled({"n": 1}, OWNER))))
+    search = _Search(workflow(ROW), base, every=True)
+    names = walked(search, 100)
+    single = ["first=a", "first=b", "second=two", "first=b, second=one"]
+    assert names == [*single, "first=a, second=two", "first=b, second=two"], "one is new where first is b"
+    assert search.combinations() == 0 and all(search.taken.values())
+
+
+def test_what_a_limit_leaves_out_is_counted() -> None:
+    base = Way((), api_pb2.Run(), chosen={"first": "c", "second": "none"})
+    base.done = {"look": True, "first": True, "second": True}
+    base.run.input.CopyFrom(Value.FromString(encode(labeled({"n": 1}, OWNER))))
+    search = _Search(workflow(ROW), base, every=True)
+    walked(search, 2)
+    assert search.combinations() == 2, "first=a and first=b, each with two"
+    untaken = [one.words() for one, times in search.taken.items() if not times]
+    assert untaken == ["second takes two", "second takes one"]

@@ -75,6 +75,24 @@ spec:
       effect: write
       input: {path: rows/sorry.jsonl, entry: {failed: "${steps.each.failed}"}}
 """
+IN_A_BODY = """apiVersion: aios/v1
+kind: Workflow
+metadata: {name: in-a-body}
+spec:
+  inputs: {type: object, properties: {name: {type: string}}, required: [name]}
+  steps:
+    - name: each
+      map:
+        over: ["${inputs.name}", x]
+        steps:
+          - {name: look, agent: echo, input: {text: "${item}"}}
+          - {name: kind, branch: {cases: {odd: "steps.look.text.contains('!')"}, otherwise: even}}
+          - {name: size, branch: {cases: {big: "steps.look.text.contains('?')"}, otherwise: small}}
+          - name: put
+            connector: files.append_line
+            effect: write
+            input: {path: "bodies/${steps.kind.case}-${steps.size.case}.jsonl", entry: {n: "${index}"}}
+"""
 ROWS = ("calm-small", "calm-huge", "loud-big", "loud-huge", "loud-small")
 
 
@@ -87,7 +105,7 @@ def written(way: dict[str, Any]) -> list[str]:
 @pytest.fixture(scope="module")
 def applied(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Server:
     document = tmp_path_factory.mktemp("ways") / "many-ways.yaml"
-    document.write_text(f"{WORKFLOW}---\n{DEPENDENT}")
+    document.write_text(f"{WORKFLOW}---\n{DEPENDENT}---\n{IN_A_BODY}")
     server.json("apply", str(document))
     return server
 
@@ -144,6 +162,17 @@ def test_decisions_that_have_to_do_with_each_other_are_combined_and_others_are_n
     assert taken["mood takes loud"] == 3 and taken["size takes huge"] == 2
     assert (said["not_walked"], said["combinations_not_walked"]) == ([], 0)
     assert len({way["run_id"] for way in said["ways"]} & set(said["proof"]["runs"])) == len(ways)
+
+
+def test_decisions_within_one_body_are_combined_too(applied: Server) -> None:
+    said = applied.json("run", "simulate", "in-a-body", "--input", "name=ida", "--all-branches")
+    ways = {way["way"]: written(way) for way in said["ways"]}
+    assert ways == {
+        "as it would go now": ["even-small"] * 2,
+        "each[].kind takes odd": ["odd-small"] * 2,
+        "each[].size takes big": ["even-big"] * 2,
+        "each[].kind takes odd, each[].size takes big": ["odd-big"] * 2,
+    }
 
 
 def test_each_decision_comes_before_combinations_and_what_is_left_out_is_counted(applied: Server) -> None:

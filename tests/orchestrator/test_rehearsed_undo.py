@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 
+from aios.api.v1 import api_pb2
+from aios.run.v1 import state_pb2 as st
+from aios.run.v1.events_pb2 import RunEvent
+from aios_cli.recording import recorded
 from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
@@ -108,6 +112,26 @@ def test_it_is_the_order_of_the_undo_itself() -> None:
         order.append(run.run.undo_queue[0])
         answer(run, order[-1])
     assert (order, run.run.undo_queue) == (PLANNED["undone"], ())
+
+
+def test_a_run_that_was_undone_since_it_failed_is_recorded_with_what_could_not_be() -> None:
+    of = workflow(STEPS.replace("- {name: ok", "#").replace("- {name: pay", "#"), UNDO)
+    run = Driver(of)
+    run.settle("one", undo_token=b"")
+    run.settle("two", output=encode(labeled({"id": "ada"}, OWNER)), undo_token=b"")
+    for step in ("each[0].put", "each[1].put"):
+        run.settle(step)
+    run.fail("last")
+    for _ in range(3):
+        answer(run, run.run.undo_queue[0])
+    assert run.run.state == st.RUN_STATE_UNDO_INCOMPLETE
+    events = [RunEvent.FromString(data) for data in run.history]
+    test = recorded(events, of, api_pb2.Run(run_id="run_test", state=run.run.state))
+    assert test["no_inverse"] == ["one", "two"]
+    assert (test["expect"]["undone"], test["expect"]["left"]) == (PLANNED["undone"][:3], ["one"])
+    assert test["expect"]["compensated"] == {"two": {"to": "ada"}}
+    (case,) = cases_of([test])
+    assert rehearse(of, case).problems == []
 
 
 def test_the_preview_of_an_undo_tells_what_is_run_in_the_place_of_an_inverse() -> None:

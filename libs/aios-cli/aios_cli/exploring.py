@@ -217,9 +217,9 @@ class _Search:
         return found
 
     def combinations(self) -> int:
-        """How many combinations of decisions that were taken are left."""
-        left = [one for way, one in self.todo if self._matters(way, one)]
-        return sum(self.taken[one] > 0 for one in left)
+        """How many ways are left besides those that take a decision for the first time."""
+        left = [one for way, one in self.todo if self._combines(way, one)]
+        return len(left) - len({one for one in left if not self.taken[one]})
 
     def apart(self) -> list[list[str]]:
         """The groups of steps whose decisions were met, where there are several."""
@@ -235,8 +235,10 @@ class _Search:
 
     def _matters(self, way: Way, one: Decision) -> bool:
         """Whether a decision on a way leads to what no other way shows."""
-        if not self.taken[one]:
-            return True
+        return not self.taken[one] or self._combines(way, one)
+
+    def _combines(self, way: Way, one: Decision) -> bool:
+        """Whether a decision has to do with those of a way, and goes on."""
         if stops(self.workflow, one):
             return False
         return not way.decisions or self.groups[way.decisions[0].path] == self.groups[one.path]
