@@ -53,9 +53,7 @@ class Person:
         self.accepted: dict[str, str] = {}
         self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
-        self.unsure: frozenset[str] = (
-            frozenset()
-        )  # effects of which more has happened than a restored backup knows
+        self.unsure: frozenset[str] = frozenset()  # effects of which a restored backup does not know all
         self.busy = 0
         self.mending: Mending | None = None
         self.forking: Forking | None = None
