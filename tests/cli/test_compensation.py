@@ -64,3 +64,23 @@ def test_an_undo_that_began_by_itself_leaves_what_needs_consent_to_a_person(
     assert says(server, "failed") == ["It begins"]
     assert server.json("run", "undo", run)["state"] == "undone"
     assert says(server, "failed") == ["It begins", "It was called off"]
+
+
+@pytest.mark.feature("D6")
+def test_the_preview_names_what_makes_it_good_and_a_recorded_run_expects_it(
+    server: Server, tmp_path: Path
+) -> None:
+    run = ran(server, tmp_path, "previewed", "true")
+    (item,) = server.json("run", "undo", run, "--preview")["items"]
+    text = {"text": "It was called off", "after": item["instead_input"]["entry"]["after"]}
+    assert item["instead"] == "files.append_line" and item["instead_input"]["entry"] == text
+    assert "files.append_line makes it good" in server.aios("run", "undo", run, "--preview").out
+    written = server.json("workflow", "record", run, "-o", str(tmp_path / "kept"))["written"]
+    (told,) = server.json("workflow", "test", written[1])["tests"]
+    assert (told["passed"], told["state"]) == (True, "failed"), told["problems"]
+    assert [(one["step"], one["instead"]) for one in told["undo"]] == [("note", "files.append_line")]
+    assert "1. note: by files.append_line" in server.aios("workflow", "test", written[1]).out
+    document = Path(written[0])
+    document.write_text(document.read_text().replace("It was called off", "Never mind"))
+    said = server.aios("workflow", "test", written[1])
+    assert said.code == 1 and "compensated.note.entry.text: expected" in said.out

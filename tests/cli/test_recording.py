@@ -83,4 +83,4 @@ def test_a_run_that_was_taken_back_is_not_recorded(server: Server, tmp_path: Pat
     run = ended(server, "cy", 1)
     server.aios("run", "undo", run, "--yes", "--wait")
     said = server.aios("workflow", "record", run, "-o", str(tmp_path))
-    assert said.code != 0 and "was not undone" in said.err and not list(tmp_path.iterdir())
+    assert said.code != 0 and "undone by somebody" in said.err and not list(tmp_path.iterdir())

@@ -7,10 +7,11 @@ import pytest
 from aios.resource.v1 import resource_pb2 as pb
 from aios_core.errors import TerminalError, others
 from aios_orchestrator import cel_engine, cel_types, mapping
+from aios_orchestrator.cases import Case
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.problems import Problems
-from aios_orchestrator.rehearsing import Case, rehearse
+from aios_orchestrator.rehearsing import rehearse
 from aios_orchestrator.resources import ResourceBook, resource_key
 from aios_runtime.store.port import Write
 from aios_testing.store_memory import MemoryStore

@@ -142,6 +142,57 @@ def test_a_fork_takes_the_case_that_it_is_told_and_supposes_what_it_is_told() ->
     )
 
 
+ENDS = """
+- {name: a, agent: echo, input: {n: "${inputs.n}"}}
+- name: each
+  map:
+    over: [1, 2]
+    on_failure: collect
+    steps:
+      - {name: ok, gate: {title: Keep it, approves: [keep]}}
+      - {name: keep, connector: files.append_line, effect: write, input: {n: "${item}"}}
+- {name: all, gate: {title: Tell, approves: [tell]}}
+- {name: tell, agent: echo, input: {failed: "${steps.each.failed}"}}
+"""
+
+
+def ended(change: StepChange, into: str = ENDS) -> Driver:
+    """A fork of a simulation in which a step ends as it is supposed, as far as it goes."""
+    source = Driver(workflow(into), mode=Mode.MODE_SIMULATE)
+    for step in ("a", "each[0].keep", "each[1].keep", "tell"):
+        source.settle(step)
+    return forked(source, Fork(run_id="run_test", changes=[change]), into=into)
+
+
+@pytest.mark.feature("D10")
+@pytest.mark.parametrize(
+    "change",
+    [
+        StepChange(step="each[].ok", ends=st.SUPPOSED_END_REJECTED),
+        StepChange(step="each[].keep", ends=st.SUPPOSED_END_FAILED),
+    ],
+    ids=["rejected", "failed"],
+)
+def test_an_item_that_is_supposed_to_fail_is_counted_and_the_run_goes_on(change: StepChange) -> None:
+    found = ended(change)
+    code = {"each[].ok": "REJECTED", "each[].keep": "ACTION_FAILED"}[change.step]
+    told = plain(decode(found.run.at("each").output))
+    assert (told["failed"], told["results"], {item["code"] for item in told["errors"]}) == (
+        2,
+        [None, None],
+        {code},
+    )
+    assert plain(decode(found.run.at("tell").input)) == {"failed": 2}
+
+
+@pytest.mark.feature("D10")
+def test_a_gate_that_is_supposed_to_be_rejected_stops_the_run_and_a_step_that_fails_fails_it() -> None:
+    rejected = ended(StepChange(step="all", ends=st.SUPPOSED_END_REJECTED))
+    assert rejected.run.state == st.RUN_STATE_CANCELLED and taken_over(rejected) == {"a", "each"}
+    failed = ended(StepChange(step="tell", ends=st.SUPPOSED_END_FAILED))
+    assert failed.run.state == st.RUN_STATE_FAILED and failed.run.error.code == "ACTION_FAILED"
+
+
 @pytest.mark.parametrize(
     ("of", "field", "says"),
     [
@@ -151,6 +202,12 @@ def test_a_fork_takes_the_case_that_it_is_told_and_supposes_what_it_is_told() ->
             "changes[0].supposed",
             "no condition",
         ),
+        (
+            Fork(changes=[StepChange(step="a", ends=st.SUPPOSED_END_REJECTED)]),
+            "changes[0].ends",
+            "'a' (agent) can't end so",
+        ),
+        (Fork(changes=[StepChange(step="ok", ends=st.SUPPOSED_END_FAILED)]), "changes[0].ends", "(gate)"),
         (Fork(step="bb"), "step", "(did you mean 'b'?)"),
         (Fork(changes=[StepChange(step="nope", agent="x")]), "changes[0].step", "there is no step 'nope'"),
         (Fork(changes=[StepChange(step="put", agent="x")]), "changes[0].agent", "no agent's step"),

@@ -6,9 +6,10 @@ from hypothesis import strategies as some
 
 from aios_core.errors import TerminalError
 from aios_orchestrator import definition, explaining
+from aios_orchestrator.cases import Case, cases_of
 from aios_orchestrator.differing import difference
 from aios_orchestrator.document import parse_documents
-from aios_orchestrator.rehearsing import Case, cases_of, rehearse
+from aios_orchestrator.rehearsing import rehearse
 from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.runs import workflow
 

@@ -112,7 +112,15 @@ def test_an_undo_that_does_not_look_is_parked(inverse: Inverse, begins: bool) ->
 
 @pytest.mark.parametrize(
     ("key", "before"),
-    [(KEY, None), (NEXT, KEY), (f"{KEY}/undo/2", f"{KEY}/undo/1"), ("no-number", None)],
+    [
+        (KEY, None),
+        (NEXT, KEY),
+        (f"{KEY}/undo/2", f"{KEY}/undo/1"),
+        (f"{KEY}/redo-2/3", f"{KEY}/redo-2/2"),
+        ("run_1/send/2/1", "run_1/send/1/1"),  # what makes it good, tried under a key of its own once more
+        ("run_1/send/3/2", "run_1/send/2/2"),
+        ("no-number", None),
+    ],
 )
 def test_the_attempt_before_is_named_by_its_key(key: str, before: str | None) -> None:
     assert core.attempt_before(key) == before

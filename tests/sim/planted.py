@@ -35,7 +35,7 @@ from aios_runtime import lanes, outbox
 from aios_runtime.bus import subscribers
 from aios_runtime.bus.port import Message
 from aios_runtime.store.port import Write
-from aios_sdk.host import core, effects
+from aios_sdk.host import core, effects, restored
 from aios_testing import store_memory
 from aios_testing.sim.run import planted
 from tests.sim import planted_accounts
@@ -281,6 +281,42 @@ def lease_not_fenced() -> Any:
     return replaced((ownership.SharedOwnership, "owns", owns))
 
 
+def lease_renewed_by_the_bus_alone() -> Any:
+    """A replica that reaches the bus counts its lease as renewed, whether or not the table has it."""
+    original = ownership.SharedOwnership._beat
+
+    async def beat(self: ownership.SharedOwnership) -> None:
+        await self._bus.ping(ownership.PING_S)
+        self._until = ownership._clock() + leases.LEASE_MS
+        await original(self)
+
+    return replaced((ownership.SharedOwnership, "_beat", beat))
+
+
+def place_kept_of_what_another_decides() -> Any:
+    """A task whose commit came late, when another replica had taken over, keeps its place on its lane."""
+    return replaced((publisher.Publisher, "_let_go", lambda self, changed: None))
+
+
+def restored_ledger_believed() -> Any:
+    """What a restored ledger does not know has not happened."""
+
+    async def of(self: restored.AfterRestore, key: str, action: Any) -> None:
+        return None
+
+    return replaced((restored.AfterRestore, "of", of))
+
+
+def asked_for_ever_after_a_restore() -> Any:
+    """Of a compensation it is not known that a person was asked about the one before."""
+
+    def before(key: str) -> str | None:
+        step, _, group = key.rpartition("/")
+        return f"{step}/{int(group) - 1}" if group.isdigit() and int(group) > 0 else None
+
+    return replaced((core, "attempt_before", before))
+
+
 def revision_check_left_out() -> Any:
     """A store changes a run whatever revision that was decided on."""
     original = store_memory.Tables.apply
@@ -370,19 +406,23 @@ DEFECTS: Final[dict[Plant, int]] = {
     event_accepted_before_it_is_committed: 1,
     late_worker_says_failed: 30,
     lease_not_fenced: 54,
-    revision_check_left_out: 131,
+    lease_renewed_by_the_bus_alone: 1,
+    place_kept_of_what_another_decides: 371,
+    restored_ledger_believed: 22,
+    asked_for_ever_after_a_restore: 128,
+    revision_check_left_out: 1,
     lease_taken_from_the_living: 3,
     work_of_a_dead_replica_is_nobodys: 2,
-    decided_on_what_another_replica_has_changed: 5,
+    decided_on_what_another_replica_has_changed: 23,
     rounds_forgotten_at_restart: 2,
     event_heard_again: 5,
     what_stands_is_done_again: 6,
     queued_time_does_not_wait: 10,
     **APPROVALS,
-    a_renamed_step_loses_what_it_did: 1,
+    a_renamed_step_loses_what_it_did: 12,
     unanswered_change_taken_for_undone: 100,
     made_good_again_when_handed_out_again: 40,
-    line_is_jumped: 1,
+    line_is_jumped: 6,
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 6,
     place_of_what_ended_elsewhere_is_kept: 31,

@@ -1,45 +1,29 @@
-"""What a run would do on every way through its workflow: a simulation, and a fork of it for each case that another
-answer of an agent, a connector or a person could lead to. Nothing that was simulated before is repeated."""
+"""What a run would do on every way through its workflow: a simulation, and a fork of it, or of such a fork, wherever
+another answer of an agent, a connector or a person leads another way. What comes before that is not repeated."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from aios.api.v1 import api_pb2
 from aios.run.v1.events_pb2 import StepSucceeded
 from aios.run.v1.state_pb2 import RunState, Supposed
 from aios.task.v1.task_pb2 import Change, Mode
+from aios_cli.decisions import Decision, Seen, by_input_alone, decides, ends, groups, stops
 from aios_cli.session import Session
+from aios_cli.shapes import plain_of
 from aios_core.encoding import decode
 from aios_core.minting import mint
-from aios_core.values import plain
-from aios_orchestrator.mapping import Mapped, references
-from aios_orchestrator.names import is_inside
+from aios_core.values import Plain, plain
+from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_WAYS: Final = 16  # ways that are simulated, unless another number is given
 HISTORY: Final = 100  # earlier runs of the workflow that are looked at for what they cost
+_KEPT: Final = ("transform", "map", "repeat", "workflow")
 _FINAL: Final = ("irreversible", "payment", "legal")
+Follow = Callable[[str, str], api_pb2.Run]
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a step decides on a way: the case of a branch, or whether its condition holds."""
-
-    path: str
-    take: str = ""
-    supposed: Supposed.ValueType = Supposed.SUPPOSED_UNSPECIFIED
-
-    def words(self) -> str:
-        """For a person."""
-        if self.take:
-            return f"{self.path} takes {self.take}"
-        holds = self.supposed == Supposed.SUPPOSED_HOLDS
-        return f"the condition of {self.path} {'holds' if holds else 'does not hold'}"
-
-    def change(self) -> api_pb2.ForkChange:
-        return api_pb2.ForkChange(step=self.path, take=self.take, supposed=self.supposed)
 
 
 @dataclass(slots=True)
@@ -57,9 +41,14 @@ class Way:
     """The cases that branches took."""
     left_out: set[str] = field(default_factory=set)
     """The steps whose condition did not hold."""
+    plans: dict[str, str] = field(default_factory=dict)
+    """The versions of the plans that were followed, by their steps."""
+    gave: dict[str, Plain] = field(default_factory=dict)
+    """What steps gave that compute, or have steps of their own."""
 
     @property
     def name(self) -> str:
+        """What is otherwise on it than it would go now."""
         return ", ".join(decision.words() for decision in self.decisions) or "as it would go now"
 
     @property
@@ -87,22 +76,50 @@ class Proof:
 
 @dataclass(slots=True)
 class Report:
-    """What was found. `by_input` are the decisions that this input makes, `left` the ways that were not walked. Money
-    in micro-dollars: `history` of earlier runs, the least, the middle and the most; `ceiling` what budgets allow."""
+    """What was found. `by_input` are the steps whose decisions this input makes; `taken` has each decision that was met
+    with the number of ways on which it was taken, 0 where there were too many ways; `combinations` is how many
+    combinations were met that were not walked, each of which may lead to more; `apart` are the groups of steps that
+    decide without having to do with each other, of which no combinations are walked. Money in micro-dollars: `history`
+    of earlier runs, the least first."""
 
     workflow: Workflow
     ways: list[Way]
     by_input: list[str]
-    left: list[str]
+    taken: dict[Decision, int]
+    combinations: int
+    apart: list[list[str]]
     history: list[int]
-    ceiling: int
     proof: Proof
+
+    @property
+    def left(self) -> list[str]:
+        """The decisions that no way took."""
+        return [decision.words() for decision, ways in self.taken.items() if not ways]
+
+    @property
+    def ceiling(self) -> int:
+        """What the budgets allow; those of what is planned are not known before."""
+        if any(step.kind == "plan" for step in self.workflow.ordered):
+            return self.workflow.cap
+        return min(self.workflow.cap, self._range(lambda way: _ceiling(self.workflow, way))[1])
 
     @property
     def cost(self) -> tuple[int, int]:
         """The least and the most that a run may cost, by what was simulated and what earlier ones cost."""
-        known = [way.cost for way in self.ways] + self.history
-        return min(known), min(max(known), max(self.ceiling, min(known)))
+        low, high = self._range(lambda way: way.cost)
+        low, high = min([low, *self.history]), max([high, *self.history])
+        return low, min(high, max(self.ceiling, low))
+
+    def _range(self, cost: Callable[[Way], int]) -> tuple[int, int]:
+        """Of the ways and of what follows from them: what differs by one group of decisions adds to what differs by
+        another one."""
+        base, numbers = cost(self.ways[0]), groups(self.workflow)
+        differs: dict[int, list[int]] = {}
+        for way in self.ways[1:]:
+            if not stops(self.workflow, way.decisions[-1]):
+                differs.setdefault(numbers[way.decisions[0].path], [0]).append(cost(way) - base)
+        low = base + sum(map(min, differs.values()))
+        return min([low, *map(cost, self.ways)]), base + sum(map(max, differs.values()))
 
     def gates(self) -> list[tuple[Step, list[str], int]]:
         """The steps that would ask a person, the ways on which they do, and how many changes stand by then at most."""
@@ -139,68 +156,153 @@ def explore(
     session: Session,
     workflow: Workflow,
     first: str,
-    follow: Callable[[str], api_pb2.Run],
+    follow: Follow,
     *,
     most: int,
     every: bool = True,
 ) -> Report:
     """Walk the ways of a workflow, beginning with a simulation that was started (`first`): that alone, or `every` one,
-    `most` of them in all."""
+    `most` of them in all. `follow` waits for the end of a run; it is told what is otherwise in it, in words."""
     before = count(session, [first])
-    base = _walked(session, (), follow(first), None)
-    ways, left = [base], []
-    seen = set(_taken(workflow, base))
-    todo = list(_others(workflow, base, seen)) if every else []
-    while todo:
-        way, decision = todo.pop(0)
-        if decision in seen:
-            continue
-        seen.add(decision)
-        if len(ways) >= most:
-            left.append(decision.words())
-            continue
-        ways.append(_forked(session, way, decision, follow))
-        seen.update(_taken(workflow, ways[-1]))
-        todo += _others(workflow, ways[-1], seen)
+    search = _Search(workflow, _walked(session, workflow, (), follow(first, ""), None), every)
+    while len(search.ways) < most and (following := search.following()) is not None:
+        way, decision = following
+        search.met(_forked(session, workflow, way, decision, follow))
+    ways = search.ways
     runs = [way.run.run_id for way in ways]
-    by_input = [step.name for step in workflow.ordered if _decides(step) and by_input_alone(workflow, step)]
-    proof = Proof(tuple(runs), _joined(before, count(session, runs)))
-    ceiling = min(workflow.cap, max(_ceiling(workflow, way) for way in ways))
-    return Report(workflow, ways, by_input, left, history(session, workflow.name), ceiling, proof)
+    by_input = [step.name for step in workflow.ordered if decides(step) and by_input_alone(workflow, step)]
+    return Report(
+        workflow,
+        ways,
+        by_input,
+        search.taken,
+        search.combinations(),
+        search.apart(),
+        history(session, workflow.name),
+        Proof(tuple(runs), _joined(before, count(session, runs))),
+    )
 
 
-def _forked(session: Session, way: Way, decision: Decision, follow: Callable[[str], api_pb2.Run]) -> Way:
+class _Search:
+    """The ways through a workflow. Each is met once: it goes as another one up to a decision, which comes out
+    otherwise, and then as it would go by itself. First come the decisions that no way has taken yet."""
+
+    def __init__(self, workflow: Workflow, base: Way, every: bool) -> None:
+        self.workflow, self.every = workflow, every
+        self.groups = groups(workflow)
+        self.ways: list[Way] = []
+        self.taken: dict[Decision, int] = {}
+        self.todo: list[tuple[Way, Decision]] = []
+        self.met(base)
+
+    def met(self, way: Way) -> None:
+        """A way that was walked."""
+        self.ways.append(way)
+        decided = {one for name in way.done for one in _taken(self.workflow, way, name)}
+        decided |= {one for one in way.decisions if one.ends}
+        for one in sorted(decided, key=self._turn):
+            if by_input_alone(self.workflow, self.workflow.steps[one.path]) and not one.ends:
+                continue
+            self.taken[one] = self.taken.get(one, 0) + 1
+        if not self.every or (way.decisions and stops(self.workflow, way.decisions[-1])):
+            return
+        for one in sorted(set(self._otherwise(way)) - decided, key=self._turn):
+            self.taken.setdefault(one, 0)
+            if not way.decisions or one.turn(self.workflow) > way.decisions[-1].turn(self.workflow):
+                self.todo.append((way, one))
+
+    def following(self) -> tuple[Way, Decision] | None:
+        """What is to be walked next: of a way, a decision that comes out otherwise."""
+        self.todo = [(way, one) for way, one in self.todo if self._matters(way, one)]
+        if not self.todo:
+            return None
+        found = min(self.todo, key=lambda item: (self.taken[item[1]] > 0, bool(item[1].ends)))
+        self.todo.remove(found)
+        return found
+
+    def combinations(self) -> int:
+        """How many ways are left besides those that take a decision for the first time."""
+        left = [one for way, one in self.todo if self._combines(way, one)]
+        return len(left) - len({one for one in left if not self.taken[one]})
+
+    def apart(self) -> list[list[str]]:
+        """The groups of steps whose decisions were met, where there are several."""
+        found: dict[int, dict[str, None]] = {}
+        for one in self.taken:
+            if one.path in self.groups and not stops(self.workflow, one):
+                found.setdefault(self.groups[one.path], {})[one.path] = None
+        place = self.workflow.place
+        return [sorted(names, key=place.__getitem__) for names in found.values()] if len(found) > 1 else []
+
+    def _turn(self, one: Decision) -> tuple[tuple[int, bool], str]:
+        return one.turn(self.workflow), one.words()
+
+    def _matters(self, way: Way, one: Decision) -> bool:
+        """Whether a decision on a way leads to what no other way shows."""
+        return not self.taken[one] or self._combines(way, one)
+
+    def _combines(self, way: Way, one: Decision) -> bool:
+        """Whether a decision has to do with those of a way, and goes on."""
+        if stops(self.workflow, one):
+            return False
+        return not way.decisions or self.groups[way.decisions[0].path] == self.groups[one.path]
+
+    def _otherwise(self, way: Way) -> Iterator[Decision]:
+        """What the steps of a way could have decided, but for what follows from what came before."""
+        seen = Seen(
+            self.workflow,
+            plain_of(way.run.input),
+            way.chosen,
+            way.gave,
+            frozenset(way.left_out),
+            frozenset(_outermost(one.path) for one in way.decisions if one.ends),
+        )
+        for name in way.done:
+            step = self.workflow.steps[path_of(name)]
+            if decides(step) and not by_input_alone(self.workflow, step):
+                yield from seen.branches(name)
+        for path in {path_of(name) for name in way.done if name not in way.left_out}:
+            yield from ends(self.workflow, path)
+
+
+def _forked(session: Session, workflow: Workflow, way: Way, decision: Decision, follow: Follow) -> Way:
+    """Walk another way. What comes before the decision is taken over; what was decided in the same body is again."""
     outermost = _outermost(decision.path)
-    within = [one for one in way.decisions if _outermost(one.path) == outermost]
+    again: dict[str, Decision] = {}
+    for one in (*way.decisions, decision):
+        if _outermost(one.path) == outermost:
+            again[one.path] = one.joined(again.get(one.path, Decision(one.path)))
     request = api_pb2.ForkRunRequest(
-        request_id=mint("req"),
-        run_id=way.run.run_id,
-        changes=[one.change() for one in _joined_by_step([*within, decision])],
+        request_id=mint("req"), run_id=way.run.run_id, changes=[one.change() for one in again.values()]
     )
     forked = session.client.call(session.client.runs.ForkRun, request).run
-    return _walked(session, (*way.decisions, decision), follow(forked.run_id), way)
+    decisions = (*way.decisions, decision)
+    run = follow(forked.run_id, ", ".join(one.words() for one in decisions))
+    return _walked(session, workflow, decisions, run, way)
 
 
-def _joined_by_step(decisions: Sequence[Decision]) -> list[Decision]:
-    """One for each step: a branch may have a condition of its own."""
-    found: dict[str, Decision] = {}
-    for one in decisions:
-        known = found.get(one.path, Decision(one.path))
-        found[one.path] = replace(known, take=one.take or known.take, supposed=one.supposed or known.supposed)
-    return list(found.values())
-
-
-def _walked(session: Session, decisions: tuple[Decision, ...], run: api_pb2.Run, parent: Way | None) -> Way:
+def _walked(
+    session: Session,
+    workflow: Workflow,
+    decisions: tuple[Decision, ...],
+    run: api_pb2.Run,
+    parent: Way | None,
+) -> Way:
     """What a run tells of its way; of the steps that it took over, what the run before it tells."""
     way = Way(decisions, run)
     for answer in session.watch(run.run_id, 0, None):
         event = answer.event
         kind = event.WhichOneof("body") or ""
         body = getattr(event, kind, None)
+        if kind == "plan_adopted":
+            way.plans[event.plan_adopted.step] = event.plan_adopted.version
+        elif (planned := _planned(workflow, getattr(body, "step", ""))) is not None:
+            _in_plan(way, planned, kind, body)
+            continue
         if kind == "step_reused" and parent is not None:
             _take_over(way, parent, event.step_reused.step)
         elif kind == "step_succeeded":
-            _succeeded(way, event.step_succeeded)
+            _succeeded(workflow, way, event.step_succeeded)
         elif kind == "step_skipped":
             way.done[event.step_skipped.step] = False
             if event.step_skipped.why.startswith(NOT_NEEDED):
@@ -210,14 +312,32 @@ def _walked(session: Session, decisions: tuple[Decision, ...], run: api_pb2.Run,
     return way
 
 
-def _succeeded(way: Way, told: StepSucceeded) -> None:
+def _planned(workflow: Workflow, step: str) -> str | None:
+    """The planned step that a step is inside of which the workflow itself does not have."""
+    inside = False
+    while step and path_of(step) not in workflow.steps:
+        step, inside = home_of(step)[0], True
+    return step if step and inside else None
+
+
+def _in_plan(way: Way, planned: str, kind: str, body: Any) -> None:
+    """What the steps of a plan change and cost counts as what carrying it out does."""
+    if kind in ("step_succeeded", "step_failed", "step_retry_scheduled"):
+        way.costs[planned] = way.costs.get(planned, 0) + body.cost_micros
+    if kind == "step_succeeded":
+        way.changes.setdefault(planned, []).extend(body.changes)
+
+
+def _succeeded(workflow: Workflow, way: Way, told: StepSucceeded) -> None:
     way.done[told.step] = True
-    way.changes[told.step] = list(told.changes)
+    way.changes.setdefault(told.step, []).extend(told.changes)
     way.costs[told.step] = way.costs.get(told.step, 0) + told.cost_micros
     output = plain(decode(told.output)) if told.output else None
     case = output.get("case") if isinstance(output, dict) else None
-    if isinstance(case, str):
+    if workflow.at(told.step).kind == "branch" and isinstance(case, str):
         way.chosen[told.step] = case
+    if workflow.at(told.step).kind in _KEPT:
+        way.gave[told.step] = output
 
 
 def _take_over(way: Way, parent: Way, step: str) -> None:
@@ -231,65 +351,18 @@ def _take_over(way: Way, parent: Way, step: str) -> None:
                 way.left_out.add(name)
             if name in parent.chosen:
                 way.chosen[name] = parent.chosen[name]
+            if name in parent.gave:
+                way.gave[name] = parent.gave[name]
 
 
-def _taken(workflow: Workflow, way: Way) -> Iterator[Decision]:
-    """What was decided on a way."""
-    for name in way.done:
-        known, path = workflow.at(name), path_of(name)
-        if known.when is not None:
-            holds = name not in way.left_out
-            yield Decision(path, supposed=Supposed.SUPPOSED_HOLDS if holds else Supposed.SUPPOSED_FAILS)
-        if known.kind == "branch" and way.chosen.get(name):
-            yield Decision(path, take=way.chosen[name])
-
-
-def _others(workflow: Workflow, way: Way, seen: set[Decision]) -> Iterator[tuple[Way, Decision]]:
-    """What else the steps of a way could have decided, and what nobody has walked."""
-    for name in dict.fromkeys(map(path_of, way.done)):
-        step = workflow.steps[name]
-        if not _decides(step) or by_input_alone(workflow, step):
-            continue
-        for decision in _possible(step):
-            if decision not in seen:
-                yield way, decision
-
-
-def _possible(step: Step) -> Iterator[Decision]:
-    if step.when is not None:
-        yield Decision(step.name, supposed=Supposed.SUPPOSED_HOLDS)
-        yield Decision(step.name, supposed=Supposed.SUPPOSED_FAILS)
-    for case, _ in step.cases:
-        yield Decision(step.name, take=case)
-    if step.otherwise:
-        yield Decision(step.name, take=step.otherwise)
-
-
-def _decides(step: Step) -> bool:
-    return step.when is not None or bool(step.cases)
-
-
-def by_input_alone(workflow: Workflow, step: Step, within: frozenset[str] = frozenset()) -> bool:
-    """Whether what a step decides or computes follows from the run's input, so that no other answer changes it."""
-    if step.scope or step.name in within:
-        return False
-    for tree in _deciding(step):
-        for root in references(tree):
-            name = root.removeprefix("steps.")
-            if root in ("inputs", "run"):
-                continue
-            before = workflow.steps.get(name) if root != name else None
-            if before is None or before.kind not in ("transform", "branch"):
-                return False
-            if not by_input_alone(workflow, before, within | {step.name}):
-                return False
-    return True
-
-
-def _deciding(step: Step) -> Iterator[Mapped]:
-    """What a step decides by, or computes; not what it works on."""
-    yield from (tree for tree in (step.when, step.output) if tree is not None)
-    yield from (condition for _, condition in step.cases)
+def _taken(workflow: Workflow, way: Way, name: str) -> Iterator[Decision]:
+    """What a step decided on a way."""
+    known, path = workflow.at(name), path_of(name)
+    if known.when is not None:
+        holds = name not in way.left_out
+        yield Decision(path, supposed=Supposed.SUPPOSED_HOLDS if holds else Supposed.SUPPOSED_FAILS)
+    if known.kind == "branch" and way.chosen.get(name):
+        yield Decision(path, take=way.chosen[name])
 
 
 def _outermost(path: str) -> str:

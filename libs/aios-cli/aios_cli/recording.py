@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from aios.api.v1 import api_pb2
 from aios.error.v1.error_pb2 import Error
-from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.events_pb2 import RunEvent, StepSucceeded
 from aios.run.v1.state_pb2 import ApprovalState, RunState
 from aios_cli.session import Session
 from aios_core.encoding import decode
@@ -24,6 +24,8 @@ _ENDED: Final = {
     RunState.RUN_STATE_SUCCEEDED: "succeeded",
     RunState.RUN_STATE_FAILED: "failed",
     RunState.RUN_STATE_CANCELLED: "cancelled",
+    RunState.RUN_STATE_UNDONE: "failed",
+    RunState.RUN_STATE_UNDO_INCOMPLETE: "failed",
 }
 
 
@@ -33,12 +35,13 @@ def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -
     if run.state not in _ENDED:
         raise TerminalError(
             "RUN_CLOSED",
-            "Only a run that succeeded, failed or was cancelled, and was not undone, is recorded.",
+            "Only a run that succeeded, failed or was cancelled, and was not undone by anybody, is recorded.",
         )
     results: dict[str, Any] = {}
     attempts: dict[str, list[Any]] = {}
     given: Any = {}
     expect: dict[str, Any] = {"state": _ENDED[run.state]}
+    no_inverse: list[str] = []
     for event in events:
         kind = event.WhichOneof("body") or ""
         body = getattr(event, kind, None)
@@ -54,6 +57,7 @@ def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -
             workflow = grown(workflow, {plan.step: plan.plan})
         elif kind == "step_succeeded":
             _succeeded(workflow, event.step_succeeded.step, event.step_succeeded.output, results, attempts)
+            no_inverse += _final(workflow, event.step_succeeded)
         elif kind in ("step_failed", "step_retry_scheduled") and body is not None:
             attempts.setdefault(body.step, []).append(_error(body.error))
         elif kind == "approval_decided":
@@ -62,11 +66,30 @@ def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -
             expect["outputs"] = _value(event.run_succeeded.outputs)
         elif kind == "run_failed":
             expect["error"] = event.run_failed.error.code
+        elif kind in ("undo_requested", "redo_requested"):
+            _undone(event, expect)
+        elif kind == "undo_scheduled" and event.undo_scheduled.HasField("compensation"):
+            given_ = _value(event.undo_scheduled.compensation.input)
+            expect.setdefault("compensated", {})[event.undo_scheduled.step] = given_
     for step, some in attempts.items():
         if workflow.at(step).kind in WORK and some:
             results[step] = some[0] if len(some) == 1 else {"$attempts": some}
     name = f"as run {run.run_id[-6:]} went"
-    return {"name": name, "workflow": workflow.name, "input": given, "results": results, "expect": expect}
+    test = {"name": name, "workflow": workflow.name, "input": given, "results": results, "expect": expect}
+    return {**test, "no_inverse": no_inverse} if no_inverse else test
+
+
+def _final(workflow: Workflow, told: StepSucceeded) -> list[str]:
+    known = workflow.at(told.step)
+    return [told.step] if known.kind in WORK and known.effect and not told.undo_token else []
+
+
+def _undone(event: RunEvent, expect: dict[str, Any]) -> None:
+    """What the undo that began by itself, since the run failed, was to take back, and what it could not."""
+    if not event.undo_requested.HasField("cause") or "undone" in expect:
+        raise TerminalError("RUN_CLOSED", "The run was undone by somebody, which a test can't be.")
+    expect["undone"] = list(event.undo_requested.steps)
+    expect["left"] = list(event.undo_requested.impossible)
 
 
 def _succeeded(

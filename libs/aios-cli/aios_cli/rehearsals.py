@@ -5,8 +5,9 @@ from pathlib import Path
 from aios_cli.compiling import Compiler
 from aios_cli.files import read_bytes
 from aios_core.errors import TerminalError
+from aios_orchestrator.cases import Rehearsed, cases_of
 from aios_orchestrator.document import parse_plain
-from aios_orchestrator.rehearsing import Rehearsed, cases_of, rehearse
+from aios_orchestrator.rehearsing import rehearse
 
 FIELDS = ("files", "tests")
 

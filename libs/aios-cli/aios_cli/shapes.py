@@ -159,6 +159,8 @@ def undo_item(message: UndoItem) -> dict[str, Any]:
         "verdict": UndoVerdict.Name(message.verdict).removeprefix("UNDO_VERDICT_").lower(),
         "why": message.why,
         "along": message.along,
+        "instead": message.instead or None,
+        "instead_input": bytes_json(message.instead_input) if message.instead else None,
         "changes": [change(item) for item in message.changes],
     }
 

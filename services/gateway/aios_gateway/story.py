@@ -7,7 +7,15 @@ from typing import Any, Final
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Recovery, StepChange, Supposed
+from aios.run.v1.state_pb2 import (
+    Approval,
+    ApprovalKind,
+    ApprovalState,
+    Recovery,
+    StepChange,
+    Supposed,
+    SupposedEnd,
+)
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Value
 from aios_gateway import approval_story, plan_story
@@ -289,6 +297,8 @@ def _changed(changes: Iterable[StepChange]) -> str:
         words += [f"{change.step} takes {change.take}"] if change.take else []
         held = "holds" if change.supposed == Supposed.SUPPOSED_HOLDS else "does not hold"
         words += [f"the condition of {change.step} {held}"] if change.supposed else []
+        rejected = change.ends == SupposedEnd.SUPPOSED_END_REJECTED
+        words += [f"{change.step} {'is rejected' if rejected else 'fails'}"] if change.ends else []
     return ", ".join(words)
 
 

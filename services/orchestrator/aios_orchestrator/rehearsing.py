@@ -1,8 +1,8 @@
 """A workflow's decisions tried against declared results: the core that runs decide too, in virtual time, with nobody
 to wait for and nothing done."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from aios.error.v1.error_pb2 import Error
@@ -12,11 +12,12 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval
 from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome, Status
 from aios_core.encoding import decode, encode
-from aios_core.errors import TerminalError
 from aios_core.ids import effect_key
 from aios_core.json_values import from_json, to_json
 from aios_core.labels import OWNER, outside
 from aios_core.values import labeled, plain
+from aios_orchestrator import undo_plan
+from aios_orchestrator.cases import Case, Rehearsed, Undoing, compared
 from aios_orchestrator.core.decide import Decide, Hear, Input, Settle, Start, Tick, decide
 from aios_orchestrator.due import next_due
 from aios_orchestrator.model import Run, StepRun
@@ -24,46 +25,6 @@ from aios_orchestrator.workflow import Workflow, path_of
 
 MAX_DECISIONS: Final = 100_000
 BEGINS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z, in ms since 1970: every rehearsal begins then
-FIELDS: Final = ("name", "workflow", "input", "results", "expect")
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One test. `results` are what steps give, by their names in a run or in the document (`each[].send`): a value,
-    `{$error: {code, message, retryable}}`, or a list of these under `$attempts`, one an attempt. Of a gate: `approve`
-    or `reject`; of an ask: the answers; of a wait for an event: `{$event: {id, source, subject, data}}`, or nothing, so
-    that its time-out comes."""
-
-    name: str
-    input: Mapping[str, Any]
-    results: Mapping[str, Any]
-    expect: Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class Rehearsed:
-    """What came of a case: the steps that began in their order with what became of them, and what did not fit."""
-
-    name: str
-    state: str
-    outputs: Any
-    error: str = ""
-    steps: dict[str, dict[str, Any]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    virtual_ms: int = 0
-
-    def shape(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "name": self.name,
-            "passed": not self.problems,
-            "state": self.state,
-            "outputs": self.outputs,
-            "error": self.error,
-            "steps": self.steps,
-            "problems": self.problems,
-            "virtual_ms": self.virtual_ms,
-        }
 
 
 def rehearse(workflow: Workflow, case: Case) -> Rehearsed:
@@ -80,11 +41,15 @@ def _next_approver(approval: Approval) -> str:
     return next((name for name in approval.approvers if name not in assented), "person:test")
 
 
+_STAYS: Final = (st.UNDO_VERDICT_IMPOSSIBLE, st.UNDO_VERDICT_UNKNOWN)
+
+
 class _Stage:
     """One run, its time, and the results that are declared for it."""
 
     def __init__(self, workflow: Workflow, case: Case) -> None:
-        self.workflow, self.case = replace(workflow, undo_on_failure=False), case
+        self.workflow, self.case = replace(workflow, undo_on_failure=False), case  # it is told, not done
+        self.undoes = workflow.undo_on_failure
         self.now, self.left = BEGINS, MAX_DECISIONS
         self.run = Run("main", "run_rehearsed", 1, workflow.name, workflow.version, MODE_EXECUTE)
         self.order: dict[str, None] = {}
@@ -149,7 +114,7 @@ class _Stage:
             step=step,
             worker="test",
             mode=MODE_EXECUTE,
-            undo_token=b"test" if self.workflow.at(step).effect else b"",
+            undo_token=b"test" if self.inverse(step) else b"",
         )
         if isinstance(result, dict) and set(result) == {"$error"}:
             error = result["$error"]
@@ -165,6 +130,22 @@ class _Stage:
             outcome.status = Status.STATUS_SUCCEEDED
             outcome.output = encode(labeled(from_json(result), OWNER))
         self.give(Settle(outcome))
+
+    def inverse(self, step: str) -> bool:
+        """Whether a step changes something that its connector can take back, as far as the case says otherwise."""
+        told, known = self.case.no_inverse, self.workflow.at(step)
+        able = known.effect and known.grade not in undo_plan.FINAL
+        return able and step not in told and path_of(step) not in told
+
+    def undoing(self) -> Iterator[Undoing]:
+        """What the undo that begins when the run fails would do."""
+        if not self.undoes or self.run.state != st.RUN_STATE_FAILED:
+            return
+        for planned in undo_plan.plan(self.run, self.workflow, (), redo=False):
+            item = planned.item
+            given = to_json(plain(decode(item.instead_input))) if item.instead else None
+            stays = item.verdict in _STAYS
+            yield Undoing(item.step, item.target, stays, item.why, item.instead, given)
 
     def declares_event(self, step: StepRun) -> bool:
         """Whether a step waits for an event that is declared for it and was not told yet."""
@@ -230,76 +211,9 @@ class _Stage:
                 "state": st.StepState.Name(step.state).removeprefix("STEP_STATE_").lower(),
                 "gave": gave,
             }
+        told.undo = sorted(self.undoing(), key=lambda item: item.stays)
         told.problems += self.missing
         if not self.left:
             told.problems.append(f"it took more than {MAX_DECISIONS:,} decisions")
-        told.problems += [] if self.missing else _compared(self.case.expect, told)
+        told.problems += [] if self.missing else compared(self.case.expect, told)
         return told
-
-
-def _compared(expect: Mapping[str, Any], told: Rehearsed) -> list[str]:
-    """What is not as expected, one sentence each."""
-    problems = []
-    wanted = str(expect.get("state", "succeeded"))
-    if told.state != wanted:
-        problems.append(
-            f"state: expected {wanted}, got {told.state}{f' ({told.error})' if told.error else ''}"
-        )
-    if "outputs" in expect:
-        problems += _unlike("outputs", to_json(expect["outputs"]), told.outputs)
-    if "error" in expect and f"[{expect['error']}]" not in told.error:
-        problems.append(f"error: expected {expect['error']}, got {told.error or 'none'}")
-    ran = [name for name, step in told.steps.items() if step["state"] != "skipped"]
-    if "ran" in expect and ran != list(expect["ran"]):
-        problems.append(f"ran: expected {', '.join(expect['ran'])}; got {', '.join(ran) or 'none'}")
-    for name, gave in dict(expect.get("gave", {})).items():
-        found = told.steps.get(name)
-        if found is None:
-            problems.append(f"gave: {name} did not begin")
-        else:
-            problems += _unlike(f"gave.{name}", to_json(gave), found["gave"])
-    return problems
-
-
-def _unlike(where: str, expected: Any, got: Any) -> list[str]:
-    """Where two values differ: of maps the fields that are expected are looked at, and no others."""
-    if isinstance(expected, dict) and isinstance(got, dict):
-        return [
-            problem
-            for name, item in expected.items()
-            for problem in _unlike(f"{where}.{name}", item, got.get(name))
-        ]
-    if expected == got and type(expected) is type(got):
-        return []
-    return [f"{where}: expected {expected!r}, got {got!r}"]
-
-
-def cases_of(data: Any) -> list[Case]:
-    """The cases of a list of tests. Raises BAD_RESOURCE naming the field."""
-    if not isinstance(data, list) or not data:
-        raise TerminalError("BAD_RESOURCE", "tests: must be a list of at least one test.", field="tests")
-    cases = []
-    for at, item in enumerate(data):
-        if not isinstance(item, dict):
-            raise TerminalError(
-                "BAD_RESOURCE", f"tests[{at}]: must be a map ({', '.join(FIELDS)}).", field="tests"
-            )
-        for name in item:
-            if name not in FIELDS:
-                raise TerminalError(
-                    "UNKNOWN_FIELD",
-                    f"tests[{at}].{name}: there is no such field; it may have: {', '.join(FIELDS)}.",
-                    field="tests",
-                )
-        for name in ("input", "results", "expect"):
-            if not isinstance(item.get(name, {}), dict):
-                raise TerminalError("BAD_RESOURCE", f"tests[{at}].{name}: must be a map.", field="tests")
-        cases.append(
-            Case(
-                str(item.get("name", f"test {at + 1}")),
-                item.get("input", {}),
-                item.get("results", {}),
-                item.get("expect", {}),
-            )
-        )
-    return cases

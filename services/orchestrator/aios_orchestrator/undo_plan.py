@@ -6,14 +6,16 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.queries_pb2 import PlannedUndo
 from aios.run.v1.state_pb2 import UndoItem
 from aios_core.errors import TerminalError
-from aios_orchestrator.core import undo
+from aios_orchestrator.core import compensate, undo
 from aios_orchestrator.core.chosen import named
+from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import Workflow
 
-_FINAL = {
+FINAL = {
     "irreversible": "it can't be taken back",
     "payment": "it is a payment; undo brings no money back",
+    "legal": "it binds the company, and stays done",
 }
 MAX_CHANGES = 3  # of one step that are told
 
@@ -28,13 +30,13 @@ def plan(run: Run, workflow: Workflow, chosen: Collection[str], *, redo: bool) -
     own = set(named(run, workflow, chosen)) if chosen else set()
     steps, impossible = undo.preview(run, only)
     for name in steps:
-        yield _planned(run, workflow, name, along=_along(name, own))
+        yield _made_good(run, workflow, _planned(run, workflow, name, along=_along(name, own)))
     for name in impossible:
         planned = _planned(run, workflow, name, along=_along(name, own))
         planned.ClearField("undo_token")
         planned.item.verdict = st.UNDO_VERDICT_IMPOSSIBLE
         grade = workflow.at(name).grade
-        planned.item.why = _FINAL.get(grade, "it has no inverse")
+        planned.item.why = FINAL.get(grade, "it has no inverse")
         yield planned
     for step in run.steps.values():
         unknown = step.state == st.STEP_STATE_UNKNOWN or (
@@ -61,6 +63,25 @@ def _planned(run: Run, workflow: Workflow, name: str, *, along: bool) -> Planned
         along=along,
     )
     return PlannedUndo(item=item, lane=definition.lane, undo_token=step.undo_token)
+
+
+def _made_good(run: Run, workflow: Workflow, planned: PlannedUndo) -> PlannedUndo:
+    """With what is run in the place of the inverse, if the document names anything: whether the change still stands is
+    not asked then."""
+    item, step = planned.item, run.at(planned.item.step)
+    if not step.compensates:
+        return planned
+    planned.ClearField("undo_token")
+    try:
+        instead = compensate.of(Draft(run, workflow, run.update_time, ""), step, 1)
+    except TerminalError as error:
+        item.verdict = st.UNDO_VERDICT_IMPOSSIBLE
+        item.why = f"what would make it good can't be worked out: {error.message}"
+        return planned
+    if instead is not None:
+        item.instead, item.instead_input = instead.target, instead.input
+        item.why = f"{instead.target} makes it good"
+    return planned
 
 
 def _unknown(run: Run, workflow: Workflow, step: StepRun, *, along: bool) -> PlannedUndo:

@@ -1,6 +1,7 @@
 """`aios run simulate`: what a run would change, ask and cost, and the proof that nothing of it was done."""
 
-from typing import Annotated
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,10 @@ from aios_cli.commands.runs import (
 )
 from aios_cli.options import command, given
 
+if TYPE_CHECKING:
+    from aios.api.v1 import api_pb2
+    from aios_cli.session import Session
+
 
 def simulate(
     workflow: Workflow,
@@ -25,7 +30,8 @@ def simulate(
         bool,
         typer.Option(
             "--all-branches",
-            help="Walk every case of every branch and condition that may come out otherwise.",
+            help="Walk every way that branches, conditions and persons may lead, combined where they have to do "
+            "with each other.",
         ),
     ] = False,
     most: Annotated[
@@ -56,7 +62,7 @@ def simulate(
             session,
             compiled,
             run.run_id,
-            lambda run_id: followed(session, run_id),
+            partial(_followed, session),
             most=most if all_branches else 1,
             every=all_branches,
         )
@@ -68,6 +74,17 @@ def simulate(
     if not found.proof.nothing_written:
         raise typer.Exit(exits.FAILED)
     raise typer.Exit(exit_code(found.ways[0].run))
+
+
+def _followed(session: "Session", run_id: str, words: str) -> "api_pb2.Run":
+    """The simulation is shown as it goes; of another way only what is otherwise, since its changes are told later."""
+    from aios_cli.output import say
+
+    if not words:
+        return followed(session, run_id)
+    if not given.json:
+        say(f"Walking: {words}", "dim")
+    return session.follow(run_id, lambda answer: None, timeout=given.timeout)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -8,6 +8,7 @@ import typer
 from aios_cli.options import command, given, group
 
 if TYPE_CHECKING:
+    from aios_orchestrator.cases import Undoing
     from aios_orchestrator.workflow import Workflow
 
 app = group("Check, explain, compare, test and draw workflows.")
@@ -147,11 +148,25 @@ def test(
             say(f"{'FAILED' if item.problems else 'ok'}  {item.name}: {item.state}")
             for name, step in item.steps.items():
                 say(f"    {name}: {step['state']}{_gave(step['gave'])}")
+            _say_undo(item.undo)
             for problem in item.problems:
                 say(f"  ! {problem}")
         say(f"{len(told)} tests, {failed} failed.")
     if failed:
         raise typer.Exit(FAILED)
+
+
+def _say_undo(undo: "list[Undoing]") -> None:
+    from aios_cli.output import say
+
+    done = [item for item in undo if not item.stays]
+    if done:
+        say("    It would be undone, in this order:")
+    for number, item in enumerate(done, 1):
+        by = f"by {item.instead}{_gave(item.given)}" if item.instead else f"by the inverse of {item.target}"
+        say(f"    {number:>3}. {item.step}: {by}")
+    for item in undo[len(done) :]:
+        say(f"      - {item.step} would stay: {item.why}")
 
 
 def _gave(value: object) -> str:

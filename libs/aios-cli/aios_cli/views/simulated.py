@@ -6,6 +6,7 @@ from typing import Any, Final
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import Change
 from aios_cli import shapes, words
 from aios_cli.exploring import Report, Way
@@ -34,6 +35,8 @@ def _way(way: Way, base: Way | None) -> list[RenderableType]:
     parts: list[RenderableType] = []
     if way.run.error_message:
         parts.append(Text(f"{words.clean(way.run.error_message)} [{way.run.error_code}]", style="red"))
+    if way.run.state == RunState.RUN_STATE_CANCELLED:
+        parts.append(Text("It would stop there; what was changed before would stand."))
     before = _changes(base) if base is not None else {}
     now = _changes(way)
     own = [change for key, change in now.items() if key not in before]
@@ -87,9 +90,34 @@ def _sections(found: Report) -> list[tuple[str, list[str]]]:
         ("It would ask you:", asked),
         ("Undo could not take back:", final),
         ("It would cost:", cost),
+        ("By plans, of whose own decisions one way is walked:", _plans(found)),
         ("Decided by this input alone:", found.by_input if several else []),
-        ("Not walked, there were too many:", found.left),
+        ("It was walked:", _walked(found) if several or found.left else []),
+        ("Taken on no way, there were too many:", found.left),
     ]
+
+
+def _plans(found: Report) -> list[str]:
+    run = words.short(found.ways[0].run.run_id)
+    return [
+        f"{step}: plan {version[:8]}; see it with aios plan show {run}"
+        for step, version in found.ways[0].plans.items()
+    ]
+
+
+def _walked(found: Report) -> list[str]:
+    """How much of what could be decided was."""
+    known = len(found.taken)
+    lines = [
+        f"{words.count(len(found.ways), 'way')}; {known - len(found.left)} of {known} decisions are taken on one"
+    ]
+    if found.combinations:
+        more = words.count(found.combinations, "combination")
+        lines.append(f"not walked: {more} of them at least; --max-ways walks more")
+    if found.apart:
+        apart = "; ".join(", ".join(names) for names in found.apart)
+        lines.append(f"not combined, since nothing uses what comes of both: {apart}")
+    return lines
 
 
 def _on(ways: list[str], several: bool) -> str:
@@ -124,7 +152,11 @@ def shape(found: Report) -> dict[str, Any]:
         **shapes.run(found.ways[0].run),
         "ways": [_way_shape(way) for way in found.ways],
         "not_walked": found.left,
+        "decisions": [{"decision": one.words(), "ways": ways} for one, ways in found.taken.items()],
+        "combinations_not_walked": found.combinations,
+        "not_combined": found.apart,
         "decided_by_input": found.by_input,
+        "plans": found.ways[0].plans,
         "asks": [
             {
                 "step": step.name,

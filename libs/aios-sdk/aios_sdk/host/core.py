@@ -224,8 +224,13 @@ def undo_key(effect_key: str, task_id: str) -> str:
 
 
 def attempt_before(key: str) -> str | None:
-    """The key of the attempt group before that of an effect or undo; None for the first of an effect."""
+    """The key of the attempt before that of an effect or undo, after which a person was asked: that of the attempt
+    group before; of a compensation, which counts in the place before its group, `…/1/1` before `…/2/1`. None for the
+    first of an effect."""
     step, _, group = key.rpartition("/")
+    effect, _, number = step.rpartition("/")
+    if group.isdigit() and number.isdigit() and int(number) > 1:
+        return f"{effect}/{int(number) - 1}/{group}"
     return f"{step}/{int(group) - 1}" if group.isdigit() and int(group) > 0 else None
 
 

@@ -232,6 +232,12 @@ class Broker:
         for queue in self.queues:
             self.pump(queue)
 
+    def forget(self) -> None:
+        """Another broker that holds nothing and has seen nothing."""
+        self._ids.clear()
+        self.leave(wipe=True)
+        self.come_back()
+
     def detach(self, bus: "SimBus") -> None:
         """A process is gone."""
         self.buses = [other for other in self.buses if other is not bus]

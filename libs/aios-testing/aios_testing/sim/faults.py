@@ -42,6 +42,11 @@ MOST: Final[Mapping[str, int]] = {
 }
 
 
+CUTS: Final = ("store_refused", "store_silent")  # of one replica's way to the database that it shares
+CUT_SHARE: Final = 0.35  # of the plans with replicas
+CUT_MOST: Final = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One event. `amount` is seconds it lasts; for a crash callbacks until it comes,
@@ -101,6 +106,23 @@ def draw(rng: Random, places: Sequence[str], storing: Sequence[str], replicas: f
         window=rng.choice((0.0, 10.0, 10.0, 86_400.0)),
         keeps_ids=rng.random() < 0.3,
     )
+
+
+def with_cuts(plan: Plan, rng: Random, replicas: Sequence[str]) -> Plan:
+    """A plan in which replicas are cut off from their database alone for a while, for some of the plans that have any.
+    It is drawn from a stream of its own, so that the others stay as they are."""
+    if not plan.replicas or rng.random() > CUT_SHARE:
+        return plan
+    cuts = [
+        Fault(
+            rng.choice(CUTS),
+            round(rng.uniform(1.0, HORIZON * 0.6), 3),
+            rng.choice(replicas),
+            round(rng.uniform(2.0, 30.0), 3),
+        )
+        for _ in range(rng.randint(1, CUT_MOST))
+    ]
+    return replace(plan, events=tuple(sorted((*plan.events, *cuts), key=lambda event: event.at)))
 
 
 def _event(rng: Random, kind: str, places: Sequence[str], storing: Sequence[str]) -> Fault:

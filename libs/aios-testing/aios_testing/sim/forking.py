@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
-from aios.run.v1.state_pb2 import Fork, Supposed
+from aios.run.v1.state_pb2 import Fork, Supposed, SupposedEnd
 from aios_core.errors import AiosError
 from aios_runtime.bus import subjects
 from aios_testing.sim.parts import WORKSPACE
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 SHARE: Final = 0.25  # of the seeds
 FORKS: Final = 3  # in one of them
 PAUSE: Final = (5.0, 35.0)  # seconds before each
+_REJECTED: Final = SupposedEnd.SUPPOSED_END_REJECTED
+_FAILED: Final = SupposedEnd.SUPPOSED_END_FAILED
+_ENDS: Final = {
+    "pay": (("ok", _REJECTED), ("place", _FAILED)),
+    "mail": (("ok", _REJECTED),),
+    "each": (("all[].ok", _REJECTED), ("all[].send", _FAILED)),
+    "signed": (("sure", _REJECTED), ("send", _FAILED)),
+}
 
 
 class Forking:
@@ -59,6 +67,8 @@ class Forking:
             self._record.count("forked")
             if request.fork.changes:
                 self._record.count("forked another way")
+            if any(change.ends for change in request.fork.changes):
+                self._record.count("forked with a rejection or a failure")
 
     def _changed(self, workflow: str, fork: Fork) -> Fork:
         """Where the workflow decides something, it is had to decide otherwise now and then."""
@@ -67,4 +77,8 @@ class Forking:
             fork.changes.add(step="fork", take=self._rng.choice(["even", "odd"]))
             if self._rng.random() < 0.5:
                 fork.changes.add(step="ask", supposed=Supposed.SUPPOSED_HOLDS)
+        elif workflow in _ENDS and self._rng.random() < 0.5:
+            fork.step = ""
+            step, ends = self._rng.choice(_ENDS[workflow])
+            fork.changes.add(step=step, ends=ends)
         return fork

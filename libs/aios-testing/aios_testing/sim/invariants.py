@@ -53,6 +53,8 @@ class Invariants:
         self.plans = PlanWatch(record, world)
         world.happened = self._happened
         broker.heard = self._heard
+        self.since_backup: frozenset[str] = frozenset()
+        """Effects of which something has happened that a restored backup does not know."""
         self._notes = 0
         self._open: dict[tuple[str, str], int] = defaultdict(int)
         self._waits: dict[tuple[str, str], float] = {}  # when a wait for an event was committed
@@ -158,7 +160,14 @@ class Invariants:
     def _happened(self, key: str, way: str) -> None:
         world = self._world
         counts = {EFFECT: world.effects, UNDO: world.undos, REDO: world.redos}[way]
-        if counts[key] > 1:
+        effect = "/".join(key.split("/")[:4])
+        if way != EFFECT and effect in self.since_backup:
+            if world.stand(effect) not in (
+                0,
+                1,
+            ):  # who looks at what stands may do so under the same key again
+                self._record.violate(f"at most one {way} a key", f"{key}: {world.stand(effect)} stand")
+        elif counts[key] > 1:
             self._record.violate(f"at most one {way} a key", f"{key}: {counts[key]}")
         run, step = self.run_of_key(key)
         if run is None:
@@ -265,7 +274,7 @@ class Invariants:
         for key, run in self.runs.items():
             self._whole(key, run)
             self._settled(run, person)
-            self.plans.at_the_end(run, person.denied)
+            self.plans.at_the_end(run, person.denied | self.since_backup)
             if run.fork is not None and any(effect.startswith(run.run_id) for effect in self._world.effects):
                 self._record.violate("a fork changes nothing", run.run_id)
 
@@ -345,13 +354,13 @@ class Invariants:
             return
         for key in self._effects_of.get(run.run_id, ()):
             left = any(self.run_of_key(key)[1] in plan.groups for plan in run.plans.values())
-            if self.run_of_key(key)[1] not in run.steps and not left:
+            if key not in self.since_backup and self.run_of_key(key)[1] not in run.steps and not left:
                 self._record.violate("what happened belongs to a step", key)
         undone = all(s.state == S.STEP_STATE_UNDONE for s in run.changed_things())
         if run.state == R.RUN_STATE_UNDONE and not undone:
             self._record.violate("an undone run is undone", run.run_id)
         for step in run.steps.values():
-            if (run.workflow, path_of(step.name)) not in EFFECTS:
+            if (run.workflow, path_of(step.name)) not in EFFECTS or self._unknown_since(run, step):
                 continue
             key = self._last_key(run, step)
             effects, stand = self._world.effects.get(key, 0), self._world.stand(key)
@@ -372,13 +381,19 @@ class Invariants:
             if state == S.STEP_STATE_FAILED and code != "OUTCOME_UNKNOWN" and effects:
                 self._record.violate("what failed did not happen", f"{key}: {effects}, {code}")
             if step.compensates:
-                made = self._made(run, step, step.attempt_group, person)
+                known = step.compensation
+                made = self._made(run, step, known.attempt_group if known else step.attempt_group, person)
                 if made > 1 or (state == S.STEP_STATE_UNDONE and not said_so and made != 1):
                     self._record.violate("made good once", f"{key}: {made}")
             elif state == S.STEP_STATE_UNDONE and not said_so and stand:
                 self._record.violate("exactly one undo", f"{key}: {effects} effects, {stand} stands")
             if state in (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED) and effects and key not in person.denied:
                 self._record.violate("nothing happens that nobody ordered", key)
+
+    def _unknown_since(self, run: Run, step: StepRun) -> bool:
+        """Whether a restored run may be wrong about what a step has changed; that nothing was done twice holds."""
+        own = f"{run.run_id}/{step.effect_name}/"
+        return any(key.startswith(own) for key in self.since_backup)
 
     def _made(self, run: Run, step: StepRun, group: int, person: Person) -> int:
         """How often a step was made good that was done in an attempt group, but for what a person said had not

@@ -276,5 +276,9 @@ PARTS: Final = {
     )
 }
 REPLICAS: Final = frozenset(f"{name}-2" for name in ("orchestrator", *CONNECTORS))
+SHARING: Final = ("orchestrator", "orchestrator-2") * 3 + tuple(
+    f"{name}-{n}" for name in CONNECTORS for n in (1, 2)
+)
+"""The processes that share a store with another one; those that keep leases in it more often."""
 DISKS: Final = tuple(dict.fromkeys(part.disk for part in PARTS.values() if part.disk))
 NOWHERE: Final = Path("simulated")

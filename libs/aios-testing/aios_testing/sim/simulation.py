@@ -16,7 +16,7 @@ from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from aios_testing.sim import crowd, faults, habits, signing
+from aios_testing.sim import crowd, faults, habits, restoring, signing
 from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import HORIZON, Fault, Plan
@@ -30,6 +30,7 @@ from aios_testing.sim.parts import (
     NOWHERE,
     PARTS,
     REPLICAS,
+    SHARING,
     WORKSPACE,
     Outside,
     compiled_once,
@@ -65,7 +66,8 @@ class Result:
 
 def drawn(seed: int) -> Plan:
     """What goes wrong under a seed."""
-    return faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+    plan = faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+    return faults.with_cuts(plan, Random(f"cut {seed}"), SHARING)
 
 
 class _Part:
@@ -102,6 +104,7 @@ class Simulation:
             self.invariants.leases = LeaseWatch(self.record, self._owners, self.loop.time)
         self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
+        self.down = False
         self._look = HORIZON  # when it is looked next whether everything has finished
         self._dead: list[Node] = []
         self._outside = Node("person")
@@ -133,6 +136,8 @@ class Simulation:
             if self.seed % crowd.EVERY == crowd.AT:
                 crowded = crowd.Crowd(Random(f"crowd {self.seed}"), self.person, self.record)
                 loop.spawn(self._outside, crowded.run())
+            if (restore := restoring.drawn(self.seed)) is not None:
+                restore.begin(self)
             finished = loop.run(lambda: self._finished(), HORIZON + PATIENCE)
             if not self.record.violations:
                 if not finished:
@@ -165,6 +170,8 @@ class Simulation:
         return EPOCH_MS + int(self.loop.time() * 1000)
 
     def _boot(self, part: _Part) -> None:
+        if self.down or (part.node is not None and part.node.alive):
+            return
         part.lives += 1
         node = part.node = Node(part.name)
         node.skew_ms = part.skew_ms
@@ -203,6 +210,19 @@ class Simulation:
         except Exception as error:
             self._defect(node, "it does not start", error)
 
+    def stop(self) -> None:
+        """Stop all processes; they start when `start_again` says so."""
+        self.down = True
+        for part in self.parts.values():
+            if part.node is not None and part.node.alive:
+                self._end(part, part.node)
+
+    def start_again(self) -> None:
+        """Start all processes."""
+        self.down = False
+        for part in self.parts.values():
+            self._boot(part)
+
     def _crashed(self, node: Node) -> None:
         part = self.parts[node.name]
         if part.node is node:
@@ -212,13 +232,16 @@ class Simulation:
     def _kill(self, part: _Part, node: Node) -> None:
         if part.node is not node or not node.alive:
             return
+        self._end(part, node)
+        after = self._rng.choice(REBOOT)
+        self.loop.after(after, self.loop.root, self._boot, part)
+
+    def _end(self, part: _Part, node: Node) -> None:
         self.record.tell(f"{part.name} dies")
         self.loop.kill(node)
         assert part.bus is not None
         self.broker.detach(part.bus)
         self._dead.append(node)
-        after = self._rng.choice(REBOOT)
-        self.loop.after(after, self.loop.root, self._boot, part)
 
     def _strike(self, fault: Fault) -> None:
         self.record.tell(str(fault))
@@ -242,6 +265,9 @@ class Simulation:
         elif fault.kind == "disk_full":
             self.disks[fault.place].full = True
             loop.after(fault.amount, root, setattr, self.disks[fault.place], "full", False)
+        elif fault.kind in faults.CUTS and part is not None and part.store is not None:
+            part.store.leave(silent=fault.kind == "store_silent")
+            loop.after(fault.amount, root, part.store.come_back)
         elif fault.kind == "for_ever":
             self.broker.for_ever = int(fault.amount)
 
@@ -267,6 +293,8 @@ class Simulation:
         for part in self.parts.values():
             self._cut(part, False)
             part.skew_ms = 0
+            if part.store is not None:
+                part.store.come_back()
             node = part.node
             if node is None or not node.alive:
                 continue

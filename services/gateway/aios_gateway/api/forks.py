@@ -58,7 +58,7 @@ async def fork_run(call: Call, request: api_pb2.ForkRunRequest, starter: Starter
 
 def _change(at: int, change: api_pb2.ForkChange) -> StepChange:
     field = f"changes[{at}]"
-    decided = change.take or change.supposed
+    decided = change.take or change.supposed or change.ends
     if not (change.agent or change.model or change.prompt or change.HasField("input") or decided):
         raise TerminalError(
             "INVALID_ARGUMENT",
@@ -80,6 +80,7 @@ def _change(at: int, change: api_pb2.ForkChange) -> StepChange:
         input=data,
         take=change.take,
         supposed=change.supposed,
+        ends=change.ends,
     )
 
 

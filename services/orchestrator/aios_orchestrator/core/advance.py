@@ -8,7 +8,17 @@ from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Value, plain, relabeled
-from aios_orchestrator.core import asking, gates, hearing, limits, planner, planning, rounds, spending
+from aios_orchestrator.core import (
+    asking,
+    gates,
+    hearing,
+    limits,
+    planner,
+    planning,
+    rounds,
+    spending,
+    supposing,
+)
 from aios_orchestrator.core.draft import Draft, target_of
 from aios_orchestrator.core.keys import cache_key
 from aios_orchestrator.mapping import Expression, Path, time_of, truth
@@ -57,6 +67,8 @@ def start(draft: Draft, step: Step) -> None:
             if not wanted:
                 draft.emit(step_skipped=ev.StepSkipped(step=step.name, why=f"not needed: {step.when.text}"))
                 return
+        if draft.run.fork is not None and supposing.ended(draft, step):
+            return
         if step.kind == "transform":
             assert step.output is not None
             _succeed(draft, step, step.output.evaluate(draft.look_from(step.scope)), guard)

@@ -37,7 +37,7 @@ def _unknown(run: Run, workflow: Workflow, name: str) -> TerminalError:
 def with_what_came_of_it(run: Run, workflow: Workflow, names: Iterable[str]) -> set[str]:
     """These steps of a run, their own steps, and whatever used one of them: in its input, in a condition, by a gate, or
     because the document says that it needs it. That a step only comes later in the document is no use of it."""
-    users = _users(workflow)
+    users = users_of(workflow)
     places: dict[str, list[str]] = defaultdict(list)
     for name in run.steps:
         places[path_of(name)].append(name)
@@ -73,8 +73,9 @@ def _around(run: Run, workflow: Workflow, name: str) -> list[tuple[str, bool]]:
     return [(owner, False), *later]
 
 
-def _users(workflow: Workflow) -> Mapping[str, list[str]]:
-    """By the path of a step, the paths of those that use it: of its own scope, or of bodies there."""
+def users_of(workflow: Workflow) -> Mapping[str, list[str]]:
+    """By the path of a step, the paths of those that use it: of its own scope, or of bodies there. That a step only
+    comes later in the document is no use."""
     users: dict[str, list[str]] = defaultdict(list)
     for step in workflow.ordered:
         needs = () if step.by_order else step.needs

@@ -1,6 +1,7 @@
 """What a fork takes over: the steps of another run that need not be repeated."""
 
 import difflib
+from typing import Final
 
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import StepReused
@@ -9,6 +10,9 @@ from aios_core.errors import TerminalError
 from aios_orchestrator.core.draft import has_done
 from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import Step, Workflow
+
+WORK: Final = ("agent", "connector", "memory")
+_ENDS: Final = {st.SUPPOSED_END_REJECTED: ("gate", "ask"), st.SUPPOSED_END_FAILED: WORK}
 
 
 def check(fork: Fork, workflow: Workflow) -> None:
@@ -23,10 +27,12 @@ def check(fork: Fork, workflow: Workflow) -> None:
             raise _wrong(f"{field}.take", f"{change.step!r} has no case {change.take!r}; there are: {cases}")
         if change.supposed and step.when is None:
             raise _wrong(f"{field}.supposed", f"{change.step!r} has no condition")
+        if change.ends and step.kind not in _ENDS.get(change.ends, ()):
+            raise _wrong(f"{field}.ends", f"{change.step!r} ({step.kind}) can't end so")
         worked_on = change.agent or change.model or change.prompt or change.input
-        if not worked_on and (change.take or change.supposed):
+        if not worked_on and (change.take or change.supposed or change.ends):
             continue
-        if step.kind not in ("agent", "connector", "memory"):
+        if step.kind not in WORK:
             raise _wrong(
                 f"{field}.step", f"{change.step!r} is a {step.kind}; what works on an input can be changed"
             )

@@ -383,6 +383,7 @@ class ForkChange(google.protobuf.message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     TAKE_FIELD_NUMBER: builtins.int
     SUPPOSED_FIELD_NUMBER: builtins.int
+    ENDS_FIELD_NUMBER: builtins.int
     step: builtins.str
     agent: builtins.str
     model: builtins.str
@@ -391,6 +392,8 @@ class ForkChange(google.protobuf.message.Message):
     """Of a branch: the case that it takes, whatever its conditions say."""
     supposed: aios.run.v1.state_pb2.Supposed.ValueType
     """Whether the step's own condition holds, whatever it says."""
+    ends: aios.run.v1.state_pb2.SupposedEnd.ValueType
+    """How the step ends, whatever it would do."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     def __init__(
@@ -403,10 +406,11 @@ class ForkChange(google.protobuf.message.Message):
         input: aios.value.v1.value_pb2.Value | None = ...,
         take: builtins.str = ...,
         supposed: aios.run.v1.state_pb2.Supposed.ValueType = ...,
+        ends: aios.run.v1.state_pb2.SupposedEnd.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["input", b"input"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "ends", b"ends", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ForkChange: typing_extensions.TypeAlias = ForkChange

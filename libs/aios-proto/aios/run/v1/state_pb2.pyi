@@ -138,6 +138,27 @@ SUPPOSED_HOLDS: Supposed.ValueType  # 1
 SUPPOSED_FAILS: Supposed.ValueType  # 2
 Global___Supposed: typing_extensions.TypeAlias = Supposed
 
+class _SupposedEnd:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _SupposedEndEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_SupposedEnd.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    SUPPOSED_END_UNSPECIFIED: _SupposedEnd.ValueType  # 0
+    SUPPOSED_END_REJECTED: _SupposedEnd.ValueType  # 1
+    """Of a gate or an ask: a person says no."""
+    SUPPOSED_END_FAILED: _SupposedEnd.ValueType  # 2
+    """Of what works on an input: it fails for good."""
+
+class SupposedEnd(_SupposedEnd, metaclass=_SupposedEndEnumTypeWrapper): ...
+
+SUPPOSED_END_UNSPECIFIED: SupposedEnd.ValueType  # 0
+SUPPOSED_END_REJECTED: SupposedEnd.ValueType  # 1
+"""Of a gate or an ask: a person says no."""
+SUPPOSED_END_FAILED: SupposedEnd.ValueType  # 2
+"""Of what works on an input: it fails for good."""
+Global___SupposedEnd: typing_extensions.TypeAlias = SupposedEnd
+
 class _ApprovalKind:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -334,6 +355,7 @@ class StepChange(google.protobuf.message.Message):
     INPUT_FIELD_NUMBER: builtins.int
     TAKE_FIELD_NUMBER: builtins.int
     SUPPOSED_FIELD_NUMBER: builtins.int
+    ENDS_FIELD_NUMBER: builtins.int
     step: builtins.str
     """Its path in the workflow, such as `write` or `each[].write`."""
     agent: builtins.str
@@ -346,6 +368,8 @@ class StepChange(google.protobuf.message.Message):
     """Of a branch: the case that it takes, whatever its conditions say."""
     supposed: Global___Supposed.ValueType
     """Whether the step's own condition holds, whatever it says."""
+    ends: Global___SupposedEnd.ValueType
+    """How the step ends, whatever it would do."""
     def __init__(
         self,
         *,
@@ -356,8 +380,9 @@ class StepChange(google.protobuf.message.Message):
         input: builtins.bytes = ...,
         take: builtins.str = ...,
         supposed: Global___Supposed.ValueType = ...,
+        ends: Global___SupposedEnd.ValueType = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["agent", b"agent", "ends", b"ends", "input", b"input", "model", b"model", "prompt", b"prompt", "step", b"step", "supposed", b"supposed", "take", b"take"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepChange: typing_extensions.TypeAlias = StepChange
@@ -1354,6 +1379,8 @@ class UndoItem(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     CHANGES_FIELD_NUMBER: builtins.int
     ALONG_FIELD_NUMBER: builtins.int
+    INSTEAD_FIELD_NUMBER: builtins.int
+    INSTEAD_INPUT_FIELD_NUMBER: builtins.int
     step: builtins.str
     target: builtins.str
     summary: builtins.str
@@ -1362,6 +1389,10 @@ class UndoItem(google.protobuf.message.Message):
     why: builtins.str
     along: builtins.bool
     """It was not chosen, but depends on what was."""
+    instead: builtins.str
+    """The action that is run in the place of its inverse; empty: its inverse."""
+    instead_input: builtins.bytes
+    """Canonical aios.value.v1.Value: the input of that action."""
     @property
     def changes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.task.v1.task_pb2.Change]:
         """What it changed; of one that somebody changed since: what stands there now."""
@@ -1376,8 +1407,10 @@ class UndoItem(google.protobuf.message.Message):
         why: builtins.str = ...,
         changes: collections.abc.Iterable[aios.task.v1.task_pb2.Change] | None = ...,
         along: builtins.bool = ...,
+        instead: builtins.str = ...,
+        instead_input: builtins.bytes = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["along", b"along", "changes", b"changes", "step", b"step", "summary", b"summary", "target", b"target", "verdict", b"verdict", "why", b"why"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["along", b"along", "changes", b"changes", "instead", b"instead", "instead_input", b"instead_input", "step", b"step", "summary", b"summary", "target", b"target", "verdict", b"verdict", "why", b"why"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoItem: typing_extensions.TypeAlias = UndoItem
