@@ -1,6 +1,5 @@
 """Partitions go to replicas in equal shares, and change hands only with a new epoch."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +10,10 @@ from hypothesis import strategies as st
 from aios.run.v1.leases_pb2 import Leases
 from aios_core.ids import PARTITIONS, partition_of
 from aios_orchestrator.delivery import Delivery
-from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.leases import LEASE_MS, Sightings, left, owned, renewed, shares
-from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.takeover import Takeover, handed_out
-from aios_runtime.bus.port import Message
 from aios_testing.store_memory import MemoryStore
 from tests.orchestrator.runs import Driver, workflow
 
@@ -103,24 +99,3 @@ async def test_runs_that_were_written_before_there_were_partitions_are_found() -
     found = [head async for heads in handed_out(store, "main", partition_of(run.slot)) for head in heads]
     assert [head.run_id for head in found] == [run.run_id]
     assert not (await store.query("active", "main")).items
-
-
-class _Taking:
-    """A bus that takes everything."""
-
-    async def publish(self, messages: Sequence[Message]) -> None:
-        assert messages
-
-
-async def test_a_task_of_a_run_that_another_replica_took_over_meanwhile_keeps_no_place() -> None:
-    """Its commit came late; the outcome is told to the other one, so that nobody would free the place here."""
-    store = MemoryStore(lambda: 0)
-    bus: Any = _Taking()
-    publisher = Publisher(bus, "main", KeptAnswers(store, "main"), lambda: 0)
-    of = workflow("- {name: a, connector: files.read, input: {n: 1}}")
-    lost = replace(Driver(of).run, run_id="run_lost")
-    kept = replace(Driver(of).run, run_id="run_kept")
-    publisher.owns = lambda run_id: run_id == kept.run_id
-    await publisher.publish([Changed(run, of, ["a"], ["a"], [], False) for run in (lost, kept)])
-    assert [key.run_id for key in publisher.delivery.all_out()] == [kept.run_id]
-    assert publisher.delivery.counts()["connector-files"] == (1, 0)

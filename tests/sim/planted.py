@@ -293,11 +293,6 @@ def lease_renewed_by_the_bus_alone() -> Any:
     return replaced((ownership.SharedOwnership, "_beat", beat))
 
 
-def place_kept_of_what_another_decides() -> Any:
-    """A task whose commit came late, when another replica had taken over, keeps its place on its lane."""
-    return replaced((publisher.Publisher, "_let_go", lambda self, changed: None))
-
-
 def restored_ledger_believed() -> Any:
     """What a restored ledger does not know has not happened."""
 
@@ -407,7 +402,6 @@ DEFECTS: Final[dict[Plant, int]] = {
     late_worker_says_failed: 30,
     lease_not_fenced: 54,
     lease_renewed_by_the_bus_alone: 1,
-    place_kept_of_what_another_decides: 371,
     restored_ledger_believed: 22,
     asked_for_ever_after_a_restore: 128,
     revision_check_left_out: 1,

@@ -81,7 +81,6 @@ class Orchestrator:
         engine = self._engine = Engine(repository, resources, publisher, announcer, accounts, context.now_ms)
         ownership = self._ownership = self._share(store)
         engine.owns = accounts.owns = ownership.owns_run
-        publisher.owns = ownership.owns_run if store.shared else None
         commands = Commands(engine, resources)
         router = Router(context.bus, ownership, commands, repository, context.workspace)
         schedules = commands.schedules = Schedules(

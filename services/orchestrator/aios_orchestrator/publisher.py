@@ -75,8 +75,6 @@ class Publisher:
         self._workspace = workspace
         self._planner = Planner()
         self.delivery = Delivery()
-        self.owns: Callable[[str], bool] | None = None
-        """Whether this process still decides for a run; None: for all, always."""
         self.fetch: Fetch = _nothing
         """Gives the run of a task that waited, as it is stored, and its workflow; None when there is none."""
 
@@ -119,14 +117,7 @@ class Publisher:
         messages: list[Message] = []
         for lane, tasks in lanes.items():
             messages += await self._ready(lane, self.delivery.hand_out(lane, tasks, now), at_hand)
-        self._let_go(changed)
         return messages
-
-    def _let_go(self, changed: Sequence[Changed]) -> None:
-        """What was committed late, when somebody else had begun to decide for it, is watched over there: nobody would
-        ever tell this process that it is done."""
-        if self.owns is not None and not all(self.owns(change.run.run_id) for change in changed):
-            self.delivery.let_go(self.owns)
 
     async def _ready(
         self, lane: str, going: Sequence[Waiting], at_hand: Mapping[str, tuple[Run, Workflow]]
