@@ -113,7 +113,7 @@ PASSING = (
 )
 CALL_SECONDS = 10.0
 PAUSE = 0.2
-MOST_DOWN = 2  # parts at once, before the next is killed
+MOST_DOWN = 1  # part at once, before the next is killed
 PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
 ASKED = 50  # runs, how they stand, at once
 CALLS = 8  # of starts, or of decisions, at once
