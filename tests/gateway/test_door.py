@@ -45,7 +45,6 @@ RUNNERS = {
     "runs.UndoRun": api_pb2.UndoRunRequest(request_id="scope", run_id="run_x"),
     "runs.RedoRun": api_pb2.RedoRunRequest(request_id="scope", run_id="run_x"),
     "runs.MigrateRun": api_pb2.MigrateRunRequest(request_id="scope", run_id="run_x"),
-    "runs.RevisePlan": api_pb2.RevisePlanRequest(request_id="scope", run_id="run_x"),
     "runs.SimulateRun": api_pb2.SimulateRunRequest(request_id="scope", workflow="greet"),
     "runs.ForkRun": api_pb2.ForkRunRequest(request_id="scope", run_id="run_x"),
     "failures.RecoverRun": api_pb2.RecoverRunRequest(

@@ -369,6 +369,15 @@ def test_only_a_plan_that_is_carried_out_can_be_revised() -> None:
     assert code(done).startswith("RUN_CLOSED")
 
 
+@pytest.mark.feature("C3")
+def test_a_person_gives_the_plan_where_the_planner_has_none() -> None:
+    run = Driver(workflow(WORK, OUT))
+    run.fail("work.draft")
+    run.recover(V.RECOVERY_SKIP, "work.draft", {"steps": FIRST["steps"]})
+    assert run.approval.why == "" and "name: one" in run.approval.plan.text
+    assert run.decide(A.APPROVAL_STATE_APPROVED).dispatched == ("work.plan.one",)
+
+
 @pytest.mark.feature("C3", "D6")
 def test_what_a_plan_has_changed_is_undone_like_anything_else() -> None:
     run = planned()

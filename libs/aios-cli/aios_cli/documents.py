@@ -42,11 +42,12 @@ def of(client: Client, approval: Approval) -> Iterator[Document]:
     """Everything that the approval's steps would write, in their order; of a plan, which is shown itself, what its
     steps are given. Raises what fetching raises."""
     for step in approval.proposed:
-        given = plain(decode_trusted(step.arguments))
-        if approval.HasField("plan") and isinstance(given, dict) and "plan" in given:
-            yield Document("its steps, as inputs", "give", _readable(given.get("inputs")), "application/json")
-            continue
-        yield from _of_step(client, step)
+        if approval.HasField("plan"):
+            given = plain(decode_trusted(step.arguments))
+            assert isinstance(given, dict), "a plan comes with what its steps see"
+            yield Document("its steps, as inputs", "give", _readable(given["inputs"]), "application/json")
+        else:
+            yield from _of_step(client, step)
 
 
 def fetch(client: Client, sha256: bytes) -> tuple[bytes, str, str]:

@@ -25,7 +25,7 @@ MAX_ALL: Final = 10_000  # failures of one cause in one command
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a person wants done: `RETRY`, `SKIP`, `EDIT`, `REWIND` or `UNDO`, and with what."""
+    """What a person wants done: `RETRY`, `SKIP`, `EDIT`, `REWIND`, `REPLAN` or `UNDO`, and with what."""
 
     action: str
     step: str

@@ -13,7 +13,6 @@ from aios.task.v1 import task_pb2
 from aios_core.encoding import decode
 from aios_core.errors import AiosError, TerminalError
 from aios_core.hashing import sha256
-from aios_core.ids import effect_key
 from aios_core.values import Value
 from aios_memory import answers, operations
 from aios_memory.artifacts import Artifacts
@@ -24,6 +23,7 @@ from aios_memory.store import Records
 from aios_memory.writing import Writing
 from aios_runtime.bus.replies import error_from_proto, error_to_proto
 from aios_runtime.crashpoints import crash, point
+from aios_runtime.previews import task_of
 
 MAX_CHECKS: Final = 500  # steps that one question is about
 MAX_SCANNED: Final = 10_000  # records under a prefix that one read looks at
@@ -85,16 +85,7 @@ class Steps:
         if request.target == operations.READ:
             answer.summary = "it reads, and changes nothing"
             return answer.SerializeToString()
-        task = task_pb2.Task(
-            workspace=request.workspace,
-            run_id=request.run_id,
-            step=request.step,
-            task_id=effect_key(request.run_id, request.step, 0, 1),
-            target=request.target,
-            input=request.input,
-            mode=task_pb2.MODE_SIMULATE,
-        )
-        outcome = await self.perform(task)
+        outcome = await self.perform(task_of(request))
         if outcome.HasField("error"):
             raise error_from_proto(outcome.error)
         answer.changes.extend(outcome.changes)

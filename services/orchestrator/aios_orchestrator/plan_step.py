@@ -15,7 +15,7 @@ from aios_core.money import Micros
 from aios_core.values import labeled
 from aios_orchestrator.document import Document
 from aios_orchestrator.graph import with_graph
-from aios_orchestrator.mapping import Constant, Mapped, Path, Record, Text
+from aios_orchestrator.mapping import Constant, Mapped, Path, Record, Text, compile_expression
 from aios_orchestrator.modes import compile_mode
 from aios_orchestrator.timing import compile_bounds, compile_retry
 from aios_orchestrator.uses import Children
@@ -162,7 +162,7 @@ def _draft(place: Place, fields: Mapping[str, Any], agent: str, planning: Planni
 def _approve(expires_ms: int) -> Step:
     gate = Gate(
         title=Text(("Approve the plan: ", _path("inputs.goal"))),
-        why=_path(f"steps.{DRAFT}.why"),
+        why=compile_expression(f'has(steps.{DRAFT}.why) ? steps.{DRAFT}.why : ""', "why"),
         risk=Constant(labeled("", RESOURCE)),
         approves=(PLAN,),
         expires_ms=expires_ms,

@@ -68,7 +68,7 @@ def plan_of(planned: Step, given: Plain, cap: Micros) -> Plan:
     checked = check_workflow(document, _planning(planned).workflows, problems)
     if problems or checked is None:
         raise refusal([error.message for error in problems.in_order()])
-    return Plan(data, version_of(data), _child(planned.name, _Kept(planned), data))
+    return Plan(data, version_of(data), _child(_Kept(planned), data))
 
 
 def canonical(given: Plain) -> bytes:
@@ -89,10 +89,10 @@ def refusal(messages: Iterable[str]) -> TerminalError:
 
 
 @lru_cache(MAX_GROWN)
-def _child(planned: str, planning: "_Kept", data: bytes) -> Workflow:
-    step = planning.step
+def _child(kept: "_Kept", data: bytes) -> Workflow:
+    step = kept.step
     document = _document(step, _read(loads(data)), Problems())
-    assert document is not None, f"{planned} follows a plan that can't be read"
+    assert document is not None, f"{step.name} follows a plan that can't be read"
     return compile_workflow(document, _planning(step).workflows)
 
 
@@ -115,7 +115,7 @@ def grown(workflow: Workflow, plans: Mapping[str, bytes]) -> Workflow:
     for name in sorted(plans):
         step = workflow.steps.get(name)
         if step is not None and step.kind == "planned":
-            workflow = with_child(workflow, name, _child(name, _Kept(step), plans[name]))
+            workflow = with_child(workflow, name, _child(_Kept(step), plans[name]))
     return workflow
 
 

@@ -76,18 +76,20 @@ def diff(
     """Show in which lines two versions of a plan differ."""
     from aios_cli.output import console, print_json, say
     from aios_cli.session import Session
-    from aios_cli.views import plan as view
+    from aios_cli.views import approval as view
+    from aios_orchestrator import plans
 
     with Session() as session:
         found = _versions(session.client, run, step)
     then = _one(found, second) if second else _last(found)
     before = _one(found, first or then.parent) if first or then.parent else None
-    lines = view.difference(before.text if before is not None else "", then.text)
+    lines = plans.diff(before.text if before is not None else "", then.text).splitlines()
     if given.json:
         one = before.version if before is not None else None
         print_json({"from_version": one, "to_version": then.version, "diff": lines})
     elif lines:
-        console().print(view.coloured(lines))
+        for line in lines:
+            console().print(view.diff_line(line))
     else:
         say("They are the same.")
 
@@ -95,21 +97,16 @@ def diff(
 @command(app, "revise")
 def revise(run: Run, step: Step = "", note: Note = "", request_id: RequestId = None) -> None:
     """Ask for another plan. What is finished stays, and nothing more begins until you have decided on it."""
-    from aios.api.v1 import api_pb2
     from aios_cli import pick, shapes
     from aios_cli.output import hint, print_json, say
+    from aios_cli.recovering import Asked, carry_out
     from aios_cli.session import Session
     from aios_cli.words import short
     from aios_core.minting import mint
 
+    asked = Asked("REPLAN", step, note, mint("req") if request_id is None else request_id)
     with Session() as session:
-        request = api_pb2.RevisePlanRequest(
-            request_id=mint("req") if request_id is None else request_id,
-            run_id=pick.run(session.client, run),
-            step=step,
-            note=note,
-        )
-        revised = session.client.call(session.client.runs.RevisePlan, request).run
+        revised = carry_out(session.client, asked, pick.run(session.client, run))
     if given.json:
         print_json(shapes.run(revised))
         return

@@ -107,16 +107,20 @@ def plan(item: PlanProposal, max_lines: int) -> Iterator[RenderableType]:
     """A plan; in which lines it differs from the one before, where there is one."""
     instead = f", in the place of {item.parent[:8]}" if item.parent else ""
     yield Rule(Text(f"follow plan {item.version[:8]}{instead}", style="bold"), align="left", style="dim")
-    told = item.diff if item.parent else item.text
-    lines = [
-        Text(words.clean(line), style=_DIFF_STYLES.get(line[:1], "") if item.parent else "")
-        for line in told.splitlines()
-    ]
+    if item.parent:
+        lines = [diff_line(line) for line in item.diff.splitlines()]
+    else:
+        lines = [Text(words.clean(line)) for line in item.text.splitlines()]
     yield from lines[:max_lines] or [Text("the same steps as before", style="dim")]
     if len(lines) > max_lines:
         yield Text(
             f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow"
         )
+
+
+def diff_line(line: str) -> Text:
+    """A line of a unified diff."""
+    return Text(words.clean(line), style=_DIFF_STYLES.get(line[:1], ""))
 
 
 def _heading(item: Approval) -> Text:
@@ -212,6 +216,6 @@ def _diff(before: str, after: str) -> Iterator[Text]:
         if line.startswith(("---", "+++")) and not changed:
             continue
         changed = True
-        yield Text(words.clean(line), style=_DIFF_STYLES.get(line[:1], ""))
+        yield diff_line(line)
     if not changed:
         yield Text("the same as now", style="dim")

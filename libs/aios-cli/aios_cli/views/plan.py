@@ -1,6 +1,5 @@
 """The versions of a plan."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,7 +12,6 @@ from aios_cli.shapes import time_json
 
 SHOWN: Final = 8  # characters of a version
 _STYLES: Final = {"proposed": "yellow", "followed": "green", "refused": "red", "rejected": "red"}
-_DIFF_STYLES: Final = {"+": "green", "-": "red", "@": "cyan"}
 _STATES: Final = {"proposed": "needs your approval", "refused": "was no plan"}
 
 
@@ -39,17 +37,6 @@ def heading(item: PlanVersion) -> str:
     """Which one it is, in a line."""
     parent = f", from {item.parent[:SHOWN]}" if item.parent else ""
     return f"# {words.clean(item.step)}: plan {item.version}{parent}, {_STATES.get(item.state, item.state)}"
-
-
-def difference(old: str, new: str) -> list[str]:
-    """The lines of a unified diff, without file names."""
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3)
-    return [line for line in lines if not line.startswith(("---", "+++"))]
-
-
-def coloured(lines: Sequence[str]) -> Text:
-    """A diff for a terminal."""
-    return Text("\n").join(Text(words.clean(line), style=_DIFF_STYLES.get(line[:1], "")) for line in lines)
 
 
 def shape(item: PlanVersion) -> dict[str, Any]:

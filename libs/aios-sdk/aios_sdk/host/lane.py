@@ -19,10 +19,10 @@ from aios.task.v1.task_pb2 import (
 )
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import sha256
-from aios_core.ids import effect_key
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
 from aios_runtime.lanes import LaneWorker
+from aios_runtime.previews import task_of
 from aios_runtime.service.port import Context, Restore
 from aios_runtime.store.port import Store
 from aios_runtime.telemetry.tracing import span
@@ -156,18 +156,9 @@ class ConnectorLane:
 
     async def _preview_step(self, data: bytes, _headers: Mapping[str, str]) -> bytes:
         request = PreviewStepRequest.FromString(data)
-        task = Task(
-            workspace=request.workspace,
-            run_id=request.run_id,
-            step=request.step,
-            task_id=effect_key(request.run_id, request.step, 0, 1),
-            target=request.target,
-            input=request.input,
-            mode=MODE_SIMULATE,
-        )
         try:
             async with asyncio.timeout(PREVIEW_S):
-                found = await self._executor.preview(task)
+                found = await self._executor.preview(task_of(request))
         except TimeoutError:
             raise RetryableError(
                 "DEADLINE_EXCEEDED", f"A preview took longer than {PREVIEW_S:g} s."

@@ -7,6 +7,7 @@ It draws from a stream of its own, and only under some seeds, so that the others
 import asyncio
 import json
 from collections.abc import Mapping
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,7 +48,7 @@ class Planning:
     async def begin(self, person: "Person") -> None:
         """All of them."""
         for number in range(self._rng.randint(1, MOST)):
-            person.begin_work(lambda number=number: self._run(person, number))  # type: ignore[misc]
+            person.begin_work(partial(self._run, person, number))
 
     async def _run(self, person: "Person", number: int) -> None:
         rng = self._rng

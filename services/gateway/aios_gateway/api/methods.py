@@ -117,7 +117,6 @@ def _of_runs(around: Surroundings) -> dict[str, Unary | Streaming]:
         "RunService.DiffRuns": Unary(Scope.READ, forks.diff_runs),
         "RunService.MigrateRun": Unary(Scope.RUN, migrations.migrate_run),
         "RunService.ListPlans": Unary(Scope.READ, plans.list_plans),
-        "RunService.RevisePlan": Unary(Scope.RUN, plans.revise_plan),
     }
 
 

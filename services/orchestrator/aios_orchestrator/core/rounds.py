@@ -22,7 +22,7 @@ from aios_orchestrator.mapping import truth
 from aios_orchestrator.model import Run
 from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.progress import ROUND_FAILED
-from aios_orchestrator.workflow import APPROVE, DRAFT, PLAN, Step, Workflow, path_of
+from aios_orchestrator.workflow import APPROVE, DRAFT, Step, Workflow, path_of
 
 MAX_ITEMS: Final = 10_000  # of a map
 MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
@@ -173,7 +173,7 @@ def _keeps_plan(draft: Draft, step: Step) -> bool:
         return False
     asked = (draft.run.at(f"{step.name}.{local}") for local in (DRAFT, APPROVE))
     failed = next((own for own in asked if own.state == st.STEP_STATE_FAILED), None)
-    if failed is None or draft.run.at(f"{step.name}.{PLAN}").state == st.STEP_STATE_FAILED:
+    if failed is None:
         return False
     draft.emit(plan_revision_dropped=ev.PlanRevisionDropped(step=step.name, error=failed.error))
     may_start(draft)

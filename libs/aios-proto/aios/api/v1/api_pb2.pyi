@@ -1153,52 +1153,6 @@ class PlanVersion(google.protobuf.message.Message):
 Global___PlanVersion: typing_extensions.TypeAlias = PlanVersion
 
 @typing.final
-class RevisePlanRequest(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    REQUEST_ID_FIELD_NUMBER: builtins.int
-    RUN_ID_FIELD_NUMBER: builtins.int
-    STEP_FIELD_NUMBER: builtins.int
-    NOTE_FIELD_NUMBER: builtins.int
-    request_id: builtins.str
-    run_id: builtins.str
-    step: builtins.str
-    """The step of kind plan; empty: the only one."""
-    note: builtins.str
-    """What the planner is told."""
-    def __init__(
-        self,
-        *,
-        request_id: builtins.str = ...,
-        run_id: builtins.str = ...,
-        step: builtins.str = ...,
-        note: builtins.str = ...,
-    ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["note", b"note", "request_id", b"request_id", "run_id", b"run_id", "step", b"step"]
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-
-Global___RevisePlanRequest: typing_extensions.TypeAlias = RevisePlanRequest
-
-@typing.final
-class RevisePlanResponse(google.protobuf.message.Message):
-    DESCRIPTOR: google.protobuf.descriptor.Descriptor
-
-    RUN_FIELD_NUMBER: builtins.int
-    @property
-    def run(self) -> Global___Run: ...
-    def __init__(
-        self,
-        *,
-        run: Global___Run | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-
-Global___RevisePlanResponse: typing_extensions.TypeAlias = RevisePlanResponse
-
-@typing.final
 class GetTimelineRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -117,11 +117,6 @@ class RunServiceStub(object):
                 request_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListPlansRequest.SerializeToString,
                 response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListPlansResponse.FromString,
                 _registered_method=True)
-        self.RevisePlan = channel.unary_unary(
-                '/aios.api.v1.RunService/RevisePlan',
-                request_serializer=aios_dot_api_dot_v1_dot_api__pb2.RevisePlanRequest.SerializeToString,
-                response_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RevisePlanResponse.FromString,
-                _registered_method=True)
 
 
 class RunServiceServicer(object):
@@ -236,13 +231,6 @@ class RunServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RevisePlan(self, request, context):
-        """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -325,11 +313,6 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListPlans,
                     request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.ListPlansRequest.FromString,
                     response_serializer=aios_dot_api_dot_v1_dot_api__pb2.ListPlansResponse.SerializeToString,
-            ),
-            'RevisePlan': grpc.unary_unary_rpc_method_handler(
-                    servicer.RevisePlan,
-                    request_deserializer=aios_dot_api_dot_v1_dot_api__pb2.RevisePlanRequest.FromString,
-                    response_serializer=aios_dot_api_dot_v1_dot_api__pb2.RevisePlanResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -767,33 +750,6 @@ class RunService(object):
             '/aios.api.v1.RunService/ListPlans',
             aios_dot_api_dot_v1_dot_api__pb2.ListPlansRequest.SerializeToString,
             aios_dot_api_dot_v1_dot_api__pb2.ListPlansResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def RevisePlan(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/aios.api.v1.RunService/RevisePlan',
-            aios_dot_api_dot_v1_dot_api__pb2.RevisePlanRequest.SerializeToString,
-            aios_dot_api_dot_v1_dot_api__pb2.RevisePlanResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1961,7 +1917,8 @@ class FailureServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RecoverRun(self, request, context):
-        """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step.
+        """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step; or has one that
+        failed or is under way planned anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -55,8 +55,6 @@ class RunServiceStub:
     """Has a run go on under another version of its workflow; refused where it could not follow."""
     ListPlans: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListPlansRequest, aios.api.v1.api_pb2.ListPlansResponse]
     """The plans that a run was offered and has followed."""
-    RevisePlan: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RevisePlanRequest, aios.api.v1.api_pb2.RevisePlanResponse]
-    """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays."""
 
 @typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -91,8 +89,6 @@ class RunServiceAsyncStub(RunServiceStub):
     """Has a run go on under another version of its workflow; refused where it could not follow."""
     ListPlans: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.ListPlansRequest, aios.api.v1.api_pb2.ListPlansResponse]  # type: ignore[assignment]
     """The plans that a run was offered and has followed."""
-    RevisePlan: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RevisePlanRequest, aios.api.v1.api_pb2.RevisePlanResponse]  # type: ignore[assignment]
-    """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays."""
 
 class RunServiceServicer(metaclass=abc.ABCMeta):
     """What clients talk to: the gateway. Every mutation has a request_id that makes it safe to repeat; the workspace is the
@@ -220,14 +216,6 @@ class RunServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.ListPlansResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.ListPlansResponse]]:
         """The plans that a run was offered and has followed."""
-
-    @abc.abstractmethod
-    def RevisePlan(
-        self,
-        request: aios.api.v1.api_pb2.RevisePlanRequest,
-        context: _ServicerContext,
-    ) -> typing.Union[aios.api.v1.api_pb2.RevisePlanResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RevisePlanResponse]]:
-        """Asks for another plan of a run, which goes on by the one that it has until that is approved. What is finished stays."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
@@ -540,7 +528,9 @@ class FailureServiceStub:
     GetFailure: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetFailureRequest, aios.api.v1.api_pb2.GetFailureResponse]
     """With its blast radius and remedies."""
     RecoverRun: grpc.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RecoverRunRequest, aios.api.v1.api_pb2.RecoverRunResponse]
-    """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
+    """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step; or has one that
+    failed or is under way planned anew.
+    """
 
 @typing.type_check_only
 class FailureServiceAsyncStub(FailureServiceStub):
@@ -551,7 +541,9 @@ class FailureServiceAsyncStub(FailureServiceStub):
     GetFailure: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.GetFailureRequest, aios.api.v1.api_pb2.GetFailureResponse]  # type: ignore[assignment]
     """With its blast radius and remedies."""
     RecoverRun: grpc.aio.UnaryUnaryMultiCallable[aios.api.v1.api_pb2.RecoverRunRequest, aios.api.v1.api_pb2.RecoverRunResponse]  # type: ignore[assignment]
-    """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
+    """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step; or has one that
+    failed or is under way planned anew.
+    """
 
 class FailureServiceServicer(metaclass=abc.ABCMeta):
     """Runs that failed: why, what it touches, and what a person can do about it."""
@@ -577,7 +569,9 @@ class FailureServiceServicer(metaclass=abc.ABCMeta):
         request: aios.api.v1.api_pb2.RecoverRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[aios.api.v1.api_pb2.RecoverRunResponse, collections.abc.Awaitable[aios.api.v1.api_pb2.RecoverRunResponse]]:
-        """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step."""
+        """Has a run that ended go on: from what failed, without it, with another input, or from an earlier step; or has one that
+        failed or is under way planned anew.
+        """
 
 def add_FailureServiceServicer_to_server(servicer: FailureServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 
