@@ -302,20 +302,24 @@ class Person:
 
     async def ended(self, seconds: float) -> dict[str, "RunState.ValueType"]:
         """The final state of every run that was started, by its request id."""
-        waiting, states = dict(self.started), {}
-        async with asyncio.timeout(seconds):
-            while waiting:
-                some = list(waiting)[
-                    :ASKED
-                ]  # they end about as they came: the rest is asked for when these have
-                before = len(waiting)
-                for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
-                    if run.state in TERMINAL_RUN:
-                        states[name] = run.state
-                        self.created[name] = run.create_time_ms
-                        del waiting[name]
-                if len(waiting) > before - ASKED // 2:
-                    await asyncio.sleep(PAUSE)
+        waiting, states = dict(self.started), dict[str, "RunState.ValueType"]()
+        shown: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while waiting:
+                    some = list(waiting)[:ASKED]  # they end about as they came: the rest is asked for then
+                    before = len(waiting)
+                    for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
+                        shown[name] = run
+                        if run.state in TERMINAL_RUN:
+                            states[name] = run.state
+                            self.created[name] = run.create_time_ms
+                            del waiting[name]
+                    if len(waiting) > before - ASKED // 2:
+                        await asyncio.sleep(PAUSE)
+        except TimeoutError:
+            left = [str(shown[name]) for name in waiting if name in shown]
+            raise AssertionError(f"{len(waiting)} runs have not ended, such as {left[:3]}") from None
         return states
 
     async def _run(self, name: str) -> Any:

@@ -15,7 +15,7 @@ from tests.drill.replicated import running
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 RUNS = 10_000 if ALL else 200
-PATIENCE = 4 * 3600.0 if ALL else 480.0  # beside other tests on two cores it takes three minutes
+PATIENCE = 4 * 3600.0 if ALL else 300.0
 STORES = {"mongodb": REPLICAS, "sqlite": dict.fromkeys(REPLICAS, 1)}
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(PATIENCE + 60)]
