@@ -19,6 +19,7 @@ from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, RunState
 from aios.value.v1.value_pb2 import Value
 from aios_core.encoding import encode
+from aios_core.errors import RetryableError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.core.fold import fold
@@ -113,6 +114,7 @@ PASSING = (
 )
 CALL_SECONDS = 10.0
 PAUSE = 0.2
+ASKS = 150  # of one question, which nobody answers while its service starts
 MOST_DOWN = 1  # part at once, before the next is killed
 PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
 ASKED = 50  # runs, how they stand, at once
@@ -344,7 +346,7 @@ async def check_histories(endpoint: Endpoint, runs: Mapping[str, str], expected:
                 )
                 subject = subjects.query("run", "read_run_events", "main")
                 answer = query.ReadRunEventsResponse.FromString(
-                    await bus.ask(subject, request.SerializeToString(), CALL_SECONDS)
+                    await _asked(bus, subject, request.SerializeToString())
                 )
                 if not answer.events:
                     break
@@ -356,6 +358,15 @@ async def check_histories(endpoint: Endpoint, runs: Mapping[str, str], expected:
     finally:
         await bus.close(0)
     return total
+
+
+async def _asked(bus: NatsBus, subject: str, request: bytes) -> bytes:
+    """What is answered, by whoever has come back meanwhile."""
+    for _ in range(ASKS):
+        with suppress(RetryableError):
+            return await bus.ask(subject, request, CALL_SECONDS)
+        await asyncio.sleep(PAUSE)
+    return await bus.ask(subject, request, CALL_SECONDS)
 
 
 def _value(data: dict[str, Any]) -> Any:

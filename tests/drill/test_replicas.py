@@ -27,20 +27,19 @@ async def test_whoever_dies_at_random_the_work_of_many_runs_ends_and_every_effec
     tmp_path: Path, store: str
 ) -> None:
     async with running(tmp_path, STORES[store]) as (cluster, person, bus, endpoint, *_):
-        done = asyncio.Event()
-        killing = asyncio.create_task(
-            cluster.kill_at_random(done, random.Random(1), {"bus": lambda: _kill(bus)})
-        )
-        approving = asyncio.create_task(person.approve(done))
-        await person.apply(BODIES)
-        kept = RUNS // 10
-        await person.start("echoes", range(RUNS - 3 * kept))
-        for workflow in ("waits", "keeps", "maps"):
-            await person.start(workflow, range(kept))
-        states = await person.ended(PATIENCE)
-        done.set()
-        killed = await killing
-        await approving
+        done, kept = asyncio.Event(), RUNS // 10
+        async with asyncio.TaskGroup() as meanwhile:  # what goes wrong in one ends the other
+            killing = meanwhile.create_task(
+                cluster.kill_at_random(done, random.Random(1), {"bus": lambda: _kill(bus)})
+            )
+            meanwhile.create_task(person.approve(done))
+            await person.apply(BODIES)
+            await person.start("echoes", range(RUNS - 3 * kept))
+            for workflow in ("waits", "keeps", "maps"):
+                await person.start(workflow, range(kept))
+            states = await person.ended(PATIENCE)
+            done.set()
+        killed = killing.result()
         assert set(states.values()) == {RUN_STATE_SUCCEEDED}
         events = await check_histories(endpoint, person.started, RUN_STATE_SUCCEEDED)
         notes = [str(number) for number in range(kept)]
