@@ -16,7 +16,7 @@ import grpc.aio
 
 from aios.api.v1 import api_pb2, api_pb2_grpc
 from aios.run.v1 import queries_pb2 as query
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, RunState
+from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED, Approval, ApprovalKind, ApprovalState, RunState
 from aios.value.v1.value_pb2 import Value
 from aios_core.encoding import encode
 from aios_core.errors import RetryableError
@@ -323,6 +323,10 @@ class Person:
             left = [str(shown[name]) for name in waiting if name in shown]
             raise AssertionError(f"{len(waiting)} runs have not ended, such as {left[:3]}") from None
         return states
+
+    async def failures(self, states: Mapping[str, "RunState.ValueType"]) -> list[str]:
+        """The runs that came to another end than success, told with what failed in them."""
+        return [str(await self._run(name)) for name, state in states.items() if state != RUN_STATE_SUCCEEDED]
 
     async def _run(self, name: str) -> Any:
         request = api_pb2.GetRunRequest(run_id=self.started[name])
