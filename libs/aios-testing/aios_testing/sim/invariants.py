@@ -71,7 +71,7 @@ class Invariants:
         if not write.key.startswith(_RUN) or write.head is None:
             return
         before = self.runs.get(write.key)
-        run = before.copy() if before is not None else None
+        run = before
         for filed in write.events:
             told = RunEvent.FromString(filed.data)
             body = str(told.WhichOneof("body"))
@@ -84,7 +84,7 @@ class Invariants:
             if told.previous_hash != run.last_hash or told.sequence != run.sequence + 1:
                 self._record.violate("the hash chain is whole", f"{told.run_id} {told.sequence} {body}")
                 return
-            known = run.copy()
+            known, run = run, run.copy()  # the copy is what may be changed
             apply(run, told, event_hash(filed.data))
             self.accounts.filed(told, known, run)
         if run is None:
