@@ -19,8 +19,8 @@ from aios_core.values import Plain, labeled, plain
 from aios_sdk.conformance import FolderArtifacts
 from aios_sdk.conformance.hosting import hosted
 from aios_sdk.connector import Connector
-from aios_sdk.host.effects import Rules
 from aios_sdk.host.executor import Executor
+from aios_sdk.host.flight import Rules
 
 UNPRIVILEGED = 65534
 

@@ -8,7 +8,7 @@ import pytest
 
 from aios_connector_files import renames
 from aios_connector_files.swap import Changed, FileSwap, Swap, version_of
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import content_hash
 
 OLD, NEW, EDIT, LATER = b"the old text\n", b"the new text\n", b"a person's edit\n", b"a later edit\n"
@@ -134,7 +134,8 @@ def test_an_edit_since_the_version_that_was_seen_stays_untouched(
 def test_a_file_that_went_away_is_not_made_again(
     tmp_path: Path, folder: int, file_system: str, shape: str
 ) -> None:
-    assert carry_out(folder, SHAPES[shape]) == Changed(None)
+    gone = Swap.DONE if shape == "remove" else Changed(None)
+    assert carry_out(folder, SHAPES[shape]) == gone
     assert contents(tmp_path) == {}
 
 
@@ -214,6 +215,46 @@ def test_an_edit_at_any_step_of_a_swap_that_lives_is_never_lost(
         assert not [name for name in found if name.startswith(".aios-")], at
         if isinstance(judged, Changed):
             assert NEW not in found.values(), "what could not take its place is not left lying about"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("stays", [False, True], ids=["the other dies after its look", "the other goes on"])
+@pytest.mark.feature("D3", "H10")
+def test_another_worker_that_comes_in_at_any_step_of_a_swap_does_no_harm(
+    tmp_path: Path, folder: int, file_system: str, shape: str, stays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks as after a crash, although the first one lives, and carries the swap out where it finds nothing."""
+    old, new = SHAPES[shape]
+    for at in range(1, MAX_STEPS):
+        for left in tmp_path.iterdir():
+            left.unlink()
+        if old is not None:
+            put(tmp_path, old)
+        others: list[Swap | Changed | None] = []
+
+        def come_in(others: list[Swap | Changed | None] = others) -> None:
+            others.append(attempted(lambda: swap_of(folder, SHAPES[shape]).recover()))
+            if stays and others[0] is Swap.NOT_DONE:
+                others.append(attempted(lambda: carry_out(folder, SHAPES[shape])))
+
+        with monkeypatch.context() as patched:
+            Interruption(at, come_in).install(patched.setattr)
+            judged = attempted(lambda: carry_out(folder, (old, new)))
+        if not others:
+            return
+        done = Swap.DONE in (judged, *others)
+        stands = new if done else old
+        assert contents(tmp_path) == ({} if stands is None else {NAME: stands}), (at, judged, others)
+        assert done or not stays, "one of the two has carried it out"
+    pytest.fail("the swap takes more steps than the test has")
+
+
+def attempted(work: Callable[[], Swap | Changed]) -> Swap | Changed | None:
+    """None: it gave way to another one, and may be tried again."""
+    try:
+        return work()
+    except RetryableError:
+        return None
 
 
 def test_an_edit_that_lost_its_place_is_kept_under_a_name_that_a_person_sees(

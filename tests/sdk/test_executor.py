@@ -29,8 +29,9 @@ from aios_sdk.conformance import FolderArtifacts
 from aios_sdk.connector import Connector, Done, Idempotency, Key, Lookup, NotDone, Nothing, Rate
 from aios_sdk.host import effects
 from aios_sdk.host.codec import arguments_sha256
-from aios_sdk.host.effects import Rules
+from aios_sdk.host.core import ANOTHERS_MS
 from aios_sdk.host.executor import Executor
+from aios_sdk.host.flight import Flight, Rules
 from aios_sdk.host.ledger import Ledger
 from tests.sdk import toy
 
@@ -107,9 +108,7 @@ class Rig:
             self.world.before_perform = die
         async with self.hosting(connector) as executor:
             with pytest.raises(Killed):
-                await executor._effects.execute(
-                    self.task(dispatch), connector.find("toy.send"), effects.Flight()
-                )
+                await executor._effects.execute(self.task(dispatch), connector.find("toy.send"), Flight())
         self.world.after_perform = self.world.before_perform = lambda: None
 
 
@@ -293,6 +292,7 @@ async def test_where_another_worker_may_still_act_only_a_conditional_write_is_re
     mode = Lookup(conditional=conditional)
     await rig.killed(mode_b(rig, mode), after=False)
     rig.rules = Rules(sole_owner=False)
+    rig.clock.now += ANOTHERS_MS
     async with rig.hosting(mode_b(rig, mode)) as executor:
         assert (await executor.perform(rig.task(2))).status == status
 
@@ -485,7 +485,7 @@ async def test_an_undo_that_can_not_be_repeated_asks_a_person_after_a_crash(rig:
         done = await executor.perform(rig.task())
         rig.world.after_perform = die
         with pytest.raises(Killed):
-            await executor._effects.undo(rig.undo(done), KEY, effects.Flight())
+            await executor._effects.undo(rig.undo(done), KEY, Flight())
     rig.world.after_perform = lambda: None
     async with rig.hosting(connector) as executor:
         outcome = await executor.perform(rig.undo(done, 2))

@@ -8,7 +8,7 @@ import pytest
 
 from aios_runtime.service.port import Context
 from aios_sdk.connector import Lookup
-from aios_sdk.host.effects import Rules
+from aios_sdk.host.flight import Rules
 from aios_sdk.host.lane import ConnectorLane
 from aios_testing.store_memory import MemoryStore
 from tests.sdk import toy

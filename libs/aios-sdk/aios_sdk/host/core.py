@@ -84,6 +84,7 @@ class NothingToUndo:
     why: str
 
 
+ANOTHERS_MS: Final = 3_000
 REDO: Final = "redo"
 UNDO: Final = "undo"
 Move: TypeAlias = Replay | Begin | LookUp | Resume | Park | Rediscover
@@ -108,8 +109,10 @@ def next_move(
     *,
     can_look_up: bool,
     restored: Restored | None = None,
+    sole_owner: bool = True,
 ) -> Move:
-    """The next move for an effect. Raises REQUEST_ID_REUSED when the key was used with other arguments."""
+    """The next move for an effect. Raises REQUEST_ID_REUSED when the key was used with other arguments, LEASE_LOST
+    (retryable) while another worker may be at it."""
     if entry is None:
         return _first_look(None, restored)
     if entry.arguments_sha256 != arguments_sha256:
@@ -122,6 +125,8 @@ def next_move(
         settled = _settled(entry, dispatch)
         return settled if isinstance(settled, Replay) else _first_look(entry, restored)
     elapsed = now_ms - entry.intent_time_ms
+    if not sole_owner:
+        leave_to_another(entry, now_ms)
     if isinstance(idempotency, Key):
         if 0 <= elapsed < idempotency.remembers_ms:
             return Resume(surely_open=False)
@@ -129,6 +134,15 @@ def next_move(
     if isinstance(idempotency, Lookup):
         return LookUp()
     return Park(_NO_KEY)
+
+
+def leave_to_another(entry: LedgerEntry, now_ms: int) -> None:
+    """Raises LEASE_LOST (retryable) for an INTENT that is so young that another worker may well be at it: a task comes
+    to a second worker whenever its orchestrator is replaced, and the first one mostly lives."""
+    if abs(now_ms - entry.intent_time_ms) < ANOTHERS_MS:
+        raise RetryableError(
+            "LEASE_LOST", f"Another worker may be at {entry.effect_key} just now.", retry_after=1.0
+        )
 
 
 def after_lookup(found: NotDone | CannotTell, idempotency: Idempotency, *, sole_owner: bool) -> Resume | Park:
@@ -147,10 +161,12 @@ def next_undo(
     inverse: Inverse,
     now_ms: int,
     restored: Restored | None = None,
+    sole_owner: bool = True,
 ) -> Move | NothingToUndo:
     """The next move for taking an effect back. `undos` are the ledger's entries of its undos so far.
 
-    Raises NOT_FOUND when the ledger doesn't know the effect, UNAVAILABLE (retryable) while it is under way.
+    Raises NOT_FOUND when the ledger doesn't know the effect, UNAVAILABLE (retryable) while it is under way, LEASE_LOST
+    (retryable) while another worker may be at the undo.
     """
     if effect is None:
         raise TerminalError(
@@ -169,6 +185,8 @@ def next_undo(
         if own.state != STATE_INTENT:
             settled = Replay(own.outcome) if later else _settled(own, dispatch)
             return settled if isinstance(settled, Replay) else _undo_again(own, inverse, restored)
+        if not sole_owner:
+            leave_to_another(own, now_ms)
         if not inverse.repeatable:
             return Park(_NO_KEY)
         elapsed = now_ms - own.intent_time_ms

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -19,9 +19,10 @@ from aios_sdk.connector.actions import Action, Call
 from aios_sdk.connector.answers import Conflict, Done
 from aios_sdk.connector.artifacts import Artifacts
 from aios_sdk.connector.connector import Connector
-from aios_sdk.connector.effects import Lookup
+from aios_sdk.connector.effects import Key, Lookup
 from aios_sdk.host import codec, core
 from aios_sdk.host.attempt import Attempt, state_of
+from aios_sdk.host.flight import Flight, Rules, StillOpen
 from aios_sdk.host.ledger import Ledger, Stored
 from aios_sdk.host.restored import AfterRestore
 
@@ -31,35 +32,6 @@ OUTCOME: Final = point("connector.outcome", "the OUTCOME is durable, nobody was 
 SETTLE_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)  # before the n-th try to record what has happened
 
 log = logging.getLogger("aios.connector")
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator allows. `needs_approval`: whatever changes something must bring an approval. `sole_owner`: no
-    other process can act under this ledger (its store is locked by this one)."""
-
-    needs_approval: bool = True
-    sole_owner: bool = True
-
-
-class Flight:
-    """A piece of work under one key. `begun`: an INTENT stands. `abandoned`: nobody waits, so none may be made."""
-
-    def __init__(self) -> None:
-        self.begun = False
-        self.abandoned = False
-
-    def begin(self) -> None:
-        """From here on the effect may happen. Raises STEP_TIMEOUT when nobody waits any more."""
-        if self.abandoned:
-            raise RetryableError(
-                "STEP_TIMEOUT", "The time for it was over before it began; nothing was done."
-            )
-        self.begun = True
-
-
-class StillOpen(Exception):
-    """An INTENT stands, and what came of it can't be found out or recorded now."""
 
 
 class Effects:
@@ -102,15 +74,19 @@ class Effects:
         """The one outcome of an effect."""
         stored = await self._ledger.read(task.task_id)
         restored = await self.restores.of(task.task_id, action)
-        move = core.next_move(
-            stored.entry,
-            codec.arguments_sha256(task.input),
-            task.dispatch,
-            action.spec.idempotency,
-            self._now_ms(),
-            can_look_up=_can_look_up(action),
-            restored=restored,
-        )
+        try:
+            move = core.next_move(
+                stored.entry,
+                codec.arguments_sha256(task.input),
+                task.dispatch,
+                action.spec.idempotency,
+                self._now_ms(),
+                can_look_up=_can_look_up(action),
+                restored=restored,
+                sole_owner=self._rules.sole_owner,
+            )
+        except RetryableError as error:
+            raise UnansweredError(error.message) from error
         if isinstance(move, core.Replay):
             return move.outcome
         value, input = codec.arguments(task.target, action.spec, task.input)
@@ -152,6 +128,8 @@ class Effects:
         action = self._connector.find(entry.action)
         if not _can_look_up(action):
             return
+        if not self._rules.sole_owner:
+            core.leave_to_another(entry, self._now_ms())
         task = Task(
             run_id=entry.run_id,
             task_id=entry.effect_key,
@@ -179,7 +157,16 @@ class Effects:
         restored = await self.restores.of(undo_key, action)
         now_ms = self._now_ms()
         try:
-            move = core.next_undo(effect, undos, undo_key, task.dispatch, inverse, now_ms, restored)
+            move = core.next_undo(
+                effect,
+                undos,
+                undo_key,
+                task.dispatch,
+                inverse,
+                now_ms,
+                restored,
+                sole_owner=self._rules.sole_owner,
+            )
         except RetryableError as error:
             raise UnansweredError(error.message) from error
         if isinstance(move, core.Replay):
@@ -233,15 +220,32 @@ class Effects:
         except RetryableError as error:
             raise UnansweredError(error.message) from error
 
-    async def _perform(self, effect: Attempt) -> Outcome:
+    async def _perform(self, effect: Attempt, *, repeated: bool = False) -> Outcome:
         try:
             done: Done[Any] = await effect.action.perform(effect.input, effect.captured, effect.call)
         except AiosError as error:
+            if repeated:
+                return await self._after_repeat(effect, error)
             return await self._settle(effect, codec.failed(effect.task, error))
         except Exception as defect:
             return await self._after_defect(effect, defect)
         crash(PERFORMED)
         return await self._settle_done(effect, done)
+
+    async def _after_repeat(self, effect: Attempt, error: AiosError) -> Outcome:
+        """A repeated call failed. That says something of the call before it, which another worker may have under way,
+        only where a terminal answer is the answer to the key, or where a look still finds nothing."""
+        if isinstance(effect.action.spec.idempotency, Key):
+            if isinstance(error, RetryableError):
+                raise UnansweredError(error.message) from error
+        elif _can_look_up(effect.action):
+            await _until_visible(effect.action)
+            found = await self._looked_up(effect)
+            if isinstance(found, Outcome):
+                return found
+            if isinstance(found, core.Park):
+                return await self._settle(effect, codec.unknown(effect.task, found.why, effect.token))
+        return await self._settle(effect, codec.failed(effect.task, error))
 
     async def _after_defect(self, effect: Attempt, defect: Exception) -> Outcome:
         """The action broke its contract in the middle: look, as after a crash, but don't try again."""
@@ -290,7 +294,7 @@ class Effects:
             why = f"The call was interrupted and may not be repeated: {error.message}"
             return await self._settle(effect, codec.unknown(effect.task, why, effect.token))
         await self.limiter.take()
-        return await self._perform(await self._renewed(effect))
+        return await self._perform(await self._renewed(effect), repeated=True)
 
     async def _renewed(self, effect: Attempt) -> Attempt:
         """Before another call under the same INTENT: how long that one may stay unseen counts from now."""
@@ -366,11 +370,21 @@ class Effects:
                 await self._ledger.write(entry, effect.stored.revision)
                 break
             except AiosError as error:
+                if error.code == "LEASE_LOST":
+                    return await self._settled_by_another(entry.effect_key)
                 if wait is None:
                     raise StillOpen(f"what came of it could not be recorded: {error.message}") from error
                 await asyncio.sleep(wait)
         crash(OUTCOME)
         return outcome
+
+    async def _settled_by_another(self, key: str) -> Outcome:
+        """What the ledger says, which another worker has written, or this one in a write that seemed to fail. Raises
+        UnansweredError while the other is at it."""
+        entry = (await self._ledger.read(key)).entry
+        if entry is None or entry.state == STATE_INTENT:
+            raise UnansweredError(f"Another worker has taken up {key}; its outcome counts.")
+        return entry.outcome
 
 
 async def _until_visible(action: Action[Any, Any, Any]) -> None:

@@ -18,7 +18,8 @@ from aios_sdk.connector.connector import Connector
 from aios_sdk.connector.dry import dry_run
 from aios_sdk.host import codec
 from aios_sdk.host.check import check_undo
-from aios_sdk.host.effects import Effects, Flight, Rules, StillOpen
+from aios_sdk.host.effects import Effects
+from aios_sdk.host.flight import Flight, Rules, StillOpen
 from aios_sdk.host.ledger import Ledger
 
 RECEIVED: Final = point("connector.received", "a task has arrived, nothing is written")

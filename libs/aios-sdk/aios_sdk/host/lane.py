@@ -27,8 +27,8 @@ from aios_runtime.service.port import Context, Restore
 from aios_runtime.store.port import Store
 from aios_runtime.telemetry.tracing import span
 from aios_sdk.connector import Connector
-from aios_sdk.host.effects import Rules
 from aios_sdk.host.executor import Executor
+from aios_sdk.host.flight import Rules
 from aios_sdk.host.ledger import Ledger
 
 CLOSE_RESTORE: Final = "close_restore"

@@ -27,7 +27,7 @@ from aios_runtime.lanes import LaneWorker, crash_points
 from aios_runtime.outbox import OutboxRelay, committed
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Committed, OutboxMessage, Write
-from aios_sdk.host.effects import Rules
+from aios_sdk.host.flight import Rules
 from aios_sdk.host.lane import ConnectorLane
 from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.planner import planner

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from aios_core.errors import RetryableError
+from aios_core.errors import RetryableError, TerminalError
 from aios_testing.sim.loop import SimLoop
 from aios_testing.sim.record import Record
 
@@ -108,12 +108,12 @@ class World:
         return 1
 
     def book(self, key: str, *, expect: int | None) -> int:
-        """Mode B: each call is an effect; with `expect` only where that version stands (0: nothing)."""
+        """Mode B: each call is an effect; with `expect` only where that version stands (0: nothing), or CONFLICT."""
         entry = self.bookings.get(key)
         stands = entry.version if entry is not None and not entry.undone else 0
         if expect is not None and stands != expect:
             self._record.count("conditional write lost")
-            return stands
+            raise TerminalError("CONFLICT", f"{key} stands at version {stands}, and not at {expect}.")
         self.count(key)
         version = (entry.version if entry is not None else 0) + 1
         self.bookings[key] = Entry(key, self.loop.time(), version)

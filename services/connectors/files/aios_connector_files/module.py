@@ -11,7 +11,7 @@ from aios_connector_files.watching.watcher import Watcher
 from aios_core.errors import TerminalError
 from aios_runtime.service.port import Context, Health
 from aios_runtime.store.port import Store
-from aios_sdk.host.effects import Rules
+from aios_sdk.host.flight import Rules
 from aios_sdk.host.lane import ConnectorLane
 
 SERVICE: Final = "connector-files"

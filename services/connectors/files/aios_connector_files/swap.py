@@ -7,7 +7,9 @@ The new bytes lie complete and flushed under a name of ours in the same folder; 
     remove   the name moves to `.out`; what came out must be the version that was seen, or it goes back
 
 A file system that can't exchange replaces in two steps (remove, create): for a moment the name is absent, but nothing
-is lost. After a crash at any point `recover` reads what lies there, finishes or takes back, and says which.
+is lost. After a crash at any point `recover` reads what lies there, finishes or takes back, and says which. It may do
+so too while the worker that was taken for dead still works: what is staged is whole, whoever staged it; one of the two
+does the rename, and the other finds it done, or gives way.
 
 An edit that a person makes through a file they already hold open, after the rename, lands in the old file. No rename
 can see that; the connector keeps the bytes it saw before, not later ones.
@@ -18,6 +20,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ from typing import Final, TypeAlias
 from aios_connector_files import renames
 from aios_connector_files.paths import OURS
 from aios_connector_files.root import hash_file, open_file
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_runtime.crashpoints import crash, point
 
 STAGED: Final = point("files.staged", "the new bytes are durable beside the file, the file is untouched")
@@ -89,14 +92,15 @@ class FileSwap:
         self._directory, self._name, self._old, self._new_version = directory, name, old, new
         self._tag = _tag(name, key)
         # The names say what was to be changed into what, so that whoever finds them can finish or take back.
-        stem = f"{OURS}{self._tag}.{old or _ABSENT}.{new or _ABSENT}"
-        self._part, self._new, self._out = f"{stem}.part", f"{stem}.new", f"{stem}.out"
+        self._stem = f"{OURS}{self._tag}.{old or _ABSENT}.{new or _ABSENT}"
+        self._new, self._out = f"{self._stem}.new", f"{self._stem}.out"
 
     @classmethod
     def left_behind(cls, directory: int, name: str, key: str) -> "list[FileSwap]":
         """The swaps of `name` under `key` that left a file of ours in the folder."""
         pattern = re.compile(
-            re.escape(OURS + _tag(name, key)) + r"\.([0-9a-f]{64}|-)\.([0-9a-f]{64}|-)\.(?:part|new|out)"
+            re.escape(OURS + _tag(name, key))
+            + r"\.([0-9a-f]{64}|-)\.([0-9a-f]{64}|-)\.(?:(?:[0-9a-f]{16}\.)?part|new|out)"
         )
         found = {match.groups() for match in map(pattern.fullmatch, os.listdir(directory)) if match}
         versions = [tuple(None if text == _ABSENT else text for text in pair) for pair in sorted(found)]
@@ -105,9 +109,9 @@ class FileSwap:
     def stage(self, chunks: Iterable[bytes], mode: int | None = None, mtime_ns: int | None = None) -> None:
         """Put the new bytes beside the file, durably. Raises OSError and leaves nothing; ACTION_FAILED when they are
         not those of `new`."""
-        self._forget(self._part)
+        part = f"{self._stem}.{secrets.token_hex(8)}.part"  # nobody else's
         descriptor = os.open(
-            self._part,
+            part,
             os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
             0o666,
             dir_fd=self._directory,
@@ -128,29 +132,52 @@ class FileSwap:
                 if mtime_ns is not None:
                     os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
                 os.fsync(file.fileno())
-            os.rename(self._part, self._new, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._put_beside(part)
         except BaseException:
-            self._forget(self._part)
+            self._forget(part)
             raise
         crash(STAGED)
 
+    def _put_beside(self, part: str) -> None:
+        """What another worker has staged has the same bytes, unless it is what came out of its exchange."""
+        try:
+            renames.move(self._directory, part, self._new)
+        except FileExistsError:
+            if version_of(self._directory, self._new) not in (self._new_version, None):
+                raise self._gives_way() from None
+            self._forget(part)
+        except FileNotFoundError:
+            if os.fstat(self._directory).st_nlink == 0:
+                raise  # the folder is gone
+            raise self._gives_way() from None
+
+    def _gives_way(self) -> RetryableError:
+        return RetryableError(
+            "CONFLICT", f"{self._name} is being written by another worker just now.", retry_after=1.0
+        )
+
     def commit(self) -> Judged:
-        """Do it, durably: DONE, or `Changed` with everything as it was. Needs `stage` first unless it removes."""
+        """Do it, durably: DONE, or `Changed` with everything as it was. Needs `stage` first unless it removes. Raises
+        CONFLICT (retryable) where another worker has taken the work away, and not done it."""
         try:
             judge = self._rename()
         except (FileNotFoundError, FileExistsError):
             self._forget(self._new)
-            return Changed(version_of(self._directory, self._name))
+            judged = self._judge_by_name()
         except OSError:
             self._forget(self._new)
             raise
-        self._flush()
-        crash(DECIDED)
-        return judge()
+        else:
+            self._flush()
+            crash(DECIDED)
+            judged = judge()
+        if judged is Swap.NOT_DONE:
+            raise self._gives_way()
+        return judged
 
     def recover(self) -> Judged:
         """Finish or take back what a crash interrupted, and say how it stands."""
-        self._forget(self._part)
+        self._forget(*self._parts())
         if self._exists(self._out):
             return self._judge_taken()
         staged = version_of(self._directory, self._new)
@@ -168,6 +195,13 @@ class FileSwap:
             return Swap.DONE
         return Swap.NOT_DONE if found == self._old else Swap.UNCLEAR
 
+    def _judge_by_name(self) -> Judged:
+        """Somebody else has changed what lay here. Where another worker did it, one of the two versions is there."""
+        found = version_of(self._directory, self._name)
+        if found == self._new_version:
+            return Swap.DONE
+        return Swap.NOT_DONE if found == self._old else Changed(found)
+
     def _rename(self) -> Callable[[], Judged]:
         """The one rename that decides; returns how to judge what came out. When it raises, nothing was changed."""
         if self._old is None:
@@ -181,6 +215,8 @@ class FileSwap:
     def _judge_exchanged(self) -> Judged:
         """`.new` holds what came out."""
         came_out = version_of(self._directory, self._new)
+        if came_out is None:
+            return self._flushed(self._judge_by_name())
         if came_out == self._old:
             self._forget(self._new)
             return Swap.DONE
@@ -208,10 +244,14 @@ class FileSwap:
             found = version_of(self._directory, self._name)
             return Swap.NOT_DONE if found == self._old else Changed(found)
         came_out = version_of(self._directory, self._out)
+        if came_out is None:
+            self._forget(self._new)
+            return self._flushed(self._judge_by_name())
         if came_out != self._old:
             self._forget(self._new)
-            return self._flushed(Changed(came_out, self._put_back()))
-        if self._exists(self._new):
+            kept = self._put_back()
+            return self._flushed(Changed(came_out, kept) if kept else self._judge_by_name())
+        if self._new_version is not None:
             try:
                 renames.move(self._directory, self._new, self._name)
             except FileExistsError:
@@ -220,15 +260,22 @@ class FileSwap:
                 return self._flushed(
                     Swap.DONE if placed else Changed(version_of(self._directory, self._name))
                 )
+            except FileNotFoundError:
+                if not self._exists(self._name):  # another worker took what was staged
+                    self._put_back()
+                    return self._flushed(self._judge_by_name())
             self._flush()
         self._forget(self._out)
         return self._flushed(Swap.DONE)
 
     def _put_back(self) -> str:
+        """What was taken out stands again, or is kept aside under the name that is returned."""
         try:
             renames.move(self._directory, self._out, self._name)
         except FileExistsError:
             return self._keep_aside(self._out)
+        except FileNotFoundError:
+            return ""  # another worker has put it back
         return ""
 
     def _keep_aside(self, name: str) -> str:
@@ -242,6 +289,11 @@ class FileSwap:
         raise TerminalError(
             "CONFLICT", f"There are already {MAX_KEPT} copies kept beside {self._name}; remove some."
         )
+
+    def _parts(self) -> list[str]:
+        with os.scandir(self._directory) as entries:
+            names = [entry.name for entry in entries]
+        return [name for name in names if name.startswith(f"{self._stem}.") and name.endswith(".part")]
 
     def _exists(self, name: str) -> bool:
         try:

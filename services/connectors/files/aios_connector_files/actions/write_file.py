@@ -215,6 +215,9 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
                 swap = FileSwap(directory, target.name, key, seen.before or None, new)
                 swap.stage(self._blobs.staged(key), seen.mode or None)
                 judged = swap.commit()
+        except RetryableError:
+            target.drop_folders(seen.missing)
+            raise
         except OSError as error:
             target.drop_folders(seen.missing)
             raise failures.writing(error, input.path) from None
