@@ -1,5 +1,6 @@
 """What failed is listed, explained and dealt with, over the command line and the API of a served AIOS."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -118,6 +119,30 @@ def test_one_is_skipped_edited_or_rewound_and_finished_steps_are_not_repeated(
     assert said["state"] == "succeeded" and said["outputs"] == {"first": 7}
     story = [line["what"] for line in server.json("run", "show", rewound)["timeline"]]
     assert "went back to first" in story and "gave first another input" in story
+
+
+@pytest.mark.feature("J2", "D8")
+@pytest.mark.parametrize("way", ["edit", "rewind"])
+def test_an_input_that_would_not_be_taken_is_told_at_once_and_nothing_goes_on(
+    server: Server, way: str
+) -> None:
+    run = failed(server, f"checked-{way}")
+    to = ["--to", "read"] if way == "rewind" else []
+    wrong = ["failure", way, run, *to, "--input-json", '{"client": 7, "month": "2026-01"}']
+    before = server.json("run", "show", run)
+    for more in ([], ["--dry-run"]):
+        error = server.aios(*wrong, *more, "--json").json["error"]
+        assert (error["code"], error["details"]["field"]) == ("INVALID_ARGUMENT", "value.client")
+        assert "Nothing was changed: correct it, and give it again" in error["message"]
+    assert server.json("run", "show", run) == before
+    server.month(f"right-{way}", "2026-01")
+    given = json.dumps({"client": f"right-{way}", "month": "2026-01"})
+    right = ["failure", way, run, *to, "--input-json", given]
+    said = server.aios(*right, "--request-id", f"right-{way}", "--json").json
+    assert said["unchecked"] is None
+    server.json("run", "wait", run)
+    again = server.aios(*right, "--request-id", f"right-{way}", "--json")
+    assert again.code == 0, "the same request has its answer, whatever the run does by now"
 
 
 @pytest.mark.feature("B2", "J2")

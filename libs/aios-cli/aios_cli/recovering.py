@@ -148,20 +148,22 @@ def preview(client: Client, asked: Asked, run_id: str) -> dict[str, Any]:
     return shape
 
 
-def carry_out(client: Client, asked: Asked, run_id: str, *, several: bool = False) -> api_pb2.Run:
+def carry_out(
+    client: Client, asked: Asked, run_id: str, *, several: bool = False
+) -> api_pb2.RecoverRunResponse:
     """Do it."""
     if asked.action == "UNDO":
         named = f"{asked.request_id}/{run_id}" if several else asked.request_id
         undo = api_pb2.UndoRunRequest(request_id=named, run_id=run_id, why=asked.why)
-        return client.call(client.runs.UndoRun, undo).run
+        return api_pb2.RecoverRunResponse(run=client.call(client.runs.UndoRun, undo).run)
     request = asked.request(client, run_id, dry_run=False, several=several)
-    return client.call(client.failures.RecoverRun, request).run
+    return client.call(client.failures.RecoverRun, request)
 
 
 def tried(client: Client, asked: Asked, run_id: str) -> dict[str, Any]:
     """Do it to one of several; what is wrong with one is its own answer."""
     try:
-        run = carry_out(client, asked, run_id, several=True)
+        run = carry_out(client, asked, run_id, several=True).run
     except AiosError as error:
         return {"run_id": run_id, "state": None, "error": {"code": error.code, "message": error.message}}
     return {"run_id": run_id, "state": shapes.run_state(run.state), "error": None}

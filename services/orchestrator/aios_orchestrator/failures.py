@@ -166,6 +166,14 @@ def preview(run: Run, workflow: Workflow, what: Recover, now: int) -> list[str]:
     return []
 
 
+def worker_of_edit(run: Run, workflow: Workflow, what: Recover) -> str:
+    """The target of the step that is given another input; empty where none is, or nobody outside of the run takes it."""
+    if what.value is None or what.recovery not in (st.RECOVERY_EDIT, st.RECOVERY_REWIND):
+        return ""
+    step = workflow.at(what.step or run.failed)
+    return step.target if step.kind in ("agent", "connector", "memory") else ""
+
+
 def remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
     """What a person can do about a failed run, and what each would do; the suggested one first."""
     if run.state == st.RUN_STATE_UNDO_INCOMPLETE:

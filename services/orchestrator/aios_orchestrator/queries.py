@@ -210,8 +210,10 @@ class Queries:
         """What a recovery would do, or why it is refused."""
         request = parse(RecoverRunRequest, data)
         run, workflow = await self._run(request.workspace, request.run_id)
-        again = failures.preview(run, workflow, recovery_of(request), self._now_ms())
-        return RecoverRunResponse(state=run.state, again=again[:MAX_SHOWN])
+        what = recovery_of(request)
+        again = failures.preview(run, workflow, what, self._now_ms())
+        target = failures.worker_of_edit(run, workflow, what)
+        return RecoverRunResponse(state=run.state, again=again[:MAX_SHOWN], target=target)
 
     async def preview_migration(self, data: bytes) -> MigrateRunResponse:
         """What stands against it that a run follows another version, and whom it would ask anew."""

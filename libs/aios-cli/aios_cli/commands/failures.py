@@ -208,11 +208,13 @@ def _one(session: "Session", asked: "Asked", run_id: str, wait: bool) -> None:
     from aios_cli.words import short
 
     before = session.run(run_id).sequence
-    run = carry_out(session.client, asked, run_id)
+    answer = carry_out(session.client, asked, run_id)
+    if answer.unchecked and not given.json:
+        say(f"Whether it is what the step takes could not be asked: {answer.unchecked}")
     if wait:
         _finish(followed(session, run_id, after=before), _show_result)
     if given.json:
-        print_json(shapes.run(run))
+        print_json({**shapes.run(answer.run), "unchecked": answer.unchecked or None})
         return
     say("It goes on." if asked.action != "UNDO" else "It is being taken back.")
     say(f"Follow it with: aios run watch {short(run_id)}", "dim")

@@ -106,7 +106,7 @@ def revise(run: Run, step: Step = "", note: Note = "", request_id: RequestId = N
 
     asked = Asked("REPLAN", step, note, mint("req") if request_id is None else request_id)
     with Session() as session:
-        revised = carry_out(session.client, asked, pick.run(session.client, run))
+        revised = carry_out(session.client, asked, pick.run(session.client, run)).run
     if given.json:
         print_json(shapes.run(revised))
         return

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, Approval, ProposedStep
+from aios.run.v1.state_pb2 import APPROVAL_STATE_OPEN, Approval
 from aios.task.v1 import task_pb2
 from aios_core.errors import RetryableError, TerminalError
 from aios_gateway.peers import Call
@@ -20,8 +20,14 @@ async def check_edited(call: Call, approval: Approval, step: str, data: bytes) -
         return ""  # the run says what is wrong with it, or that it was done before
     if not named[0].target:
         return ""  # a plan, which the run checks
-    service = service_of(named[0])
-    question = task_pb2.CheckInputRequest(workspace=call.workspace, target=named[0].target, input=data)
+    return await check_input(call, named[0].target, data, "arguments", "edit again")
+
+
+async def check_input(call: Call, target: str, data: bytes, name: str, then: str) -> str:
+    """Raises what an action or agent does not take, with the field below `name` and what to do `then`. Returns why that
+    could not be asked; empty where it is as it should be."""
+    service = service_of(target)
+    question = task_pb2.CheckInputRequest(workspace=call.workspace, target=target, input=data)
     subject = subjects.query(service, "check_input", call.workspace)
     try:
         await call.bus.ask(subject, question.SerializeToString(), min(CHECK_SECONDS, call.timeout))
@@ -33,15 +39,15 @@ async def check_edited(call: Call, approval: Approval, step: str, data: bytes) -
         field = error.details.get("field", "").rpartition(": ")[2].removeprefix("input").lstrip(".")
         raise TerminalError(
             error.code,
-            f"arguments: {error.message.rstrip('.')}. Nothing was changed: correct it, and edit again.",
-            field=f"arguments.{field}" if field else "arguments",
+            f"{name}: {error.message.rstrip('.')}. Nothing was changed: correct it, and {then}.",
+            field=f"{name}.{field}" if field else name,
         ) from None
     return ""
 
 
-def service_of(item: ProposedStep) -> str:
-    """Whose work a proposed step is: connectors and memory are named before a point, agents' targets have none."""
-    owner, point, _ = item.target.partition(".")
+def service_of(target: str) -> str:
+    """Whose work a target is: those of connectors and memory are named before a point, agents' have none."""
+    owner, point, _ = target.partition(".")
     if not point:
         return "agent-runner"
     return owner if owner == subjects.LANE_MEMORY else subjects.connector_lane(owner)

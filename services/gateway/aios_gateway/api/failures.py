@@ -5,6 +5,7 @@ from aios.run.v1 import commands_pb2, queries_pb2
 from aios_core.errors import TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import values
+from aios_gateway.api.arguments import check_input
 from aios_gateway.api.runs import checked_why, given, read_run
 from aios_gateway.peers import Call
 from aios_gateway.tokens import Scope
@@ -49,9 +50,19 @@ async def recover_run(call: Call, request: api_pb2.RecoverRunRequest) -> api_pb2
         cap_micros=request.cap_micros,
     )
     again: list[str] = []
-    if request.dry_run:
-        answer = await call.ask("run", "preview_recovery", command, commands_pb2.RecoverRunResponse)
-        again = list(answer.again)
-    else:
+    unchecked = ""
+    if request.dry_run or command.value:
+        try:
+            answer = await call.ask("run", "preview_recovery", command, commands_pb2.RecoverRunResponse)
+        except TerminalError:
+            if request.dry_run:
+                raise
+        else:  # else the command is refused, or was carried out before
+            again = list(answer.again)
+            if answer.target:
+                unchecked = await check_input(call, answer.target, command.value, "value", "give it again")
+    if not request.dry_run:
         await call.command_run("recover_run", request.run_id, command, commands_pb2.RecoverRunResponse)
-    return api_pb2.RecoverRunResponse(run=await read_run(call, request.run_id), again=again)
+        again = []
+    run = await read_run(call, request.run_id)
+    return api_pb2.RecoverRunResponse(run=run, again=again, unchecked=unchecked)

@@ -21,7 +21,9 @@ async def add_previews(call: Call, approval: Approval) -> None:
     """Fill in `changes` and `summary` of what is proposed, or `no_preview`."""
     if approval.state != APPROVAL_STATE_OPEN or approval.kind != APPROVAL_KIND_GATE:
         return
-    items = [item for item in approval.proposed if service_of(item) != "agent-runner"]  # those change nothing
+    items = [
+        item for item in approval.proposed if service_of(item.target) != "agent-runner"
+    ]  # those change nothing
     for item in items[MAX_PREVIEWS:]:
         item.no_preview = f"only the first {MAX_PREVIEWS} are asked about"
     await asyncio.gather(*(_add(call, approval.run_id, item) for item in items[:MAX_PREVIEWS]))
@@ -32,7 +34,7 @@ async def _add(call: Call, run_id: str, item: ProposedStep) -> None:
     question = task_pb2.PreviewStepRequest(
         workspace=call.workspace, target=item.target, input=item.arguments, run_id=run_id, step=item.step
     )
-    service = service_of(item)
+    service = service_of(item.target)
     subject = subjects.query(service, "preview_step", call.workspace)
     try:
         data = await call.bus.ask(subject, question.SerializeToString(), min(PREVIEW_SECONDS, call.timeout))

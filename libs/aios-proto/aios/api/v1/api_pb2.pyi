@@ -2466,6 +2466,9 @@ class RecoverRunResponse(google.protobuf.message.Message):
 
     RUN_FIELD_NUMBER: builtins.int
     AGAIN_FIELD_NUMBER: builtins.int
+    UNCHECKED_FIELD_NUMBER: builtins.int
+    unchecked: builtins.str
+    """Why the input was not checked by whoever would work on it; empty: it was, or none was given."""
     @property
     def run(self) -> Global___Run: ...
     @property
@@ -2477,10 +2480,11 @@ class RecoverRunResponse(google.protobuf.message.Message):
         *,
         run: Global___Run | None = ...,
         again: collections.abc.Iterable[builtins.str] | None = ...,
+        unchecked: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "run", b"run"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "run", b"run", "unchecked", b"unchecked"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RecoverRunResponse: typing_extensions.TypeAlias = RecoverRunResponse

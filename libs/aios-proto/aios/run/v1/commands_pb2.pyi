@@ -674,7 +674,10 @@ class RecoverRunResponse(google.protobuf.message.Message):
 
     STATE_FIELD_NUMBER: builtins.int
     AGAIN_FIELD_NUMBER: builtins.int
+    TARGET_FIELD_NUMBER: builtins.int
     state: aios.run.v1.state_pb2.RunState.ValueType
+    target: builtins.str
+    """In the same answer: what carries out the step whose input is given anew, as `files.write_file`; empty for none."""
     @property
     def again(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """In the answer to the question what it would do: the steps that would run again."""
@@ -684,8 +687,9 @@ class RecoverRunResponse(google.protobuf.message.Message):
         *,
         state: aios.run.v1.state_pb2.RunState.ValueType = ...,
         again: collections.abc.Iterable[builtins.str] | None = ...,
+        target: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "state", b"state"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["again", b"again", "state", b"state", "target", b"target"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RecoverRunResponse: typing_extensions.TypeAlias = RecoverRunResponse
