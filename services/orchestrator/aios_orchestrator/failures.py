@@ -167,7 +167,7 @@ def preview(run: Run, workflow: Workflow, what: Recover, now: int) -> list[str]:
 
 
 def worker_of_edit(run: Run, workflow: Workflow, what: Recover) -> str:
-    """The target of the step that is given another input; empty where none is, or nobody outside of the run takes it."""
+    """The target of the step that is given another input; empty where none is, or only the run itself takes it."""
     if what.value is None or what.recovery not in (st.RECOVERY_EDIT, st.RECOVERY_REWIND):
         return ""
     step = workflow.at(what.step or run.failed)
