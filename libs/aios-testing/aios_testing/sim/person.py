@@ -80,6 +80,8 @@ class Person:
             self.events.update(events)
             self._decided.clear()
             self._restored = True
+            if self.raising is not None:
+                self.raising.again(self)
 
         return back
 

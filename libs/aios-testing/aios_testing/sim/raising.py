@@ -36,6 +36,8 @@ class Raising:
 
     def __init__(self, rng: Random, record: Record) -> None:
         self._rng, self._record = rng, record
+        self._said: list[str] = []  # documents, in the order in which they were applied
+        self._turn = asyncio.Lock()
 
     async def look(self, person: "Person") -> None:
         """Start them all."""
@@ -68,7 +70,21 @@ class Raising:
         if answer is not None:
             person.accepted[answer.run_id] = request.workflow
 
+    def again(self, person: "Person") -> None:
+        """A backup was restored, which may be older than what was applied: the person applies it once more."""
+        person.begin_work(partial(self._again, person))
+
+    async def _again(self, person: "Person") -> None:
+        async with self._turn:
+            for number, documents in enumerate(list(self._said)):
+                await self._say(person, documents, f"again-{number}")
+
     async def _apply(self, person: "Person", documents: str, request_id: str) -> None:
+        async with self._turn:
+            await self._say(person, documents, request_id)
+            self._said.append(documents)
+
+    async def _say(self, person: "Person", documents: str, request_id: str) -> None:
         request = ApplyResourcesRequest(
             workspace=WORKSPACE, request_id=request_id, yaml=documents.encode(), actor="person:owner"
         )
