@@ -6,8 +6,8 @@ import random
 import signal
 import time
 import zlib
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -278,6 +278,16 @@ class Person:
         created: int = (await self._run(name)).create_time_ms
         return created
 
+    @asynccontextmanager
+    async def approving(self) -> AsyncIterator[tuple[asyncio.TaskGroup, asyncio.Event]]:
+        """Approve meanwhile, beside what else is begun in the group, which hears by the event that it is over. What
+        goes wrong in one ends all."""
+        done = asyncio.Event()
+        async with asyncio.TaskGroup() as meanwhile:
+            meanwhile.create_task(self.approve(done))
+            yield meanwhile, done
+            done.set()
+
     async def approve(self, done: asyncio.Event) -> None:
         """Approve whatever is asked, until `done`; say that nothing has happened where nobody knows and that is so."""
         decided: set[str] = set()
@@ -324,9 +334,12 @@ class Person:
             raise AssertionError(f"{len(waiting)} runs have not ended, such as {left[:3]}") from None
         return states
 
-    async def failures(self, states: Mapping[str, "RunState.ValueType"]) -> list[str]:
-        """The runs that came to another end than success, told with what failed in them."""
-        return [str(await self._run(name)) for name, state in states.items() if state != RUN_STATE_SUCCEEDED]
+    async def all_succeed(self, seconds: float) -> int:
+        """Every run that was started ends, and well; how many. What failed is told with its steps."""
+        states = await self.ended(seconds)
+        failed = [name for name, state in states.items() if state != RUN_STATE_SUCCEEDED]
+        assert not failed, [str(await self._run(name)) for name in failed[:3]]
+        return len(states)
 
     async def _run(self, name: str) -> Any:
         request = api_pb2.GetRunRequest(run_id=self.started[name])

@@ -14,7 +14,8 @@ from tests.drill.cluster import BODIES, REPLICAS, check_histories
 from tests.drill.replicated import running
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
-RUNS = 10_000 if ALL else 200
+# The server that stands for MongoDB goes through whole collections where MongoDB has an index: it is slower by each run.
+RUNS = {"sqlite": 10_000, "mongodb": 2_000} if ALL else dict.fromkeys(("sqlite", "mongodb"), 200)
 PATIENCE = 4 * 3600.0 if ALL else 300.0
 STORES = {"mongodb": REPLICAS, "sqlite": dict.fromkeys(REPLICAS, 1)}
 
@@ -27,28 +28,23 @@ async def test_whoever_dies_at_random_the_work_of_many_runs_ends_and_every_effec
     tmp_path: Path, store: str
 ) -> None:
     async with running(tmp_path, STORES[store]) as (cluster, person, bus, endpoint, *_):
-        done, kept = asyncio.Event(), RUNS // 10
-        async with asyncio.TaskGroup() as meanwhile:  # what goes wrong in one ends the other
+        kept = RUNS[store] // 10
+        async with person.approving() as (meanwhile, done):
             killing = meanwhile.create_task(
                 cluster.kill_at_random(done, random.Random(1), {"bus": lambda: _kill(bus)})
             )
-            meanwhile.create_task(person.approve(done))
             await person.apply(BODIES)
-            await person.start("echoes", range(RUNS - 3 * kept))
+            await person.start("echoes", range(RUNS[store] - 3 * kept))
             for workflow in ("waits", "keeps", "maps"):
                 await person.start(workflow, range(kept))
-            states = await person.ended(PATIENCE)
-            done.set()
+            ended = await person.all_succeed(PATIENCE)
         killed = killing.result()
-        assert not await person.failures(states)
         events = await check_histories(endpoint, person.started, RUN_STATE_SUCCEEDED)
         notes = [str(number) for number in range(kept)]
         notes += [f"m{number}-{item}" for number in range(kept) for item in (1, 2, 3)]
         for note in notes:
             assert len((cluster.files / "notes" / f"{note}.jsonl").read_text().splitlines()) == 1, note
-        print(
-            f"{len(states)} runs, {events} events, killed {killed}, the slowest call {person.slowest:.1f} s"
-        )
+        print(f"{ended} runs, {events} events, killed {killed}, the slowest call {person.slowest:.1f} s")
 
 
 def _kill(bus: EmbeddedNats) -> None:

@@ -44,8 +44,7 @@ class Alone:
 
     async def check(self) -> int:
         """Every run that was started succeeds, its history is whole; returns how many events there are."""
-        states = await self.person.ended(400)
-        assert set(states.values()) == {RUN_STATE_SUCCEEDED}
+        await self.person.all_succeed(400)
         return await check_histories(load_endpoint(self.kept.data), self.person.started, RUN_STATE_SUCCEEDED)
 
     def notes(self, count: int) -> None:
@@ -85,9 +84,7 @@ async def test_a_bus_that_is_frozen_or_wiped_in_the_middle_loses_nothing(
     tmp_path: Path, trouble: str
 ) -> None:
     count = 2000 if ALL else 80
-    async with alone(tmp_path) as here:
-        done = asyncio.Event()
-        approving = asyncio.create_task(here.person.approve(done))
+    async with alone(tmp_path) as here, here.person.approving() as (meanwhile, done):
 
         async def troubles() -> None:
             while not done.is_set():
@@ -103,13 +100,10 @@ async def test_a_bus_that_is_frozen_or_wiped_in_the_middle_loses_nothing(
                     await asyncio.to_thread(shutil.rmtree, here.kept.data / "nats" / "jetstream", True)
                     await asyncio.sleep(8.0)
 
-        troubling = asyncio.create_task(troubles())
+        troubling = meanwhile.create_task(troubles())
         await mixed(here.person, count)
         events = await here.check()
-        done.set()
         troubling.cancel()
-        await asyncio.gather(troubling, return_exceptions=True)
-        await approving
         here.notes(count // 4)
         print(
             f"{trouble}: {len(here.person.started)} runs, {events} events, slowest call {here.person.slowest:.1f} s"
@@ -129,9 +123,7 @@ async def test_a_clock_that_is_set_by_hours_in_the_middle_harms_no_run(tmp_path:
         "DONT_FAKE_MONOTONIC": "1",  # as earlier releases of it call the same
         "FAKETIME_CACHE_DURATION": "1",
     }
-    async with alone(tmp_path, faked) as here:
-        done = asyncio.Event()
-        approving = asyncio.create_task(here.person.approve(done))
+    async with alone(tmp_path, faked) as here, here.person.approving() as (meanwhile, _):
 
         async def set_clock() -> None:
             for at, hours in enumerate((3, -5, 26, 0), start=1):
@@ -142,12 +134,10 @@ async def test_a_clock_that_is_set_by_hours_in_the_middle_harms_no_run(tmp_path:
                 waits = [here.person.one_run("waits", 1000 * at + n) for n in range(10)]
                 assert all(ended < 15 for _, ended in await asyncio.gather(*waits)), f"by {hours} h"
 
-        setting = asyncio.create_task(set_clock())
+        setting = meanwhile.create_task(set_clock())
         await mixed(here.person, count)
         await setting
         events = await here.check()
-        done.set()
-        await approving
         here.notes(count // 4)
         created = here.person.created.values()
         assert max(created) - min(created) > 3_600_000, "the clock was never set"
@@ -211,12 +201,11 @@ async def test_ten_times_too_much_is_slow_and_bounded_loses_nothing_and_passes(t
             number += 400
             most = max(most, here.memory())
         offered = (number - 1000) / (time.monotonic() - began)
-        passed = asyncio.create_task(here.person.ended(500))
+        passed = asyncio.create_task(here.person.all_succeed(500))
         while not passed.done():
             await asyncio.sleep(0.25)
             most = max(most, here.memory())
-        states = passed.result()
-        assert set(states.values()) == {RUN_STATE_SUCCEEDED}
+        await passed
         done = (number - 1000) / (time.monotonic() - began)
         after = [await here.person.one_run("slow", 900 + number) for number in range(10)]
         print(
@@ -238,11 +227,9 @@ spec: {connector: files, in_flight: 2, rate: 4/s}
 @pytest.mark.feature("B1", "B6")
 async def test_a_slow_connector_makes_its_own_callers_wait_and_nobody_else(tmp_path: Path) -> None:
     slow, fast = (600, 5000) if ALL else (40, 100)
-    async with alone(tmp_path) as here:
+    async with alone(tmp_path) as here, here.person.approving() as (meanwhile, done):
         person = here.person
         await person.apply(GENTLY)
-        done = asyncio.Event()
-        approving = asyncio.create_task(person.approve(done))
         most = waited = 0
 
         async def lane() -> Any:
@@ -257,7 +244,7 @@ async def test_a_slow_connector_makes_its_own_callers_wait_and_nobody_else(tmp_p
                     most, waited = max(most, files.in_flight), max(waited, files.waiting)
                 await asyncio.sleep(0.1)
 
-        looking = asyncio.create_task(look())
+        meanwhile.create_task(look())
         await person.start("keeps", range(slow))
         while (files := await lane()) is None or not files.waiting:
             await asyncio.sleep(0.05)
@@ -269,7 +256,5 @@ async def test_a_slow_connector_makes_its_own_callers_wait_and_nobody_else(tmp_p
         assert {part.workflow for part in files.backlog} == {"keeps"}
         here.kept.kill()
         await here.check()
-        done.set()
-        await asyncio.gather(approving, looking)
         here.notes(slow)
         assert most <= 2 < waited

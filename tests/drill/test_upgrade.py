@@ -67,9 +67,7 @@ async def test_an_old_and_a_new_version_side_by_side_lose_and_double_nothing(
     each other in every pair, and take over each other's partitions, runs and tasks."""
     async with running(tmp_path, variables={"PYTHONPATH": old}) as here:
         person = here.person
-        done = asyncio.Event()
-        async with asyncio.TaskGroup() as meanwhile:  # what goes wrong in one ends the other
-            meanwhile.create_task(person.approve(done))
+        async with person.approving():
             order = list(here.cluster.parts)
             random.Random(3).shuffle(order)
             await _some(here, 0)
@@ -77,10 +75,8 @@ async def test_an_old_and_a_new_version_side_by_side_lose_and_double_nothing(
                 some = asyncio.create_task(_some(here, number))
                 await asyncio.to_thread(here.cluster.parts[name].renew, {"PYTHONPATH": ""})
                 await some
-            states = await person.ended(600)
-            done.set()
-        assert set(states.values()) == {RUN_STATE_SUCCEEDED}
-        assert len(states) == (len(order) + 1) * (RUNS + 2 * (RUNS // 4))
+            ended = await person.all_succeed(600)
+        assert ended == (len(order) + 1) * (RUNS + 2 * (RUNS // 4))
         events = await check_histories(here.endpoint, person.started, RUN_STATE_SUCCEEDED)
         notes = here.cluster.files / "notes"
         for path in notes.iterdir():
@@ -88,7 +84,7 @@ async def test_an_old_and_a_new_version_side_by_side_lose_and_double_nothing(
         assert len(list(notes.iterdir())) == (len(order) + 1) * (RUNS // 4)
         assert not person.put_off, "a start waits for the take-over; its caller is not told to come again"
         print(
-            f"{len(order)} processes replaced: {len(states)} runs, {events} events,"
+            f"{len(order)} processes replaced: {ended} runs, {events} events,"
             f" the slowest call {person.slowest:.1f} s"
         )
 
