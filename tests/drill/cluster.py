@@ -117,7 +117,8 @@ PAUSE = 0.2
 ASKS = 150  # of one question, which nobody answers while its service starts
 MOST_DOWN = 1  # part at once, before the next is killed
 PROBES = 1_000_000  # the numbers of runs that ask for the time begin here
-ASKED = 50  # runs, how they stand, at once
+ASKED = 20  # runs, how they stand, at once
+LOOKS = 0.5  # seconds between two looks, where none has ended
 CALLS = 8  # of starts, or of decisions, at once
 
 
@@ -316,10 +317,11 @@ class Person:
         """The final state of every run that was started, by its request id."""
         waiting, states = dict(self.started), dict[str, "RunState.ValueType"]()
         shown: dict[str, Any] = {}
+        many = 1
         try:
             async with asyncio.timeout(seconds):
                 while waiting:
-                    some = list(waiting)[:ASKED]  # they end about as they came: the rest is asked for then
+                    some = list(waiting)[:many]  # they end about as they came: the rest is asked for then
                     before = len(waiting)
                     for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
                         shown[name] = run
@@ -327,8 +329,11 @@ class Person:
                             states[name] = run.state
                             self.created[name] = run.create_time_ms
                             del waiting[name]
-                    if len(waiting) > before - ASKED // 2:
-                        await asyncio.sleep(PAUSE)
+                    if len(waiting) < before:
+                        many = ASKED
+                    else:
+                        many = 1  # each look costs those that work
+                        await asyncio.sleep(LOOKS)
         except TimeoutError:
             left = [str(shown[name]) for name in waiting if name in shown]
             raise AssertionError(f"{len(waiting)} runs have not ended, such as {left[:3]}") from None

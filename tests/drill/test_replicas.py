@@ -15,7 +15,7 @@ from tests.drill.replicated import running
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 # What stands for MongoDB goes through whole collections where MongoDB has an index: it is slower by each run.
-RUNS = {"sqlite": 10_000, "mongodb": 2_000} if ALL else dict.fromkeys(("sqlite", "mongodb"), 200)
+RUNS = {"sqlite": 10_000, "mongodb": 1_000} if ALL else dict.fromkeys(("sqlite", "mongodb"), 200)
 PATIENCE = 4 * 3600.0 if ALL else 300.0
 STORES = {"mongodb": REPLICAS, "sqlite": dict.fromkeys(REPLICAS, 1)}
 
