@@ -85,6 +85,7 @@ class NothingToUndo:
 
 
 ANOTHERS_MS: Final = 3_000
+"""For so long an INTENT of another worker is left to it."""
 REDO: Final = "redo"
 UNDO: Final = "undo"
 Move: TypeAlias = Replay | Begin | LookUp | Resume | Park | Rediscover

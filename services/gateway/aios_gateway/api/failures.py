@@ -49,20 +49,18 @@ async def recover_run(call: Call, request: api_pb2.RecoverRunRequest) -> api_pb2
         value=values.canonical(request.value, "value") if request.HasField("value") else b"",
         cap_micros=request.cap_micros,
     )
-    again: list[str] = []
-    unchecked = ""
+    meant = commands_pb2.RecoverRunResponse()
     if request.dry_run or command.value:
         try:
-            answer = await call.ask("run", "preview_recovery", command, commands_pb2.RecoverRunResponse)
+            meant = await call.ask("run", "preview_recovery", command, commands_pb2.RecoverRunResponse)
         except TerminalError:
             if request.dry_run:
-                raise
-        else:  # else the command is refused, or was carried out before
-            again = list(answer.again)
-            if answer.target:
-                unchecked = await check_input(call, answer.target, command.value, "value", "give it again")
+                raise  # else the command says so, unless it was carried out before
+    unchecked = ""
+    if meant.target:
+        unchecked = await check_input(call, meant.target, command.value, "value", "give it again")
     if not request.dry_run:
         await call.command_run("recover_run", request.run_id, command, commands_pb2.RecoverRunResponse)
-        again = []
+    again = meant.again if request.dry_run else []
     run = await read_run(call, request.run_id)
     return api_pb2.RecoverRunResponse(run=run, again=again, unchecked=unchecked)
