@@ -46,6 +46,28 @@ SECOND: dict[str, Plain] = {
         {"name": "other", "agent": "writer", "input": {"again": "${steps.one.n}"}},
     ],
 }
+WIDE_STEPS: list[Any] = [
+    {
+        "name": "each",
+        "map": {
+            "over": [5, 6, 7, 8],
+            "at_once": 2,
+            "steps": [{"name": "draw", "agent": "writer", "input": {"n": "${item}"}}],
+            "result": "${steps.draw.n}",
+        },
+    },
+    {"name": "aside", "agent": "writer", "input": {"n": "${inputs.n}"}, "needs": []},
+    {
+        "name": "sum",
+        "agent": "writer",
+        "needs": ["each", "aside"],
+        "input": {"all": "${steps.each.results}", "n": "${steps.aside.n}"},
+    },
+]
+WIDE: dict[str, Plain] = {
+    "steps": WIDE_STEPS,
+    "outputs": {"all": "${steps.sum.all}", "aside": "${steps.sum.n}"},
+}
 
 
 def given(plan: Plain, trust: Any = OWNER) -> bytes:
@@ -270,6 +292,80 @@ def test_a_revision_keeps_what_is_finished_and_holds_the_rest() -> None:
     assert run.run.state == R.RUN_STATE_SUCCEEDED and run.outputs == {"r": {"n": 1}}
     assert kinds(run).count("plan_adopted") == 2
     assert sum(RunEvent.FromString(d).step_scheduled.step == "work.plan.one" for d in run.history) == 1
+
+
+@pytest.mark.feature("C6")
+def test_a_plan_fans_out_and_every_part_of_it_works_on_the_one_version_that_was_approved() -> None:
+    """Whatever order its parts end in, what they give comes in the order of the list, and the sum needs all of them."""
+    run = planned(WIDE)
+    version = run.run.plans["work.plan"].version
+    at_once = {"work.plan.each[0].draw", "work.plan.each[1].draw", "work.plan.aside"}
+    assert set(run.last.dispatched) == at_once
+    run.settle("work.plan.each[1].draw")
+    run.settle("work.plan.aside")
+    assert state(run, "work.plan.sum") == S.STEP_STATE_PENDING
+    assert run.settle("work.plan.each[2].draw").dispatched == ("work.plan.each[3].draw",)
+    for item in (3, 0):
+        run.settle(f"work.plan.each[{item}].draw")
+    run.settle("work.plan.sum")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+    assert run.outputs == {"r": {"all": [5, 6, 7, 8], "aside": 1}}
+    assert run.run.plans["work.plan"].version == version and kinds(run).count("plan_adopted") == 1
+
+
+@pytest.mark.feature("C3", "C6")
+def test_another_plan_in_the_middle_of_a_fan_out_keeps_every_part_that_is_done_and_doubles_none() -> None:
+    run = planned(WIDE)
+    run.settle("work.plan.each[1].draw")
+    assert run.recover(V.RECOVERY_REPLAN, why="And tell them.").dispatched == ("work.draft",)
+    for item in (0, 2):  # which were under way
+        run.settle(f"work.plan.each[{item}].draw")
+    assert "work.plan.each[3].draw" not in run.run.steps, "no other part begins until another plan is decided"
+    narrow = [{**WIDE_STEPS[0], "map": {**WIDE_STEPS[0]["map"], "over": [5]}}, *WIDE_STEPS[1:]]
+    run.settle("work.draft", output=given({**WIDE, "steps": narrow}))
+    assert "each" in seen(run, "work.draft")["problems"], "what has begun for four can't be for one"
+    told = [*WIDE_STEPS, {"name": "tell", "agent": "writer", "input": {"n": "${steps.sum.n}"}}]
+    run.settle("work.draft", output=given({**WIDE, "steps": told}))
+    assert run.decide(A.APPROVAL_STATE_APPROVED).dispatched == ("work.plan.each[3].draw",)
+    run.settle("work.plan.each[3].draw")
+    for step in ("aside", "sum", "tell"):
+        run.settle(f"work.plan.{step}")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED and run.outputs == {"r": {"all": [5, 6, 7, 8], "aside": 1}}
+    scheduled = [RunEvent.FromString(data).step_scheduled.step for data in run.history]
+    for item in range(4):
+        assert scheduled.count(f"work.plan.each[{item}].draw") == 1
+
+
+@pytest.mark.feature("C6")
+def test_a_part_that_fails_ends_the_fan_out_and_what_it_changed_can_be_taken_back_whole() -> None:
+    steps = [
+        {
+            "name": "each",
+            "map": {
+                "over": ["a", "b", "c"],
+                "at_once": 3,
+                "steps": [
+                    {"name": "put", "connector": "files.write_file", "input": {"text": "${item}"}},
+                    {"name": "draw", "agent": "writer", "input": {"n": "${item}"}},
+                ],
+            },
+        }
+    ]
+    run = planned({"steps": steps})
+    for item in range(3):
+        run.settle(f"work.plan.each[{item}].put")
+    run.settle("work.plan.each[2].draw")
+    run.fail("work.plan.each[0].draw")
+    run.settle("work.plan.each[1].draw")
+    assert run.run.state == R.RUN_STATE_FAILED and run.run.failed == "work.plan.each[0].draw"
+    run.give(Undo(""))
+    taken: list[str] = []
+    while run.run.state == R.RUN_STATE_UNDOING:
+        (name,) = [step.name for step in run.run.steps.values() if step.state == S.STEP_STATE_UNDOING]
+        taken.append(name)
+        run.settle(name)
+    assert run.run.state == R.RUN_STATE_UNDONE
+    assert taken == [f"work.plan.each[{item}].put" for item in (2, 1, 0)]
 
 
 @pytest.mark.feature("C3")
