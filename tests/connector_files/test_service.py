@@ -4,6 +4,7 @@ import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ class Rig:
         self.outcomes: dict[str, Outcome] = {}
         self._dispatch = itertools.count(1)
 
-    async def start(self, stack: AsyncExitStack) -> None:
+    async def start_memory(self, stack: AsyncExitStack) -> None:
+        """All but the connector."""
         self.bus = await self.connect(stack, "orchestrator")
         await self.bus.consume("orchestrator__report_outcomes", self._outcomes, batch=64, slots=64)
         self.memory_bus = await self.connect(stack, "memory")
@@ -54,12 +56,15 @@ class Rig:
         stack.push_async_callback(kept.stop)
         stack.push_async_callback(self.memory_bus.close, 1.0)
         self.files_bus = await self.connect(stack, "connector-files")
+        stack.push_async_callback(self.files_bus.close, 1.0)
+        self.artifacts = MemoryArtifacts(self.files_bus, "main", mint)
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        await self.start_memory(stack)
         options = {"root": str(self.root), "watch": "false"}
         self.service = module.create(self.context("connector-files", self.files_bus, options))
         await self.service.start()
         stack.push_async_callback(self.service.stop)
-        stack.push_async_callback(self.files_bus.close, 1.0)
-        self.artifacts = MemoryArtifacts(self.files_bus, "main", mint)
 
     async def connect(self, stack: AsyncExitStack, service: str) -> NatsBus:
         bus = await NatsBus.connect(self.server.endpoint.credentials(service), service=service)
@@ -78,7 +83,7 @@ class Rig:
                 self.outcomes[f"{outcome.task_id}@{outcome.dispatch}"] = outcome
             await delivery.ack()
 
-    async def do(self, action: str, input: Plain, key: str = "run_1/step/0/0") -> Outcome:
+    async def do(self, action: str, input: Plain, key: str = "run_1/step/0/0", **fields: Any) -> Outcome:
         data, dispatch = encode(labeled(input, OWNER)), next(self._dispatch)
         task = Task(
             workspace="main",
@@ -91,6 +96,8 @@ class Rig:
             input=data,
             approval=ApprovalBinding(approval_id="a", arguments_sha256=arguments_sha256(data)),
         )
+        for name, value in fields.items():
+            setattr(task, name, value)
         subject = subjects.perform("main", subjects.connector_lane("files"))
         message = Message(subject, PerformTasks(tasks=[task]).SerializeToString(), f"{key}@{dispatch}")
         await self.bus.publish([message])

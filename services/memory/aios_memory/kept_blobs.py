@@ -8,14 +8,10 @@ from typing import Final, Protocol
 
 from aios_core.errors import RetryableError, TerminalError
 from aios_memory.blobs import Blobs
+from aios_runtime.store import parts
 from aios_runtime.store.port import Committed, Store, Write
 
-PART_BYTES: Final = 128 * 1024  # the most that one record holds
-PAGE: Final = 32  # records that are read at once
 UPLOADS: Final = 1000  # uploads under way that are looked at
-RACES: Final = 5  # tries to make a blob, each of which somebody else has interrupted
-WHOLE: Final = b"whole"  # what the head of a blob says
-PARTLY: Final = b"partly"
 
 
 class KeptBlobs(Protocol):
@@ -108,14 +104,13 @@ class InStore:
 
     async def read(self, sha256: str, offset: int, limit: int) -> bytes:
         key = self._blob(sha256)
-        stored = await self._store.read(key)
-        if stored is None or stored.head != WHOLE:
+        if not await parts.is_whole(self._store, key):
             raise TerminalError(
                 "CORRUPT_STORE",
                 f"Artifact {sha256} is known, but its bytes are missing; restore it from a backup.",
             )
         found = bytearray()
-        async for start, part in self._parts(key, offset):
+        async for start, part in parts.read(self._store, key, offset):
             if start >= offset + limit:
                 break
             found += part[max(offset - start, 0) : offset + limit - start]
@@ -123,8 +118,8 @@ class InStore:
 
     async def put(self, data: bytes, sha256: str) -> None:
         async def whole() -> AsyncIterator[tuple[int, bytes]]:
-            for at in range(0, len(data), PART_BYTES):
-                yield at, data[at : at + PART_BYTES]
+            for at, part in parts.cut(data).items():
+                yield int(at), part
 
         await self._keep(whole, sha256)
 
@@ -141,7 +136,7 @@ class InStore:
             self._upload(upload),
             stored.revision if stored is not None else 0,
             json.dumps([size, self._now_ms()]).encode(),
-            {_name(offset + at): chunk[at : at + PART_BYTES] for at in range(0, len(chunk), PART_BYTES)},
+            parts.cut(chunk, offset),
             index={"uploading": self._workspace},
         )
         (result,) = await self._store.commit([write])
@@ -151,11 +146,11 @@ class InStore:
 
     async def finish(self, upload: str, sha256: str) -> str:
         digest = hashlib.sha256()
-        async for _, part in self._parts(self._upload(upload), 0):
+        async for _, part in parts.read(self._store, self._upload(upload)):
             digest.update(part)
         found = digest.hexdigest()
         if found == sha256:
-            await self._keep(lambda: self._parts(self._upload(upload), 0), sha256)
+            await self._keep(lambda: parts.read(self._store, self._upload(upload)), sha256)
         return found
 
     async def drop(self, upload: str) -> None:
@@ -167,51 +162,15 @@ class InStore:
         page = await self._store.query("uploading", self._workspace, limit=UPLOADS)
         return {item.key.rpartition("/")[2]: int(json.loads(item.head)[1]) for item in page.items}
 
-    async def _parts(self, key: str, offset: int) -> AsyncIterator[tuple[int, bytes]]:
-        """The parts from the one that holds `offset` on, with where each begins."""
-        first = max(offset - PART_BYTES, 0)
-        part = await self._store.record(key, _name(first))
-        if part is not None:
-            yield first, part
-        after = _name(first)
-        while page := await self._store.records(key, after=after, limit=PAGE):
-            for name, part in page.items():
-                yield int(name), part
-            after = max(page)
-
-    async def _keep(self, parts: Callable[[], AsyncIterator[tuple[int, bytes]]], sha256: str) -> None:
-        """Make the blob of these parts, unless somebody has. Two who do it at once put the same."""
-        key = self._blob(sha256)
-        for _ in range(RACES):
-            stored = await self._store.read(key)
-            if stored is not None and stored.head == WHOLE:
-                return
-            revision = stored.revision if stored is not None else 0
-            batch: dict[str, bytes] = {}
-            async for start, part in parts():
-                batch[_name(start)] = part
-                if len(batch) == PAGE:
-                    if not await self._written(Write(key, revision, PARTLY, batch)):
-                        break
-                    revision, batch = revision + 1, {}
-            else:
-                if await self._written(Write(key, revision, WHOLE, batch)):
-                    return
-        raise _overtaken()
-
-    async def _written(self, write: Write) -> bool:
-        (result,) = await self._store.commit([write])
-        return isinstance(result, Committed)
+    async def _keep(self, content: parts.Parts, sha256: str) -> None:
+        if not await parts.put(self._store, self._blob(sha256), content):
+            raise _overtaken()
 
     def _upload(self, upload: str) -> str:
         return f"{self._workspace}/upload/{upload}"
 
     def _blob(self, sha256: str) -> str:
         return f"{self._workspace}/blob/{sha256}"
-
-
-def _name(offset: int) -> str:
-    return f"{offset:012}"
 
 
 def _overtaken() -> RetryableError:

@@ -1,16 +1,20 @@
-"""Bytes that the connector keeps in its own data directory: for undo, and on their way into a file."""
+"""Bytes that the connector keeps in its own data directory: for undo, and on their way into a file. What undo needs is
+kept in the store as well where that is shared: another process, with another directory, may have to take it back."""
 
+import asyncio
 import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from aios_connector_files import failures
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_core.values import Pointer
+from aios_runtime.store import parts
+from aios_runtime.store.port import Store
 from aios_sdk.connector import Artifacts
 
 _READ_BYTES: Final = 1024 * 1024
@@ -19,10 +23,12 @@ _PART: Final = ".part"
 
 class Blobs:
     """What stood in files before they were changed, by its SHA-256. It stays for as long as the data directory does:
-    undo works after months. `staged` holds what a write is about to put somewhere; it is emptied at every start."""
+    undo works after months. `staged` holds what a write is about to put somewhere; it is emptied at every start.
+    `shared`: the store of all processes of the connector, where there may be several, and the workspace."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: tuple[Store, str] | None = None) -> None:
         self._kept, self._staged = path / "kept", path / "staged"
+        self._shared = shared
         for folder in (self._kept, self._staged):
             folder.mkdir(parents=True, exist_ok=True)
         for left in (*self._kept.glob(f"*{_PART}"), *self._staged.iterdir()):
@@ -43,6 +49,39 @@ class Blobs:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    async def share(self, sha256: str) -> None:
+        """Durably have bytes that are kept here where the others find them. Raises UNAVAILABLE, DISK_FULL."""
+        if self._shared is None:
+            return
+        store, key = self._place(sha256)
+        if await parts.is_whole(store, key):
+            return
+
+        async def pieces() -> AsyncIterator[tuple[int, bytes]]:
+            with (self._kept / sha256).open("rb") as file:
+                while piece := await asyncio.to_thread(file.read, parts.PART_BYTES):
+                    yield file.tell() - len(piece), piece
+
+        if not await parts.put(store, key, pieces):
+            raise RetryableError("UNAVAILABLE", "Others keep the same bytes at the same time; try again.")
+
+    async def fetch(self, sha256: str) -> None:
+        """Have bytes here that another process has kept, if there are any. Raises UNAVAILABLE, DISK_FULL."""
+        target = self._kept / sha256
+        if self._shared is None or target.exists():
+            return
+        store, key = self._place(sha256)
+        if not await parts.is_whole(store, key):
+            return
+        with _whole(target) as file:
+            async for _, piece in parts.read(store, key):
+                await asyncio.to_thread(file.write, piece)
+
+    def _place(self, sha256: str) -> tuple[Store, str]:
+        assert self._shared is not None
+        store, workspace = self._shared
+        return store, f"{workspace}/kept/{sha256}"
 
     def kept(self, sha256: str) -> Iterator[bytes]:
         """The bytes in pieces. Raises CORRUPT_STORE when they are gone."""

@@ -38,7 +38,8 @@ class FilesConnectorService:
             raise TerminalError("INTERNAL", f"The files connector was started as {context.service}.")
         root = Root(options.root.absolute())
         store = self._store = await context.open_store(SERVICE)
-        connector = files_connector(root, Blobs(context.data_dir / SERVICE))
+        shared = (store, context.workspace) if store.shared else None
+        connector = files_connector(root, Blobs(context.data_dir / SERVICE, shared))
         rules = Rules(needs_approval=options.approval == "required")
         self._lane = ConnectorLane(context, connector, store, slots=options.slots, rules=rules)
         if options.watch:

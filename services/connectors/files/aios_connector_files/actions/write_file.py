@@ -107,6 +107,7 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         seen = await asyncio.to_thread(self._see, input)
         if seen.before and seen.before != input.content.sha256:
             await asyncio.to_thread(self._keep, input, seen)
+            await self._blobs.share(seen.before)
         await self._blobs.stage(call.key, input.content, call.artifacts)
         return seen
 
@@ -153,6 +154,8 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
     async def undo(
         self, input: WriteFile, captured: Seen, result: FileWritten | None, call: Call
     ) -> Undone | Conflict:
+        if captured.before not in ("", input.content.sha256):
+            await self._blobs.fetch(captured.before)
         return await asyncio.to_thread(self._undo, input, captured, call.key)
 
     async def redo(
