@@ -66,7 +66,7 @@ class Person:
         self.planning: Planning | None = None
         self.raising: Raising | None = None
         self._decided: set[str] = set()
-        self._restored = False
+        self.restored = False
         self._requests = 0
 
     def remember(self) -> Callable[[], None]:
@@ -79,7 +79,7 @@ class Person:
             self.events.clear()
             self.events.update(events)
             self._decided.clear()
-            self._restored = True
+            self.restored = True
             if self.raising is not None:
                 self.raising.again(self)
 
@@ -279,7 +279,7 @@ class Person:
         if rng.random() < 0.05 and first[0] == A.APPROVAL_STATE_APPROVED:
             self._record.count("approved something else")
             counted = await self._send(approval, *first, b"\1" * 32)
-            if counted and not self._restored:  # after a restore it may have been decided so already
+            if counted and not self.restored:  # after a restore it may have been decided so already
                 self._record.violate("an approval counts for what was shown alone", approval.approval_id)
         again = rng.random()
         if again < 0.15:
@@ -329,6 +329,6 @@ class Person:
         if said is not None and self._rng.random() < 0.2:
             self._record.count("said again under the same id")
             again = await self.say("decide_approval", request, pb.DecideApprovalResponse)
-            if again is None and not self._restored:
+            if again is None and not self.restored:
                 self._record.violate("a request that comes again is answered again", request.request_id)
         return said is not None

@@ -2,12 +2,16 @@
 
 from typing import Any, Final
 
+from aios_core.errors import TerminalError
+
 MORE: Final = {"name": "more", "agent": "echo", "timeout": "10s", "input": {"n": 1}}
 
 
 def planner(request: Any) -> Any:
     """The planner: what it gives follows from what it is told alone. Some first answers are no plan; asked for the
     impossible it leaves out what has begun."""
+    if "inputs" not in request:  # a person gave its step another input
+        raise TerminalError("INVALID_ARGUMENT", "inputs is missing.", field="inputs")
     n = int(request["inputs"]["n"])
     if n % 4 == 1 and "problems" not in request:
         return {"steps": [{"name": "a", "agent": "root"}]}
