@@ -8,6 +8,7 @@ from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, Outcome
 from aios_core.errors import RetryableError, TerminalError
 from aios_runtime.lanes import UnansweredError
+from aios_runtime.store.port import Store
 from aios_sdk.connector import Connector, Lookup
 from aios_sdk.host.core import ANOTHERS_MS
 from aios_sdk.host.executor import Executor
@@ -105,6 +106,28 @@ async def test_a_repeat_that_gets_no_answer_says_nothing_of_the_call_before_it(r
         with pytest.raises(UnansweredError):
             await executor.perform(rig.task(2))
         rig.world.before_perform = lambda: None
+        assert (await executor.perform(rig.task(2))).status == STATUS_SUCCEEDED
+    assert rig.world.happened() == [KEY]
+
+
+@pytest.mark.parametrize("undoing", [False, True], ids=["a change", "its undo"])
+async def test_who_can_not_read_the_ledger_says_nothing_of_what_another_may_have_done(
+    rig: Rig, undoing: bool
+) -> None:
+    async with rig.hosting(mode_b(rig)) as executor:
+        done = await executor.perform(rig.task())
+
+    def cut_off(store: Store) -> Store:
+        async def read(key: str) -> None:
+            raise RetryableError("UNAVAILABLE", "The store can't be reached; nothing was applied.")
+
+        store.read = read  # type: ignore[method-assign, assignment]
+        return store
+
+    async with rig.hosting(mode_b(rig), cut_off) as executor:
+        with pytest.raises(UnansweredError):
+            await executor.perform(rig.undo(done) if undoing else rig.task(2))
+    async with rig.hosting(mode_b(rig)) as executor:
         assert (await executor.perform(rig.task(2))).status == STATUS_SUCCEEDED
     assert rig.world.happened() == [KEY]
 

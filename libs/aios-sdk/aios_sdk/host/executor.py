@@ -137,7 +137,11 @@ class Executor:
             await asyncio.wait([before])
 
         async def run() -> Outcome:
-            return await work()
+            try:
+                return await work()
+            except RetryableError as error:
+                # The ledger could not be asked: an earlier dispatch may have done it, so "failed" would be a guess.
+                raise UnansweredError(error.message) from error
 
         running = asyncio.create_task(run(), name=f"effect {key}")
         self._running[key] = running
