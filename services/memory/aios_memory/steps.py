@@ -11,7 +11,7 @@ from aios.memory.v1 import memory_pb2
 from aios.run.v1.state_pb2 import UNDO_VERDICT_CHANGED, UNDO_VERDICT_IMPOSSIBLE, UNDO_VERDICT_WILL
 from aios.task.v1 import task_pb2
 from aios_core.encoding import decode
-from aios_core.errors import AiosError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.hashing import sha256
 from aios_core.values import Value
 from aios_memory import answers, operations
@@ -23,6 +23,7 @@ from aios_memory.store import Records
 from aios_memory.writing import Writing
 from aios_runtime.bus.replies import error_from_proto, error_to_proto
 from aios_runtime.crashpoints import crash, point
+from aios_runtime.lanes import UnansweredError
 from aios_runtime.previews import task_of
 
 MAX_CHECKS: Final = 500  # steps that one question is about
@@ -57,15 +58,23 @@ class Steps:
         self._now_ms = now_ms
 
     async def perform(self, task: task_pb2.Task) -> task_pb2.Outcome:
-        """The outcome of any task; one that failed still tells which changes it left. Raises AiosError."""
+        """The outcome of any task; one that failed still tells which changes it left. Raises AiosError, and
+        UnansweredError where a change can't be made now: what an earlier dispatch of the task has written may stand."""
         outcome = task_pb2.Outcome(status=task_pb2.STATUS_SUCCEEDED)
         self._check(task)
-        if task.mode in (task_pb2.MODE_UNDO, task_pb2.MODE_REDO):
-            await self._undo(task, outcome)
-        elif task.target == operations.READ:
+        undoes = task.mode in (task_pb2.MODE_UNDO, task_pb2.MODE_REDO)
+        if task.target == operations.READ and not undoes:
             await self._read(decode(task.input), outcome)
-        else:
-            await self._write(task, decode(task.input), outcome)
+            return outcome
+        try:
+            if undoes:
+                await self._undo(task, outcome)
+            else:
+                await self._write(task, decode(task.input), outcome)
+        except RetryableError as error:
+            if task.mode == task_pb2.MODE_SIMULATE:
+                raise
+            raise UnansweredError(error.message) from error
         return outcome
 
     async def check_input(self, data: bytes, _headers: Mapping[str, str]) -> bytes:

@@ -36,7 +36,7 @@ class Raising:
 
     def __init__(self, rng: Random, record: Record) -> None:
         self._rng, self._record = rng, record
-        self._said: list[str] = []  # documents, in the order in which they were applied
+        self._said = ""  # the documents that were applied last
         self._turn = asyncio.Lock()
 
     async def look(self, person: "Person") -> None:
@@ -76,13 +76,13 @@ class Raising:
 
     async def _again(self, person: "Person") -> None:
         async with self._turn:
-            for number, documents in enumerate(list(self._said)):
-                await self._say(person, documents, f"again-{number}")
+            if self._said:  # not those before it, which would lower what the last one raised
+                await self._say(person, self._said, "again")
 
     async def _apply(self, person: "Person", documents: str, request_id: str) -> None:
         async with self._turn:
             await self._say(person, documents, request_id)
-            self._said.append(documents)
+            self._said = documents
 
     async def _say(self, person: "Person", documents: str, request_id: str) -> None:
         request = ApplyResourcesRequest(
