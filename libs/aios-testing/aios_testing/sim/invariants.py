@@ -128,12 +128,13 @@ class Invariants:
         if body == "step_succeeded" and run.at(told.step).state == S.STEP_STATE_WAITING:
             self._record.count("done, and failed as well")
             return
-        if body == "step_failed" and told.error.code == "BUDGET_EXCEEDED":
+        before = run.at(told.step).state
+        if body == "step_failed" and (told.error.code == "BUDGET_EXCEEDED" or before == S.STEP_STATE_PENDING):
             return  # it was not handed out
         if body == "step_failed" and told.error.code == "ROUND_FAILED":
             self._record.count("given up with its round")
             return
-        if body == "step_failed" and run.at(told.step).state == S.STEP_STATE_WAITING:
+        if body == "step_failed" and before == S.STEP_STATE_WAITING:
             self._record.count("out of time between two attempts")
             return
         self._open[key] -= 1
