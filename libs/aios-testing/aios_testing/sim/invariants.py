@@ -162,11 +162,10 @@ class Invariants:
         world = self._world
         counts = {EFFECT: world.effects, UNDO: world.undos, REDO: world.redos}[way]
         effect = "/".join(key.split("/")[:4])
-        if way != EFFECT and effect in self.since_backup:
-            if world.stand(effect) not in (
-                0,
-                1,
-            ):  # who looks at what stands may do so under the same key again
+        # Who looks at what stands may do so under the same key again, as with what was made and taken back meanwhile.
+        looks = way != EFFECT or world.stand(effect) < world.effects[effect]
+        if effect in self.since_backup and looks:
+            if world.stand(effect) not in (0, 1):
                 self._record.violate(f"at most one {way} a key", f"{key}: {world.stand(effect)} stand")
         elif counts[key] > 1:
             self._record.violate(f"at most one {way} a key", f"{key}: {counts[key]}")
@@ -197,7 +196,8 @@ class Invariants:
     def _gone_back(self, run: Run, step: str, key: str, way: str) -> None:
         """An undo, or a redo, happened: of what stood, or did not, and after all that come before it."""
         effect = "/".join(key.split("/")[:4])
-        if self._world.effects.get(effect, 0) != 1:
+        made = self._world.effects.get(effect, 0)
+        if made != 1 and not (made > 1 and effect in self.since_backup):
             self._record.violate("only what happened is taken back", key)
         if run.at(step).compensates:
             self._record.violate("what is made good is not undone as well", key)
