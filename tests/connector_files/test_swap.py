@@ -48,6 +48,14 @@ def put(tmp_path: Path, content: bytes) -> None:
     fresh.replace(tmp_path / NAME)
 
 
+def begin_anew(tmp_path: Path, old: bytes | None) -> None:
+    """A folder with the file at its old version, and nothing else."""
+    for left in tmp_path.iterdir():
+        left.unlink()
+    if old is not None:
+        put(tmp_path, old)
+
+
 def swap_of(folder: int, versions: Versions) -> FileSwap:
     return FileSwap(folder, NAME, KEY, name_of(versions[0]), name_of(versions[1]))
 
@@ -146,10 +154,7 @@ def test_dead_at_any_step_it_is_done_or_not_done_and_recovery_says_which(
 ) -> None:
     old, new = SHAPES[shape]
     for at in range(1, MAX_STEPS):
-        for left in tmp_path.iterdir():
-            left.unlink()
-        if old is not None:
-            put(tmp_path, old)
+        begin_anew(tmp_path, old)
         if not dies_in_a_child(folder, (old, new), at, None):
             assert at > 2, "the swap was interrupted at least twice"
             return
@@ -173,10 +178,7 @@ def test_an_edit_at_any_step_of_a_swap_that_dies_is_never_lost(
     """It stands in its place or beside it, under a name that a person sees."""
     old, new = SHAPES[shape]
     for at in range(1, MAX_STEPS):
-        for left in tmp_path.iterdir():
-            left.unlink()
-        if old is not None:
-            put(tmp_path, old)
+        begin_anew(tmp_path, old)
         if not dies_in_a_child(folder, (old, new), at, lambda: put(tmp_path, EDIT)):
             return
         if after:
@@ -195,10 +197,7 @@ def test_an_edit_at_any_step_of_a_swap_that_lives_is_never_lost(
 ) -> None:
     old, new = SHAPES[shape]
     for at in range(1, MAX_STEPS):
-        for left in tmp_path.iterdir():
-            left.unlink()
-        if old is not None:
-            put(tmp_path, old)
+        begin_anew(tmp_path, old)
         with monkeypatch.context() as patched:
             happened: list[bool] = []
 
@@ -226,10 +225,7 @@ def test_another_worker_that_comes_in_at_any_step_of_a_swap_does_no_harm(
     """It looks as after a crash, although the first one lives, and carries the swap out where it finds nothing."""
     old, new = SHAPES[shape]
     for at in range(1, MAX_STEPS):
-        for left in tmp_path.iterdir():
-            left.unlink()
-        if old is not None:
-            put(tmp_path, old)
+        begin_anew(tmp_path, old)
         others: list[Swap | Changed | None] = []
 
         def come_in(others: list[Swap | Changed | None] = others) -> None:

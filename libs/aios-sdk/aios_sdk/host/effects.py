@@ -74,19 +74,16 @@ class Effects:
         """The one outcome of an effect."""
         stored = await self._ledger.read(task.task_id)
         restored = await self.restores.of(task.task_id, action)
-        try:
-            move = core.next_move(
-                stored.entry,
-                codec.arguments_sha256(task.input),
-                task.dispatch,
-                action.spec.idempotency,
-                self._now_ms(),
-                can_look_up=_can_look_up(action),
-                restored=restored,
-                sole_owner=self._rules.sole_owner,
-            )
-        except RetryableError as error:
-            raise UnansweredError(error.message) from error
+        move = core.next_move(
+            stored.entry,
+            codec.arguments_sha256(task.input),
+            task.dispatch,
+            action.spec.idempotency,
+            self._now_ms(),
+            can_look_up=_can_look_up(action),
+            restored=restored,
+            sole_owner=self._rules.sole_owner,
+        )
         if isinstance(move, core.Replay):
             return move.outcome
         value, input = codec.arguments(task.target, action.spec, task.input)
@@ -155,20 +152,16 @@ class Effects:
             raise TerminalError("ACTION_FAILED", f"{task.target} can't be put back once it is undone.")
         undos = await self._ledger.undos(effect_key)
         restored = await self.restores.of(undo_key, action)
-        now_ms = self._now_ms()
-        try:
-            move = core.next_undo(
-                effect,
-                undos,
-                undo_key,
-                task.dispatch,
-                inverse,
-                now_ms,
-                restored,
-                sole_owner=self._rules.sole_owner,
-            )
-        except RetryableError as error:
-            raise UnansweredError(error.message) from error
+        move = core.next_undo(
+            effect,
+            undos,
+            undo_key,
+            task.dispatch,
+            inverse,
+            self._now_ms(),
+            restored,
+            sole_owner=self._rules.sole_owner,
+        )
         if isinstance(move, core.Replay):
             return move.outcome
         if isinstance(move, core.NothingToUndo):
@@ -235,16 +228,11 @@ class Effects:
     async def _after_repeat(self, effect: Attempt, error: AiosError) -> Outcome:
         """A repeated call failed. That says something of the call before it, which another worker may have under way,
         only where a terminal answer is the answer to the key, or where a look still finds nothing."""
-        if isinstance(effect.action.spec.idempotency, Key):
-            if isinstance(error, RetryableError):
-                raise UnansweredError(error.message) from error
-        elif _can_look_up(effect.action):
-            await _until_visible(effect.action)
-            found = await self._looked_up(effect)
-            if isinstance(found, Outcome):
-                return found
-            if isinstance(found, core.Park):
-                return await self._settle(effect, codec.unknown(effect.task, found.why, effect.token))
+        by_key = isinstance(effect.action.spec.idempotency, Key)
+        if by_key and isinstance(error, RetryableError):
+            raise error  # no answer: it comes again
+        if not by_key and _can_look_up(effect.action):
+            return await self._failed_unless_found(effect, error)
         return await self._settle(effect, codec.failed(effect.task, error))
 
     async def _after_defect(self, effect: Attempt, defect: Exception) -> Outcome:
@@ -260,15 +248,16 @@ class Effects:
             return await self._settle(
                 effect, codec.unknown(effect.task, f"{why}; nobody can tell.", effect.token)
             )
+        return await self._failed_unless_found(effect, TerminalError("INTERNAL", f"{why}; nothing was done."))
+
+    async def _failed_unless_found(self, effect: Attempt, error: AiosError) -> Outcome:
         await _until_visible(effect.action)
         found = await self._looked_up(effect)
         if isinstance(found, Outcome):
             return found
         if isinstance(found, core.Park):
             return await self._settle(effect, codec.unknown(effect.task, found.why, effect.token))
-        return await self._settle(
-            effect, codec.failed(effect.task, TerminalError("INTERNAL", f"{why}; nothing was done."))
-        )
+        return await self._settle(effect, codec.failed(effect.task, error))
 
     async def _looked_up(self, effect: Attempt) -> Outcome | core.Resume | core.Park:
         try:

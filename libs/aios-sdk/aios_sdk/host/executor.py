@@ -140,7 +140,8 @@ class Executor:
             try:
                 return await work()
             except RetryableError as error:
-                # The ledger could not be asked: an earlier dispatch may have done it, so "failed" would be a guess.
+                # What is refused is recorded. Here the ledger could not be asked, or another worker may be at it: an
+                # earlier dispatch may have done it, so "failed" would be a guess.
                 raise UnansweredError(error.message) from error
 
         running = asyncio.create_task(run(), name=f"effect {key}")
