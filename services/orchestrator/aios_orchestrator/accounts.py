@@ -17,14 +17,13 @@ from aios_core.errors import AiosError
 from aios_orchestrator.budget import charge_of
 from aios_orchestrator.core.money import Purse, accounts_of
 from aios_orchestrator.model import Run
-from aios_orchestrator.repository import Repository, run_key
+from aios_orchestrator.repository import Repository, keep_from, run_key, stored_run
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Store, Write
 
 SWEEP_S: Final = 15.0  # between two looks for holds that nobody counts on
 OLD_MS: Final = 30_000  # a hold that is younger may be of a decision that is under way
-UNBORN_MS: Final = 24 * 3_600_000  # after which the hold of a run is let go that never came to be
 TRIES: Final = 10  # of a change that others make at the same time
 MAX_SUMS: Final = 1_000  # accounts in memory
 
@@ -197,22 +196,22 @@ class AccountBook:
                 if cost is not None:
                     await self._look(purse, hold.accounts)
                     purse.settle(hold.serial, int(cost), now)
-                elif await self._fenced(hold, now):
+                elif await self._fenced(hold):
                     purse.drop(hold.serial)
         await self.write(purse)
 
     async def _counted_on(self, hold: Hold) -> bool:
         """Whether a step of the run is handed out with it; it may have another name by now."""
-        stored = await self._store.read(run_key(self._workspace, hold.run_id))
+        stored = await stored_run(self._store, self._workspace, hold.run_id)
         head = RunHead.FromString(stored.head if stored is not None else b"")
         return any(step.charge == hold.serial for step in head.steps)
 
-    async def _fenced(self, hold: Hold, now: int) -> bool:
-        """Whether no decision can be committed any more that counts on a hold: the run is written anew as it is, so
-        that whoever decided on what stood before loses."""
+    async def _fenced(self, hold: Hold) -> bool:
+        """Whether no decision can be committed any more that counts on a hold: the run is written anew as it is, or its
+        place taken where there is none, so that whoever decided on what stood before loses."""
         stored = await self._store.read(run_key(self._workspace, hold.run_id))
         if stored is None:
-            return hold.time_ms + UNBORN_MS <= now
+            return await keep_from(self._store, self._workspace, hold.run_id)
         if await self._counted_on(hold):
             return False
         write = Write(stored.key, stored.revision, stored.head, due_ms=stored.due_ms)

@@ -17,7 +17,7 @@ from aios_orchestrator import workflow
 from aios_orchestrator.correlation import correlations_of
 from aios_orchestrator.mailbox import UNHEARD, heard_as
 from aios_orchestrator.queueing import key_of
-from aios_orchestrator.repository import run_key
+from aios_orchestrator.repository import stored_run
 from aios_orchestrator.resolve import OUTCOME_INTENT, OUTCOME_QUESTION, event_key, resolve
 from aios_orchestrator.resources import ResourceBook
 from aios_runtime.store.port import Committed, Store, Write
@@ -103,7 +103,8 @@ class Intake:
                 f"Event {event.id!r} of {event.source!r} came before with other data.",
                 field="id",
             )
-        if resolution.run_id and await self._store.read(run_key(event.workspace, resolution.run_id)) is None:
+        run = resolution.run_id
+        if run and await stored_run(self._store, event.workspace, run) is None:
             await self._start(await self._begin(event, resolution, event.traceparent))
         return AcceptEventResponse(event_id=event.id, duplicate=True, resolution=resolution)
 

@@ -34,7 +34,7 @@ from aios_orchestrator.model import Run
 from aios_orchestrator.names import by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.queueing import MAX_WAITING
-from aios_orchestrator.repository import Repository, approval_key, run_key
+from aios_orchestrator.repository import Repository, approval_key, run_key, stored_run
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.schedules import Schedules
 from aios_orchestrator.workflow import Workflow
@@ -142,7 +142,7 @@ class Queries:
         """Events of one run after a sequence; sequences are gapless, so it is also how many to skip."""
         request = parse(pb.ReadRunEventsRequest, data)
         key = run_key(request.workspace, request.run_id)
-        if await self._store.read(key) is None:
+        if await stored_run(self._store, request.workspace, request.run_id) is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         limit = min(request.limit or MAX_PAGE, MAX_PAGE)
         last = self._repository.sequence_in_view(key)

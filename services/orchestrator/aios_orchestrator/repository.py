@@ -34,6 +34,19 @@ def run_key(workspace: str, run_id: str) -> str:
     return f"{workspace}/run/{run_id}"
 
 
+async def stored_run(store: Store, workspace: str, run_id: str) -> Aggregate | None:
+    """A run as it is stored. None also where its place is only kept from a start that came too late (`keep_from`)."""
+    aggregate = await store.read(run_key(workspace, run_id))
+    return aggregate if aggregate is not None and aggregate.head else None
+
+
+async def keep_from(store: Store, workspace: str, run_id: str) -> bool:
+    """Take the place of a run that is not there, so that who is about to write its first event loses, and decides
+    anew; whether that was in time. The run can still be started."""
+    (result,) = await store.commit([Write(run_key(workspace, run_id), 0, b"")])
+    return isinstance(result, Committed)
+
+
 def approval_key(workspace: str, approval_id: str) -> str:
     """The listing entry of an approval; the truth is the run's record."""
     return f"{workspace}/approval/{approval_id}"
@@ -45,6 +58,7 @@ class Repository:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._resident: OrderedDict[str, Stored] = OrderedDict()
+        self._kept_from: dict[str, int] = {}  # revisions of places that no run has yet
 
     async def load(self, workspace: str, run_id: str) -> Stored | None:
         """The run as it is stored, or as it was when this process wrote it last: `stands` tells."""
@@ -80,6 +94,9 @@ class Repository:
 
     async def _read(self, key: str) -> Stored | None:
         aggregate = await self.store.read(key)
+        if aggregate is not None and not aggregate.head:
+            self._kept_from[key] = aggregate.revision
+            return None
         return await self._stored(aggregate) if aggregate is not None else None
 
     async def _stored(self, aggregate: Aggregate) -> Stored:
@@ -130,9 +147,10 @@ class Repository:
             extra = {**extra, FAILURE: failure.SerializeToString()}
         elif run.reopened or run.undo_group:
             extra = {**extra, FAILURE: None}
+        key = run_key(run.workspace, run.run_id)
         main = Write(
-            key=run_key(run.workspace, run.run_id),
-            expect=before.revision if before is not None else 0,
+            key=key,
+            expect=before.revision if before is not None else self._kept_from.pop(key, 0),
             head=head_of(run).SerializeToString(),
             records={**records_of(run, old, changed), **extra},
             events=[NewEvent(partition, event) for event in events],

@@ -15,7 +15,7 @@ from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import check_request_id, derive, run_id
 from aios_orchestrator.model import TERMINAL_RUN
 from aios_orchestrator.ownership import Ownership
-from aios_orchestrator.repository import run_key
+from aios_orchestrator.repository import stored_run
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.schedule import Schedule, decide, parameters, request_of, upcoming
 from aios_runtime.store.port import Aggregate, Committed, Store, Write
@@ -168,7 +168,7 @@ class Schedules:
     async def _busy(self, state: pb.ScheduleState) -> bool:
         if not state.last_run_id:
             return False
-        stored = await self._store.read(run_key(self._workspace, state.last_run_id))
+        stored = await stored_run(self._store, self._workspace, state.last_run_id)
         return stored is not None and RunHead.FromString(stored.head).state not in TERMINAL_RUN
 
     async def _read(self, name: str) -> tuple[int, pb.ScheduleState]:
@@ -250,7 +250,7 @@ class Schedules:
     ) -> pb.ChangeScheduleResponse:
         start = self._request(schedule, f"now/{request.request_id}")
         run = run_id(start.workspace, start.trigger, start.request_id)
-        known = await self._store.read(run_key(self._workspace, run)) is not None
+        known = await stored_run(self._store, self._workspace, run) is not None
         if not known:
             start.actor = request.actor
             start.input = encode(parameters(schedule, self._now_ms()))

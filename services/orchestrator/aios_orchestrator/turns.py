@@ -16,7 +16,7 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.ids import derive
 from aios_orchestrator.model import TERMINAL_RUN, Run
 from aios_orchestrator.ownership import Ownership
-from aios_orchestrator.repository import in_line, run_key, under_way_with
+from aios_orchestrator.repository import in_line, stored_run, under_way_with
 from aios_runtime.store.port import Aggregate, Committed, Store, Write
 
 PAGE: Final = 200  # queued runs that are looked at in one go
@@ -135,7 +135,7 @@ class Turns:
         """Those that were let in and have not ended."""
         found = {}
         for run in admitted:
-            stored = await self._store.read(run_key(self._workspace, run))
+            stored = await stored_run(self._store, self._workspace, run)
             head = RunHead.FromString(stored.head) if stored is not None else None
             if head is not None and head.state not in TERMINAL_RUN:
                 found[run] = head

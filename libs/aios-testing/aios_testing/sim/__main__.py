@@ -23,20 +23,25 @@ def main() -> int:
     parser.add_argument(
         "--shrink", action="store_true", help="with --seed: look for fewer faults that still fail"
     )
+    parser.add_argument(
+        "--brief",
+        action="store_true",
+        help="less to do and less time to go wrong: several times as many seeds",
+    )
     parser.add_argument("--counts", action="store_true", help="tell how often each path was visited")
     parser.add_argument("--log", type=Path, help="add the totals to this file, a line of JSON")
     arguments = parser.parse_args()
     same_hashes()
     if arguments.seed is not None:
-        return _one(arguments.seed, arguments.only, shrinking=arguments.shrink)
-    return _all(arguments.first, arguments.seeds, arguments.jobs, arguments.log, counts=arguments.counts)
+        return _one(arguments.seed, arguments.only, shrinking=arguments.shrink, brief=arguments.brief)
+    return _all(arguments)
 
 
-def _one(seed: int, only: str, *, shrinking: bool) -> int:
-    plan = drawn(seed)
+def _one(seed: int, only: str, *, shrinking: bool, brief: bool) -> int:
+    plan = drawn(seed, brief=brief)
     names = only.split(",") if only else plan.names()
     if shrinking:
-        _, names = shrink(seed, lambda text: print(text, file=sys.stderr))
+        _, names = shrink(seed, lambda text: print(text, file=sys.stderr), brief=brief)
     result = simulate(seed, plan.only(set(names)), keep=True)
     print("\n".join(result.lines))
     print(
@@ -50,13 +55,13 @@ def _one(seed: int, only: str, *, shrinking: bool) -> int:
     for violation in result.violations:
         print(f"VIOLATED {violation}")
     if result.violations:
-        print(f"\nrepeat it: {command(seed, names)}")
+        print(f"\nrepeat it: {command(seed, names, brief=brief)}")
     return 1 if result.violations else 0
 
 
-def _all(first: int, count: int, jobs: int, log: Path | None, *, counts: bool) -> int:
-    began, total = time.monotonic(), Total()
-    for total in many(first, count, jobs):
+def _all(told: argparse.Namespace) -> int:
+    began, total, count = time.monotonic(), Total(), told.seeds
+    for total in many(told.first, count, told.jobs, brief=told.brief):
         rate = total.transitions / max(total.core_seconds, 1e-9)
         print(
             f"\r{total.seeds} of {count} seeds, {total.transitions} transitions, {rate:.0f} a second a core,"
@@ -67,19 +72,21 @@ def _all(first: int, count: int, jobs: int, log: Path | None, *, counts: bool) -
         )
     seconds = time.monotonic() - began
     print(f"in {seconds:.0f} s", file=sys.stderr)
-    if log is not None:
-        _log(log, first, total, seconds)
-    if counts:
+    if told.log is not None:
+        _log(told.log, told, total, seconds)
+    if told.counts:
         for name, times in sorted(total.counts.items()):
             print(f"{times:10}  {name}")
     for seed, violations in total.failures[:SHOWN]:
-        print(f"seed {seed}: {violations[0]}\n  {command(seed)}\n  fewer faults: {command(seed)} --shrink")
+        again = command(seed, brief=told.brief)
+        print(f"seed {seed}: {violations[0]}\n  {again}\n  fewer faults: {again} --shrink")
     return 1 if total.failures else 0
 
 
-def _log(path: Path, first: int, total: Total, seconds: float) -> None:
+def _log(path: Path, told: argparse.Namespace, total: Total, seconds: float) -> None:
     entry = {
-        "first": first,
+        "first": told.first,
+        "brief": told.brief,
         "seeds": total.seeds,
         "transitions": total.transitions,
         "core_seconds": round(total.core_seconds, 1),

@@ -101,11 +101,9 @@ class AccountWatch:
             return
         self._charged[told.charge] = hold
 
-    def left(self, runs: set[str]) -> list[str]:
-        """What is still held, of runs that there are."""
-        return [
-            f"{hold.run_id} holds for {hold.step}" for hold in self._holds.values() if hold.run_id in runs
-        ]
+    def left(self) -> list[str]:
+        """What is still held, of runs that there are and of those that never came to be."""
+        return [f"{hold.run_id} holds for {hold.step}" for hold in self._holds.values()]
 
     def at_the_end(self) -> None:
         """Once everything is quiet, what was settled is what the runs have cost."""

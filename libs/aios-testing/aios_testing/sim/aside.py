@@ -14,7 +14,6 @@ from aios_core.encoding import encode
 from aios_core.ids import run_id
 from aios_core.labels import OWNER
 from aios_core.values import labeled
-from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import ASIDE
@@ -40,7 +39,7 @@ class Aside:
 
     async def _run(self, person: "Person", number: int) -> None:
         rng = self._rng
-        await asyncio.sleep(rng.uniform(0.0, HORIZON * 0.3))
+        await asyncio.sleep(rng.uniform(0.0, person.horizon * 0.3))
         request = pb.StartRunRequest(
             workspace=WORKSPACE,
             request_id=f"a{number}",
@@ -62,9 +61,3 @@ class Aside:
         elif fate < 0.5:
             await asyncio.sleep(rng.uniform(20.0, 80.0))
             await person.undo(run, rng)
-
-
-def drawn(seed: object, record: Record) -> Aside | None:
-    """What a seed has of them."""
-    rng = Random(f"aside {seed}")
-    return Aside(rng, record) if rng.random() < SHARE else None

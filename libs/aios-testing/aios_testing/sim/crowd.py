@@ -18,7 +18,6 @@ from aios_orchestrator.model import Run
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_runtime.store.port import Write
-from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.person import ANSWER_SECONDS, TRACE, Person
 from aios_testing.sim.record import Record
@@ -59,7 +58,7 @@ class Crowd:
 
     async def _start(self, workflow: str, number: int) -> None:
         rng = self._rng
-        await asyncio.sleep(rng.uniform(0.0, HORIZON * 0.5))
+        await asyncio.sleep(rng.uniform(0.0, self._person.horizon * 0.5))
         request = pb.StartRunRequest(
             workspace=WORKSPACE,
             request_id=f"{workflow}{number}",

@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 HORIZON: Final = 90.0  # seconds: when the faults stop
+BRIEF: Final = 20.0  # when they do in a brief simulation
 
 RATES: Final[Mapping[str, float]] = {
     "lose_message": 0.04,  # a publish is lost on its way; its sender gets an error
@@ -64,13 +65,20 @@ class Fault:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All that goes wrong, and the installation that it happens to: whether its connectors have two replicas each, the
-    broker's duplicate window in seconds, and whether a wiped broker still knows the ids that it has seen."""
+    broker's duplicate window in seconds, whether a wiped broker still knows the ids that it has seen, and the seconds
+    until nothing goes wrong any more."""
 
     rates: Mapping[str, float] = field(default_factory=dict)
     events: tuple[Fault, ...] = ()
     replicas: bool = False
     window: float = 10.0
     keeps_ids: bool = False
+    horizon: float = HORIZON
+
+    @property
+    def brief(self) -> bool:
+        """Whether there is less to do as well."""
+        return self.horizon < HORIZON
 
     def names(self) -> list[str]:
         """What can be left out, in a stable order: `rate` and `#<event>`."""
@@ -85,7 +93,13 @@ class Plan:
         )
 
 
-def draw(rng: Random, places: Sequence[str], storing: Sequence[str], replicas: frozenset[str]) -> Plan:
+def draw(
+    rng: Random,
+    places: Sequence[str],
+    storing: Sequence[str],
+    replicas: frozenset[str],
+    horizon: float = HORIZON,
+) -> Plan:
     """A plan. `places` are the processes, `storing` the disks, `replicas` the processes that not every plan has."""
     replicated = rng.random() < 0.5
     places = [place for place in places if replicated or place not in replicas]
@@ -97,7 +111,7 @@ def draw(rng: Random, places: Sequence[str], storing: Sequence[str], replicas: f
         if rng.random() < 0.45:
             continue
         for _ in range(rng.randint(1, MOST[kind])):
-            events.append(_event(rng, kind, places, storing))
+            events.append(_event(rng, kind, places, storing, horizon))
     events.sort(key=lambda event: event.at)
     return Plan(
         rates,
@@ -105,6 +119,7 @@ def draw(rng: Random, places: Sequence[str], storing: Sequence[str], replicas: f
         replicas=replicated,
         window=rng.choice((0.0, 10.0, 10.0, 86_400.0)),
         keeps_ids=rng.random() < 0.3,
+        horizon=horizon,
     )
 
 
@@ -116,7 +131,7 @@ def with_cuts(plan: Plan, rng: Random, replicas: Sequence[str]) -> Plan:
     cuts = [
         Fault(
             rng.choice(CUTS),
-            round(rng.uniform(1.0, HORIZON * 0.6), 3),
+            round(rng.uniform(1.0, plan.horizon * 0.6), 3),
             rng.choice(replicas),
             round(rng.uniform(2.0, 30.0), 3),
         )
@@ -125,8 +140,8 @@ def with_cuts(plan: Plan, rng: Random, replicas: Sequence[str]) -> Plan:
     return replace(plan, events=tuple(sorted((*plan.events, *cuts), key=lambda event: event.at)))
 
 
-def _event(rng: Random, kind: str, places: Sequence[str], storing: Sequence[str]) -> Fault:
-    at = round(rng.choice((rng.uniform(0, 5), rng.uniform(0, HORIZON * 0.8))), 3)
+def _event(rng: Random, kind: str, places: Sequence[str], storing: Sequence[str], horizon: float) -> Fault:
+    at = round(rng.choice((rng.uniform(0, 5), rng.uniform(0, horizon * 0.8))), 3)
     place = rng.choice(places)
     if kind == "crash":
         return Fault(kind, at, place, rng.randint(1, 60))

@@ -1,33 +1,44 @@
 """What the person does under some seeds beside starting, deciding and stopping; each habit draws from its own
 stream."""
 
+from collections.abc import Callable
 from random import Random
+from typing import Any, Final
 
 from aios.run.v1.state_pb2 import Approval
 from aios_core.ids import effect_key
 from aios_orchestrator.core import compensate
 from aios_orchestrator.model import Run
 from aios_sdk.host.codec import effect_of_token
-from aios_testing.sim import aside, forking, mending, migrating, planning, raising, undoing
+from aios_testing.sim import aside, forking, mending, migrating, planning, raising, signing, undoing
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
 
+# What each draws from, how many of the seeds have it, and what it is.
+_HABITS: Final[dict[str, tuple[str, float, Callable[[Random, Record], Any]]]] = {
+    "mending": ("mend", mending.SHARE, mending.Mending),
+    "forking": ("fork", forking.SHARE, forking.Forking),
+    "migrating": ("move", migrating.SHARE, migrating.Migrating),
+    "undoing": ("undo", undoing.SHARE, undoing.Undoing),
+    "aside": ("aside", aside.SHARE, aside.Aside),
+    "planning": ("plans", planning.SHARE, planning.Planning),
+    "raising": ("raise", raising.SHARE, raising.Raising),
+    "signing": ("sign", signing.SHARE, signing.Signing),
+}
+_ALONE: Final = (*_HABITS, "restoring", "sending", "crowd", "", "")
 
-def give(person: Person, seed: int, record: Record) -> None:
+
+def alone(seed: int) -> str:
+    """What a brief simulation has beside the runs: one habit, a restored backup, events, a crowd, or nothing."""
+    return Random(f"alone {seed}").choice(_ALONE)
+
+
+def give(person: Person, seed: int, record: Record, *, brief: bool) -> None:
     """Give the person the habits of a seed."""
-    mends, forks, moves = Random(f"mend {seed}"), Random(f"fork {seed}"), Random(f"move {seed}")
-    undoes = Random(f"undo {seed}")
-    if mends.random() < mending.SHARE:
-        person.mending = mending.Mending(mends, record)
-    if forks.random() < forking.SHARE:
-        person.forking = forking.Forking(forks, record)
-    person.aside = aside.drawn(seed, record)
-    person.planning = planning.drawn(seed, record)
-    person.raising = raising.drawn(seed, record)
-    if moves.random() < migrating.SHARE:
-        person.migrating = migrating.Migrating(moves, record)
-    if undoes.random() < undoing.SHARE:
-        person.undoing = undoing.Undoing(undoes, record)
+    for name, (stream, share, habit) in _HABITS.items():
+        rng = Random(f"{stream} {seed}")
+        if (alone(seed) == name) if brief else (rng.random() < share):
+            setattr(person, name, habit(rng, record))
 
 
 def effect_of(run: Run, approval: Approval) -> str:

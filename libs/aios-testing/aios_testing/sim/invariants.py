@@ -68,7 +68,7 @@ class Invariants:
             self._positions[event.partition] = position
         self.lines.committed(write)
         self.accounts.committed(write)
-        if not write.key.startswith(_RUN) or write.head is None:
+        if not write.key.startswith(_RUN) or not write.head:
             return
         before = self.runs.get(write.key)
         run = before

@@ -32,10 +32,16 @@ class LeaseWatch:
             self._record.violate("a lease is fenced", f"revision {result.revision} after {self._revision}")
         self._revision = result.revision
         for name, replica in table.replicas.items():
-            before = self._table.replicas.get(name)
-            if before is None or before.beat != replica.beat:
+            known = self._table.replicas.get(name)
+            if known is None or known.beat != replica.beat:
                 self._renewed[name] = self._time()
-        for partition, (old, new) in enumerate(zip(self._table.leases, table.leases, strict=False)):
+        before, self._table = self._table, table
+        if table.leases != before.leases:
+            self._moved(before, table)
+        self.one_owner()
+
+    def _moved(self, before: Leases, table: Leases) -> None:
+        for partition, (old, new) in enumerate(zip(before.leases, table.leases, strict=False)):
             if old.owner == new.owner:
                 continue
             if new.epoch < old.epoch or (new.owner and new.epoch == old.epoch):
@@ -48,14 +54,15 @@ class LeaseWatch:
                     self._record.violate("a lease lasts", f"{partition} of {old.owner}, by {new.owner}")
             else:
                 self._record.count("a partition is taken")
-        self._table = table
-        self.one_owner()
 
     def one_owner(self) -> None:
         """No two replicas hold the same partition, whatever they have heard of each other."""
         owners = [owner for owner in self._owners() if owner.me]
         if len(owners) < 2:
             return
-        for partition in range(PARTITIONS):
-            if sum(owner.owns(partition) for owner in owners) > 1:
-                self._record.violate("one owner at a time", str(partition))
+        held: set[int] = set()
+        for owner in owners:
+            own = {partition for partition in range(PARTITIONS) if owner.owns(partition)}
+            if twice := held & own:
+                self._record.violate("one owner at a time", str(min(twice)))
+            held |= own

@@ -25,7 +25,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_testing.sim.aside import Aside
 from aios_testing.sim.bus import SimBus
-from aios_testing.sim.faults import HORIZON
+from aios_testing.sim.faults import Plan
 from aios_testing.sim.forking import Forking
 from aios_testing.sim.mending import Mending
 from aios_testing.sim.migrating import Migrating
@@ -50,8 +50,13 @@ M = TypeVar("M", bound=Proto)
 class Person:
     """Everything that comes from outside. `accepted` are the runs that were answered for."""
 
-    def __init__(self, bus: SimBus, rng: Random, world: World, record: Record) -> None:
+    def __init__(self, bus: SimBus, rng: Random, world: World, record: Record, plan: Plan) -> None:
         self.bus, self._rng, self._world, self._record = bus, rng, world, record
+        self.horizon = plan.horizon
+        self.most_runs, self.most_events = (2, 1) if plan.brief else (4, 2)
+        self.late = (
+            0.03 if plan.brief else 0.1
+        )  # of the decisions: in virtual time as well waiting has its price
         self.accepted: dict[str, str] = {}
         self.events: dict[str, bytes] = {}  # the data of those that were accepted, by id
         self.denied: set[str] = set()  # effects of which the person said that they had not happened
@@ -89,12 +94,12 @@ class Person:
         """What runs from the start."""
         rng = self._rng
         works: list[Awaitable[None]] = [self._look()]
-        for number in range(rng.randint(2, 4)):
-            works.append(self._run(number, rng.uniform(0.0, HORIZON * 0.3)))
-        for number in range(rng.randint(0, 2)):
-            works.append(self._event(number, rng.uniform(0.0, HORIZON * 0.4)))
+        for number in range(rng.randint(2, self.most_runs)):
+            works.append(self._run(number, rng.uniform(0.0, self.horizon * 0.3)))
+        for number in range(rng.randint(0, self.most_events)):
+            works.append(self._event(number, rng.uniform(0.0, self.horizon * 0.4)))
         if rng.random() < 0.4:
-            works.append(self._bare(rng.uniform(0.0, HORIZON * 0.8)))
+            works.append(self._bare(rng.uniform(0.0, self.horizon * 0.8)))
         if self.mending is not None:
             works.append(self.mending.look(self))
         if self.aside is not None:
@@ -138,7 +143,7 @@ class Person:
             await asyncio.sleep(rng.uniform(0.0, 20.0))
             await self.cancel(run)
         elif fate < 0.5:
-            await asyncio.sleep(rng.uniform(1.0, 60.0))
+            await asyncio.sleep(rng.uniform(1.0, self.horizon * 2 / 3))
             await self.undo(run)
         self.busy -= 1
 
@@ -183,7 +188,7 @@ class Person:
                 break
             except RetryableError:
                 await asyncio.sleep(1.0)
-        await asyncio.sleep(60.0)
+        await asyncio.sleep(self.horizon * 2 / 3)
         if broker.lost == lost:
             self.events["bare"] = b'{"n":77}'
         self.busy -= 1
@@ -262,7 +267,7 @@ class Person:
 
     async def _decide(self, approval: Approval) -> None:
         rng = self._rng
-        late = rng.random() < 0.1
+        late = rng.random() < self.late
         await asyncio.sleep(rng.uniform(100.0, 140.0) if late else rng.uniform(0.1, 12.0))
         if approval.kind == ApprovalKind.APPROVAL_KIND_UNKNOWN:
             await self._answer_unknown(approval)

@@ -23,7 +23,6 @@ from aios_core.values import labeled, plain
 from aios_orchestrator.model import Run
 from aios_orchestrator.names import home_of, is_inside
 from aios_runtime.bus import subjects
-from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.planner import MORE
 from aios_testing.sim.record import Record
@@ -52,7 +51,7 @@ class Planning:
 
     async def _run(self, person: "Person", number: int) -> None:
         rng = self._rng
-        await asyncio.sleep(rng.uniform(0.0, HORIZON * 0.3))
+        await asyncio.sleep(rng.uniform(0.0, person.horizon * 0.3))
         request = pb.StartRunRequest(
             workspace=WORKSPACE,
             request_id=f"p{number}",
@@ -87,7 +86,7 @@ class Planning:
         ]
         if all(answer is not None for answer in answers):
             self._record.count("asked for another plan")
-        elif answers[0] is not None:
+        elif answers[0] is not None and not person.restored:  # a backup may be older than the first answer
             self._record.violate("a request that comes again is answered again", request.request_id)
 
     async def _edit(self, person: "Person", run: str, name: str) -> None:
@@ -114,12 +113,6 @@ class Planning:
             )
             if await person.say("edit_approval", request, pb.EditApprovalResponse, self._rng) is not None:
                 self._record.count("edited a plan")
-
-
-def drawn(seed: object, record: Record) -> Planning | None:
-    """What a seed has of them."""
-    rng = Random(f"plans {seed}")
-    return Planning(rng, record) if rng.random() < SHARE else None
 
 
 class PlanWatch:

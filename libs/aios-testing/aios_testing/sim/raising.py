@@ -17,7 +17,6 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
-from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import DEAR, RAISED
@@ -52,11 +51,11 @@ class Raising:
         for number in range(FIRST, FIRST + self._rng.randint(2, MOST)):
             person.begin_work(partial(self._run, person, number))
         for number, raised in enumerate(RAISED):
-            await asyncio.sleep(self._rng.uniform(5.0, HORIZON * 0.4))
+            await asyncio.sleep(self._rng.uniform(5.0, person.horizon * 0.4))
             await self._apply(person, raised, f"raise-{number}")
 
     async def _run(self, person: "Person", number: int) -> None:
-        await asyncio.sleep(self._rng.uniform(0.0, HORIZON * 0.5))
+        await asyncio.sleep(self._rng.uniform(0.0, person.horizon * 0.5))
         request = pb.StartRunRequest(
             workspace=WORKSPACE,
             request_id=f"d{number}",
@@ -95,9 +94,3 @@ class Raising:
                 return
             except RetryableError:
                 await asyncio.sleep(1.0)
-
-
-def drawn(seed: int, record: Record) -> Raising | None:
-    """What a seed has of them."""
-    rng = Random(f"raise {seed}")
-    return Raising(rng, record) if rng.random() < SHARE else None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aios_sdk.host.mark import RESTORE_META, RestoreMark
 from aios_testing.sim import crowd, sender
+from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.parts import CONNECTORS
 
@@ -36,9 +37,10 @@ def drawn(seed: int) -> "Restoring | None":
 class Restoring:
     """One backup and its restore."""
 
-    def __init__(self, rng: Random) -> None:
-        self._at = rng.uniform(*BACKUP)
-        self._stop = self._at + rng.uniform(*SINCE)
+    def __init__(self, rng: Random, horizon: float = HORIZON) -> None:
+        share = horizon / HORIZON
+        self._at = rng.uniform(*BACKUP) * share
+        self._stop = self._at + rng.uniform(*SINCE) * share
         self._disks: dict[str, Any] = {}
         self._back: list[Callable[[], None]] = []
         self._happened: dict[str, int] = {}

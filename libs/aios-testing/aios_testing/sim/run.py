@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from aios_testing.sim.faults import Plan
-from aios_testing.sim.simulation import Result, Simulation
+from aios_testing.sim.simulation import Result, Simulation, drawn
 
 CHUNK: Final = 10  # seeds that a core takes at once
 COLLECT: Final = 10  # seeds between two garbage collections
@@ -40,17 +41,18 @@ class Total:
         self.failures += other.failures
 
 
-def simulate(seed: int, plan: Plan | None = None, *, keep: bool = False) -> Result:
-    """One seed; with a plan only what that says goes wrong. With `keep` the result has the whole trace."""
-    return Simulation(seed, plan, keep=keep).run()
+def simulate(seed: int, plan: Plan | None = None, *, keep: bool = False, brief: bool = False) -> Result:
+    """One seed; with a plan only what that says goes wrong. With `keep` the result has the whole trace; a `brief` one
+    is another story, with less in it."""
+    return Simulation(seed, plan or drawn(seed, brief=brief), keep=keep).run()
 
 
-def chunk(seeds: Iterable[int]) -> Total:
+def chunk(seeds: Iterable[int], *, brief: bool = False) -> Total:
     """Some seeds in this process."""
     total = Total()
     began = time.process_time()
     for number, seed in enumerate(seeds):
-        result = simulate(seed)
+        result = simulate(seed, brief=brief)
         total.seeds += 1
         total.transitions += result.transitions
         total.counts.update(result.counts)
@@ -62,7 +64,9 @@ def chunk(seeds: Iterable[int]) -> Total:
     return total
 
 
-def many(first: int, count: int, jobs: int = 0, enough: int = SHOWN) -> Iterator[Total]:
+def many(
+    first: int, count: int, jobs: int = 0, enough: int = SHOWN, *, brief: bool = False
+) -> Iterator[Total]:
     """The totals so far, after each chunk of seeds, on `jobs` processes (0: as many as there are cores).
 
     It ends early once `enough` seeds have failed. The order in which a set of strings is gone through must not differ
@@ -72,18 +76,19 @@ def many(first: int, count: int, jobs: int = 0, enough: int = SHOWN) -> Iterator
     os.environ["PYTHONHASHSEED"] = "0"
     chunks = [range(at, min(at + CHUNK, first + count)) for at in range(first, first + count, CHUNK)]
     with multiprocessing.get_context("spawn").Pool(jobs or os.cpu_count()) as pool:
-        for part in pool.imap_unordered(chunk, chunks):
+        for part in pool.imap_unordered(partial(chunk, brief=brief), chunks):
             total.add(part)
             yield total
             if len(total.failures) >= enough:
                 return
 
 
-def command(seed: int, names: Iterable[str] = ()) -> str:
+def command(seed: int, names: Iterable[str] = (), *, brief: bool = False) -> str:
     """What repeats a seed to the byte."""
     chosen = ",".join(names)
     only = f" --only '{chosen}'" if chosen else ""
-    return f"PYTHONHASHSEED=0 .venv/bin/python -m aios_testing.sim --seed {seed}{only}"
+    short = " --brief" if brief else ""
+    return f"PYTHONHASHSEED=0 .venv/bin/python -m aios_testing.sim --seed {seed}{short}{only}"
 
 
 def planted(plant: Planting | None, seeds: Iterable[int]) -> Result | None:

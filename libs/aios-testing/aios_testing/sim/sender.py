@@ -19,7 +19,6 @@ from aios_core.values import labeled
 from aios_orchestrator.model import TERMINAL_RUN
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
-from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.person import ANSWER_SECONDS, TRACE, Person
@@ -45,7 +44,7 @@ class Sender:
         """One run from its start to its end."""
         self._person.busy += 1
         rng = self._rng
-        await asyncio.sleep(rng.uniform(0.0, HORIZON * 0.5))
+        await asyncio.sleep(rng.uniform(0.0, self._person.horizon * 0.5))
         request = pb.StartRunRequest(
             workspace=WORKSPACE,
             request_id=f"h{number}",

@@ -8,13 +8,15 @@ from aios_testing.sim.simulation import Result, drawn
 TRIES: int = 300  # simulations at most
 
 
-def shrink(seed: int, told: Callable[[str], None] = lambda text: None) -> tuple[Result, list[str]]:
+def shrink(
+    seed: int, told: Callable[[str], None] = lambda text: None, *, brief: bool = False
+) -> tuple[Result, list[str]]:
     """The smallest failing result that was found, and the names of the faults that it needs.
 
     Faults are left out in halves, quarters and so on down to single ones, as long as the same invariant breaks.
     """
-    plan = drawn(seed)
-    best = simulate(seed)
+    plan = drawn(seed, brief=brief)
+    best = simulate(seed, plan)
     if not best.violations:
         return best, plan.names()
     wanted = _invariant(best)

@@ -12,7 +12,6 @@ from aios.run.v1.state_pb2 import Approval, ApprovalState
 from aios_core.encoding import decode_trusted, encode
 from aios_core.labels import OWNER
 from aios_core.values import labeled, plain
-from aios_testing.sim.faults import HORIZON
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 
@@ -23,12 +22,6 @@ SHARE: Final = 0.3  # of the seeds
 SIGNERS: Final = ("person:owner", "person:ada")
 STRANGER: Final = "person:eve"
 OTHER: Final = 1_000  # what an edit adds
-
-
-def drawn(seed: int, record: Record) -> "Signing | None":
-    """For some seeds those who sign."""
-    rng = Random(f"sign {seed}")
-    return Signing(rng, record) if rng.random() < SHARE else None
 
 
 class Signing:
@@ -42,7 +35,7 @@ class Signing:
         """A few runs, at some times."""
         person.busy += 1
         for number in range(self._rng.randint(1, 3)):
-            await asyncio.sleep(self._rng.uniform(0.0, HORIZON * 0.1))
+            await asyncio.sleep(self._rng.uniform(0.0, person.horizon * 0.1))
             request = pb.StartRunRequest(
                 workspace=WORKSPACE,
                 request_id=f"sign{number}",

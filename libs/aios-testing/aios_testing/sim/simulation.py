@@ -16,10 +16,10 @@ from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from aios_testing.sim import crowd, faults, habits, restoring, signing
+from aios_testing.sim import crowd, faults, habits, restoring
 from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
-from aios_testing.sim.faults import HORIZON, Fault, Plan
+from aios_testing.sim.faults import Fault, Plan
 from aios_testing.sim.invariants import Invariants
 from aios_testing.sim.leases import LeaseWatch
 from aios_testing.sim.loop import EPOCH_MS, Node, SimLoop
@@ -64,9 +64,10 @@ class Result:
     lines: tuple[str, ...] = ()
 
 
-def drawn(seed: int) -> Plan:
+def drawn(seed: int, *, brief: bool = False) -> Plan:
     """What goes wrong under a seed."""
-    plan = faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS)
+    horizon = faults.BRIEF if brief else faults.HORIZON
+    plan = faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS, horizon)
     return faults.with_cuts(plan, Random(f"cut {seed}"), SHARING)
 
 
@@ -105,16 +106,15 @@ class Simulation:
         self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
         self.down = False
-        self._look = HORIZON  # when it is looked next whether everything has finished
+        self._look = self.plan.horizon  # when it is looked next whether everything has finished
         self._dead: list[Node] = []
         self._outside = Node("person")
         self.person = Person(
-            SimBus(self.broker, self._outside), Random(f"person {seed}"), self.world, self.record
+            SimBus(self.broker, self._outside), Random(f"person {seed}"), self.world, self.record, self.plan
         )
         self.person._effect_of = self._effect_of
         self.sender = Sender(Random(f"sender {seed}"), self.person)
-        habits.give(self.person, seed, self.record)
-        self.person.signing = signing.drawn(seed, self.record)
+        habits.give(self.person, seed, self.record, brief=self.plan.brief)
         self.loop.crashed = self._crashed
         self.loop.defect = self._defect
 
@@ -127,18 +127,11 @@ class Simulation:
                 self._boot(part)
             for fault in self.plan.events:
                 loop.after(fault.at, loop.root, self._strike, fault)
-            loop.after(HORIZON, loop.root, self._heal)
+            loop.after(self.plan.horizon, loop.root, self._heal)
             for work in self.person.begin():
                 loop.spawn(self._outside, work)  # type: ignore[arg-type]
-            if self.seed % EVERY == 0:
-                loop.spawn(self._outside, self.sender.run(FIRST))
-                loop.spawn(self._outside, self.sender.schedule())
-            if self.seed % crowd.EVERY == crowd.AT:
-                crowded = crowd.Crowd(Random(f"crowd {self.seed}"), self.person, self.record)
-                loop.spawn(self._outside, crowded.run())
-            if (restore := restoring.drawn(self.seed)) is not None:
-                restore.begin(self)
-            finished = loop.run(lambda: self._finished(), HORIZON + PATIENCE)
+            self._more()
+            finished = loop.run(lambda: self._finished(), self.plan.horizon + PATIENCE)
             if not self.record.violations:
                 if not finished:
                     self.record.violate("everything finishes", self._unfinished())
@@ -146,6 +139,22 @@ class Simulation:
                     self.invariants.at_the_end(self.person)
                     self.invariants.all_heard(self.sender)
             return self._result()
+
+    def _more(self) -> None:
+        """What some seeds have beside the person."""
+        seed, loop = self.seed, self.loop
+        alone = habits.alone(seed) if self.plan.brief else None
+        if alone == "sending" or (alone is None and seed % EVERY == 0):
+            loop.spawn(self._outside, self.sender.run(FIRST))
+            loop.spawn(self._outside, self.sender.schedule())
+        if alone == "crowd" or (alone is None and seed % crowd.EVERY == crowd.AT):
+            crowded = crowd.Crowd(Random(f"crowd {seed}"), self.person, self.record)
+            loop.spawn(self._outside, crowded.run())
+        restore = restoring.drawn(seed) if alone is None else None
+        if alone == "restoring":
+            restore = restoring.Restoring(Random(f"restore {seed}"), self.plan.horizon)
+        if restore is not None:
+            restore.begin(self)
 
     def _owners(self) -> Iterator[Ownership]:
         for part in self.parts.values():
@@ -351,7 +360,7 @@ class Simulation:
                 reasons.append("the schedule has not come to its end")
             if not self.invariants.all_noted():
                 reasons.append("the outbox is not empty")
-            reasons += self.invariants.accounts.left({run.run_id for run in self.invariants.runs.values()})
+            reasons += self.invariants.accounts.left()
         return reasons
 
     def _unfinished(self) -> str:

@@ -72,9 +72,9 @@ class Undoing:
             workspace=WORKSPACE, request_id=f"v{number}", run_id=run, actor="person:owner", why="after all"
         )
         times = 2 if self._rng.random() < 0.2 else 1
-        works = [person.say("redo_run", request, pb.RedoRunResponse, self._rng) for _ in range(times)]
-        answers = await asyncio.gather(*works)
+        # What was refused may be done later, when the run stands otherwise; what was done is answered so again.
+        answers = [await person.say("redo_run", request, pb.RedoRunResponse, self._rng) for _ in range(times)]
         if all(answer is not None for answer in answers):
             self._record.count("redo asked for")
-        elif any(answer is not None for answer in answers):
+        elif answers[0] is not None and not person.restored:  # a backup may be older than the first answer
             self._record.violate("a request that comes again is answered again", request.request_id)
