@@ -99,3 +99,45 @@ async def test_runs_that_were_written_before_there_were_partitions_are_found() -
     found = [head async for heads in handed_out(store, "main", partition_of(run.slot)) for head in heads]
     assert [head.run_id for head in found] == [run.run_id]
     assert not (await store.query("active", "main")).items
+
+
+async def test_what_a_replica_has_kept_of_a_run_does_not_say_what_is_handed_out() -> None:
+    """Another one has decided for it meanwhile: its tasks are watched over as the store says."""
+    driver = Driver(workflow("- {name: a, agent: x}\n- {name: b, agent: x}"))
+    store: Any = MemoryStore(lambda: 0)
+    store.shared = True
+    repository, publisher = Repository(store), _Watching()
+
+    async def commit(before: Any) -> None:
+        run = driver.run
+        writes = repository.writes(before, run, run.own, list(driver.last.events), {}, driver.workflow)
+        await store.commit(writes)
+
+    await commit(None)
+    kept = await repository.view("main", "run_test")
+    assert kept is not None
+    repository.keep(kept.run, kept.revision)
+    driver.settle("a")
+    await commit(kept)  # the other replica's
+
+    class Resources:
+        async def followed(self, run: object) -> Any:
+            return driver.workflow
+
+    unused: Any = None
+    everything: Any = Resources()
+    takeover = Takeover(repository, everything, unused, publisher, unused, unused, unused, "main")  # type: ignore[arg-type]
+    heads = [head async for some in handed_out(store, "main", partition_of(driver.run.slot)) for head in some]
+    await takeover._adopt(heads)
+    assert publisher.adopted == ["b"]
+
+
+class _Watching:
+    """Remembers what it is to watch over."""
+
+    def __init__(self) -> None:
+        self.delivery = Delivery()
+        self.adopted: list[str] = []
+
+    def adopt(self, run: object, workflow: object, name: str) -> None:
+        self.adopted.append(name)

@@ -96,7 +96,8 @@ class Takeover:
 
     async def _adopt(self, heads: Iterable[RunHead]) -> None:
         for head in heads:
-            stored = await self._repository.load(head.workspace, head.run_id)
+            # What this replica kept of the run may be from before another one decided for it.
+            stored = await self._repository.view(head.workspace, head.run_id)
             if stored is None:
                 continue
             run = stored.run
