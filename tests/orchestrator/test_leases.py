@@ -76,6 +76,19 @@ def test_a_replica_is_dead_only_when_it_was_silent_for_a_lease_by_the_clock_of_w
     assert sightings.alive(table, 90_000) == {"a"}
 
 
+def test_a_replica_that_was_dropped_and_came_back_is_not_taken_for_the_one_that_was_seen_before() -> None:
+    sightings, table = Sightings(), renewed(Leases(), "b", "b", {"b"})
+    for beat in range(2):
+        table = renewed(table, "a", "a", {"a", "b"}, beat)
+    assert "a" in sightings.alive(table, 0)
+    table = renewed(table, "b", "b", {"b"}, 1)  # `b` was away, and drops `a`
+    for beat in range(2, 4):  # which comes back, and renews as often as it had before
+        table = renewed(table, "a", "a", {"a"}, beat)
+    assert "a" in sightings.alive(table, LEASE_MS + 500)
+    table = renewed(left(table, "a"), "a", "a's next life", {"a"}, 3)
+    assert "a" in sightings.alive(table, 2 * LEASE_MS + 1_000)
+
+
 @given(st.lists(st.tuples(st.sampled_from(("r1", "r2", "r3")), st.booleans()), max_size=20))
 def test_what_is_let_go_of_frees_its_places(tasks: list[tuple[str, bool]]) -> None:
     delivery = Delivery(window=2)

@@ -19,25 +19,27 @@ class Sightings:
     """When each replica was last seen to renew its place, by the clock of the one who looks."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, tuple[int, int]] = {}
+        self._seen: dict[str, tuple[tuple[str, int], int]] = {}
 
     def alive(self, table: Leases, now: int) -> frozenset[str]:
         """Look at the table; returns the replicas whose beat is new, or was for less than a lease."""
         seen = {}
         for name, replica in table.replicas.items():
-            beat, since = self._seen.get(name, (-1, now))
-            seen[name] = (beat, since) if beat == replica.beat else (replica.beat, now)
+            beat = (replica.instance, replica.beat)
+            known = self._seen.get(name)
+            seen[name] = known if known is not None and known[0] == beat else (beat, now)
         self._seen = seen
         return frozenset(name for name, (_, since) in seen.items() if now - since < LEASE_MS)
 
 
-def renewed(table: Leases, me: str, instance: str, alive: Set[str]) -> Leases:
+def renewed(table: Leases, me: str, instance: str, alive: Set[str], beat: int = 0) -> Leases:
     """The table after one replica has renewed its place: it drops the dead ones, lets go of what it has too much of,
-    and takes what is free as far as its share goes."""
+    and takes what is free as far as its share goes. `beat` is the last one of this process: none comes again, even
+    where others have dropped it meanwhile, or who saw it before would take it for dead."""
     after = _copy(table)
     for name in set(after.replicas) - alive - {me}:
         del after.replicas[name]
-    after.replicas[me].beat += 1
+    after.replicas[me].beat = max(after.replicas[me].beat, beat) + 1
     after.replicas[me].instance = instance
     mine = [lease for lease in after.leases if lease.owner == me]
     share = shares(after.replicas)[me]

@@ -101,6 +101,7 @@ class SharedOwnership(Ownership):
         self._store, self._bus, self._instance = store, bus, instance
         self._key = lease_key(workspace)
         self._sightings = Sightings()
+        self._beats = 0  # of its renewals so far
         self._table = Leases()
         self._mine: dict[int, int] = {}  # partitions and their epochs
         self._last: dict[int, int] = {}  # the epochs in which this replica had a partition last
@@ -209,7 +210,8 @@ class SharedOwnership(Ownership):
 
         def renew(table: Leases) -> Leases:
             alive = self._sightings.alive(table, _clock())
-            after = leases.renewed(table, self.me, self._instance, alive)
+            after = leases.renewed(table, self.me, self._instance, alive, self._beats)
+            self._beats = after.replicas[self.me].beat
             # What it lets go of is another's as soon as that is written, whether or not this replica hears of it.
             keeps = leases.owned(after, self.me)
             self._set({at: epoch for at, epoch in self._mine.items() if keeps.get(at) == epoch})
