@@ -14,7 +14,7 @@ from aios_runtime.bus.port import Bus, Message
 from aios_runtime.store.port import Filed, Store
 
 LINGER_S: Final = (
-    0.005  # that events wait for further ones, unless their runs wait for somebody or have ended
+    0.015  # that events wait for further ones, unless their runs wait for somebody or have ended
 )
 # Between two announcements of many events, however urgent: every subscriber takes each in its hands.
 SPACING_S: Final = 0.004

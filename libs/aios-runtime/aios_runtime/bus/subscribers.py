@@ -1,7 +1,8 @@
 """Event subscribers and the intake of external events."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
@@ -12,7 +13,10 @@ from aios_core.ids import PARTITIONS
 from aios_runtime import cloudevents
 from aios_runtime.bus import subjects
 from aios_runtime.bus.catchup import CatchUp, Handle, LoadPosition
-from aios_runtime.bus.port import Bus
+from aios_runtime.bus.port import Bus, Delivery
+
+BATCH: Final = 64  # notifications handed over at once
+SLOTS: Final = 256  # of them that are not acknowledged; each has up to 200 KiB
 
 
 class EventSubscriber:
@@ -42,16 +46,24 @@ class EventSubscriber:
     async def start(self) -> None:
         """Begin with what was missed. Returns at once; it ends with the bus."""
         await self._catch_up.start()
-        await self._bus.subscribe(self._consumer, self._notified)
+        await self._bus.consume(self._consumer, self._notified, batch=BATCH, slots=SLOTS)
 
-    async def _notified(self, subject: str, data: bytes, headers: Mapping[str, str]) -> None:
-        if subject.split(".")[5:6] != [self._workspace]:
-            return
+    async def _notified(self, deliveries: Sequence[Delivery]) -> None:
+        """Notifications that came together are waited for together; each is acknowledged by itself."""
+        ended = await asyncio.gather(*map(self._one, deliveries), return_exceptions=True)
+        for failure in ended:
+            if failure is not None:
+                raise failure
+
+    async def _one(self, delivery: Delivery) -> None:
         try:
-            filed = EventsFiled.FromString(data)
+            filed = EventsFiled.FromString(delivery.data)
         except DecodeError:
-            raise TerminalError("UNDECODABLE", "This is not an EventsFiled.") from None
-        await asyncio.gather(*(self._catch_up.offer(part) for part in (filed, *filed.more)))
+            await delivery.dead(TerminalError("UNDECODABLE", "This is not an EventsFiled."))
+            return
+        if delivery.subject.split(".")[5:6] == [self._workspace]:
+            await asyncio.gather(*(self._catch_up.offer(part) for part in (filed, *filed.more)))
+        await delivery.ack()
 
 
 class IntakeSubscriber:

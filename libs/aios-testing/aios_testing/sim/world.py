@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_testing.sim.loop import SimLoop
 from aios_testing.sim.record import Record
 
@@ -79,7 +79,10 @@ class World:
         silent = self._draw("call_silent")
 
         def arrive() -> None:
-            result = act()
+            try:
+                result: int | AiosError = act()
+            except AiosError as error:
+                result = error
             if not silent:
                 self.loop.after(back, self.loop.root, _answer, answer, result)
 
@@ -153,6 +156,10 @@ def _same(key: str, effect: str) -> bool:
     return key == effect or key.startswith((f"{effect}/{UNDO}-", f"{effect}/{REDO}-"))
 
 
-def _answer(future: "asyncio.Future[int]", result: int) -> None:
-    if not future.done():
+def _answer(future: "asyncio.Future[int]", result: int | AiosError) -> None:
+    if future.done():
+        return
+    if isinstance(result, AiosError):
+        future.set_exception(result)
+    else:
         future.set_result(result)
