@@ -5,6 +5,7 @@ What a step with steps of its own goes over (`over/…`) lies apart from its rec
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from immutables import Map
 
@@ -23,6 +24,22 @@ from aios_orchestrator.workflow import Step, Workflow, path_of
 
 def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
     """The bounded head, with the steps that are live; or with those that `names` names, pending ones as well."""
+    rare: dict[str, Any] = {  # what most runs have nothing of: each keyword takes its time, whatever it says
+        "open_approvals": [approval.approval_id for approval in run.open_approvals()],
+        "error": run.error,
+        "concurrency_key": run.concurrency_key,
+        "parent_traceparent": run.parent_traceparent,
+        "undo_queue": run.undo_queue,
+        "superseded_by": run.superseded_by,
+        "undo_group": run.undo_group,
+        "failed_step": run.failed,
+        "reopened": run.reopened,
+        "redos": run.redos,
+        "undo_chosen": run.undo_chosen,
+        "ending": run.ending,
+        "concurrency": run.concurrency,
+        "customer": run.customer,
+    }
     head = RunHead(
         workspace=run.workspace,
         run_id=run.run_id,
@@ -39,29 +56,16 @@ def head_of(run: Run, names: Iterable[str] = ()) -> RunHead:
         cap_micros=run.cap,
         held_micros=run.held,
         settled_micros=run.settled,
-        open_approvals=[approval.approval_id for approval in run.open_approvals()],
-        error=run.error,
-        concurrency_key=run.concurrency_key,
         trigger=run.trigger,
         request=run.request,
         traceparent=run.traceparent,
-        parent_traceparent=run.parent_traceparent,
         actor=run.actor,
-        undo_queue=run.undo_queue,
-        superseded_by=run.superseded_by,
         request_sha256=run.request_sha256,
-        undo_group=run.undo_group,
-        failed_step=run.failed,
-        forked_from=run.fork.run_id if run.fork is not None else "",
-        fork_step=run.fork.step if run.fork is not None else "",
-        reopened=run.reopened,
-        redos=run.redos,
-        undo_chosen=run.undo_chosen,
-        ending=run.ending,
-        concurrency=run.concurrency,
         priority=run.priority,
-        customer=run.customer,
+        **{name: value for name, value in rare.items() if value},
     )
+    if run.fork is not None:
+        head.forked_from, head.fork_step = run.fork.run_id, run.fork.step
     if run.limits is not None:
         head.limits.CopyFrom(run.limits)
         head.overdue, head.late = run.overdue, run.late
@@ -84,14 +88,15 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         due_ms=step.due,
         start_time_ms=step.start,
         end_time_ms=step.end,
-        approval_id=step.approval_id,
         effect_order=step.effect_order,
-        error=step.error,
-        undoable=step.undoable,
-        awaits=step.awaits,
-        keyed_as=step.keyed_as,
         charge=step.charge,
     )
+    if step.error is not None:
+        head.error.CopyFrom(step.error)
+    if step.approval_id or step.awaits or step.keyed_as:
+        head.approval_id, head.awaits, head.keyed_as = step.approval_id, step.awaits, step.keyed_as
+    if step.undoable:
+        head.undoable = True
     if step.limits is not None:
         head.limits.CopyFrom(step.limits)
         head.overdue = step.overdue

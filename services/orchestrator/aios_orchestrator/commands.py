@@ -238,16 +238,20 @@ def _start(request: pb.StartRunRequest) -> StartItem:
                 decode(change.input)
     else:
         request.mode = request.mode or MODE_EXECUTE
-    if request.input or not request.HasField("fork"):
-        decode(request.input)
+    given = decode(request.input) if request.input or not request.HasField("fork") else None
     said += [b"customer", request.customer.encode()] if request.customer else []
     content = sha256(*said, bytes([request.mode]))
-    return StartItem(run_id(request.workspace, request.trigger, request.request_id), request, content)
+    run = run_id(request.workspace, request.trigger, request.request_id)
+    return StartItem(run, request, content, given)
 
 
 def _started(answer: Answer, room: int) -> pb.StartRunResponse:
     run = _run(answer)
-    view = RunView(head=head_of(run), input=run.input if len(run.input) < room else b"")
+    view = RunView(input=run.input if len(run.input) < room else b"")
+    if answer.head:
+        view.head.ParseFromString(answer.head)
+    else:
+        view.head.CopyFrom(head_of(run))
     return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate, run=view)
 
 

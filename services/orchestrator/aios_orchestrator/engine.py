@@ -18,7 +18,7 @@ from aios_orchestrator.core.decide import Cancel, Input, decide
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.money import Purse
 from aios_orchestrator.core.recover import Recover
-from aios_orchestrator.entry import Entry, follows, in_line, spent, under_way
+from aios_orchestrator.entry import Entry, follows, give_heads, in_line, spent, under_way
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import Run
 from aios_orchestrator.publisher import Changed, Publisher
@@ -169,6 +169,8 @@ class Engine:
             await self._publish([], [], changed)
             await self._again(batch, answers, lost)
             return
+        for waiting, answered in zip(batch, answers, strict=True):
+            give_heads(waiting.items, answered, entries, writes)
         task = asyncio.create_task(self._publish(batch, answers, changed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

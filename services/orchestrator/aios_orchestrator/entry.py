@@ -1,14 +1,15 @@
 """A run while a batch of inputs is being decided."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aios.run.v1.state_pb2 import RUN_STATE_SUCCEEDED
 from aios.task.v1.task_pb2 import MODE_EXECUTE
+from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import Run
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.publisher import Changed
-from aios_orchestrator.repository import Stored
+from aios_orchestrator.repository import Stored, run_key
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Committed, Filed, Result, Write
 
@@ -36,6 +37,26 @@ class Entry:
         was_closed = self.before is not None and self.before.run.closed
         closed = run.closed and not was_closed and not run.undo_group and not run.reopened
         return Changed(run, self.workflow, self.changed, out, self.ended, closed)
+
+
+def give_heads(
+    items: Sequence[Item | StartItem],
+    answers: Sequence[Answer],
+    entries: Mapping[str, Entry],
+    writes: Iterable[Write],
+) -> None:
+    """Give the answers about runs that were started what was stored of them: it is shown, and made once."""
+    if not any(isinstance(item, StartItem) for item in items):
+        return
+    heads = {write.key: write.head for write in writes}
+    for item, answer in zip(items, answers, strict=True):
+        if isinstance(item, StartItem) and answer.run is not None:
+            key = run_key(answer.run.workspace, item.run_id)
+            entry = entries.get(key)
+            if (
+                entry is not None and entry.run is answer.run
+            ):  # nothing else has come for it in the same batch
+                answer.head = heads.get(key) or b""
 
 
 def under_way(entries: Iterable[Entry], workflow: str, concurrency_key: str) -> list[str]:

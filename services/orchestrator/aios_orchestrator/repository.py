@@ -143,6 +143,8 @@ class Repository:
         }
         if run.late_time:
             index["late"] = run.workspace
+        if before is None:  # what is not there need not be taken out
+            index = {name: value for name, value in index.items() if value}
         if failure is not None:
             extra = {**extra, FAILURE: failure.SerializeToString()}
         elif run.reopened or run.undo_group:

@@ -39,7 +39,11 @@ async def new_run(
     else:
         version = request.workflow_version or source.workflow_version
         workflow = await resources.workflow(request.workspace, source.workflow, version)
-    value = workflow.check_input(decode(request.input or (source.input if source is not None else b"")))
+    given = item.input
+    if given is None:
+        assert source is not None, "a start without an input is a fork"
+        given = decode(source.input)
+    value = workflow.check_input(given)
     check_deadline(workflow, value)
     key, line = _line(request, workflow, value)
     reused: tuple[StepReused, ...] = ()

@@ -188,7 +188,7 @@ class Person:
                 break
             except RetryableError:
                 await asyncio.sleep(1.0)
-        await asyncio.sleep(self.horizon * 2 / 3)
+        await asyncio.sleep(min(60.0, self.horizon))
         if broker.lost == lost:
             self.events["bare"] = b'{"n":77}'
         self.busy -= 1
