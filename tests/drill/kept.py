@@ -55,6 +55,7 @@ class Kept:
         self.data, self.marker = data, marker
         self.starts = 0
         self.deaths: list[str] = []  # the names of the instants at which it has died
+        self._then: list[str] = []  # where it dies in its next lives
         self.process: subprocess.Popen[bytes] | None = None
         self._command = [sys.executable, "-m", "aios_cli", "serve", "--data-dir", str(data), *arguments]
         self._command += ["--grpc-port", "0", "--http-port", "0", "--json"]
@@ -124,8 +125,10 @@ class Kept:
         self.process.send_signal(with_signal)
         return self.process.wait(START_SECONDS)
 
-    def die_at(self, point: str) -> None:
-        """From now on it dies at that named instant, `<name>:<n>` at its n-th passing, once."""
+    def die_at(self, point: str, *then: str) -> None:
+        """From now on it dies at that named instant, `<name>:<n>` at its n-th passing, once; in its next lives at
+        those of `then`."""
+        self._then = list(then)
         written = self._told.with_suffix(".new")
         written.write_text(point)
         written.rename(self._told)
@@ -180,4 +183,6 @@ class Kept:
             if self.marker.exists():
                 self.deaths.append(self.marker.read_text())
                 self.marker.unlink()
+                if self._then:
+                    self.die_at(*self._then)
             self._meanwhile()

@@ -120,19 +120,19 @@ def check_undone(served: Installation, run: str, client: str = CLIENT) -> None:
     assert not report_of(served, client).exists()
 
 
-def check_killed_at(served: Served, point: str, passing: int) -> None:
-    """It dies once, at this passing from now, while the reports of new clients are made and taken back, several of them
-    at once where one would not pass it as often."""
+def check_killed_at(served: Served, point: str, *passings: int) -> None:
+    """It dies at one of these passings in each of its next lives, while the reports of new clients are made and taken
+    back, several of them at once where one would not pass it as often."""
     before = len(served.deaths)
-    served.die_at(f"{point}:{passing}")
-    for _ in range(passing):
-        clients = [served.new_client() for _ in range(min(passing, AT_ONCE))]
+    served.die_at(*(f"{point}:{passing}" for passing in passings))
+    for _ in range(sum(passings)):
+        clients = [served.new_client() for _ in range(min(sum(passings), AT_ONCE))]
         for client in clients:
             start_report(served, client)
         runs = [(make_report(served, client), client) for client in clients]
         for run, client in runs:
             check_written(served, run, client)
             check_undone(served, run, client)
-        if len(served.deaths) > before:
+        if len(served.deaths) >= before + len(passings):
             break
-    assert served.deaths[before:] == [point]
+    assert served.deaths[before:] == [point] * len(passings)

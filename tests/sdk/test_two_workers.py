@@ -1,5 +1,7 @@
 """One effect at two workers of a connector that share its ledger: it comes to the second while the first is at it."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from aios.effect.v1.effect_pb2 import STATE_INTENT, STATE_OUTCOME
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, Outcome
 from aios_core.errors import RetryableError, TerminalError
 from aios_runtime.lanes import UnansweredError
-from aios_runtime.store.port import Store
+from aios_runtime.store.port import Result, Store, Write
 from aios_sdk.connector import Connector, Lookup
+from aios_sdk.host import core
 from aios_sdk.host.core import ANOTHERS_MS
 from aios_sdk.host.executor import Executor
 from aios_sdk.host.flight import Rules
@@ -153,6 +156,59 @@ async def test_the_first_one_answers_with_the_outcome_of_the_one_that_took_it_up
         else:
             with pytest.raises(UnansweredError):
                 await hooked.perform(rig)
+
+
+async def test_an_attempt_that_fails_after_others_is_looked_up(rig: Rig) -> None:
+    """A worker that was held up makes its call after another one has looked, found nothing, and reported a failure."""
+
+    def unreachable() -> None:
+        raise RetryableError("UNAVAILABLE", "The other side can't be reached.")
+
+    def held_up_gets_through() -> None:
+        rig.world.happen(KEY)
+        raise TerminalError("CONFLICT", "It was changed at the same moment.")
+
+    async with rig.hosting(mode_b(rig, CONDITIONAL)) as executor:
+        rig.world.before_perform = unreachable
+        assert (await executor.perform(rig.task())).status == STATUS_FAILED
+        rig.world.before_perform = held_up_gets_through
+        assert (await executor.perform(rig.task(2))).status == STATUS_SUCCEEDED
+    assert rig.world.happened() == [KEY]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("taken", [True, False], ids=["another has taken it up", "nobody has"])
+async def test_who_hears_late_that_its_intent_stands_looks_before_the_call(
+    rig: Rig, mode: str, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core, "ANOTHERS_MS", 20)
+    held_up: list[None] = []
+
+    def slow(store: Store) -> Store:
+        commit = store.commit
+
+        async def late(writes: Sequence[Write]) -> Sequence[Result]:
+            results = await commit(writes)
+            if not held_up:
+                held_up.append(None)
+                if taken:
+                    stored = await rig.ledger.read(KEY)
+                    assert stored.entry is not None
+                    await rig.ledger.write(stored.entry, stored.revision)
+                await asyncio.sleep(0.03)
+            return results
+
+        store.commit = late  # type: ignore[method-assign, assignment]
+        return store
+
+    async with rig.hosting(MODES[mode](rig), slow) as executor:
+        if taken:
+            with pytest.raises(UnansweredError):
+                await executor.perform(rig.task())
+        else:
+            assert (await executor.perform(rig.task())).status == STATUS_SUCCEEDED
+    assert held_up
+    assert rig.world.happened() == ([] if taken else [KEY])
 
 
 async def repeated(rig: Rig, connector: Connector, call: object) -> Outcome:

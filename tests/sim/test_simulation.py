@@ -116,9 +116,22 @@ SOMETIMES = (
 )
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.feature("B1", "B3")
-def test_a_seed_repeats_to_the_byte_in_another_process() -> None:
-    first, second = (_sim("--seed", "7") for _ in range(2))
+def test_every_promise_holds_in_brief_seeds() -> None:
+    """A fifth of the time for faults, two runs and one habit: several times as many seeds for the same time."""
+    done = _sim("--brief", "--seeds", "200", "--counts")
+    assert done.returncode == 0, done.stdout[-3000:]
+    counts = dict(reversed(line.split(None, 1)) for line in done.stdout.splitlines())
+    habits = ("forked", "event plan_adopted", "event run_migrated", "heard an event", "a line was full")
+    assert not [what for what in ("crash", "fault wipe", "fault restore", *habits) if what not in counts]
+
+
+@pytest.mark.feature("B1", "B3")
+@pytest.mark.parametrize("brief", [(), ("--brief",)], ids=["whole", "brief"])
+def test_a_seed_repeats_to_the_byte_in_another_process(brief: tuple[str, ...]) -> None:
+    first, second = (_sim("--seed", "7", *brief) for _ in range(2))
     assert first.stdout == second.stdout
     assert "trace " in first.stdout
 

@@ -25,6 +25,7 @@ from aios_sdk.host.attempt import Attempt, state_of
 from aios_sdk.host.flight import Flight, Rules, StillOpen
 from aios_sdk.host.ledger import Ledger, Stored
 from aios_sdk.host.restored import AfterRestore
+from aios_sdk.host.writing import intended, written
 
 INTENT: Final = point("connector.intent", "the INTENT is durable, the effect has not begun")
 PERFORMED: Final = point("connector.performed", "the effect has happened, its OUTCOME is not durable")
@@ -193,7 +194,9 @@ class Effects:
         )
         entry.captured, entry.intent_time_ms = captured.model_dump_json().encode(), self._now_ms()
         flight.begin()
-        revision = await self._written(entry, effect.stored.revision)
+        revision = await intended(
+            self._ledger, entry, effect.stored.revision, sole_owner=self._rules.sole_owner
+        )
         crash(INTENT)
         return replace(effect, stored=Stored(entry, revision))
 
@@ -202,16 +205,8 @@ class Effects:
         entry = effect.entry(STATE_OUTCOME, attempts=effect.attempts)
         entry.outcome.CopyFrom(codec.failed(effect.task, error))
         entry.outcome_time_ms = self._now_ms()
-        await self._written(entry, effect.stored.revision)
+        await written(self._ledger, entry, effect.stored.revision)
         return entry.outcome
-
-    async def _written(self, entry: LedgerEntry, revision: int) -> int:
-        """Put an entry; returns its revision. Raises UnansweredError when it may not stand: another worker, or this one
-        when the task comes again, finds out."""
-        try:
-            return await self._ledger.write(entry, revision)
-        except RetryableError as error:
-            raise UnansweredError(error.message) from error
 
     async def _perform(self, effect: Attempt, *, repeated: bool = False) -> Outcome:
         try:
@@ -219,6 +214,9 @@ class Effects:
         except AiosError as error:
             if repeated:
                 return await self._after_repeat(effect, error)
+            if effect.attempts > 1 and _can_look_up(effect.action):
+                # An earlier call of it may have got there after it had been looked for.
+                return await self._failed_unless_found(effect, error)
             return await self._settle(effect, codec.failed(effect.task, error))
         except Exception as defect:
             return await self._after_defect(effect, defect)
@@ -293,7 +291,9 @@ class Effects:
         assert effect.stored.entry is not None
         entry.CopyFrom(effect.stored.entry)
         entry.intent_time_ms, entry.attempts = self._now_ms(), entry.attempts + 1
-        revision = await self._written(entry, effect.stored.revision)
+        revision = await intended(
+            self._ledger, entry, effect.stored.revision, sole_owner=self._rules.sole_owner
+        )
         crash(INTENT)
         return replace(effect, stored=Stored(entry, revision))
 
@@ -322,7 +322,9 @@ class Effects:
     ) -> Stored:
         entry = self._undo_entry(undo_key, effect, before, restored)
         flight.begin()
-        stored = Stored(entry, await self._written(entry, before.revision))
+        stored = Stored(
+            entry, await intended(self._ledger, entry, before.revision, sole_owner=self._rules.sole_owner)
+        )
         crash(INTENT)
         return stored
 
