@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
@@ -169,8 +170,8 @@ class Engine:
             await self._publish([], [], changed)
             await self._again(batch, answers, lost)
             return
-        for waiting, answered in zip(batch, answers, strict=True):
-            give_heads(waiting.items, answered, entries, writes)
+        pairs = (zip(asked.items, told, strict=True) for asked, told in zip(batch, answers, strict=True))
+        give_heads(chain.from_iterable(pairs), entries, writes)
         task = asyncio.create_task(self._publish(batch, answers, changed))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

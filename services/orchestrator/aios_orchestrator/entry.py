@@ -40,23 +40,17 @@ class Entry:
 
 
 def give_heads(
-    items: Sequence[Item | StartItem],
-    answers: Sequence[Answer],
-    entries: Mapping[str, Entry],
-    writes: Iterable[Write],
+    decided: Iterable[tuple[Item | StartItem, Answer]], entries: Mapping[str, Entry], writes: Iterable[Write]
 ) -> None:
     """Give the answers about runs that were started what was stored of them: it is shown, and made once."""
-    if not any(isinstance(item, StartItem) for item in items):
-        return
-    heads = {write.key: write.head for write in writes}
-    for item, answer in zip(items, answers, strict=True):
-        if isinstance(item, StartItem) and answer.run is not None:
-            key = run_key(answer.run.workspace, item.run_id)
-            entry = entries.get(key)
-            if (
-                entry is not None and entry.run is answer.run
-            ):  # nothing else has come for it in the same batch
-                answer.head = heads.get(key) or b""
+    started = [answer for item, answer in decided if isinstance(item, StartItem)]
+    heads = {write.key: write.head for write in writes} if started else {}
+    for answer in started:
+        run = answer.run
+        entry = entries.get(run_key(run.workspace, run.run_id)) if run is not None else None
+        # Nothing else has come for it in the same batch.
+        if run is not None and entry is not None and entry.run is run:
+            answer.head = heads.get(run_key(run.workspace, run.run_id)) or b""
 
 
 def under_way(entries: Iterable[Entry], workflow: str, concurrency_key: str) -> list[str]:

@@ -73,7 +73,7 @@ def _all(told: argparse.Namespace) -> int:
     seconds = time.monotonic() - began
     print(f"in {seconds:.0f} s", file=sys.stderr)
     if told.log is not None:
-        _log(told.log, told, total, seconds)
+        _log(told, total, seconds)
     if told.counts:
         for name, times in sorted(total.counts.items()):
             print(f"{times:10}  {name}")
@@ -83,7 +83,7 @@ def _all(told: argparse.Namespace) -> int:
     return 1 if total.failures else 0
 
 
-def _log(path: Path, told: argparse.Namespace, total: Total, seconds: float) -> None:
+def _log(told: argparse.Namespace, total: Total, seconds: float) -> None:
     entry = {
         "first": told.first,
         "brief": told.brief,
@@ -94,7 +94,7 @@ def _log(path: Path, told: argparse.Namespace, total: Total, seconds: float) -> 
         "failures": total.failures,
         "counts": Counter(total.counts),
     }
-    with path.open("a", encoding="utf-8") as file:
+    with told.log.open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry, sort_keys=True) + "\n")
 
 

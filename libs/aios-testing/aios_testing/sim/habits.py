@@ -3,16 +3,31 @@ stream."""
 
 from collections.abc import Callable
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aios.run.v1.state_pb2 import Approval
 from aios_core.ids import effect_key
 from aios_orchestrator.core import compensate
 from aios_orchestrator.model import Run
 from aios_sdk.host.codec import effect_of_token
-from aios_testing.sim import aside, forking, mending, migrating, planning, raising, signing, undoing
+from aios_testing.sim import (
+    aside,
+    crowd,
+    forking,
+    mending,
+    migrating,
+    planning,
+    raising,
+    restoring,
+    sender,
+    signing,
+    undoing,
+)
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
+
+if TYPE_CHECKING:
+    from aios_testing.sim.simulation import Simulation
 
 # What each draws from, how many of the seeds have it, and what it is.
 _HABITS: Final[dict[str, tuple[str, float, Callable[[Random, Record], Any]]]] = {
@@ -39,6 +54,21 @@ def give(person: Person, seed: int, record: Record, *, brief: bool) -> None:
         rng = Random(f"{stream} {seed}")
         if (alone(seed) == name) if brief else (rng.random() < share):
             setattr(person, name, habit(rng, record))
+
+
+def begin(of: "Simulation") -> None:
+    """Begin what some seeds have beside the person: events that are sent, a crowd, a restored backup."""
+    seed, loop, alone_has = of.seed, of.loop, alone(of.seed) if of.plan.brief else None
+    if alone_has == "sending" or (alone_has is None and seed % sender.EVERY == 0):
+        loop.spawn(of.outside, of.sender.run(sender.FIRST))
+        loop.spawn(of.outside, of.sender.schedule())
+    if alone_has == "crowd" or (alone_has is None and seed % crowd.EVERY == crowd.AT):
+        loop.spawn(of.outside, crowd.Crowd(Random(f"crowd {seed}"), of.person, of.record).run())
+    restore = restoring.drawn(seed) if alone_has is None else None
+    if alone_has == "restoring":
+        restore = restoring.Restoring(Random(f"restore {seed}"), of.plan.horizon)
+    if restore is not None:
+        restore.begin(of)
 
 
 def effect_of(run: Run, approval: Approval) -> str:

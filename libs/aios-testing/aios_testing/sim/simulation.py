@@ -16,7 +16,7 @@ from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from aios_testing.sim import crowd, faults, habits, restoring
+from aios_testing.sim import faults, habits
 from aios_testing.sim.broker import CALM, Broker
 from aios_testing.sim.bus import SimBus
 from aios_testing.sim.faults import Fault, Plan
@@ -38,7 +38,7 @@ from aios_testing.sim.parts import (
 )
 from aios_testing.sim.person import Person
 from aios_testing.sim.record import Record
-from aios_testing.sim.sender import EVERY, FIRST, Sender
+from aios_testing.sim.sender import Sender
 from aios_testing.sim.store import Disk, SimStore
 from aios_testing.sim.world import Silence, World
 
@@ -108,9 +108,9 @@ class Simulation:
         self.down = False
         self._look = self.plan.horizon  # when it is looked next whether everything has finished
         self._dead: list[Node] = []
-        self._outside = Node("person")
+        self.outside = Node("person")
         self.person = Person(
-            SimBus(self.broker, self._outside), Random(f"person {seed}"), self.world, self.record, self.plan
+            SimBus(self.broker, self.outside), Random(f"person {seed}"), self.world, self.record, self.plan
         )
         self.person._effect_of = self._effect_of
         self.sender = Sender(Random(f"sender {seed}"), self.person)
@@ -129,8 +129,8 @@ class Simulation:
                 loop.after(fault.at, loop.root, self._strike, fault)
             loop.after(self.plan.horizon, loop.root, self._heal)
             for work in self.person.begin():
-                loop.spawn(self._outside, work)  # type: ignore[arg-type]
-            self._more()
+                loop.spawn(self.outside, work)  # type: ignore[arg-type]
+            habits.begin(self)
             finished = loop.run(lambda: self._finished(), self.plan.horizon + PATIENCE)
             if not self.record.violations:
                 if not finished:
@@ -139,22 +139,6 @@ class Simulation:
                     self.invariants.at_the_end(self.person)
                     self.invariants.all_heard(self.sender)
             return self._result()
-
-    def _more(self) -> None:
-        """What some seeds have beside the person."""
-        seed, loop = self.seed, self.loop
-        alone = habits.alone(seed) if self.plan.brief else None
-        if alone == "sending" or (alone is None and seed % EVERY == 0):
-            loop.spawn(self._outside, self.sender.run(FIRST))
-            loop.spawn(self._outside, self.sender.schedule())
-        if alone == "crowd" or (alone is None and seed % crowd.EVERY == crowd.AT):
-            crowded = crowd.Crowd(Random(f"crowd {seed}"), self.person, self.record)
-            loop.spawn(self._outside, crowded.run())
-        restore = restoring.drawn(seed) if alone is None else None
-        if alone == "restoring":
-            restore = restoring.Restoring(Random(f"restore {seed}"), self.plan.horizon)
-        if restore is not None:
-            restore.begin(self)
 
     def _owners(self) -> Iterator[Ownership]:
         for part in self.parts.values():
@@ -323,7 +307,7 @@ class Simulation:
 
     def bury(self) -> None:
         """Close what still runs, outside the loop, where it can do nothing any more."""
-        nodes = [*self._dead, self.loop.root, self._outside]
+        nodes = [*self._dead, self.loop.root, self.outside]
         nodes += [part.node for part in self.parts.values() if part.node is not None]
         for node in nodes:
             node.alive = False
