@@ -38,14 +38,19 @@ class Desk:
         return files_connector(Root(self.root), Blobs(self.path / "own"))
 
     async def do(
-        self, action: str, input: Plain, mode: Mode.ValueType = MODE_EXECUTE, key: str = ""
+        self,
+        action: str,
+        input: Plain,
+        mode: Mode.ValueType = MODE_EXECUTE,
+        key: str = "",
+        dispatch: int = 1,
     ) -> Outcome:
         task = Task(
             workspace="main",
             run_id="run_1",
             task_id=key or f"run_1/step-{next(self._keys)}/0/0",
             step="step",
-            dispatch=1,
+            dispatch=dispatch,
             target=f"files.{action}",
             mode=mode,
             input=encode(labeled(input, OWNER)),

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from aios.task.v1.task_pb2 import STATUS_CONFLICT, STATUS_FAILED, STATUS_SUCCEEDED
 from aios_connector_files.swap import FileSwap
+from aios_core.errors import RetryableError
 from aios_core.hashing import content_hash
-from aios_core.values import Plain
+from aios_core.values import Plain, Pointer
 from aios_sdk.conformance import pointer_to
 from tests.connector_files.acting import Desk
 
@@ -165,6 +167,42 @@ async def test_an_artifact_that_is_not_there_is_told_before_anything_is_touched(
     )
     assert (outcome.status, outcome.error.code) == (STATUS_FAILED, "NOT_FOUND")
     assert desk.tree() == {"acme/2026-10/": b""}
+
+
+@pytest.mark.feature("D6", "B1")
+async def test_folders_of_an_attempt_that_broke_off_belong_to_the_one_that_came_through(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It dies with its folder made; the repeat can't get the content; the next attempt writes it."""
+    before = desk.tree()
+    input = {"path": "acme/2026-10/report/report.md", "content": await desk.artifacts.put(b"text")}
+    with monkeypatch.context() as patched:
+        patched.setattr(FileSwap, "commit", _dies)
+        with pytest.raises(_Died):
+            await desk.do("write_file", input, key="run_1/write/0/0")
+    assert desk.tree() != before
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.artifacts, "stream", _away)
+        failed = await desk.do("write_file", input, key="run_1/write/0/0", dispatch=2)
+    assert (failed.status, failed.error.code) == (STATUS_FAILED, "UNAVAILABLE")
+    assert desk.tree() == before
+    done = await desk.do("write_file", input, key="run_1/write/0/0", dispatch=3)
+    assert done.status == STATUS_SUCCEEDED
+    assert (await desk.undo(done)).status == STATUS_SUCCEEDED
+    assert desk.tree() == before
+
+
+class _Died(BaseException):
+    """In the place of SIGKILL."""
+
+
+def _dies(_swap: FileSwap) -> None:
+    raise _Died
+
+
+async def _away(_pointer: Pointer) -> AsyncIterator[bytes]:
+    raise RetryableError("UNAVAILABLE", "Nobody answers.")
+    yield b""
 
 
 async def test_an_undo_removes_its_own_line_though_others_came_after(desk: Desk) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -160,11 +161,18 @@ class Kept:
 
     def bus_pid(self) -> int:
         """The process id of its embedded nats-server."""
+        return self._child(b"nats-server")
+
+    def beside_pid(self) -> int:
+        """The process id of its second process."""
+        return self._child(b"aios_cli.launcher.beside")
+
+    def _child(self, command: bytes) -> int:
         assert self.process is not None
         for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            if b"nats-server" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if command in Path(f"/proc/{child}/cmdline").read_bytes():
                 return int(child)
-        raise AssertionError("there is no nats-server")
+        raise AssertionError(f"there is no {command.decode()}")
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -178,11 +186,19 @@ class Kept:
             assert self.process.stdout is not None
             if self.process.stdout.readline():
                 self._up.set()
-            self.process.wait()
+            while self.process.poll() is None:
+                self._note_death()  # of its second process, which it starts again itself
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(PAUSE)
             self._up.clear()
-            if self.marker.exists():
-                self.deaths.append(self.marker.read_text())
-                self.marker.unlink()
-                if self._then:
-                    self.die_at(*self._then)
+            self._note_death()
             self._meanwhile()
+
+    def _note_death(self) -> None:
+        """Whether one of its processes has died where it was told to; then it is told the next instant."""
+        died_at = self.marker.read_text() if self.marker.exists() else ""
+        if died_at:
+            self.deaths.append(died_at)
+            self.marker.unlink()
+            if self._then:
+                self.die_at(*self._then)

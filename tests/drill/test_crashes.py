@@ -115,6 +115,21 @@ def test_a_bus_that_dies_even_with_all_that_it_holds_loses_nothing(served: Serve
 
 
 @pytest.mark.feature("B1", "D3")
+@pytest.mark.skipif(os.cpu_count() == 1, reason="on one core all services share one process")
+@pytest.mark.parametrize("round_", range(50 if ALL else 2))
+def test_the_second_process_dies_alone_and_nothing_is_lost(served: Served, round_: int) -> None:
+    """Door, memory and agents at once, in the middle of the work, and again before it is taken back."""
+    client, starts = served.new_client(), served.starts
+    start_report(served, client, *(["--wait"] if round_ % 2 else []))
+    os.kill(served.beside_pid(), signal.SIGKILL)
+    run = make_report(served, client)
+    os.kill(served.beside_pid(), signal.SIGKILL)
+    check_written(served, run, client)
+    check_undone(served, run, client)
+    assert served.starts == starts
+
+
+@pytest.mark.feature("B1", "D3")
 @pytest.mark.parametrize("round_", range(50 if ALL else 2))
 def test_everything_killed_at_once_loses_nothing(served: Served, round_: int) -> None:
     client, starts = served.new_client(), served.starts

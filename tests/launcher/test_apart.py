@@ -1,4 +1,4 @@
-"""The door in a process of its own: it comes back when it dies, and is gone when its parent is."""
+"""The second process: it comes back when it dies, and is gone when its parent is."""
 
 import os
 import select
@@ -25,7 +25,7 @@ pytestmark = [
 
 
 def _doors(pid: int) -> Iterator[int]:
-    """The processes of the door among a process's children."""
+    """The second processes, which the door is in, among a process's children."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
             if b"aios_cli.launcher.beside" in Path(f"/proc/{child}/cmdline").read_bytes():
@@ -99,7 +99,7 @@ def test_one_process_is_enough_where_it_is_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path / "data", AIOS_ONE_PROCESS="1") as (process, ready):
         assert list(_doors(process.pid)) == []
         assert "gateway" in ready["services"]
-        assert not (tmp_path / "data" / "logs" / "door.jsonl").exists()
+        assert not (tmp_path / "data" / "logs" / "beside.jsonl").exists()
 
 
 def test_what_it_is_asked_for_is_said_clearly(tmp_path: Path) -> None:

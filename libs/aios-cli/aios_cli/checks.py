@@ -129,6 +129,6 @@ def _server(place: discovery.Place) -> Iterator[Check]:
             service.service,
             service.ready,
             detail,
-            "See the logs in the data directory: logs/aios.jsonl, and of the gateway logs/door.jsonl",
+            "See the logs in the data directory: logs/aios.jsonl and logs/beside.jsonl",
             facts,
         )

@@ -37,11 +37,11 @@ def crash(name: str) -> None:
         return
     _passed += 1
     if _passed == int(count or 1):
+        if _file is not None:
+            _file.unlink()  # before the marker, on which a drill writes the next one
         marker = os.environ.get("AIOS_CRASH_MARKER")
         if marker:
             Path(marker).write_text(name)
-        if _file is not None:
-            _file.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""The door in a process of its own: `aios serve` starts it, and keeps it running.
+"""Services in a second process: `aios serve` starts it, and keeps it running.
 
 Both ends of it are here, since they have to agree on what goes between them. To the child's standard input goes a line
 with its settings, then a line that says go, and then one whenever the parent's bus has trouble or has it no more. From
@@ -33,14 +33,14 @@ STEADY_SECONDS: Final = 30.0  # it ran for so long: the row of restarts begins a
 MAX_RESTARTS: Final = 20  # in a row: then it is given up
 STOP_SECONDS: Final = 8.0  # until one that was asked to end is ended
 LINE_BYTES: Final = 1024 * 1024
-LOG_FILE: Final = "logs/door.jsonl"  # of its own: two processes that turn over one file lose lines
+LOG_FILE: Final = "logs/beside.jsonl"  # of its own: two processes that turn over one file lose lines
 
 _log = logging.getLogger(__name__)
 
 
 class Apart:
-    """The service that is the target of `settings`, on its ports, as a child process. `give_up` hears why when it can't
-    be kept running."""
+    """The services that are the target of `settings`, the door on its ports among them, as a child process. `give_up`
+    hears why when it can't be kept running."""
 
     def __init__(self, settings: ServeSettings, give_up: Callable[[AiosError], None]) -> None:
         # What goes wrong with it is written to its own log; its output is for this process.
@@ -77,7 +77,7 @@ class Apart:
     async def start(self) -> None:
         """Have it serve; returns when it does. Raises what it says was wrong, or UNAVAILABLE when it says nothing."""
         await self._go()
-        self._keeper = asyncio.create_task(self._keep(), name="keep the door")
+        self._keeper = asyncio.create_task(self._keep(), name="keep the second process")
 
     async def stop(self) -> None:
         """Ask it to end, insist after a while, and wait until it has."""
@@ -135,9 +135,9 @@ class Apart:
             restarts = 1 if loop.time() - began > STEADY_SECONDS else restarts + 1
             why = f"it ended by itself (exit code {self._process.returncode})"
             while not self._ready:
-                _log.warning("the door ended", extra={"reason": why, "restarts": restarts})
+                _log.warning("the second process ended", extra={"reason": why, "restarts": restarts})
                 if restarts > MAX_RESTARTS:
-                    message = f"The door to clients could not be kept running: {why}"
+                    message = f"The process of {self._settings.target} could not be kept running: {why}"
                     self._give_up(RetryableError("UNAVAILABLE", message))
                     return
                 await asyncio.sleep(BACKOFF_SECONDS[min(restarts, len(BACKOFF_SECONDS)) - 1])
@@ -191,6 +191,6 @@ def _port(place: str) -> int:
 
 def _reason(error: Mapping[str, Any] | None) -> AiosError:
     if error is None:
-        return RetryableError("UNAVAILABLE", "The process of the door ended before it said anything.")
+        return RetryableError("UNAVAILABLE", "The second process ended before it said anything.")
     details = {str(name): str(text) for name, text in error["details"].items()}
     return TerminalError(error["code"], error["message"], **details)

@@ -1,4 +1,4 @@
-"""`python -m aios_cli.launcher.beside`: the process of a service that `aios serve` has started beside itself."""
+"""`python -m aios_cli.launcher.beside`: the process of the services that `aios serve` has started beside itself."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Final
 
 from aios_cli.launcher.apart import trouble_of, unpacked
-from aios_cli.launcher.modules import MODULES
+from aios_cli.launcher.modules import select
 from aios_cli.launcher.serve import run
 from aios_core.errors import AiosError
 
@@ -45,10 +45,11 @@ class Told:
 
 
 def main() -> int:
-    """Load the service's code, wait to be told to go, and serve until SIGTERM, or until the parent is over."""
+    """Load the services' code, wait to be told to go, and serve until SIGTERM, or until the parent is over."""
     told = Told(sys.stdin.fileno())
     settings = unpacked(told.line())
-    import_module(MODULES[settings.target].package)
+    for module in select(settings.target):
+        import_module(module.package)
     if not told.line():
         return 0
     threading.Thread(target=told.listen, daemon=True, name="the parent's words").start()

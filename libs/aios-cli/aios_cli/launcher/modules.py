@@ -16,9 +16,9 @@ ALL: Final = "all"
 class Module:
     """A service. `package` has `create(context) -> Service`.
 
-    `after` are services that must be ready before it, where they run in the same process. `door` marks the one that
-    clients talk to: it gets the gRPC and HTTP ports. `options` maps its option names to settings of the launcher.
-    `keeps` are its folders below the data directory, of files under their SHA-256; `proof` has `prove(…)`, which tells
+    `after` are services that must be ready before it, where they run in the same process. `beside` are those that a
+    whole AIOS has in its second process. `door` marks the one that clients talk to: it gets the gRPC and HTTP ports.
+    `options` maps its option names to settings of the launcher. `keeps` are its folders below the data directory, of files under their SHA-256; `proof` has `prove(…)`, which tells
     whether its store is whole.
     """
 
@@ -26,6 +26,7 @@ class Module:
     package: str
     stores: bool
     after: tuple[str, ...] = ()
+    beside: bool = False
     door: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     keeps: tuple[str, ...] = ()
@@ -35,12 +36,20 @@ class Module:
 MODULES: Final[dict[str, Module]] = {
     module.name: module
     for module in (
-        Module("agent-runner", "aios_agent_runner.module", stores=False),
-        Module("memory", "aios_memory.module", stores=True, keeps=("artifacts",), proof="aios_memory.proof"),
+        Module("agent-runner", "aios_agent_runner.module", stores=False, after=("memory",), beside=True),
+        Module(
+            "memory",
+            "aios_memory.module",
+            stores=True,
+            beside=True,
+            keeps=("artifacts",),
+            proof="aios_memory.proof",
+        ),
         Module(
             "connector-files",
             "aios_connector_files.module",
             stores=True,
+            after=("memory",),
             options={"root": "files_root"},
             keeps=("connector-files/kept",),
         ),
@@ -57,6 +66,7 @@ MODULES: Final[dict[str, Module]] = {
             "aios_gateway.module",
             stores=True,
             after=("orchestrator", "memory"),
+            beside=True,
             door=True,
             options={
                 "grpc_host": "host",

@@ -29,6 +29,7 @@ from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.telemetry import identity, tracing
 
 BUS_GRACE_SECONDS: Final = 3.0
+BESIDE: Final = "beside"  # what the second process is called among the services of the first
 Trouble = Callable[[], AiosError | None]
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class Launcher:
         self._say = say
         self._beside = beside
         self._modules = {module.name: module for module in modules.select(settings.target)}
+        self._there = [name for name, module in self._modules.items() if module.beside and _in_two(settings)]
+        self._here = [name for name in self._modules if name not in self._there]
         self._grpc = self._http = ports.Chosen(0)
         self._door: Door | None = None
         self._apart: Apart | None = None
@@ -96,7 +99,10 @@ class Launcher:
         self._fault: AiosError | None = None
         self._stop_event = asyncio.Event()
         self._file: dict[str, dict[str, object]] = {}
-        self._group = Group({name: module.after for name, module in self._modules.items()}, self._make)
+        after = {name: list(self._modules[name].after) for name in self._here}
+        if self._there:
+            after = {name: [BESIDE, *others] for name, others in after.items()} | {BESIDE: []}
+        self._group = Group(after, self._make)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Start, say so, wait for `stop`, stop. Raises AiosError when it can't start or can't go on."""
@@ -123,7 +129,7 @@ class Launcher:
         self._prepare(stack)
         await self._begin_apart(stack)
         if self._settings.probe_port is not None:
-            stack.push_async_callback(_close, await _probes(self._settings, self._group.health))
+            stack.push_async_callback(_close, await _probes(self._settings, self._healths))
         self._bus = await stack.enter_async_context(
             buses.endpoint(self._settings, self._give_up, self._troubled)
         )
@@ -132,14 +138,13 @@ class Launcher:
         stack.push_async_callback(self._stop)
 
     async def _begin_apart(self, stack: AsyncExitStack) -> None:
-        """Have the door's process load its code while this one loads that of the others."""
+        """Have the second process load its code while this one loads its own."""
         settings = self._settings
-        if settings.target != modules.ALL or settings.one_process or (os.cpu_count() or 1) == 1:
+        if not self._there:
             return
-        name = next(name for name, module in self._modules.items() if module.door)
         told = replace(
             settings,
-            target=name,
+            target=",".join(self._there),
             log="file" if settings.logs_to_file else "stderr",
             grpc_port=self._grpc.port,
             http_port=self._http.port,
@@ -178,11 +183,12 @@ class Launcher:
             places.files_root(settings)
 
     async def _make(self, name: str) -> Service:
-        identity.service.set(name)
-        module = self._modules[name]
-        if module.door and self._apart is not None:
+        if name == BESIDE:
+            assert self._apart is not None
             self._door = self._apart
             return self._apart
+        identity.service.set(name)
+        module = self._modules[name]
         assert self._bus is not None
         create: Callable[[Context], Service] = import_module(module.package).create
         bus = await buses.connect(self._bus, name)
@@ -258,7 +264,14 @@ class Launcher:
         _log.info("ready", extra={"target": settings.target, "took_ms": took})
         self._say.ready(place, list(self._modules), files, moved, took)
 
+    def _healths(self) -> dict[str, Health]:
+        told = self._group.health()
+        there = told.pop(BESIDE, None)
+        return told if there is None else told | dict.fromkeys(self._there, there)
+
     async def _stop(self) -> None:
+        if self._apart is not None:
+            await self._apart.stop()  # the door is shut first: who decides still answers what came in before
         self._late = await self._group.stop()
         _log.info("stopped", extra={"late": self._late})
 
@@ -291,6 +304,10 @@ class _Connected:
 
     def health(self) -> Health:
         return self._service.health()
+
+
+def _in_two(settings: ServeSettings) -> bool:
+    return settings.target == modules.ALL and not settings.one_process and (os.cpu_count() or 1) > 1
 
 
 def _health(service: Service, buried: Buried) -> Health:

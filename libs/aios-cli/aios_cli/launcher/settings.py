@@ -42,7 +42,7 @@ class ServeSettings:
     `mongodb_url` empty: the services that store do it in SQLite files in the data directory; else each in a database
     `<mongodb_database>-<name>` of its own there. `options` are given to the services by name. `probe_port` None: no
     probes. `log_file` is in the data directory. `otlp_endpoint` empty: no traces leave the process. With `one_process`
-    `all` has no process of its own for the door that clients talk to.
+    `all` is one process instead of two.
     """
 
     target: str = "all"

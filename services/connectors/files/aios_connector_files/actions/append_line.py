@@ -11,7 +11,7 @@ from aios_connector_files.actions.target import Seen, Target
 from aios_connector_files.paths import check_path, check_writable
 from aios_connector_files.root import Root
 from aios_connector_files.swap import Changed, FileSwap, Judged, Swap
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.hashing import content_hash
 from aios_sdk.connector import (
     Action,
@@ -107,7 +107,10 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
         self, input: AppendLine, captured: SeenIndex, call: Call
     ) -> Done[LineAppended] | NotDone | CannotTell:
         happened = await asyncio.to_thread(self._happened, input, captured, call.key)
-        return self._done(input, captured) if happened else NotDone()
+        if happened:
+            return self._done(input, captured)
+        await asyncio.to_thread(self._target(input).drop_folders, captured.missing)
+        return NotDone()
 
     async def rediscover(self, input: AppendLine, call: Call) -> Traced[SeenIndex, LineAppended]:
         """The line names its effect, so it is found wherever it stands by now, and can be taken back."""
@@ -172,7 +175,7 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
                 swap.stage([lines.appended(content, lines.line_of(key, input.entry))], seen.mode or None)
                 if isinstance(swap.commit(), Changed):
                     raise _busy(target)
-        except RetryableError:
+        except AiosError:
             target.drop_folders(seen.missing)
             raise
         except OSError as error:

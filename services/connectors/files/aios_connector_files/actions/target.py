@@ -88,7 +88,8 @@ class Target:
             return "", b""
 
     def drop_folders(self, missing: Sequence[int]) -> None:
-        """Remove the folders that were made for the change, innermost first, where they are empty."""
+        """Remove the folders that were made for the change, innermost first, where they are empty: after an undo, and
+        after a change that did not come to be, since the next attempt would find them there and not take them along."""
         for depth in sorted(missing, reverse=True):
             if not self.root.remove_empty(*self.parts[:depth]):
                 return

@@ -12,7 +12,7 @@ from aios_connector_files.blobs import Blobs
 from aios_connector_files.paths import check_path, check_writable
 from aios_connector_files.root import Root, hash_file, open_file
 from aios_connector_files.swap import Changed, FileSwap, Judged, Swap
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.values import Pointer
 from aios_sdk.connector import (
     Action,
@@ -134,6 +134,7 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
                 f"Writing {input.path} was interrupted, and since then somebody changed it: it has neither the earlier "
                 "nor the new content. Look at it and say whether it was written."
             )
+        await asyncio.to_thread(target.drop_folders, captured.missing)
         return NotDone()
 
     async def rediscover(self, input: WriteFile, call: Call) -> Traced[Seen, FileWritten]:
@@ -218,7 +219,7 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
                 swap = FileSwap(directory, target.name, key, seen.before or None, new)
                 swap.stage(self._blobs.staged(key), seen.mode or None)
                 judged = swap.commit()
-        except RetryableError:
+        except AiosError:
             target.drop_folders(seen.missing)
             raise
         except OSError as error:
