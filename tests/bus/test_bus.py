@@ -443,6 +443,36 @@ async def test_an_unknown_consumer_is_refused(agent: NatsBus) -> None:
         await agent.consume("agent-runner__perfrom", Collector(), batch=1, slots=1)
 
 
+async def test_a_consumer_that_is_ahead_of_its_stream_is_made_anew(
+    server: Server, orchestrator: NatsBus, agent: NatsBus
+) -> None:
+    """Where a directory is deleted under a server, it may still write down how far a consumer is; the next server
+    takes that for what became of a stream that begins again at one."""
+    got: list[bytes] = []
+
+    async def handle(deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            got.append(delivery.data)
+            await delivery.ack()
+
+    await agent.consume(PERFORM, handle, batch=5, slots=5)
+    await orchestrator.publish([Message(TASKS, b"old", str(number)) for number in range(20)])
+    await until(lambda: len(got) == 20)
+    (stream,) = (server.data_dir / "nats").rglob(f"streams/{subjects.STREAM_CMD}")
+    state = stream / "obs" / PERFORM / "o.dat"
+    os.kill(ended := server.pid or 0, signal.SIGTERM)  # it writes down how far all are
+    await until(lambda: server.pid not in (None, ended) and agent.keeper.verified.is_set())
+    before, kept = orchestrator.incarnation, state.read_bytes()
+    os.kill(server.pid or 0, signal.SIGSTOP)
+    shutil.rmtree(stream)
+    state.parent.mkdir(parents=True)
+    state.write_bytes(kept)
+    os.kill(server.pid or 0, signal.SIGKILL)
+    await until(lambda: orchestrator.incarnation != before and orchestrator.keeper.verified.is_set())
+    await orchestrator.publish([Message(TASKS, b"new")])
+    await until(lambda: b"new" in got)
+
+
 async def refusal(bus: NatsBus, batch: Sequence[Message]) -> str:
     """Why the bus does not take the batch now; empty when it did."""
     try:

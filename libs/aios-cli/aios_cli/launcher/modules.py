@@ -18,8 +18,8 @@ class Module:
 
     `after` are services that must be ready before it, where they run in the same process. `beside` are those that a
     whole AIOS has in its second process. `door` marks the one that clients talk to: it gets the gRPC and HTTP ports.
-    `options` maps its option names to settings of the launcher. `keeps` are its folders below the data directory, of files under their SHA-256; `proof` has `prove(…)`, which tells
-    whether its store is whole.
+    `options` maps its option names to settings of the launcher. `keeps` are its folders below the data
+    directory, of files under their SHA-256; `proof` has `prove(…)`, which tells whether its store is whole.
     """
 
     name: str

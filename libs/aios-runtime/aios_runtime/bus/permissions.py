@@ -54,12 +54,14 @@ def permissions(identity: str, connectors: Sequence[str]) -> Permissions:
     return Permissions(tuple(publish), subscribe, answers=True)
 
 
-# Streams and consumers are made and looked at; none is deleted or purged.
+# Streams and consumers are made and looked at; no stream is deleted or purged, and no consumer but one that is ahead of
+# its stream.
 _OWNS_TOPOLOGY: Final = (
     "STREAM.CREATE.*",
     "STREAM.UPDATE.*",
     "STREAM.MSG.GET.*",
     "CONSUMER.CREATE.>",
+    "CONSUMER.DELETE.>",
     "CONSUMER.INFO.>",
 )
 # What a worker of a lane does: reports outcomes, asks memory and stores artifacts there.

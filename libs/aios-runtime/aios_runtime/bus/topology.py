@@ -4,6 +4,7 @@ The stores hold the truth, so a stream may be lost at any time; its incarnation 
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +28,8 @@ from nats.js.errors import APIError, NotFoundError, ServiceUnavailableError
 from aios_core.errors import RetryableError, TerminalError
 from aios_runtime.bus import subjects
 from aios_runtime.bus.subjects import STREAM_CMD, STREAM_DLQ, STREAM_EVT, STREAM_IN
+
+log = logging.getLogger("aios.bus")
 
 TOPOLOGY_OWNER: Final = (
     "orchestrator"  # the one service that makes streams and consumers; the others wait for them
@@ -229,4 +232,13 @@ async def _declare_stream(js: JetStreamContext, config: StreamConfig) -> None:
 
 
 async def _declare_consumer(js: JetStreamContext, consumer: Consumer) -> None:
-    await js.add_consumer(consumer.stream, consumer_config(consumer))
+    """A consumer that is ahead of its stream is that of a stream that was lost: it would pass over all that comes, up
+    to where it was. It is made anew."""
+    info = await js.add_consumer(consumer.stream, consumer_config(consumer))
+    reached = info.delivered.stream_seq if info.delivered else 0
+    if reached and reached > (await js.stream_info(consumer.stream)).state.last_seq:
+        log.warning(
+            "a consumer of the bus is ahead of its stream; it is made anew", extra={"consumer": consumer.name}
+        )
+        await js.delete_consumer(consumer.stream, consumer.name)
+        await js.add_consumer(consumer.stream, consumer_config(consumer))
