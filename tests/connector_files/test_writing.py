@@ -192,6 +192,26 @@ async def test_folders_of_an_attempt_that_broke_off_belong_to_the_one_that_came_
     assert desk.tree() == before
 
 
+@pytest.mark.feature("D6")
+@pytest.mark.parametrize("action", ["write_file", "append_line"])
+async def test_a_folder_that_another_change_takes_along_while_it_is_empty_is_made_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    before, stage, went = desk.tree(), FileSwap.stage, []
+
+    def gone_meanwhile(*arguments: object, **named: object) -> None:
+        if len(went) < 2:
+            went.append((desk.root / INDEX).parent.rmdir())
+        stage(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FileSwap, "stage", gone_meanwhile)
+    what = {"entry": {"n": 1}} if action == "append_line" else {"content": await desk.artifacts.put(b"text")}
+    done = await desk.do(action, {"path": INDEX, **what})
+    assert (done.status, len(went)) == (STATUS_SUCCEEDED, 2)
+    assert (await desk.undo(done)).status == STATUS_SUCCEEDED
+    assert desk.tree() == before
+
+
 class _Died(BaseException):
     """In the place of SIGKILL."""
 

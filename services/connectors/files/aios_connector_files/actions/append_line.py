@@ -166,15 +166,18 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
     def _append(self, input: AppendLine, seen: SeenIndex, key: str) -> None:
         target = self._target(input)
         try:
-            self._root.make(*target.folder)
             version, content = self._read(target)
             if version != seen.before:
                 raise _busy(target)
-            with self._root.folder(*target.folder) as directory:
+            line = lines.line_of(key, input.entry)
+
+            def place(directory: int) -> Judged:
                 swap = FileSwap(directory, target.name, key, seen.before or None, seen.after)
-                swap.stage([lines.appended(content, lines.line_of(key, input.entry))], seen.mode or None)
-                if isinstance(swap.commit(), Changed):
-                    raise _busy(target)
+                swap.stage([lines.appended(content, line)], seen.mode or None)
+                return swap.commit()
+
+            if isinstance(target.in_folder(place), Changed):
+                raise _busy(target)
         except AiosError:
             target.drop_folders(seen.missing)
             raise

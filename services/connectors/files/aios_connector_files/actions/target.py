@@ -1,8 +1,10 @@
 """What the writing actions share: the file they are about, what was seen of it, and what a change of it is called."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, TypeVar
 
 from pydantic import Field
 
@@ -12,6 +14,10 @@ from aios_connector_files.swap import LINK, OTHER, Changed, FileSwap, version_of
 from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
 from aios_sdk.connector import Change, Conflict, Result, Standing, Stands
+
+MAX_MADE: Final = 5  # times that a folder is made for one change
+
+T = TypeVar("T")
 
 
 class Seen(Result):
@@ -86,6 +92,19 @@ class Target:
                 return content_hash(content), content
         except FileNotFoundError:
             return "", b""
+
+    def in_folder(self, work: Callable[[int], T]) -> T:
+        """`work` in the file's folder, which is made where it is missing. It is made again where it went while it was
+        still empty: another change, that did not come to be, has taken it along. Raises OSError."""
+        for _ in range(MAX_MADE - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return self._in_folder(work)
+        return self._in_folder(work)
+
+    def _in_folder(self, work: Callable[[int], T]) -> T:
+        self.root.make(*self.folder)
+        with self.root.folder(*self.folder) as directory:
+            return work(directory)
 
     def drop_folders(self, missing: Sequence[int]) -> None:
         """Remove the folders that were made for the change, innermost first, where they are empty: after an undo, and

@@ -214,11 +214,7 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         if seen.before == new:
             return
         try:
-            self._root.make(*target.folder)
-            with self._root.folder(*target.folder) as directory:
-                swap = FileSwap(directory, target.name, key, seen.before or None, new)
-                swap.stage(self._blobs.staged(key), seen.mode or None)
-                judged = swap.commit()
+            judged = target.in_folder(lambda directory: self._place(directory, target.name, key, seen, new))
         except AiosError:
             target.drop_folders(seen.missing)
             raise
@@ -233,6 +229,11 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
                 f"{input.path} was changed at the same moment; it was left as it is.{kept}",
                 path=input.path,
             )
+
+    def _place(self, directory: int, name: str, key: str, seen: Seen, new: str) -> Judged:
+        swap = FileSwap(directory, name, key, seen.before or None, new)
+        swap.stage(self._blobs.staged(key), seen.mode or None)
+        return swap.commit()
 
     def _recover(self, target: Target, key: str, old: str, new: str) -> Judged:
         if old == new:
@@ -268,11 +269,9 @@ class WriteFileAction(Action[WriteFile, Seen, FileWritten]):
         judged = self._recover(target, key, seen.before, ours)
         if judged is Swap.NOT_DONE:
             try:
-                self._root.make(*target.folder)
-                with self._root.folder(*target.folder) as directory:
-                    swap = FileSwap(directory, target.name, key, seen.before or None, ours)
-                    swap.stage(self._blobs.staged(key), seen.mode or None)
-                    judged = swap.commit()
+                judged = target.in_folder(
+                    lambda directory: self._place(directory, target.name, key, seen, ours)
+                )
             except OSError as error:
                 target.drop_folders(seen.missing)
                 raise failures.writing(error, target.path) from None
