@@ -24,6 +24,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.endpoint import load_endpoint
 from aios_runtime.bus.port import Message
+from tests.processes import below, tree
 
 STEPS = 5
 ENDED = ("run_succeeded", "run_failed", "run_cancelled")
@@ -120,21 +121,11 @@ class Served:
 
     def bus_pid(self) -> int:
         """The process id of the embedded nats-server."""
-        return next(pid for pid in self.tree() if b"nats-server" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return below(self.process.pid, "nats-server")[0]
 
     def stored_bytes(self) -> int:
         """What the stores take on disk, write-ahead logs left out."""
         return sum(file.stat().st_size for file in self.data.glob("*.db"))
-
-
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    with suppress(OSError):  # it is over
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                found += tree(int(child))
-    return found
 
 
 def cpu_seconds(pids: list[int]) -> float:

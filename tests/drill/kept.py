@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from aios_cli.launcher import address
+from tests.processes import below
 from tests.served import run
 
 PATIENCE_SECONDS = 120  # of a client that repeats its command
@@ -161,18 +162,16 @@ class Kept:
 
     def bus_pid(self) -> int:
         """The process id of its embedded nats-server."""
-        return self._child(b"nats-server")
+        return self._child("nats-server")
 
     def beside_pid(self) -> int:
         """The process id of its second process."""
-        return self._child(b"aios_cli.launcher.beside")
+        return self._child("aios_cli.launcher.beside")
 
-    def _child(self, command: bytes) -> int:
+    def _child(self, command: str) -> int:
         assert self.process is not None
-        for child in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            if command in Path(f"/proc/{child}/cmdline").read_bytes():
-                return int(child)
-        raise AssertionError(f"there is no {command.decode()}")
+        (child,) = below(self.process.pid, command)
+        return child
 
     def _keep(self) -> None:
         while not self._stopping.is_set():
@@ -195,7 +194,7 @@ class Kept:
             self._meanwhile()
 
     def _note_death(self) -> None:
-        """Whether one of its processes has died where it was told to; then it is told the next instant."""
+        """Where one of its processes has died where it was told to, the next one is told its instant."""
         died_at = self.marker.read_text() if self.marker.exists() else ""
         if died_at:
             self.deaths.append(died_at)

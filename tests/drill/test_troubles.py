@@ -20,9 +20,10 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.endpoint import load_endpoint
 from aios_runtime.bus.port import Message
-from tests.bench.served import memory_bytes, tree
+from tests.bench.served import memory_bytes
 from tests.drill.cluster import SLOW, WORKFLOWS, Person, check_histories
 from tests.drill.kept import Kept
+from tests.processes import tree
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)

@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,14 @@ import pytest
 
 from aios.api.v1 import api_pb2, api_pb2_grpc
 from aios_cli.launcher import apart
+from aios_cli.launcher.modules import MODULES
 from aios_cli.launcher.settings import ServeSettings
 from aios_core.errors import RetryableError
 from tests.launcher.test_serve import refused, serving
+from tests.processes import below
 
 PATIENCE_SECONDS = 30
+STORING = tuple(name for name, module in MODULES.items() if module.stores)
 
 pytestmark = [
     pytest.mark.feature("L1"),
@@ -24,12 +26,27 @@ pytestmark = [
 ]
 
 
-def _doors(pid: int) -> Iterator[int]:
-    """The second processes, which the door is in, among a process's children."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            if b"aios_cli.launcher.beside" in Path(f"/proc/{child}/cmdline").read_bytes():
-                yield int(child)
+def _doors(pid: int) -> list[int]:
+    """The second processes, which the door is in, below a process."""
+    return below(pid, "aios_cli.launcher.beside")
+
+
+def test_who_decides_and_who_has_credentials_share_no_process_with_what_can_be_reached(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    with serving(data) as (process, ready):
+        (second,) = _doors(process.pid)
+        holders = {name: int((data / f"{name}.db.lock").read_text()) for name in STORING}
+        assert holders == {
+            "orchestrator": process.pid,
+            "connector-files": process.pid,
+            "memory": second,
+            "gateway": second,
+        }
+        assert below(second, "sandbox.zygote"), "agents are below the second process"
+        assert not set(below(process.pid, "sandbox.zygote")) - set(below(second, "sandbox.zygote"))
+        assert set(ready["services"]) == set(MODULES)
 
 
 def _ended(pid: int) -> int:
@@ -97,7 +114,7 @@ def test_a_ctrl_c_at_the_terminal_lets_the_parent_end_it(tmp_path: Path) -> None
 
 def test_one_process_is_enough_where_it_is_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path / "data", AIOS_ONE_PROCESS="1") as (process, ready):
-        assert list(_doors(process.pid)) == []
+        assert _doors(process.pid) == []
         assert "gateway" in ready["services"]
         assert not (tmp_path / "data" / "logs" / "beside.jsonl").exists()
 

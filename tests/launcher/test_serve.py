@@ -301,6 +301,8 @@ def test_probes_tell_alive_and_ready(tmp_path: Path) -> None:
         for path in ("livez", "readyz"):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
                 assert answer.status == 200
+                told = json.load(answer)
+        assert set(told["services"]) == set(modules.MODULES)  # of both processes
         with pytest.raises(urllib.error.HTTPError) as nothing:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)
         assert nothing.value.code == 404

@@ -14,6 +14,7 @@ from aios_agent_runner.sandbox.doctor import probe
 from aios_agent_runner.sandbox.model import PROMISES, SandboxSettings
 from aios_agent_runner.sandbox.pool import SandboxPool
 from aios_core.errors import RetryableError, TerminalError
+from tests.processes import descendants
 from tests.sandbox.conftest import AGENTS, ECHO, Harness, Make
 
 pytestmark = pytest.mark.feature("E3")
@@ -43,14 +44,6 @@ def scratch(tmp_path: Path) -> Path:
     for directory in (tmp_path, tmp_path.parent):
         directory.chmod(0o711)
     return tmp_path
-
-
-def descendants(process: int) -> set[int]:
-    found: set[int] = set()
-    for task in Path(f"/proc/{process}/task").glob("*"):
-        for child in (task / "children").read_text().split():
-            found |= {int(child)} | descendants(int(child))
-    return found
 
 
 async def gone(watches: dict[int, int], seconds: float = 10) -> set[int]:

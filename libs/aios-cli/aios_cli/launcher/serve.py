@@ -90,7 +90,6 @@ class Launcher:
         self._beside = beside
         self._modules = {module.name: module for module in modules.select(settings.target)}
         self._there = [name for name, module in self._modules.items() if module.beside and _in_two(settings)]
-        self._here = [name for name in self._modules if name not in self._there]
         self._grpc = self._http = ports.Chosen(0)
         self._door: Door | None = None
         self._apart: Apart | None = None
@@ -99,9 +98,9 @@ class Launcher:
         self._fault: AiosError | None = None
         self._stop_event = asyncio.Event()
         self._file: dict[str, dict[str, object]] = {}
-        after = {name: list(self._modules[name].after) for name in self._here}
+        after = {name: module.after for name, module in self._modules.items() if name not in self._there}
         if self._there:
-            after = {name: [BESIDE, *others] for name, others in after.items()} | {BESIDE: []}
+            after = {name: (BESIDE, *others) for name, others in after.items()} | {BESIDE: ()}
         self._group = Group(after, self._make)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -265,6 +264,7 @@ class Launcher:
         self._say.ready(place, list(self._modules), files, moved, took)
 
     def _healths(self) -> dict[str, Health]:
+        """Of every service; of those in the second process only whether that one runs is known here."""
         told = self._group.health()
         there = told.pop(BESIDE, None)
         return told if there is None else told | dict.fromkeys(self._there, there)
