@@ -438,6 +438,42 @@ async def test_closing_gives_back_what_is_not_begun_and_lets_the_rest_finish(
     await until(lambda: len(got.data) == 18, 5)
 
 
+async def test_a_drained_bus_takes_nothing_in_and_publishes_as_before(
+    orchestrator: NatsBus, agent: NatsBus, connect: Connect
+) -> None:
+    """So what a service has decided when it is told to stop goes out before it ends."""
+    got, begun, asked = Collector(), asyncio.Event(), asyncio.Event()
+
+    async def slow(question: bytes, headers: Mapping[str, str]) -> bytes:
+        begun.set()
+        await asked.wait()
+        return b"answered"
+
+    gateway = await connect("gateway")
+    subject = subjects.query("orchestrator", "list_runs", "main")
+    await orchestrator.consume("orchestrator__commands", got, batch=1, slots=10)
+    await orchestrator.answer(subject, slow, queue="orchestrator")
+    asking = asyncio.create_task(gateway.ask(subject, b"", 5))
+    await begun.wait()
+    draining = asyncio.create_task(orchestrator.drain(5))
+    asked.set()
+    await draining
+    assert await asking == b"answered", "what was at hand is finished"
+    with pytest.raises(RetryableError) as caught:
+        await gateway.ask(subject, b"", 5)
+    assert caught.value.code == "UNAVAILABLE"
+    await gateway.publish([Message(subjects.run_command("start_run", "main", 0), b"later")])
+    await orchestrator.publish(numbered(3))
+    others = Collector()
+    await agent.consume(PERFORM, others, batch=5, slots=5)
+    await until(lambda: len(others.data) == 3)
+    await orchestrator.drain(5)
+    assert not got.data
+    again = await connect("orchestrator")
+    await again.consume("orchestrator__commands", got, batch=1, slots=10)
+    await until(lambda: got.data == [b"later"])
+
+
 async def test_an_unknown_consumer_is_refused(agent: NatsBus) -> None:
     with pytest.raises(TerminalError, match="agent-runner__perform"):
         await agent.consume("agent-runner__perfrom", Collector(), batch=1, slots=1)

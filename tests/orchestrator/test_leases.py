@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aios.run.v1.leases_pb2 import Leases
-from aios_core.ids import PARTITIONS, partition_of
+from aios_core.ids import PARTITIONS, partition_of, partition_of_run
 from aios_orchestrator.delivery import Delivery
-from aios_orchestrator.leases import LEASE_MS, Sightings, left, owned, renewed, shares
+from aios_orchestrator.leases import LEASE_MS, Sightings, at_work, left, owned, renewed, shares
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.takeover import Takeover, handed_out
+from aios_orchestrator.unsent import Unsent
 from aios_testing.store_memory import MemoryStore
 from tests.orchestrator.runs import Driver, workflow
 
@@ -64,6 +65,33 @@ def test_what_was_let_go_of_is_at_work_and_what_a_dead_one_had_is_not() -> None:
     taken = renewed(taken, "c", "c", {"c"})  # b is dead
     assert len(owned(taken, "c")) == PARTITIONS
     assert not any(lease.released for lease in taken.leases)
+
+
+def test_what_is_let_go_of_is_at_work_only_where_all_of_it_is_on_the_bus_that_there_is() -> None:
+    table = renewed(Leases(), "a", "a", {"a"})
+    taken = renewed(left(table, "a", {3}, "one"), "b", "b", {"b"})
+    assert [at for at, lease in enumerate(taken.leases) if not at_work(lease, "one")] == [3]
+    assert not any(at_work(lease, "another") for lease in taken.leases)
+    shared = renewed(taken, "c", "c", {"b", "c"})  # b has too much of it from now on
+    shared = renewed(shared, "b", "b", {"b", "c"}, behind={PARTITIONS - 1}, bus="one")
+    shared = renewed(shared, "c", "c", {"b", "c"})
+    told = {at: at_work(shared.leases[at], "one") for at in owned(shared, "c")}
+    assert told == {at: at != PARTITIONS - 1 for at in range(PARTITIONS // 2, PARTITIONS)}
+
+
+def test_what_is_not_on_the_bus_is_known_until_it_is_and_what_never_will_be_for_good() -> None:
+    unsent, runs = Unsent(), [f"run_{number}" for number in range(4)]
+    places = [partition_of_run(run) for run in runs]
+    first, second = unsent.begin(runs[:1]), unsent.begin()
+    second.append(runs[1])  # it goes out with others
+    assert unsent.partitions() == {*places[:2]}
+    unsent.end(first)
+    unsent.give_up(first)  # it has come to its end already
+    assert unsent.partitions() == {places[1]}
+    unsent.give_up(second)
+    assert unsent.partitions() == {places[1]}
+    unsent.forget({places[1]})
+    assert not unsent.partitions()
 
 
 def test_a_replica_is_dead_only_when_it_was_silent_for_a_lease_by_the_clock_of_who_looks() -> None:

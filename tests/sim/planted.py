@@ -40,6 +40,10 @@ from aios_testing import store_memory
 from aios_testing.sim.run import planted
 from tests.sim import planted_accounts
 from tests.sim.planted_approvals import APPROVALS
+from tests.sim.planted_leaving import (
+    left_in_good_order_with_something_not_handed_out,
+    what_waits_for_its_place_taken_for_handed_out,
+)
 from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_plans import PLANS
 from tests.sim.planted_queues import (
@@ -420,6 +424,8 @@ DEFECTS: Final[dict[Plant, int]] = {
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 6,
     place_of_what_ended_elsewhere_is_kept: 31,
+    left_in_good_order_with_something_not_handed_out: 5,
+    what_waits_for_its_place_taken_for_handed_out: 31,
     **planted_accounts.DEFECTS,
     **PLANS,
 }

@@ -73,6 +73,8 @@ SOMETIMES = (
     "event approval_escalated",
     "event approval_reminded",
     "a partition is let go of",
+    "a partition is let go of with something not handed out",
+    "left in good order",
     "a partition is taken over",
     "somebody else was quicker",
     "a schedule's time was run",

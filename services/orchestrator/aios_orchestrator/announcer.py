@@ -63,11 +63,11 @@ class Announcer:
 
     async def stop(self) -> None:
         """Announce what waits, if the bus takes it at once."""
-        if self._sending is not None:
+        if (sending := self._sending) is not None:
             self._urgent.set()
-            await asyncio.wait([self._sending], timeout=RETRY_S)
-            self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+            await asyncio.wait([sending], timeout=RETRY_S)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
 
     async def _send_all(self) -> None:
         try:

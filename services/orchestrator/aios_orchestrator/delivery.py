@@ -129,6 +129,10 @@ class Delivery:
         for key in [key for key in (*self._out, *self._waiting) if not own(key.run_id)]:
             self.settled(*key)
 
+    def waiting_runs(self) -> set[str]:
+        """The runs with a task that waits for its place."""
+        return {key.run_id for key in self._waiting}
+
     def watches(self, key: TaskKey) -> bool:
         """Whether a task is on the bus or waits for its place, as far as is known here."""
         return key in self._out or key in self._waiting

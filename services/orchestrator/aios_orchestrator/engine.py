@@ -6,7 +6,7 @@ and only then does whoever submitted it answer and acknowledge.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -34,6 +34,7 @@ MAX_BATCH: Final = 500  # items in one commit
 MAX_TRIES: Final = 5  # of an item that loses its compare-and-set
 MAX_OPENED: Final = 20  # times that a batch is decided while others change the runs or the accounts
 PUBLISHING: Final = 4  # commits whose messages are on their way at once
+STOP_S: Final = 3.0  # to finish at the end; what isn't by then is found in the store by whoever decides next
 
 RECEIVED = point("orchestrator.received", "a batch was taken in; nothing is decided")
 DECIDED = point("orchestrator.decided", "decided; nothing is committed")
@@ -76,6 +77,7 @@ class Engine:
         self._publishing = asyncio.Semaphore(PUBLISHING)
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
+        self._deciding = self._stopping = False
         self.due: Callable[[int], None] = lambda due_ms: None
         """Called after a commit with the earliest time at which something in it is due by itself."""
         self.waiting: Callable[[Run, Sequence[str]], None] = lambda run, correlations: None
@@ -90,11 +92,13 @@ class Engine:
         self._loop = asyncio.create_task(self._run(), name="orchestrator-engine")
 
     async def stop(self) -> None:
-        """Finish what is being decided and published; what still waits comes again."""
+        """Finish what is being decided and published, within `STOP_S` each; what still waits comes again."""
+        self._stopping = True
         if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not self._deciding:
+                self._loop.cancel()
+            await _finished([self._loop])
+        await _finished(self._tasks)
 
     async def submit(self, items: Sequence[Item | StartItem]) -> list[Answer]:
         """Decide on items, commit, and publish what follows.
@@ -106,8 +110,10 @@ class Engine:
         return await future
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
+            self._deciding = False
             batch = [await self._queue.get()]
+            self._deciding = True
             count = len(batch[0].items)
             while count < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
@@ -133,6 +139,25 @@ class Engine:
                 writes += own
                 owners += [key] * len(own)
         crash(DECIDED)
+        unsent = self._publisher.unsent
+        note = unsent.begin(
+            entry.run.run_id for entry in entries.values() if entry.dispatched or entry.undoing
+        )
+        try:
+            await self._commit(batch, answers, entries, writes, owners, note)
+        except BaseException:
+            unsent.give_up(note)
+            raise
+
+    async def _commit(
+        self,
+        batch: list[_Waiting],
+        answers: list[list[Answer]],
+        entries: dict[str, Entry],
+        writes: list[Write],
+        owners: list[str],
+        note: list[str],
+    ) -> None:
         try:
             results = await self._repository.store.commit(writes) if writes else []
         except AiosError:
@@ -167,12 +192,12 @@ class Engine:
                 self.turns(change.run)
         self._announcer.announce(filed, urgent=any(not change.out for change in changed))
         if lost:
-            await self._publish([], [], changed)
+            await self._publish([], [], changed, note)
             await self._again(batch, answers, lost)
             return
         pairs = (zip(asked.items, told, strict=True) for asked, told in zip(batch, answers, strict=True))
         give_heads(chain.from_iterable(pairs), entries, writes)
-        task = asyncio.create_task(self._publish(batch, answers, changed))
+        task = asyncio.create_task(self._publish(batch, answers, changed, note))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -374,16 +399,19 @@ class Engine:
         batch: list[_Waiting],
         answers: list[list[Answer]],
         changed: list[Changed],
+        note: list[str],
     ) -> None:
         """Publish, then let those who submitted answer and acknowledge. Frees a place in `_publishing`."""
         try:
-            await self._publisher.publish(changed)
+            await self._publisher.publish(changed, note)
+            self._publisher.unsent.end(note)
             crash(PUBLISHED)
             for waiting, answer in zip(batch, answers, strict=True):
                 if not waiting.future.done():
                     waiting.future.set_result(answer)
         except Exception as error:
             log.exception("what was committed could not be published")
+            self._publisher.unsent.give_up(note)
             _fail(
                 batch,
                 TerminalError(
@@ -398,3 +426,12 @@ def _fail(batch: Sequence[_Waiting], error: AiosError) -> None:
     for waiting in batch:
         if not waiting.future.done():
             waiting.future.set_exception(error)
+
+
+async def _finished(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Wait for their end, and no longer than `STOP_S`."""
+    if tasks := list(tasks):
+        _, late = await asyncio.wait(tasks, timeout=STOP_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

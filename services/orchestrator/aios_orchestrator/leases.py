@@ -32,36 +32,55 @@ class Sightings:
         return frozenset(name for name, (_, since) in seen.items() if now - since < LEASE_MS)
 
 
-def renewed(table: Leases, me: str, instance: str, alive: Set[str], beat: int = 0) -> Leases:
+def renewed(
+    table: Leases,
+    me: str,
+    instance: str,
+    alive: Set[str],
+    beat: int = 0,
+    behind: Set[int] = frozenset(),
+    bus: str = "",
+) -> Leases:
     """The table after one replica has renewed its place: it drops the dead ones, lets go of what it has too much of,
     and takes what is free as far as its share goes. `beat` is the last one of this process: none comes again, even
-    where others have dropped it meanwhile, or who saw it before would take it for dead."""
+    where others have dropped it meanwhile, or who saw it before would take it for dead. `behind`, `bus`: see `left`."""
     after = _copy(table)
     for name in set(after.replicas) - alive - {me}:
         del after.replicas[name]
     after.replicas[me].beat = max(after.replicas[me].beat, beat) + 1
     after.replicas[me].instance = instance
-    mine = [lease for lease in after.leases if lease.owner == me]
+    mine = [(at, lease) for at, lease in enumerate(after.leases) if lease.owner == me]
     share = shares(after.replicas)[me]
-    for lease in mine[share:]:
-        lease.owner, lease.released = "", True
+    for at, lease in mine[share:]:
+        _let_go(lease, at not in behind, bus)
     missing = share - len(mine)
     for lease in after.leases:
         if missing > 0 and lease.owner not in after.replicas:
-            lease.released = lease.released and not lease.owner
+            if lease.owner:
+                _let_go(lease, False)
             lease.owner, lease.epoch = me, lease.epoch + 1
             missing -= 1
     return after
 
 
-def left(table: Leases, me: str) -> Leases:
-    """The table after a replica has gone of its own will."""
+def left(table: Leases, me: str, behind: Set[int] = frozenset(), bus: str = "") -> Leases:
+    """The table after a replica has gone of its own will. `behind` are partitions in which not all that it has
+    committed is on the bus, of this incarnation: whoever takes them hands out all of it again, as after a death."""
     after = _copy(table)
     after.replicas.pop(me, None)
-    for lease in after.leases:
+    for at, lease in enumerate(after.leases):
         if lease.owner == me:
-            lease.owner, lease.released = "", True
+            _let_go(lease, at not in behind, bus)
     return after
+
+
+def at_work(lease: Lease, bus: str) -> bool:
+    """Whether what the last owner had handed out is on the bus that there is, or with who works on it."""
+    return lease.released and lease.bus == bus
+
+
+def _let_go(lease: Lease, in_order: bool, bus: str = "") -> None:
+    lease.owner, lease.released, lease.bus = "", in_order, bus if in_order else ""
 
 
 def shares(replicas: Mapping[str, object]) -> dict[str, int]:

@@ -117,7 +117,7 @@ class Orchestrator:
             repository, resources, engine, publisher, announcer, ownership, mailbox, context.workspace
         )
         await router.serve()
-        await self._own(ownership, takeover, schedules, turns, funding, timers)
+        await self._own(ownership, takeover, schedules, turns, funding, timers, publisher)
         context.bus.on_restart(self._restarted)
         await Queries(
             repository, resources, ownership, schedules, router.show_queues, accounts, context.now_ms
@@ -146,6 +146,7 @@ class Orchestrator:
         turns: Turns,
         funding: Funding,
         timers: Timers,
+        publisher: Publisher,
     ) -> None:
         async def taken(partitions: Taken) -> None:
             await takeover.taken(partitions)
@@ -159,6 +160,7 @@ class Orchestrator:
             timers.wake(0)
 
         ownership.taken, ownership.lost = taken, lost
+        ownership.behind = publisher.behind
         await ownership.start()
 
     async def _apply(self, resources: ResourceBook) -> None:

@@ -48,6 +48,8 @@ class Ownership:
         """Called with partitions that are this replica's from now on; what raises RetryableError is called again."""
         self.lost: Callable[[frozenset[int]], None] = lambda partitions: None
         """Called with partitions that are not this replica's any more."""
+        self.behind: Callable[[], frozenset[int]] = frozenset
+        """Gives the partitions in which not all may be handed out that is committed."""
 
     def owns(self, partition: int) -> bool:
         """Whether this replica decides for a partition."""
@@ -105,9 +107,13 @@ class SharedOwnership(Ownership):
         self._table = Leases()
         self._mine: dict[int, int] = {}  # partitions and their epochs
         self._last: dict[int, int] = {}  # the epochs in which this replica had a partition last
-        self._distrusted: dict[int, int] = {}  # as `_last`, when the bus was wiped
+        self._on = ""  # the incarnation of the bus that what was handed out is on
+        self._distrusted: dict[
+            int, int
+        ] = {}  # as `_last`, where not all that was handed out in them is at work
         self._until = 0  # when the leases end, if they are not renewed
         self._untold: dict[int, bool] = {}
+        self._telling: dict[int, bool] = {}  # what `taken` is at
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -144,6 +150,7 @@ class SharedOwnership(Ownership):
         return sorted(owner for owner in owners & set(self._table.replicas) if owner not in ("", self.me))
 
     def bus_wiped(self) -> None:
+        self._on = self._bus.incarnation
         self._distrusted = dict(self._last)
         self._untold = dict.fromkeys(self._untold, False)
 
@@ -153,6 +160,7 @@ class SharedOwnership(Ownership):
 
     async def start(self) -> None:
         """Take a place among the replicas, now if it can be, and go on renewing it."""
+        self._on = self._bus.incarnation
         with suppress(RetryableError):
             await self._beat()
         self._tasks = [
@@ -167,10 +175,11 @@ class SharedOwnership(Ownership):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._tasks:
             return
+        behind = self._behind()
         self._set({})
         with suppress(AiosError, TimeoutError):
             async with asyncio.timeout(PING_S):
-                await self._write(lambda table: leases.left(table, self.me))
+                await self._write(lambda table: leases.left(table, self.me, behind, self._on))
 
     async def _renew(self) -> None:
         while True:
@@ -190,27 +199,42 @@ class SharedOwnership(Ownership):
         while True:
             await self._news.wait()
             self._news.clear()
-            untold, self._untold = self._untold, {}
+            untold = self._telling = self._untold
+            self._untold = {}
             try:
                 await self.taken(untold)
             except RetryableError as error:
                 log.warning("a take-over is tried again: %s", error.message)
-                self._untold = {
-                    at: orderly for at, orderly in untold.items() if at in self._mine
-                } | self._untold
-                await asyncio.sleep(BEAT_MS / 1000)
-                self._news.set()
+                await self._later(untold, BEAT_MS)
             except Exception:
-                log.exception("a take-over failed by a defect")
+                log.exception("a take-over failed by a defect, and is tried again")
+                await self._later(untold, LEASE_MS)
+            self._telling = {}
+
+    async def _later(self, untold: Mapping[int, bool], wait_ms: int) -> None:
+        """Tell of it again."""
+        self._untold = {at: orderly for at, orderly in untold.items() if at in self._mine} | self._untold
+        await asyncio.sleep(wait_ms / 1000)
+        self._news.set()
+
+    def _behind(self) -> frozenset[int]:
+        """The partitions that may not be let go of in good order."""
+        if self._on != self._bus.incarnation:
+            return ALL  # what was on it is lost, and `bus_wiped` will be told
+        untaken = {at for at, orderly in (self._telling | self._untold).items() if not orderly}
+        distrusted = {at for at, epoch in self._mine.items() if self._distrusted.get(at) == epoch}
+        return self.behind() | untaken | distrusted
 
     async def _beat(self) -> None:
         """Renew; whoever can't be reached over the bus is of no use to the others, and does not."""
         started = _clock()
         await self._bus.ping(PING_S)
+        behind: set[int] = set()  # in any of the tries: what is let go of is not counted in the next one
 
         def renew(table: Leases) -> Leases:
+            behind.update(self._behind())
             alive = self._sightings.alive(table, _clock())
-            after = leases.renewed(table, self.me, self._instance, alive, self._beats)
+            after = leases.renewed(table, self.me, self._instance, alive, self._beats, behind, self._on)
             self._beats = after.replicas[self.me].beat
             # What it lets go of is another's as soon as that is written, whether or not this replica hears of it.
             keeps = leases.owned(after, self.me)
@@ -237,15 +261,17 @@ class SharedOwnership(Ownership):
         raise RetryableError("CONFLICT", "Too many replicas renew their places at once.")
 
     def _set(self, mine: dict[int, int]) -> None:
+        lost = frozenset(at for at, epoch in self._mine.items() if mine.get(at) != epoch)
+        behind = self._behind() & lost if lost else lost
         before, self._mine = self._mine, mine
-        lost = frozenset(at for at, epoch in before.items() if mine.get(at) != epoch)
+        self._distrusted.update((at, before[at]) for at in behind)
         if lost:
             self.lost(lost)
         self._untold = {at: orderly for at, orderly in self._untold.items() if at in mine}
         for at, epoch in mine.items():
             if before.get(at) != epoch:
                 # What this replica itself has handed out is at work, as is what its last owner had when it left.
-                at_work = self._table.leases[at].released or self._last.get(at) == epoch
+                at_work = leases.at_work(self._table.leases[at], self._on) or self._last.get(at) == epoch
                 self._untold[at] = at_work and self._distrusted.get(at) != epoch
                 self._last[at] = epoch
         if self._untold:

@@ -10,7 +10,8 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.queries_pb2 import ShowQueuesResponse
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import CachedAnswer, PerformTasks, Task
-from aios_core.errors import RetryableError
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.ids import partition_of_run
 from aios_orchestrator.ahead import Planner
 from aios_orchestrator.codec import priority_of, task_of
 from aios_orchestrator.core.compensate import lane_of
@@ -20,6 +21,7 @@ from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.model import Run
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.scheduler import Waiting
+from aios_orchestrator.unsent import Unsent
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
@@ -75,12 +77,18 @@ class Publisher:
         self._workspace = workspace
         self._planner = Planner()
         self.delivery = Delivery()
+        self.unsent = Unsent()
         self.fetch: Fetch = _nothing
         """Gives the run of a task that waited, as it is stored, and its workflow; None when there is none."""
 
-    async def publish(self, changed: Sequence[Changed]) -> None:
-        """Publish what follows from committed changes. Tries until the bus takes it: it is committed."""
-        await self._send(await self._tasks(changed))
+    def behind(self) -> frozenset[int]:
+        """The partitions of which a task may be committed that is not on the bus."""
+        return self.unsent.partitions().union(map(partition_of_run, self.delivery.waiting_runs()))
+
+    async def publish(self, changed: Sequence[Changed], note: list[str]) -> None:
+        """Publish what follows from committed changes. Tries until the bus takes it: it is committed. `note` gets the
+        runs whose tasks go out with them."""
+        await self._send(await self._tasks(changed, note))
         for change in changed:
             if change.workflow.keeps:
                 await self._answers.keep(change.run, change.workflow, change.ended)
@@ -96,7 +104,7 @@ class Publisher:
         except RetryableError:
             return None  # then the work is done again
 
-    async def _tasks(self, changed: Sequence[Changed]) -> list[Message]:
+    async def _tasks(self, changed: Sequence[Changed], note: list[str]) -> list[Message]:
         now, lanes = lease_ms(), dict[str, list[Waiting]]()
         at_hand: dict[str, tuple[Run, Workflow]] = {}
         for change in changed:
@@ -116,18 +124,23 @@ class Publisher:
             lanes.setdefault(lane, [])
         messages: list[Message] = []
         for lane, tasks in lanes.items():
-            messages += await self._ready(lane, self.delivery.hand_out(lane, tasks, now), at_hand)
+            messages += await self._ready(lane, self.delivery.hand_out(lane, tasks, now), at_hand, note)
         return messages
 
     async def _ready(
-        self, lane: str, going: Sequence[Waiting], at_hand: Mapping[str, tuple[Run, Workflow]]
+        self,
+        lane: str,
+        going: Sequence[Waiting],
+        at_hand: Mapping[str, tuple[Run, Workflow]],
+        note: list[str],
     ) -> list[Message]:
         """The messages of tasks that go. Those that waited are made of what is in the store now; where one is not
         wanted any more, another one goes."""
         tasks: list[Task] = []
         while going:
+            note += [item.run_id for item in going]
             for item in going:
-                found = at_hand.get(item.run_id) or await self.fetch(item.run_id)
+                found = at_hand.get(item.run_id) or await self._fetched(item.run_id)
                 step = found[0].at(item.step) if found is not None else None
                 if found is None or step is None or step.state not in OPEN_STEP or step.due:
                     self.delivery.settled(item.run_id, item.step)
@@ -135,6 +148,18 @@ class Publisher:
                     tasks.append(await self._offered(*found, item.step))
             going = self.delivery.fill(lane, lease_ms())
         return self._lane_messages(lane, tasks)
+
+    async def _fetched(self, run_id: str) -> tuple[Run, Workflow] | None:
+        """A run whose task has its place already, so that there is no way back: tries until the store answers."""
+        while True:
+            try:
+                return await self.fetch(run_id)
+            except RetryableError as error:
+                log.warning("a task that may go waits for the store: %s", error.message)
+                await asyncio.sleep(RETRY_S)
+            except TerminalError:
+                log.exception("a task can't go", extra={"run_id": run_id})
+                return None
 
     async def _offered(self, run: Run, workflow: Workflow, name: str) -> Task:
         task = self._task(run, workflow, name)
@@ -188,9 +213,11 @@ class Publisher:
     async def refill(self) -> None:
         """Hand out what waits, if there is room: after a restart, and when a lease has been given up."""
         messages = []
+        note = self.unsent.begin()
         for lane in list(self.delivery.counts()):
-            messages += await self._ready(lane, self.delivery.fill(lane, lease_ms()), {})
+            messages += await self._ready(lane, self.delivery.fill(lane, lease_ms()), {}, note)
         await self._send(messages)
+        self.unsent.end(note)  # and where it is broken off before, it is missing for good
 
     async def _send(self, messages: Sequence[Message]) -> None:
         while messages:

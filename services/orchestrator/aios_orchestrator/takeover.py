@@ -93,6 +93,7 @@ class Takeover:
         """Others decide there from now on."""
         self._repository.forget_all(lambda run: partition_of_run(run) in partitions)
         self._publisher.delivery.let_go(lambda run: partition_of_run(run) not in partitions)
+        self._publisher.unsent.forget(partitions)
 
     async def _adopt(self, heads: Iterable[RunHead]) -> None:
         for head in heads:

@@ -86,6 +86,10 @@ class Timers:
                 log.warning("timers wait: %s", error.message)
                 await asyncio.sleep(PAUSE_S)
                 continue
+            except Exception:
+                log.exception("what is due could not be looked at")
+                await asyncio.sleep(PAUSE_S)
+                continue
             if busy:
                 continue
             with suppress(TimeoutError):

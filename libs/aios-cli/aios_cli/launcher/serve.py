@@ -21,14 +21,13 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.minting import mint, now_ms
 from aios_runtime.bus.endpoint import Endpoint
 from aios_runtime.bus.failures import Buried
-from aios_runtime.bus.port import Bus
 from aios_runtime.service import datadir, options
+from aios_runtime.service.connected import Connected
 from aios_runtime.service.group import Group
 from aios_runtime.service.health import answer_health
 from aios_runtime.service.port import Context, Health, Service
 from aios_runtime.telemetry import identity, tracing
 
-BUS_GRACE_SECONDS: Final = 3.0
 BESIDE: Final = "beside"  # what the second process is called among the services of the first
 Trouble = Callable[[], AiosError | None]
 
@@ -210,7 +209,7 @@ class Launcher:
             raise
         if module.door:
             self._door = cast(Door, service)
-        return _Connected(service, bus, module.door)
+        return Connected(service, bus, module.door)
 
     def _options(self, module: modules.Module) -> dict[str, str]:
         """A service's options; what this launcher only presumes gives way to the options file and the environment."""
@@ -274,36 +273,6 @@ class Launcher:
             await self._apart.stop()  # the door is shut first: who decides still answers what came in before
         self._late = await self._group.stop()
         _log.info("stopped", extra={"late": self._late})
-
-
-class _Connected:
-    """A service with its bus connection, which ends with it.
-
-    The bus is closed first, so that no delivery meets a service that is stopping; the door's is closed last, since its
-    clients still wait for answers.
-    """
-
-    def __init__(self, service: Service, bus: Bus, door: bool) -> None:
-        self._service = service
-        self._bus = bus
-        self._door = door
-        self._started = False
-
-    async def start(self) -> None:
-        self._started = True
-        await self._service.start()
-
-    async def stop(self) -> None:
-        try:
-            if not self._door:
-                await self._bus.close(BUS_GRACE_SECONDS)
-            if self._started:
-                await self._service.stop()
-        finally:
-            await self._bus.close(BUS_GRACE_SECONDS)
-
-    def health(self) -> Health:
-        return self._service.health()
 
 
 def _in_two(settings: ServeSettings) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Answer
 from aios_runtime.bus.replies import pack
-from aios_runtime.bus.session import Session
+from aios_runtime.bus.session import Session, end
 from aios_runtime.bus.tracing import Tracing
 
 ANSWERS_AT_ONCE: Final = 64
@@ -29,6 +30,7 @@ class Answers:
         self._places = asyncio.Semaphore(ANSWERS_AT_ONCE)
         self._running: set[asyncio.Task[None]] = set()
         self._session: Session | None = None
+        self._subscription: Subscription | None = None
 
     async def attach(self, session: Session) -> None:
         """Serve on this session as well, once."""
@@ -42,9 +44,14 @@ class Answers:
             self._running.add(task)
             task.add_done_callback(self._answered)
 
-        await session.subscribe(self._subject, asked, queue=self._queue, limit=ANSWERS_WAITING)
+        self._subscription = await session.subscribe(
+            self._subject, asked, queue=self._queue, limit=ANSWERS_WAITING
+        )
 
     async def close(self, grace: float) -> None:
+        """Take no more questions, and let those at hand be answered within `grace` seconds."""
+        if self._subscription is not None:
+            await end(self._subscription)
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=grace)
             for task in late:
@@ -94,16 +101,19 @@ class Listener:
     def __init__(self, subject: str, handler: Callable[[bytes], Awaitable[None]]) -> None:
         self._subject, self._handler = subject, handler
         self._session: Session | None = None
+        self._subscription: Subscription | None = None
 
     async def attach(self, session: Session) -> None:
         """Hear on this session as well, once."""
         if session is self._session:
             return
         self._session = session
-        await session.subscribe(self._subject, self._heard, limit=HEARD_WAITING)
+        self._subscription = await session.subscribe(self._subject, self._heard, limit=HEARD_WAITING)
 
     async def close(self, grace: float) -> None:
-        """Its subscription ends with the connection."""
+        """Hear no more."""
+        if self._subscription is not None:
+            await end(self._subscription)
 
     async def _heard(self, message: Msg) -> None:
         try:

@@ -220,14 +220,17 @@ class NatsBus:
     def on_restart(self, callback: Callable[[bool], Awaitable[None]]) -> None:
         self.keeper.listen(callback)
 
-    async def close(self, grace: float = 5.0) -> None:
-        for failure in await asyncio.gather(
-            *(callback() for callback in self._closers), return_exceptions=True
-        ):
+    async def drain(self, grace: float = 5.0) -> None:
+        closers, self._closers = self._closers, []
+        for failure in await asyncio.gather(*(callback() for callback in closers), return_exceptions=True):
             if failure is not None:
                 log.error("closing goes on after a failure", exc_info=failure)
-        await asyncio.gather(*(consumer.close(grace) for consumer in self._consumers))
-        await asyncio.gather(*(subscription.close(grace) for subscription in self._subscriptions))
+        consumers, self._consumers = self._consumers, []
+        subscriptions, self._subscriptions = self._subscriptions, []
+        await asyncio.gather(*(part.close(grace) for part in (*consumers, *subscriptions)))
+
+    async def close(self, grace: float = 5.0) -> None:
+        await self.drain(grace)
         if self.keeper.session is not None:
             with suppress(RetryableError):
                 await self.keeper.session.flush(max(grace, 0.1))

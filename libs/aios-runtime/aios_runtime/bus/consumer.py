@@ -15,7 +15,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.delivery import Delivered
 from aios_runtime.bus.failures import Buried, dead_letter, verdict
 from aios_runtime.bus.port import Batch, Message
-from aios_runtime.bus.session import Session
+from aios_runtime.bus.session import Session, end
 from aios_runtime.bus.topology import Consumer
 from aios_runtime.bus.tracing import Tracing
 
@@ -190,7 +190,7 @@ class PullConsumer:
         self._asked = 0
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            task = asyncio.ensure_future(_end(subscription))
+            task = asyncio.ensure_future(end(subscription))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         self._wake.set()
@@ -198,7 +198,7 @@ class PullConsumer:
     async def _unsubscribe(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            await _end(subscription)
+            await end(subscription)
 
     def received(self, session: Session, fetch: str, message: Msg) -> None:
         """A message, or what the server says of a fetch."""
@@ -303,10 +303,3 @@ class _Receiver:
 
     async def receive(self, message: Msg) -> None:
         self._consumer.received(self._session, self._fetch, message)
-
-
-async def _end(subscription: Subscription) -> None:
-    try:
-        await subscription.unsubscribe()
-    except Exception as error:  # its connection may be in any state of going away; nothing hangs on it
-        log.debug("unsubscribing failed: %s", error, exc_info=True)

@@ -68,6 +68,12 @@ class Bus(Protocol):
     Raises BUS_FAILED (retryable) while there is no server; it reconnects by itself and sets the topology up again.
     """
 
+    @property
+    def incarnation(self) -> str:
+        """The broker as this connection knows it: another one once it has lost what it held. Empty until it was
+        asked."""
+        ...
+
     async def publish(self, messages: Sequence[Message]) -> None:
         """Store messages in their streams. Returns when the broker has acknowledged all of them; raises for the batch
         when one was not (any of them may be stored then)."""
@@ -123,9 +129,14 @@ class Bus(Protocol):
         ...
 
     def on_close(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """Called when this bus is closed, before it lets go of anything."""
+        """Called when this bus is drained, before it lets go of anything."""
+        ...
+
+    async def drain(self, grace: float = 5.0) -> None:
+        """Take nothing in any more: stop fetching and answering, and let handlers finish within `grace` seconds. What
+        is published goes out as before. Again is safe."""
         ...
 
     async def close(self, grace: float = 5.0) -> None:
-        """Stop fetching, let handlers finish within `grace` seconds, disconnect."""
+        """`drain`, then disconnect."""
         ...

@@ -321,3 +321,11 @@ class Session:
         for waiting in set(self._waiting.values()):
             waiting.fail(lost())
         self._waiting.clear()
+
+
+async def end(subscription: Subscription) -> None:
+    """Take nothing more of it, whatever its connection is like."""
+    try:
+        await subscription.unsubscribe()
+    except Exception as error:  # its connection may be in any state of going away; nothing hangs on it
+        log.debug("unsubscribing failed: %s", error, exc_info=True)

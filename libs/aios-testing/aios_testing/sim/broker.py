@@ -70,7 +70,7 @@ class Broker:
         self.away = False
         self.window = DUPLICATE_WINDOW_SECONDS
         self.keeps_ids = False  # when it is wiped: it then remembers ids of messages that it no longer holds
-        self.heard: Callable[[str, str], None] = lambda subject, message_id: None
+        self.heard: Callable[[str, str, bytes], None] = lambda subject, message_id, data: None
         self.lost = 0  # times that it lost what it held
         self.incarnation = 1
         self.for_ever = 0  # of the next messages so many are redelivered without end, until the faults stop
@@ -95,7 +95,7 @@ class Broker:
     def store(self, subject: str, data: bytes, headers: Mapping[str, str], message_id: str) -> bool:
         """Keep a message; False when its id is known. Nobody is told of a message that no consumer wants."""
         now = self.loop.time()
-        self.heard(subject, message_id)
+        self.heard(subject, message_id, data)
         if message_id:
             known = self._ids.get(message_id)
             if known is not None and now - known < self.window:
@@ -241,6 +241,10 @@ class Broker:
     def detach(self, bus: "SimBus") -> None:
         """A process is gone."""
         self.buses = [other for other in self.buses if other is not bus]
+        self.fetch_no_more(bus)
+
+    def fetch_no_more(self, bus: "SimBus") -> None:
+        """Nothing is delivered to a process from now on."""
         for queue in self.queues:
             queue.pulls = [pull for pull in queue.pulls if pull.bus is not bus]
 

@@ -98,11 +98,13 @@ class Server:
         self.bus, self.queue = bus, queue
         self._handler, self._batch, self._slots, self._calls = handler, batch, slots, calls
         self._in_hand = 0
-        self._running = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._waiting: deque[Delivered] = deque()
         self._scheduled = False
         self.pull = Pull(bus, lambda: self._slots - self._in_hand, self._arrived)
         queue.pulls.append(self.pull)
+        bus.servers.append(self)
 
     def release(self) -> None:
         self._in_hand -= 1
@@ -120,10 +122,22 @@ class Server:
 
     def _hand_over(self) -> None:
         self._scheduled = False
-        while self._waiting and self._running < self._calls:
+        while self._waiting and len(self._running) < self._calls and not self._closing:
             taken = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
-            self._running += 1
-            asyncio.get_running_loop().create_task(self._handle(taken))
+            task = asyncio.get_running_loop().create_task(self._handle(taken))
+            self._running.add(task)
+
+    async def close(self, grace: float) -> None:
+        """Give back what waits, and let what runs finish within `grace` seconds."""
+        self._closing = True
+        waiting, self._waiting = list(self._waiting), deque()
+        for delivery in waiting:
+            await delivery.retry()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=grace)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _handle(self, deliveries: Sequence[Delivered]) -> None:
         try:
@@ -133,7 +147,7 @@ class Server:
         finally:
             for delivery in deliveries:
                 delivery.let_go()
-            self._running -= 1
+            self._running.discard(asyncio.current_task())
             if self._waiting:
                 self._schedule()
 
@@ -164,6 +178,9 @@ class SimBus:
     def __init__(self, broker: Broker, node: Node) -> None:
         self.broker, self.node = broker, node
         self.pulls: list[Pull] = []
+        self.servers: list[Server] = []
+        self._answering: set[asyncio.Task[None]] = set()
+        self._closers: list[Callable[[], Awaitable[None]]] = []
         self.partitioned = False
         self.dead: list[str] = []
         self.answers: dict[str, Answer] = {}
@@ -174,6 +191,10 @@ class SimBus:
         self._told = 0
         self._arrival = 0.0  # when what was published last reaches the broker: a connection keeps its order
         broker.buses.append(self)
+
+    @property
+    def incarnation(self) -> str:
+        return str(self._seen)
 
     @property
     def linked(self) -> bool:
@@ -273,8 +294,10 @@ class SimBus:
     def _asked(
         self, subject: str, data: bytes, headers: Mapping[str, str], asker: "SimBus", token: str
     ) -> None:
-        if self.linked:
-            self.broker.loop.create_task(self._answer(subject, data, headers, asker, token))
+        if self.linked and subject in self.answers:
+            task = self.broker.loop.create_task(self._answer(subject, data, headers, asker, token))
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
 
     async def _answer(
         self, subject: str, data: bytes, headers: Mapping[str, str], asker: "SimBus", token: str
@@ -315,9 +338,21 @@ class SimBus:
         self._listeners.append(callback)
 
     def on_close(self, callback: Callable[[], Awaitable[None]]) -> None:
-        """A simulated process never closes its bus: it is killed."""
+        self._closers.append(callback)
+
+    async def drain(self, grace: float = 5.0) -> None:
+        closers, self._closers = self._closers, []
+        for callback in closers:
+            await callback()
+        self.answers = {}
+        servers, self.servers = self.servers, []
+        self.broker.fetch_no_more(self)
+        await asyncio.gather(*(server.close(grace) for server in servers))
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=grace)
 
     async def close(self, grace: float = 5.0) -> None:
+        await self.drain(grace)
         self.broker.detach(self)
 
     def cut(self) -> None:

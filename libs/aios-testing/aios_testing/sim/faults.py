@@ -48,6 +48,10 @@ CUT_SHARE: Final = 0.35  # of the plans with replicas
 CUT_MOST: Final = 3
 
 
+LEAVE_SHARE: Final = 0.3  # of the plans: processes are stopped in good order, as in an upgrade
+LEAVE_MOST: Final = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One event. `amount` is seconds it lasts; for a crash callbacks until it comes,
@@ -138,6 +142,17 @@ def with_cuts(plan: Plan, rng: Random, replicas: Sequence[str]) -> Plan:
         for _ in range(rng.randint(1, CUT_MOST))
     ]
     return replace(plan, events=tuple(sorted((*plan.events, *cuts), key=lambda event: event.at)))
+
+
+def with_leaves(plan: Plan, rng: Random, places: Sequence[str]) -> Plan:
+    """A plan in which processes are told to stop, and start again, for some. From a stream of its own, as above."""
+    if rng.random() > LEAVE_SHARE:
+        return plan
+    leaves = [
+        Fault("leave", round(rng.uniform(0.5, plan.horizon * 0.9), 3), rng.choice(places))
+        for _ in range(rng.randint(1, LEAVE_MOST))
+    ]
+    return replace(plan, events=tuple(sorted((*plan.events, *leaves), key=lambda event: event.at)))
 
 
 def _event(rng: Random, kind: str, places: Sequence[str], storing: Sequence[str], horizon: float) -> Fault:

@@ -97,12 +97,17 @@ class Invariants:
         self._scheduled(run)
         if run.concurrency is not None:
             self.lines.changed(run)
-        if head_of(run).SerializeToString() != write.head:
+        head = head_of(run)
+        if self.leases is not None:
+            self.leases.run(head)
+        if head.SerializeToString() != write.head:
             self._record.violate("fold(events) == state", f"{write.key} at {run.sequence}")
         self._money(run)
 
-    def _heard(self, subject: str, message_id: str) -> None:
+    def _heard(self, subject: str, message_id: str, data: bytes) -> None:
         """What the clerk says comes in order, first time for first time."""
+        if self.leases is not None:
+            self.leases.heard(str(self._broker.incarnation), subject, data)
         if subject != NOTED:
             return
         number = int(message_id.removeprefix("note-"))

@@ -1,29 +1,68 @@
 """What must hold of the replicas of the orchestrator: each partition has one owner at a time, and changes hands only
-when that one let go of it or has fallen silent."""
+when that one let go of it or has fallen silent; and what is let go of in good order is handed out."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
 
-from aios.run.v1.leases_pb2 import Leases
-from aios_core.ids import PARTITIONS
+from aios.run.v1.leases_pb2 import Lease, Leases
+from aios.run.v1.state_pb2 import RunHead
+from aios.task.v1.task_pb2 import PerformTasks
+from aios_core.ids import PARTITIONS, partition_of
+from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.leases import LEASE_MS
 from aios_orchestrator.ownership import Ownership, lease_key
+from aios_orchestrator.takeover import tasks_of
+from aios_runtime.bus import subjects
 from aios_runtime.store.port import Committed, Write
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 
 KEY = lease_key(WORKSPACE)
+_PERFORM: Final = subjects.perform(WORKSPACE, "", 0).partition("perform")[0] + "perform"
+
+
+class _Task(NamedTuple):
+    """A task that is handed out as committed state says: who committed that, and when."""
+
+    dispatch: int
+    by: str
+    time: float
 
 
 class LeaseWatch:
     """Looks at every committed change of the table. `owners` gives who runs now, paused or not."""
 
     def __init__(
-        self, record: Record, owners: Callable[[], Iterable[Ownership]], time: Callable[[], float]
+        self,
+        record: Record,
+        owners: Callable[[], Iterable[Ownership]],
+        time: Callable[[], float],
+        by: Callable[[], str],
     ) -> None:
-        self._record, self._owners, self._time = record, owners, time
+        self._record, self._owners, self._time, self._by = record, owners, time, by
+        self._taken: dict[int, float] = {}  # partitions, when their owner took them
+        self._sent: dict[str, set[tuple[TaskKey, int]]] = defaultdict(set)  # by incarnation of the bus
+        self._open: dict[str, tuple[int, dict[TaskKey, _Task]]] = {}  # by run, with its partition
         self._table = Leases()
         self._revision = 0
         self._renewed: dict[str, float] = {}
+
+    def heard(self, bus: str, subject: str, data: bytes) -> None:
+        """The bus has taken a message."""
+        if subject.startswith(_PERFORM):
+            for task in PerformTasks.FromString(data).tasks:
+                self._sent[bus].add((TaskKey(task.run_id, task.step), task.dispatch))
+
+    def run(self, head: RunHead) -> None:
+        """A run was committed."""
+        _, before = self._open.get(head.run_id, (0, {}))
+        tasks = {}
+        for key, dispatch in tasks_of([head]):
+            known = before.get(key)
+            same = known is not None and known.dispatch == dispatch
+            tasks[key] = known if known is not None and same else _Task(dispatch, self._by(), self._time())
+        self._open[head.run_id] = partition_of(head.slot), tasks
 
     def committed(self, write: Write, result: Committed) -> None:
         """The table was changed."""
@@ -46,14 +85,33 @@ class LeaseWatch:
                 continue
             if new.epoch < old.epoch or (new.owner and new.epoch == old.epoch):
                 self._record.violate("a lease is fenced", f"{partition}: {old.epoch}, then {new.epoch}")
+            if new.owner:
+                self._taken[partition] = self._time()
             if not new.owner:
                 self._record.count("a partition is let go of")
+                self._let_go(partition, new)
             elif old.owner:
                 self._record.count("a partition is taken over")
                 if self._time() - self._renewed.get(old.owner, 0.0) < LEASE_MS / 1000:
                     self._record.violate("a lease lasts", f"{partition} of {old.owner}, by {new.owner}")
             else:
                 self._record.count("a partition is taken")
+
+    def _let_go(self, partition: int, lease: Lease) -> None:
+        """Whoever takes it next looks for all that is handed out on the bus, where this is said to be in good order.
+        What another process has committed meanwhile, which took itself for the owner, is looked for in time."""
+        if not lease.released:
+            self._record.count("a partition is let go of with something not handed out")
+            return
+        for at, tasks in self._open.values():
+            if at != partition:
+                continue
+            for key, task in tasks.items():
+                stray = task.by != self._by() and task.time >= self._taken.get(partition, 0.0)
+                if not stray and (key, task.dispatch) not in self._sent[lease.bus]:
+                    self._record.violate(
+                        "what is let go of in good order is handed out", f"{key.run_id} {key.step}"
+                    )
 
     def one_owner(self) -> None:
         """No two replicas hold the same partition, whatever they have heard of each other."""

@@ -50,6 +50,7 @@ class Node:
         self.name = name
         self.alive = True
         self.paused = False
+        self.leaving = False
         self.skew_ms = 0
         self.crash_in = 0  # callbacks until it dies; 0: not now
         self.ready: deque[Call] = deque()

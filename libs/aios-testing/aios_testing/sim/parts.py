@@ -280,5 +280,7 @@ SHARING: Final = ("orchestrator", "orchestrator-2") * 3 + tuple(
     f"{name}-{n}" for name in CONNECTORS for n in (1, 2)
 )
 """The processes that share a store with another one; those that keep leases in it more often."""
+LEAVING: Final = ("orchestrator", "orchestrator-2") * 5 + tuple(PARTS)
+"""The processes that are told to stop; those that keep leases more often."""
 DISKS: Final = tuple(dict.fromkeys(part.disk for part in PARTS.values() if part.disk))
 NOWHERE: Final = Path("simulated")

@@ -85,7 +85,7 @@ def _remembered(of: "Invariants") -> Callable[[], None]:
         (of, ("_positions", "_used", "_notes", "_open", "_waits")),
         (of.lines, ("_admitted",)),
         (of.accounts, ("_holds", "_sums", "_charged", "_owed")),
-        (of.leases, ("_table", "_revision", "_renewed") if of.leases is not None else ()),
+        (of.leases, ("_table", "_revision", "_renewed", "_taken", "_open") if of.leases is not None else ()),
     ]
     held = [(part, name, copy(getattr(part, name))) for part, names in parts for name in names]
     runs = dict(of.runs)

@@ -14,6 +14,8 @@ from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
 from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
+from aios_runtime.service.connected import Connected
+from aios_runtime.service.group import STOP_SECONDS
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
 from aios_testing.sim import faults, habits
@@ -27,6 +29,7 @@ from aios_testing.sim.measuring import timed
 from aios_testing.sim.parts import (
     CONNECTORS,
     DISKS,
+    LEAVING,
     NOWHERE,
     PARTS,
     REPLICAS,
@@ -68,7 +71,9 @@ def drawn(seed: int, *, brief: bool = False) -> Plan:
     """What goes wrong under a seed."""
     horizon = faults.BRIEF if brief else faults.HORIZON
     plan = faults.draw(Random(f"plan {seed}"), tuple(PARTS), DISKS, REPLICAS, horizon)
-    return faults.with_cuts(plan, Random(f"cut {seed}"), SHARING)
+    plan = faults.with_cuts(plan, Random(f"cut {seed}"), SHARING)
+    places = [place for place in LEAVING if plan.replicas or place not in REPLICAS]
+    return faults.with_leaves(plan, Random(f"leave {seed}"), places)
 
 
 class _Part:
@@ -102,7 +107,8 @@ class Simulation:
         copy_documents(self.disks["orchestrator"])
         self.invariants = Invariants(self.record, self.disks, self.world, self.broker)
         if self.plan.replicas:
-            self.invariants.leases = LeaseWatch(self.record, self._owners, self.loop.time)
+            disk = self.disks["orchestrator"]
+            self.invariants.leases = LeaseWatch(self.record, self._owners, self.loop.time, lambda: disk.by)
         self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
         self.down = False
@@ -166,6 +172,7 @@ class Simulation:
         if self.down or (part.node is not None and part.node.alive):
             return
         part.lives += 1
+        part.service = None
         node = part.node = Node(part.name)
         node.skew_ms = part.skew_ms
         bus = part.bus = SimBus(self.broker, node)
@@ -202,6 +209,29 @@ class Simulation:
             self._kill(part, node)
         except Exception as error:
             self._defect(node, "it does not start", error)
+
+    def _leave(self, part: _Part) -> None:
+        """A process is told to stop, as its launcher does it."""
+        node, service, bus = part.node, part.service, part.bus
+        if node is None or not node.alive or service is None or node.leaving:
+            return
+        assert bus is not None
+        node.leaving = True
+        connected: Any = Connected(_Stopping(service), bus)  # type: ignore[arg-type]  # it has no health
+
+        async def leave() -> None:
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await connected.start()
+                    await connected.stop()
+                    self.record.count("left in good order")
+            except TimeoutError:
+                self.record.count("left before it had stopped")
+            except Exception as error:
+                self._defect(node, "it does not stop", error)
+            self.loop.after(0.0, self.loop.root, self._kill, part, node)
+
+        self.loop.spawn(node, leave())
 
     def stop(self) -> None:
         """Stop all processes; they start when `start_again` says so."""
@@ -261,6 +291,8 @@ class Simulation:
         elif fault.kind in faults.CUTS and part is not None and part.store is not None:
             part.store.leave(silent=fault.kind == "store_silent")
             loop.after(fault.amount, root, part.store.come_back)
+        elif fault.kind == "leave" and part is not None:
+            self._leave(part)
         elif fault.kind == "for_ever":
             self.broker.for_ever = int(fault.amount)
 
@@ -357,6 +389,21 @@ class Simulation:
     def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
         if node.alive:
             self.record.violate("no defect", f"{node.name}: {what}: {type(error).__name__} {error}"[:400])
+
+
+class _Stopping:
+    """A service that runs; the lanes' workers end with their bus."""
+
+    def __init__(self, service: object) -> None:
+        self._service = service
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        stop = getattr(self._service, "stop", None)
+        if stop is not None:
+            await stop()
 
 
 class _Defects(logging.Handler):

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ios/run/v1/leases.proto\x12\x0b\x61ios.run.v1\"\xa8\x01\n\x06Leases\x12\x33\n\x08replicas\x18\x01 \x03(\x0b\x32!.aios.run.v1.Leases.ReplicasEntry\x12\"\n\x06leases\x18\x02 \x03(\x0b\x32\x12.aios.run.v1.Lease\x1a\x45\n\rReplicasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.aios.run.v1.Replica:\x02\x38\x01\")\n\x07Replica\x12\x0c\n\x04\x62\x65\x61t\x18\x01 \x01(\x04\x12\x10\n\x08instance\x18\x02 \x01(\t\"7\n\x05Lease\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08released\x18\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ios/run/v1/leases.proto\x12\x0b\x61ios.run.v1\"\xa8\x01\n\x06Leases\x12\x33\n\x08replicas\x18\x01 \x03(\x0b\x32!.aios.run.v1.Leases.ReplicasEntry\x12\"\n\x06leases\x18\x02 \x03(\x0b\x32\x12.aios.run.v1.Lease\x1a\x45\n\rReplicasEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.aios.run.v1.Replica:\x02\x38\x01\")\n\x07Replica\x12\x0c\n\x04\x62\x65\x61t\x18\x01 \x01(\x04\x12\x10\n\x08instance\x18\x02 \x01(\t\"D\n\x05Lease\x12\r\n\x05owner\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x10\n\x08released\x18\x03 \x01(\x08\x12\x0b\n\x03\x62us\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,5 +40,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPLICA']._serialized_start=212
   _globals['_REPLICA']._serialized_end=253
   _globals['_LEASE']._serialized_start=255
-  _globals['_LEASE']._serialized_end=310
+  _globals['_LEASE']._serialized_end=323
 # @@protoc_insertion_point(module_scope)

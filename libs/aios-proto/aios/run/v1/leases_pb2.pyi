@@ -97,20 +97,24 @@ class Lease(google.protobuf.message.Message):
     OWNER_FIELD_NUMBER: builtins.int
     EPOCH_FIELD_NUMBER: builtins.int
     RELEASED_FIELD_NUMBER: builtins.int
+    BUS_FIELD_NUMBER: builtins.int
     owner: builtins.str
     """The id of the replica that decides for the partition's runs. Empty: nobody."""
     epoch: builtins.int
     """Grows each time another replica takes the partition."""
     released: builtins.bool
     """The last owner let go of it by itself, so that the tasks it handed out are still at work."""
+    bus: builtins.str
+    """Where `released`, the incarnation of the message bus that they are on: on another one they are lost."""
     def __init__(
         self,
         *,
         owner: builtins.str = ...,
         epoch: builtins.int = ...,
         released: builtins.bool = ...,
+        bus: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["epoch", b"epoch", "owner", b"owner", "released", b"released"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["bus", b"bus", "epoch", b"epoch", "owner", b"owner", "released", b"released"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Lease: typing_extensions.TypeAlias = Lease
