@@ -423,7 +423,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     line_is_jumped: 6,
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 6,
-    place_of_what_ended_elsewhere_is_kept: 31,
+    place_of_what_ended_elsewhere_is_kept: 86,
     left_in_good_order_with_something_not_handed_out: 5,
     what_waits_for_its_place_taken_for_handed_out: 31,
     **planted_accounts.DEFECTS,

@@ -175,11 +175,10 @@ class SharedOwnership(Ownership):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._tasks:
             return
-        behind = self._behind()
         self._set({})
         with suppress(AiosError, TimeoutError):
             async with asyncio.timeout(PING_S):
-                await self._write(lambda table: leases.left(table, self.me, behind, self._on))
+                await self._write(lambda table: leases.left(table, self.me, self._behind(table), self._on))
 
     async def _renew(self) -> None:
         while True:
@@ -217,22 +216,26 @@ class SharedOwnership(Ownership):
         await asyncio.sleep(wait_ms / 1000)
         self._news.set()
 
-    def _behind(self) -> frozenset[int]:
-        """The partitions that may not be let go of in good order."""
+    def _behind(self, table: Leases) -> frozenset[int]:
+        """The partitions that may not be let go of in good order: of those that are this replica's by the table some
+        may not be in its hands, since it was silent for too long."""
         if self._on != self._bus.incarnation:
             return ALL  # what was on it is lost, and `bus_wiped` will be told
         untaken = {at for at, orderly in (self._telling | self._untold).items() if not orderly}
-        distrusted = {at for at, epoch in self._mine.items() if self._distrusted.get(at) == epoch}
+        distrusted = {
+            at
+            for at, epoch in leases.owned(table, self.me).items()
+            if self._last.get(at) != epoch or self._distrusted.get(at) == epoch
+        }
         return self.behind() | untaken | distrusted
 
     async def _beat(self) -> None:
         """Renew; whoever can't be reached over the bus is of no use to the others, and does not."""
         started = _clock()
         await self._bus.ping(PING_S)
-        behind: set[int] = set()  # in any of the tries: what is let go of is not counted in the next one
 
         def renew(table: Leases) -> Leases:
-            behind.update(self._behind())
+            behind = self._behind(table)
             alive = self._sightings.alive(table, _clock())
             after = leases.renewed(table, self.me, self._instance, alive, self._beats, behind, self._on)
             self._beats = after.replicas[self.me].beat
@@ -262,10 +265,10 @@ class SharedOwnership(Ownership):
 
     def _set(self, mine: dict[int, int]) -> None:
         lost = frozenset(at for at, epoch in self._mine.items() if mine.get(at) != epoch)
-        behind = self._behind() & lost if lost else lost
         before, self._mine = self._mine, mine
-        self._distrusted.update((at, before[at]) for at in behind)
         if lost:
+            # Whatever becomes of them, what waits here is forgotten now.
+            self._distrusted.update((at, before[at]) for at in self._behind(self._table) & lost)
             self.lost(lost)
         self._untold = {at: orderly for at, orderly in self._untold.items() if at in mine}
         for at, epoch in mine.items():

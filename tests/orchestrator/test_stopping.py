@@ -1,0 +1,212 @@
+"""An orchestrator that is told to stop: what it was about goes out, and what could not go out is known."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
+from aios.run.v1.commands_pb2 import StartRunRequest
+from aios.task.v1.task_pb2 import PerformTasks, Task
+from aios_core.errors import RetryableError, TerminalError
+from aios_core.ids import partition_of_run
+from aios_core.labels import OWNER
+from aios_core.values import labeled
+from aios_orchestrator import engine as deciding
+from aios_orchestrator import publisher as publishing
+from aios_orchestrator.accounts import AccountBook
+from aios_orchestrator.announcer import Announcer
+from aios_orchestrator.engine import Engine
+from aios_orchestrator.items import StartItem
+from aios_orchestrator.kept_answers import KeptAnswers
+from aios_orchestrator.model import Run
+from aios_orchestrator.publisher import Publisher
+from aios_orchestrator.repository import Repository
+from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.workflow import Workflow
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import Message
+from aios_runtime.store.port import Result, Write
+from aios_testing.store_memory import MemoryStore
+
+pytestmark = pytest.mark.feature("B1", "L2")
+
+WORKFLOW = b"""
+apiVersion: aios/v1
+kind: Workflow
+metadata: {name: w}
+spec:
+  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}
+  steps:
+    - name: a
+      agent: echo
+      input: {n: 1}
+"""
+
+
+class Wire:
+    """Where tasks go; closed, it takes none."""
+
+    def __init__(self) -> None:
+        self.tasks: list[Task] = []
+        self.open = True
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        await asyncio.sleep(0)
+        if not self.open:
+            raise RetryableError("BUS_FAILED", "The bus is away.")
+        for message in messages:
+            if message.subject.startswith(subjects.perform("main", "agent")[:-2]):
+                self.tasks += PerformTasks.FromString(message.data).tasks
+
+
+class SlowStore(MemoryStore):
+    """It commits what it was asked to once `go` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0)
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        self.go.set()
+
+    async def commit(self, writes: Sequence[Write]) -> list[Result]:
+        self.asked.set()
+        await self.go.wait()
+        return await super().commit(writes)
+
+
+class Deciding:
+    """The part of an orchestrator that decides, on a store and a wire."""
+
+    def __init__(self) -> None:
+        self.store, self.wire = SlowStore(), Wire()
+        bus, now = self.wire, lambda: 0
+        self.resources = ResourceBook(self.store, "main", now)
+        self.repository = Repository(self.store)
+        self.publisher = Publisher(bus, "main", KeptAnswers(self.store, "main"), now)  # type: ignore[arg-type]
+        self.publisher.fetch = self.fetch
+        self.engine = Engine(
+            self.repository,
+            self.resources,
+            self.publisher,
+            Announcer(bus, "main"),  # type: ignore[arg-type]
+            AccountBook(self.repository, self.resources, "main", now),
+            now,
+        )
+
+    async def fetch(self, run_id: str) -> tuple[Run, Workflow] | None:
+        stored = await self.repository.load("main", run_id)
+        return (stored.run, await self.resources.followed(stored.run)) if stored is not None else None
+
+    async def start(self) -> None:
+        request = ApplyResourcesRequest(workspace="main", yaml=WORKFLOW, file="w.yaml", actor="person:owner")
+        await self.resources.apply(request)
+        self.store.asked.clear()
+        self.engine.start()
+
+    def run(self, run_id: str) -> "asyncio.Task[object]":
+        request = StartRunRequest(workspace="main", request_id=run_id, workflow="w", actor="person:owner")
+        return asyncio.create_task(
+            self.engine.submit([StartItem(run_id, request, b"", labeled({"n": 1}, OWNER))])
+        )
+
+    def out(self) -> list[str]:
+        return [task.run_id for task in self.wire.tasks]
+
+
+@pytest.fixture
+async def here() -> Deciding:
+    here = Deciding()
+    await here.start()
+    return here
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_what_is_being_committed_is_handed_out_before_it_has_stopped(here: Deciding) -> None:
+    here.store.go.clear()
+    here.run("run_a")
+    await here.store.asked.wait()
+    assert here.publisher.behind() == {partition_of_run("run_a")}
+    stopping = asyncio.create_task(here.engine.stop())
+    await asyncio.sleep(0)
+    here.store.go.set()
+    await stopping
+    assert here.out() == ["run_a"]
+    assert here.publisher.behind() == frozenset()
+
+
+async def test_what_waits_to_be_decided_is_left_alone(here: Deciding) -> None:
+    here.store.go.clear()
+    here.run("run_a")
+    await here.store.asked.wait()
+    later = here.run("run_b")
+    await asyncio.sleep(0)
+    stopping = asyncio.create_task(here.engine.stop())
+    await asyncio.sleep(0)
+    here.store.go.set()
+    await stopping
+    assert here.out() == ["run_a"]
+    assert not later.done()
+    assert await here.repository.load("main", "run_b") is None
+    later.cancel()
+
+
+async def test_what_the_bus_does_not_take_in_time_is_behind(
+    here: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deciding, "STOP_S", 0.05)
+    here.wire.open = False
+    here.run("run_a")
+    await until(here.publisher.behind)
+    await here.engine.stop()
+    assert await here.repository.load("main", "run_a") is not None, "it is committed"
+    assert here.out() == []
+    assert here.publisher.behind() == {partition_of_run("run_a")}
+
+
+async def test_a_commit_of_which_nobody_knows_is_behind(here: Deciding) -> None:
+    async def lost(writes: Sequence[Write]) -> list[Result]:
+        raise RetryableError("UNAVAILABLE", "Whether it is there is not known.", outcome="unknown")
+
+    here.store.commit = lost  # type: ignore[method-assign]
+    with pytest.raises(RetryableError):
+        await here.run("run_a")
+    await here.engine.stop()
+    assert here.publisher.behind() == {partition_of_run("run_a")}
+
+
+async def test_what_waits_for_its_place_is_behind_until_it_goes(
+    here: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a store that can't be read for a while, or a run that can't be read at all, holds up no other."""
+    monkeypatch.setattr(publishing, "RETRY_S", 0.0)
+    delivery = here.publisher.delivery
+    delivery._window = 1
+    for run in ("run_a", "run_b", "run_c", "run_d"):
+        await here.run(run)
+    assert here.out() == ["run_a"]
+    assert here.publisher.behind() == {partition_of_run(run) for run in ("run_b", "run_c", "run_d")}
+    failures = {
+        "run_b": [RetryableError("UNAVAILABLE", "Not now.")] * 3,
+        "run_c": [TerminalError("CORRUPT_STORE", "No.")],
+    }
+    fetch = here.fetch
+
+    async def failing(run_id: str) -> tuple[Run, Workflow] | None:
+        if failures.get(run_id):
+            raise failures[run_id].pop()
+        return await fetch(run_id)
+
+    here.publisher.fetch = failing
+    delivery.settled("run_a", "a")
+    await here.publisher.refill()
+    assert here.out() == ["run_a", "run_b"]
+    delivery.settled("run_b", "a")
+    await here.publisher.refill()
+    assert here.out() == ["run_a", "run_b", "run_d"]
+    assert here.publisher.behind() == frozenset()
+    await here.engine.stop()
