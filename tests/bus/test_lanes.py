@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,11 +27,11 @@ from aios.task.v1.task_pb2 import (
 )
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.minting import now_ms
-from aios_runtime import tracecontext
+from aios_runtime import lanes, tracecontext
 from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Delivery, Message
-from aios_runtime.lanes import LaneWorker, crash_points
+from aios_runtime.lanes import LaneWorker, UnansweredError, crash_points
 from aios_runtime.outcomes import messages
 from tests.bus.serving import Server, until
 
@@ -296,6 +297,26 @@ async def test_work_that_takes_longer_than_the_broker_waits_is_not_given_to_anot
     await work(perform, heartbeat_s=0.3)
     await until(lambda: len(outcomes.all) == 1)
     assert begun == ["s1"]
+
+
+async def test_what_can_not_be_answered_comes_again_later_and_later(
+    orchestrator: NatsBus, work: Work, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a provider that is away is not asked every two seconds for as long as it is."""
+    monkeypatch.setattr(lanes, "GIVEN_BACK_S", (0.0, 0.2, 0.4))
+    times: list[float] = []
+
+    async def perform(task: Task) -> Outcome:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) < 5:
+            raise UnansweredError("the provider is away")
+        return Outcome(status=STATUS_SUCCEEDED)
+
+    await work(perform)
+    await send(orchestrator, task(1))
+    await until(lambda: len(outcomes.all) == 1)
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert [gap >= least for gap, least in zip(gaps, (0.0, 0.2, 0.4, 0.4), strict=True)] == [True] * 4, gaps
 
 
 async def test_what_is_no_task_is_a_dead_letter_and_the_lane_goes_on(

@@ -100,6 +100,27 @@ def test_a_failed_attempt_is_settled_and_the_next_one_holds_anew() -> None:
 
 
 @pytest.mark.feature("F5")
+def test_who_waits_for_what_others_hold_looks_less_and_less_often() -> None:
+    """Each look is an event of its history, and what others hold may be held for a day."""
+    purse = purse_with(500_000)
+    others = purse.hold(Attempt("run_other", "s", 1, 1), 400_000, 0)
+    driver = Driver(workflow(ONE), purse=purse)
+    waits = []
+    while driver.now < 24 * 3_600_000:
+        step = driver.run.at("a")
+        assert (step.state, driver.last.dispatched) == (st.STEP_STATE_WAITING, ())
+        waits.append(step.due - driver.now)
+        driver.now = step.due
+        driver.give(Tick())
+    assert waits[:6] == [5_000, 10_000, 20_000, 40_000, 60_000, 60_000]
+    assert len(driver.history) < 1_500
+    assert purse.settle(others, 100_000, driver.now)
+    driver.now = driver.run.at("a").due
+    driver.give(Tick())
+    assert driver.last.dispatched == ("a",)
+
+
+@pytest.mark.feature("F5")
 def test_what_finds_no_room_among_the_holds_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(money, "MAX_HELD_BYTES", 1)
     purse = purse_with(10_000_000)

@@ -35,7 +35,8 @@ from aios_runtime.outcomes import Reporter
 from aios_runtime.task_time import too_late
 
 MAX_TASKS: Final = 1024  # in one message
-GIVEN_BACK_S: Final = 2.0  # until a task that could not be answered comes again
+# Seconds until a task comes again that could not be answered, by how often it came; then the last again.
+GIVEN_BACK_S: Final = (2.0, 2.0, 5.0, 10.0, 30.0)
 
 Perform = Callable[[Task], Awaitable[Outcome]]
 
@@ -280,7 +281,8 @@ class LaneWorker:
         parcel.left -= 1
         if parcel.left == 0:
             if parcel.unanswered:
-                await parcel.delivery.retry(GIVEN_BACK_S)
+                times = min(max(parcel.delivery.deliveries, 1), len(GIVEN_BACK_S))
+                await parcel.delivery.retry(GIVEN_BACK_S[times - 1])
             else:
                 await parcel.delivery.ack()
             crashpoints.crash(self._acknowledged)

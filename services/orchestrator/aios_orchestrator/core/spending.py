@@ -14,7 +14,8 @@ from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Step
 
 OWN_MS = 200  # until the money is free that an earlier step of the run held
-OTHERS_MS = 5_000  # between two looks whether others have let go of what they held
+OTHERS_MS = 5_000  # between the first two looks whether others have let go of what they held, or a person has answered
+LONGEST_MS = 60_000  # between two later ones, each twice as far apart as those before: each look is an event
 ONCE, GO_ON, STOP = "once", "go on", "stop"
 AMOUNT = r"\d{1,9}(\.\d{1,6})?"
 
@@ -27,14 +28,14 @@ def held(draft: Draft, step: Step, state: StepRun) -> int | None:
         return 0
     attempt = attempt_of(draft, state)
     if not purse.holds_for(attempt):
-        if _spikes(draft, step, purse):
+        if _spikes(draft, step, state, purse):
             return None
         lacking = purse.short(step.hold)
         if lacking is not None and lacking.for_good(step.hold):
             _ask(draft, step, lacking)
             return None
         if lacking is not None or purse.full:
-            _wait(draft, step, OWN_MS if draft.settled else OTHERS_MS)
+            _wait(draft, step, OWN_MS if draft.settled else _longer(state))
             return None
     return purse.hold(attempt, step.hold, draft.clock)
 
@@ -54,7 +55,13 @@ def _wait(draft: Draft, step: Step, wait_ms: int) -> None:
     draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.clock + wait_ms))
 
 
-def _spikes(draft: Draft, step: Step, purse: Purse) -> bool:
+def _longer(state: StepRun) -> int:
+    """How long a step waits that may have waited before."""
+    before = state.due - state.start if state.state == st.STEP_STATE_WAITING and state.due else 0
+    return min(max(2 * before, OTHERS_MS), LONGEST_MS)
+
+
+def _spikes(draft: Draft, step: Step, state: StepRun, purse: Purse) -> bool:
     """Whether the run has cost so much more than others that a person says first whether it goes on: once in a run,
     and whatever else is to be paid for waits until then."""
     run, spike = draft.run, draft.workflow.spike
@@ -64,7 +71,7 @@ def _spikes(draft: Draft, step: Step, purse: Purse) -> bool:
     if asked:
         still = any(item.state == st.APPROVAL_STATE_OPEN for item in asked)
         if still:
-            _wait(draft, step, OTHERS_MS)
+            _wait(draft, step, _longer(state))
         return still
     bound = usual(purse.costs.get(run.workflow, ()), spike)
     if bound is None or run.settled <= bound:
