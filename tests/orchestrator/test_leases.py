@@ -73,7 +73,7 @@ def test_what_is_let_go_of_is_at_work_only_where_all_of_it_is_on_the_bus_that_th
     assert [at for at, lease in enumerate(taken.leases) if not at_work(lease, "one")] == [3]
     assert not any(at_work(lease, "another") for lease in taken.leases)
     shared = renewed(taken, "c", "c", {"b", "c"})  # b has too much of it from now on
-    shared = renewed(shared, "b", "b", {"b", "c"}, behind={PARTITIONS - 1}, bus="one")
+    shared = renewed(shared, "b", "b", {"b", "c"}, behind=lambda: {PARTITIONS - 1}, bus="one")
     shared = renewed(shared, "c", "c", {"b", "c"})
     told = {at: at_work(shared.leases[at], "one") for at in owned(shared, "c")}
     assert told == {at: at != PARTITIONS - 1 for at in range(PARTITIONS // 2, PARTITIONS)}

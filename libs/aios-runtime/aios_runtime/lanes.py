@@ -74,7 +74,7 @@ class _Parcel:
 
 
 class LaneWorker:
-    """Works on the tasks of one lane. `start` begins; the bus's `close` ends it, letting what runs finish.
+    """Works on the tasks of one lane. `start` begins; the bus's `drain` ends it, letting what runs finish.
 
     `perform` returns the outcome of a task; what it raises is reported for it. `perform_now` is tried first, in the
     loop's own turn, for what takes microseconds; None means: use `perform`. What a task names as the steps after it is

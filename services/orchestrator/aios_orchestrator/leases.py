@@ -5,7 +5,7 @@ from changing a run at once: that is the revision check of the store, for an own
 yet that it is none any more.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import Final
 
 from aios.run.v1.leases_pb2 import Lease, Leases
@@ -38,12 +38,13 @@ def renewed(
     instance: str,
     alive: Set[str],
     beat: int = 0,
-    behind: Set[int] = frozenset(),
+    behind: Callable[[], Set[int]] = frozenset,
     bus: str = "",
 ) -> Leases:
     """The table after one replica has renewed its place: it drops the dead ones, lets go of what it has too much of,
     and takes what is free as far as its share goes. `beat` is the last one of this process: none comes again, even
-    where others have dropped it meanwhile, or who saw it before would take it for dead. `behind`, `bus`: see `left`."""
+    where others have dropped it meanwhile, or who saw it before would take it for dead. `bus` and what `behind` gives:
+    see `left`."""
     after = _copy(table)
     for name in set(after.replicas) - alive - {me}:
         del after.replicas[name]
@@ -51,8 +52,10 @@ def renewed(
     after.replicas[me].instance = instance
     mine = [(at, lease) for at, lease in enumerate(after.leases) if lease.owner == me]
     share = shares(after.replicas)[me]
-    for at, lease in mine[share:]:
-        _let_go(lease, at not in behind, bus)
+    if given := mine[share:]:
+        late = behind()
+        for at, lease in given:
+            _let_go(lease, at not in late, bus)
     missing = share - len(mine)
     for lease in after.leases:
         if missing > 0 and lease.owner not in after.replicas:

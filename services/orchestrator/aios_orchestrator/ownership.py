@@ -108,9 +108,8 @@ class SharedOwnership(Ownership):
         self._mine: dict[int, int] = {}  # partitions and their epochs
         self._last: dict[int, int] = {}  # the epochs in which this replica had a partition last
         self._on = ""  # the incarnation of the bus that what was handed out is on
-        self._distrusted: dict[
-            int, int
-        ] = {}  # as `_last`, where not all that was handed out in them is at work
+        # As `_last`, where not all that was handed out in them is at work.
+        self._distrusted: dict[int, int] = {}
         self._until = 0  # when the leases end, if they are not renewed
         self._untold: dict[int, bool] = {}
         self._telling: dict[int, bool] = {}  # what `taken` is at
@@ -221,7 +220,9 @@ class SharedOwnership(Ownership):
         may not be in its hands, since it was silent for too long."""
         if self._on != self._bus.incarnation:
             return ALL  # what was on it is lost, and `bus_wiped` will be told
-        untaken = {at for at, orderly in (self._telling | self._untold).items() if not orderly}
+        untaken = {
+            at for told in (self._telling, self._untold) for at, orderly in told.items() if not orderly
+        }
         distrusted = {
             at
             for at, epoch in leases.owned(table, self.me).items()
@@ -235,9 +236,10 @@ class SharedOwnership(Ownership):
         await self._bus.ping(PING_S)
 
         def renew(table: Leases) -> Leases:
-            behind = self._behind(table)
             alive = self._sightings.alive(table, _clock())
-            after = leases.renewed(table, self.me, self._instance, alive, self._beats, behind, self._on)
+            after = leases.renewed(
+                table, self.me, self._instance, alive, self._beats, lambda: self._behind(table), self._on
+            )
             self._beats = after.replicas[self.me].beat
             # What it lets go of is another's as soon as that is written, whether or not this replica hears of it.
             keeps = leases.owned(after, self.me)

@@ -92,7 +92,7 @@ class ConnectorLane:
         await self._worker.start()
 
     async def stop(self) -> None:
-        """Let the effects that are under way finish. The bus was closed before."""
+        """Let the effects that are under way finish. The bus was drained before."""
         await self._worker.stop()
         await self._executor.close()
 
