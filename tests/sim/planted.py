@@ -217,7 +217,7 @@ def answered_before_the_commit() -> Any:
     async def decided(self: engine.Engine, batch: list[Any]) -> None:
         for waiting in batch:
             if not waiting.future.done():
-                waiting.future.set_result([await self._one(item, {}, 0) for item in waiting.items])
+                waiting.future.set_result([await self.decider._one(item, {}, 0) for item in waiting.items])
         try:
             await original(self, batch)
         except AiosError:

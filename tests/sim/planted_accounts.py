@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from aios.run.v1.budget_pb2 import Hold
-from aios_orchestrator import accounts, engine, funding
+from aios_orchestrator import accounts, deciding, funding
 from aios_orchestrator.core import advance, draft, fold, money
 from aios_orchestrator.model import Run, StepRun
 from tests.sim.planting import replaced
@@ -64,10 +64,10 @@ def settled_twice() -> Any:
 def held_in_memory_alone() -> Any:
     """What decisions hold is not committed before they are, so that a crash or another replica loses it."""
 
-    async def hold(self: engine.Engine) -> bool:
+    async def hold(self: deciding.Decider) -> bool:
         return True
 
-    return replaced((engine.Engine, "_hold", hold))
+    return replaced((deciding.Decider, "_hold", hold))
 
 
 def what_a_crash_leaves_stays_held() -> Any:

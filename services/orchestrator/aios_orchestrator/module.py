@@ -80,7 +80,7 @@ class Orchestrator:
         accounts = self._accounts = AccountBook(repository, resources, context.workspace, context.now_ms)
         engine = self._engine = Engine(repository, resources, publisher, announcer, accounts, context.now_ms)
         ownership = self._ownership = self._share(store)
-        engine.owns = accounts.owns = ownership.owns_run
+        engine.decider.owns = accounts.owns = ownership.owns_run
         commands = Commands(engine, resources)
         router = Router(context.bus, ownership, commands, repository, context.workspace)
         schedules = commands.schedules = Schedules(

@@ -294,17 +294,24 @@ class SimBus:
     def _asked(
         self, subject: str, data: bytes, headers: Mapping[str, str], asker: "SimBus", token: str
     ) -> None:
-        if self.linked and subject in self.answers:
-            task = self.broker.loop.create_task(self._answer(subject, data, headers, asker, token))
+        handler = self.answers.get(subject)
+        if self.linked and handler is not None:
+            task = self.broker.loop.create_task(self._answer(handler, subject, data, headers, asker, token))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
 
     async def _answer(
-        self, subject: str, data: bytes, headers: Mapping[str, str], asker: "SimBus", token: str
+        self,
+        handler: Answer,
+        subject: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        asker: "SimBus",
+        token: str,
     ) -> None:
         result: bytes | AiosError
         try:
-            result = await self.answers[subject](data, headers)
+            result = await handler(data, headers)
         except AiosError as error:
             result = error
         except Exception as error:
