@@ -73,7 +73,7 @@ class Restoring:
             back()
         now = _counted(of)
         since = frozenset(key for key, times in now.items() if times != self._happened.get(key, 0))
-        of.invariants.since_backup = of.person.unsure = since
+        of.invariants.effects.since_backup = of.person.unsure = since
         if since:
             of.record.count("a restored ledger knew less than had happened")
         of.start_again()
@@ -82,7 +82,8 @@ class Restoring:
 def _remembered(of: "Invariants") -> Callable[[], None]:
     """What puts back what the invariants have seen of the stores until now."""
     parts: list[tuple[Any, tuple[str, ...]]] = [
-        (of, ("_positions", "_used", "_notes", "_open", "_waits")),
+        (of, ("_positions", "_notes", "_open", "_waits")),
+        (of.effects, ("_used",)),
         (of.lines, ("_admitted",)),
         (of.accounts, ("_holds", "_sums", "_charged", "_owed")),
         (of.leases, ("_table", "_revision", "_renewed", "_taken", "_open") if of.leases is not None else ()),

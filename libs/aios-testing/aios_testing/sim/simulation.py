@@ -1,11 +1,8 @@
 """One simulation: from a seed to a record of what happened."""
 
 import asyncio
-import gc
-import logging
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -40,10 +37,11 @@ from aios_testing.sim.parts import (
     copy_documents,
 )
 from aios_testing.sim.person import Person
+from aios_testing.sim.quiet import quiet
 from aios_testing.sim.record import Record
 from aios_testing.sim.sender import Sender
 from aios_testing.sim.store import Disk, SimStore
-from aios_testing.sim.world import Silence, World
+from aios_testing.sim.world import World
 
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
 # In so many seconds everything must finish once the faults have stopped. A clock that is set back by hours then makes a
@@ -128,7 +126,7 @@ class Simulation:
         """Everything, to its end."""
         loop = self.loop
         self.broker.rates = self.plan.rates
-        with _quiet(self), compiled_once(), timed(loop):
+        with quiet(self.record, self.bury), compiled_once(), timed(loop):
             for part in self.parts.values():
                 self._boot(part)
             for fault in self.plan.events:
@@ -404,40 +402,3 @@ class _Stopping:
         stop = getattr(self._service, "stop", None)
         if stop is not None:
             await stop()
-
-
-class _Defects(logging.Handler):
-    """What is logged as a defect breaks the simulation."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        super().__init__(logging.ERROR)
-        self._simulation = simulation
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if error is not None and not isinstance(error, AiosError | Silence):
-            self._simulation.record.violate("no defect", f"{record.getMessage()}: {error!r}"[:400])
-
-
-@contextmanager
-def _quiet(simulation: Simulation) -> Iterator[None]:
-    """Logs go nowhere but into the record, and what ends with the simulation ends in silence.
-
-    The garbage collector rests meanwhile: it would run what a dead process leaves, at an instant that no seed decides.
-    """
-    root = logging.getLogger()
-    before, level, collecting = root.handlers[:], root.level, gc.isenabled()
-    root.handlers[:] = [_Defects(simulation)]
-    root.setLevel(logging.ERROR)
-    gc.disable()
-    try:
-        yield
-    finally:
-        root.handlers[:] = [logging.NullHandler()]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            simulation.bury()
-        root.handlers[:] = before
-        root.setLevel(level)
-        if collecting:
-            gc.enable()
