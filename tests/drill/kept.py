@@ -97,7 +97,11 @@ class Kept:
         return self._up.is_set()
 
     def wait_until_up(self) -> None:
-        assert self._up.wait(START_SECONDS), f"{self.data.name} did not start"
+        """As long as it takes, if it is started again meanwhile: it may have been told to die before it is ready."""
+        starts = self.starts
+        while not self._up.wait(START_SECONDS):
+            assert self.starts > starts, f"{self.data.name} did not start"
+            starts = self.starts
 
     def kill(self) -> None:
         """SIGKILL the server, its bus and its sandboxes, all at once."""
