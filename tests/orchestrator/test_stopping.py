@@ -16,13 +16,16 @@ from aios_orchestrator import engine as deciding
 from aios_orchestrator import publisher as publishing
 from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.announcer import Announcer
+from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import StartItem
 from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.model import Run
+from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.takeover import Takeover, redispatch
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
@@ -75,20 +78,21 @@ class SlowStore(MemoryStore):
 
 
 class Deciding:
-    """The part of an orchestrator that decides, on a store and a wire."""
+    """The part of an orchestrator that decides, on a store and a wire of its own."""
 
-    def __init__(self) -> None:
-        self.store, self.wire = SlowStore(), Wire()
+    def __init__(self, store: SlowStore | None = None) -> None:
+        self.store, self.wire = store or SlowStore(), Wire()
         bus, now = self.wire, lambda: 0
         self.resources = ResourceBook(self.store, "main", now)
         self.repository = Repository(self.store)
         self.publisher = Publisher(bus, "main", KeptAnswers(self.store, "main"), now)  # type: ignore[arg-type]
         self.publisher.fetch = self.fetch
+        self.announcer = Announcer(bus, "main")  # type: ignore[arg-type]
         self.engine = Engine(
             self.repository,
             self.resources,
             self.publisher,
-            Announcer(bus, "main"),  # type: ignore[arg-type]
+            self.announcer,
             AccountBook(self.repository, self.resources, "main", now),
             now,
         )
@@ -107,6 +111,22 @@ class Deciding:
         request = StartRunRequest(workspace="main", request_id=run_id, workflow="w", actor="person:owner")
         return asyncio.create_task(
             self.engine.submit([StartItem(run_id, request, b"", labeled({"n": 1}, OWNER))])
+        )
+
+    def takeover(self) -> Takeover:
+        class Mailbox:
+            async def taken(self, partitions: object) -> None:
+                pass
+
+        return Takeover(
+            self.repository,
+            self.resources,
+            self.engine,
+            self.publisher,
+            self.announcer,
+            Ownership(),
+            Mailbox(),  # type: ignore[arg-type]
+            "main",
         )
 
     def out(self) -> list[str]:
@@ -210,3 +230,17 @@ async def test_what_waits_for_its_place_is_behind_until_it_goes(
     assert here.out() == ["run_a", "run_b", "run_d"]
     assert here.publisher.behind() == frozenset()
     await here.engine.stop()
+
+
+async def test_a_task_of_which_it_knows_an_earlier_dispatch_is_handed_out_again(here: Deciding) -> None:
+    """It was silent for a while, and the other replica has decided meanwhile, whose dispatch may have got nowhere."""
+    await here.run("run_a")
+    other = Deciding(here.store)
+    await other.start()
+    await other.engine.submit(redispatch("main", [TaskKey("run_a", "a")], "another replica takes over"))
+    takeover = here.takeover()
+    for _ in range(2):  # a take-over that is tried again hands out once
+        await takeover.taken({partition_of_run("run_a"): False})
+    assert [task.dispatch for task in here.wire.tasks] == [1, 3]
+    await here.engine.stop()
+    await other.engine.stop()

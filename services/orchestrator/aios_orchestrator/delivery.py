@@ -133,9 +133,12 @@ class Delivery:
         """The runs with a task that waits for its place."""
         return {key.run_id for key in self._waiting}
 
-    def watches(self, key: TaskKey) -> bool:
-        """Whether a task is on the bus or waits for its place, as far as is known here."""
-        return key in self._out or key in self._waiting
+    def watches(self, key: TaskKey, dispatch: int) -> bool:
+        """Whether that dispatch of a task was put on the bus from here, or waits for its place. Of an earlier
+        one, from before others handed it out again, no outcome counts."""
+        out, waiting = self._out.get(key), self._waiting.get(key)
+        known = (out.dispatch if out is not None else 0, waiting[1].dispatch if waiting is not None else 0)
+        return dispatch in known
 
     def fill(self, lane: str, now: int) -> list[Waiting]:
         """Tasks that waited and may go on the bus now."""

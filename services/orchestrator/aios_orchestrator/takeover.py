@@ -77,13 +77,14 @@ class Takeover:
         if self._store.shared:
             await self._announcer.announce_heads(self._store, taken)
         await self._refile()
+        watches = self._publisher.delivery.watches
         again = "another replica takes over" if self._store.shared else "the orchestrator was started again"
         for partition, orderly in taken.items():
             async for heads in handed_out(self._store, self._workspace, partition):
                 if orderly:
                     await self._adopt(heads)
                     continue
-                keys = [key for key, _ in tasks_of(heads) if not self._publisher.delivery.watches(key)]
+                keys = [key for key, dispatch in tasks_of(heads) if not watches(key, dispatch)]
                 items = redispatch(self._workspace, keys, again)
                 if items:
                     await self._engine.submit(items)
@@ -105,7 +106,8 @@ class Takeover:
             workflow = await self._resources.followed(run)
             for key, _ in tasks_of([head]):
                 step = run.at(key.step)
-                if step.state in OPEN_STEP and not step.due and not self._publisher.delivery.watches(key):
+                watched = self._publisher.delivery.watches(key, step.dispatch)
+                if step.state in OPEN_STEP and not step.due and not watched:
                     self._publisher.adopt(run, workflow, key.step)
 
     async def _sweep(self) -> None:
@@ -130,7 +132,7 @@ class Takeover:
                     (head, task)
                     for head in heads
                     for task in tasks_of([head])
-                    if not self._publisher.delivery.watches(task[0])
+                    if not self._publisher.delivery.watches(*task)
                 ]
                 unwatched |= {task for _, task in lone}
                 await self._adopt([head for head, task in lone if task in self._unwatched])
