@@ -16,12 +16,12 @@ from aios.memory.v1 import memory_pb2
 from aios.run.v1 import events_pb2 as run
 from aios.task.v1 import task_pb2
 from aios_core.encoding import decode
-from aios_core.errors import TerminalError
+from aios_core.errors import RetryableError, TerminalError
 from aios_core.hashing import event_hash
 from aios_core.minting import mint
 from aios_core.values import plain
 from aios_runtime.artifacts import MemoryArtifacts
-from aios_runtime.bus import subjects, topology
+from aios_runtime.bus import patience, subjects, topology
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.embedded import EmbeddedNats
 from aios_runtime.bus.port import Delivery, Message
@@ -181,6 +181,38 @@ async def test_a_kill_between_a_blob_and_its_commit_leaves_an_upload_that_can_be
         path for path in (world.path / "artifacts").rglob("*") if path.is_file() and path.suffix != ".upload"
     ]
     assert len(blobs) == 1
+
+
+class _Asking:
+    """A connection that says when a question was not answered."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.unanswered = asyncio.Event()
+
+    async def ask(self, subject: str, data: bytes, timeout: float) -> bytes:
+        try:
+            return await self._world.bus.ask(subject, data, timeout)
+        except RetryableError:
+            self.unanswered.set()
+            raise
+
+
+async def test_who_stores_an_artifact_waits_for_memory_to_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So its death costs no step one of its attempts, and no run its end."""
+    bus = _Asking(world)
+    client = MemoryArtifacts(bus, WORKSPACE, mint)  # type: ignore[arg-type]
+    storing = asyncio.ensure_future(client.put(b"after"))
+    await asyncio.wait_for(bus.unanswered.wait(), SECONDS)
+    assert not storing.done()
+    await world.memory()
+    assert await client.get(await storing) == b"after"
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.0)
+    with pytest.raises(RetryableError) as caught:
+        await MemoryArtifacts(world.bus, "another", mint).put(b"nobody is there")
+    assert caught.value.code == "UNAVAILABLE"
 
 
 async def test_other_services_store_and_fetch_artifacts_and_read_what_steps_wrote(world: World) -> None:

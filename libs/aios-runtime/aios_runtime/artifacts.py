@@ -17,17 +17,18 @@ from aios.memory.v1.memory_pb2 import (
 )
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.values import Pointer
+from aios_runtime.bus.patience import ask_patiently
 from aios_runtime.bus.port import Bus
 from aios_runtime.bus.subjects import query
 
 CHUNK_BYTES: Final = 128 * 1024
 MAX_GET_BYTES: Final = 64 * 1024 * 1024
-TRIES: Final = 3  # of one chunk; a chunk that comes twice is the same chunk
 TIMEOUT: Final = 10.0  # seconds a chunk may take
 
 
 class MemoryArtifacts:
-    """Artifacts of one workspace over the bus. Raises UNAVAILABLE (retryable) while memory does not answer."""
+    """Artifacts of one workspace over the bus. Raises UNAVAILABLE (retryable) where memory does not answer for
+    a while."""
 
     def __init__(self, bus: Bus, workspace: str, mint: Callable[[str], str]) -> None:
         self._bus = bus
@@ -98,13 +99,9 @@ class MemoryArtifacts:
             )
 
     async def _ask(self, subject: str, data: bytes) -> bytes:
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                return await self._bus.ask(subject, data, TIMEOUT)
-            except RetryableError:
-                if not left:
-                    raise
-        raise AssertionError("unreachable")
+        return await ask_patiently(
+            self._bus, subject, data, TIMEOUT
+        )  # a chunk that comes twice is the same chunk
 
 
 def _hash(file: BinaryIO) -> tuple[bytes, int]:

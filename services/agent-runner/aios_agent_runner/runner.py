@@ -24,6 +24,7 @@ from aios_core.money import Micros, format_usd
 from aios_core.values import Plain, Pointer, Value, label_of, labeled, plain
 from aios_runtime.artifacts import MemoryArtifacts
 from aios_runtime.bus import subjects
+from aios_runtime.bus.patience import ask_patiently
 from aios_runtime.bus.port import Bus
 from aios_runtime.bus.replies import error_to_proto
 from aios_runtime.telemetry.tracing import span
@@ -249,7 +250,8 @@ class Runner:
     async def _cached(self, task: Task, key: bytes) -> ModelReply | None:
         request = GetCachedRequest(workspace=task.workspace, key_sha256=key)
         subject = subjects.query("memory", "get_cached", task.workspace)
-        found = GetCachedResponse.FromString(await self._bus.ask(subject, request.SerializeToString(), ASK_S))
+        answer = await ask_patiently(self._bus, subject, request.SerializeToString(), ASK_S)
+        found = GetCachedResponse.FromString(answer)
         if not found.found:
             return None
         data = loads(found.value)
@@ -270,9 +272,8 @@ class Runner:
             "cost": int(reply.cost),
         }
         request = PutCachedRequest(workspace=task.workspace, key_sha256=key, value=dumps(data))
-        await self._bus.ask(
-            subjects.query("memory", "put_cached", task.workspace), request.SerializeToString(), ASK_S
-        )
+        subject = subjects.query("memory", "put_cached", task.workspace)
+        await ask_patiently(self._bus, subject, request.SerializeToString(), ASK_S)
 
 
 def _succeeded(output: bytes) -> Outcome:
