@@ -18,6 +18,7 @@ from aios_orchestrator.deciding import Asked, Decider
 from aios_orchestrator.entry import Entry, follows, give_heads, spent
 from aios_orchestrator.items import Answer, Item, StartItem
 from aios_orchestrator.model import Run
+from aios_orchestrator.ownership import moved
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
@@ -120,6 +121,9 @@ class Engine:
                 owners += [key] * len(own)
         crash(DECIDED)
         unsent = self._publisher.unsent
+        # From here on it is either known to whoever lets go of a partition, or that one has let go of it before.
+        if not all(self.decider.owns(entry.run.run_id) for entry in entries.values()):
+            raise moved()
         note = unsent.begin(
             entry.run.run_id for entry in entries.values() if entry.dispatched or entry.undoing
         )

@@ -212,7 +212,7 @@ class Orchestrator:
         assert self._ownership is not None
         if wiped:
             self._ownership.bus_wiped()
-            keys = self._publisher.delivery.all_out()
+            keys = [key for key in self._publisher.delivery.all_out() if self._ownership.owns_run(key.run_id)]
             await self._engine.submit(redispatch(self._context.workspace, keys, "the message bus lost it"))
 
     async def stop(self) -> None:

@@ -26,7 +26,7 @@ class _Task(NamedTuple):
     """A task that is handed out as committed state says: who committed that, and when."""
 
     dispatch: int
-    by: str
+    by: object
     time: float
 
 
@@ -38,7 +38,7 @@ class LeaseWatch:
         record: Record,
         owners: Callable[[], Iterable[Ownership]],
         time: Callable[[], float],
-        by: Callable[[], str],
+        by: Callable[[], object],
     ) -> None:
         self._record, self._owners, self._time, self._by = record, owners, time, by
         self._taken: dict[int, float] = {}  # partitions, when their owner took them

@@ -38,7 +38,7 @@ class Disk(Tables):
         self.name = name
         self.full = False
         self.committed: Committing = lambda write, result: None
-        self.by = ""  # the process whose writes are applied
+        self.by: object = None  # the process, in its present life, whose writes are applied
         self._due: dict[str, int] = {}
         self.too_late: Counter[str] = Counter()  # by key, commits since the last one that was not
 
@@ -155,7 +155,7 @@ class SimStore(Reads):
         error = self._trouble()
         if error is None:
             sent, self._sent = self._sent, []
-            self._disk.by = self._node.name
+            self._disk.by = self._node
             outcomes = [(future, self._disk.apply_all(writes)) for writes, future in waiting]
             self._disk.forget(sent)
             for _, results in outcomes:
