@@ -26,7 +26,7 @@ from aios_core.minting import mint, now_ms
 from aios_core.values import Plain, Pointer, labeled
 from aios_memory import module as memory
 from aios_runtime.artifacts import CHUNK_BYTES, MemoryArtifacts
-from aios_runtime.bus import subjects
+from aios_runtime.bus import patience, subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.port import Delivery, Message
 from aios_runtime.service.port import Context
@@ -148,8 +148,9 @@ async def test_an_artifact_that_is_not_there_is_a_clear_error(rig: Rig) -> None:
 
 
 async def test_without_memory_a_write_fails_before_anything_is_touched_and_can_be_tried_again(
-    rig: Rig,
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
     pointer = await rig.artifacts.put(b"report")
     await rig.memory_bus.close(1.0)
     input: Plain = {"path": "acme/2026-10/report/report.md", "content": pointer}
