@@ -85,3 +85,12 @@ async def test_past_its_bound_only_the_last_of_each_partition_is_announced() -> 
     assert wire.parts()[0] == (0, 1, 1)
     assert sorted(wire.parts()[1:]) == [(0, 2, 1), (1, announcer.MAX_WAITING + 1, 1)]
     await told.stop()
+
+
+async def test_a_stop_announces_what_waits_and_ends_whether_or_not_it_is_gone_by_then() -> None:
+    wire = Wire()
+    told = make(wire)
+    told.announce(filed(1, 1), urgent=False)  # it would wait for others
+    await told.stop()
+    assert wire.parts() == [(1, 1, 1)]
+    await told.stop()

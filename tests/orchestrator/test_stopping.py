@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,9 @@ from aios_core.ids import partition_of_run
 from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator import engine as deciding
+from aios_orchestrator import ownership as owning
 from aios_orchestrator import publisher as publishing
+from aios_orchestrator import timers as timing
 from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.delivery import TaskKey
@@ -21,11 +24,12 @@ from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import StartItem
 from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.model import Run
-from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.ownership import Ownership, SharedOwnership
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.takeover import Takeover, redispatch
+from aios_orchestrator.timers import Timers
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
@@ -244,3 +248,46 @@ async def test_a_task_of_which_it_knows_an_earlier_dispatch_is_handed_out_again(
     assert [task.dispatch for task in here.wire.tasks] == [1, 3]
     await here.engine.stop()
     await other.engine.stop()
+
+
+async def test_a_batch_is_not_committed_on_a_run_that_another_one_decides_for(here: Deciding) -> None:
+    """It waited to be decided while its partition was let go of, as one in which all is handed out."""
+    here.engine.decider.owns = lambda run: run != "run_a"
+    with pytest.raises(RetryableError) as caught:
+        await here.run("run_a")
+    assert caught.value.code == "UNAVAILABLE"
+    assert await here.repository.load("main", "run_a") is None
+    assert here.publisher.behind() == frozenset()
+    await here.run("run_b")
+    assert here.out() == ["run_b"]
+    await here.engine.stop()
+
+
+async def test_a_defect_ends_neither_the_timers_nor_a_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "PAUSE_S", 0.0)
+    monkeypatch.setattr(owning, "LEASE_MS", 0)
+    unused: Any = None
+    timers = Timers(*[unused] * 10)
+    ownership = SharedOwnership(unused, unused, "main", "replica_1", "here.1")
+    ownership._mine, ownership._untold = {3: 1}, {3: False}
+    calls: list[object] = []
+    both = asyncio.Event()
+
+    async def defective(*told: object) -> bool:
+        calls.append(told)
+        if len(calls) == 1:
+            raise ValueError("a defect")
+        both.set()
+        await asyncio.Event().wait()
+        return True
+
+    for begin in (timers._run, ownership._tell):
+        calls.clear()
+        both.clear()
+        monkeypatch.setattr(timers, "_due", defective)
+        ownership.taken = defective  # type: ignore[assignment]
+        ownership._news.set()
+        task = asyncio.create_task(begin())
+        await asyncio.wait_for(both.wait(), 10)
+        task.cancel()
+        assert calls[0] == calls[1]

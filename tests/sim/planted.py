@@ -424,7 +424,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 6,
     place_of_what_ended_elsewhere_is_kept: 516,
-    left_in_good_order_with_something_not_handed_out: 5,
+    left_in_good_order_with_something_not_handed_out: 50,
     what_waits_for_its_place_taken_for_handed_out: 31,
     **planted_accounts.DEFECTS,
     **PLANS,

@@ -27,8 +27,8 @@ TIMEOUT: Final = 10.0  # seconds a chunk may take
 
 
 class MemoryArtifacts:
-    """Artifacts of one workspace over the bus. Raises UNAVAILABLE (retryable) where memory does not answer for
-    a while."""
+    """Artifacts of one workspace over the bus. Raises UNAVAILABLE (retryable) where memory does not answer for a
+    while."""
 
     def __init__(self, bus: Bus, workspace: str, mint: Callable[[str], str]) -> None:
         self._bus = bus
@@ -63,7 +63,9 @@ class MemoryArtifacts:
                 media_type=media_type,
                 name=name,
             )
-            response = PutArtifactResponse.FromString(await self._ask(self._put, request.SerializeToString()))
+            # A chunk that comes twice is the same chunk.
+            answer = await ask_patiently(self._bus, self._put, request.SerializeToString(), TIMEOUT)
+            response = PutArtifactResponse.FromString(answer)
             offset += len(chunk)
             if response.stored or last:
                 return Pointer(sha256.hex(), size, media_type, name)
@@ -87,7 +89,8 @@ class MemoryArtifacts:
                 offset=offset,
                 limit=CHUNK_BYTES,
             )
-            response = GetArtifactResponse.FromString(await self._ask(self._get, request.SerializeToString()))
+            answer = await ask_patiently(self._bus, self._get, request.SerializeToString(), TIMEOUT)
+            response = GetArtifactResponse.FromString(answer)
             digest.update(response.chunk)
             offset += len(response.chunk)
             yield response.chunk
@@ -97,11 +100,6 @@ class MemoryArtifacts:
             raise TerminalError(
                 "CORRUPT_STORE", f"Artifact {pointer.sha256} has other bytes than its name says."
             )
-
-    async def _ask(self, subject: str, data: bytes) -> bytes:
-        return await ask_patiently(
-            self._bus, subject, data, TIMEOUT
-        )  # a chunk that comes twice is the same chunk
 
 
 def _hash(file: BinaryIO) -> tuple[bytes, int]:

@@ -121,7 +121,8 @@ class Engine:
                 owners += [key] * len(own)
         crash(DECIDED)
         unsent = self._publisher.unsent
-        # From here on it is either known to whoever lets go of a partition, or that one has let go of it before.
+        # No await stands between this and the note: what is let go of later counts the note as not handed out, and what
+        # was let go of before is not committed on any more, so that none of it is taken for handed out.
         if not all(self.decider.owns(entry.run.run_id) for entry in entries.values()):
             raise moved()
         note = unsent.begin(

@@ -7,9 +7,8 @@ from typing import Final
 from aios_core.errors import RetryableError
 from aios_runtime.bus.port import Bus
 
-PATIENCE_S: Final = (
-    30.0  # a process that died is back by then, on a cluster too; well below the time limits of steps
-)
+# A process that died is back by then, on a cluster too; and it is well below the time limits of steps.
+PATIENCE_S: Final = 30.0
 PAUSES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)  # between two tries; then the last again
 
 

@@ -11,7 +11,7 @@ from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
 from aios_orchestrator.ownership import Ownership
 from aios_runtime.bus.port import Bus
-from aios_runtime.service.connected import Connected
+from aios_runtime.service.connected import nothing, stop_in_order
 from aios_runtime.service.group import STOP_SECONDS
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
@@ -215,13 +215,12 @@ class Simulation:
             return
         assert bus is not None
         node.leaving = True
-        connected: Any = Connected(_Stopping(service), bus)  # type: ignore[arg-type]  # it has no health
+        port: Any = bus
 
         async def leave() -> None:
             try:
                 async with asyncio.timeout(STOP_SECONDS):
-                    await connected.start()
-                    await connected.stop()
+                    await stop_in_order(port, getattr(service, "stop", nothing))
                     self.record.count("left in good order")
             except TimeoutError:
                 self.record.count("left before it had stopped")
@@ -387,18 +386,3 @@ class Simulation:
     def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
         if node.alive:
             self.record.violate("no defect", f"{node.name}: {what}: {type(error).__name__} {error}"[:400])
-
-
-class _Stopping:
-    """A service that runs; the lanes' workers end with their bus."""
-
-    def __init__(self, service: object) -> None:
-        self._service = service
-
-    async def start(self) -> None:
-        pass
-
-    async def stop(self) -> None:
-        stop = getattr(self._service, "stop", None)
-        if stop is not None:
-            await stop()
