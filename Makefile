@@ -1,7 +1,7 @@
 # Everything there is to do here. `make help` lists it.
 
-PYTHON  := .venv/bin/python
-PYTEST  := $(PYTHON) -m pytest
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
 
 PACKAGES := $(sort $(dir $(wildcard libs/*/pyproject.toml services/*/pyproject.toml services/connectors/*/pyproject.toml)))
 CODE     := $(wildcard libs/*/aios_* services/*/aios_* services/connectors/*/aios_*)
@@ -29,32 +29,32 @@ test: $(TOOLS) ## all tests, each crash point once among them
 	@$(PYTEST) $(ARGS)
 
 lint: $(TOOLS) ## format, style, types, import contracts, protos
-	@$(PYTHON) -m ruff format --check --quiet . || { echo "Not formatted; 'make format' does it." >&2; exit 1; }
-	@$(PYTHON) -m ruff check --quiet .
-	@$(PYTHON) -m mypy --no-error-summary $(CODE)
+	@$(PY) -m ruff format --check --quiet . || { echo "Not formatted; 'make format' does it." >&2; exit 1; }
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy --no-error-summary $(CODE)
 	@.venv/bin/lint-imports --no-logo
 	@.venv/bin/buf lint proto
 	@.venv/bin/buf breaking proto --against proto/image.binpb
 	@echo "lint: clean"
 
 format: $(TOOLS) ## write every Python file in the one format
-	@$(PYTHON) -m ruff check --quiet --select I --fix . ; $(PYTHON) -m ruff format --quiet .
+	@$(PY) -m ruff check --quiet --select I --fix . ; $(PY) -m ruff format --quiet .
 
 bench: $(TOOLS) ## steps a second, latency, CPU, bytes and fsyncs a step, beside the floor
-	@$(PYTHON) -m tests.bench $(ARGS)
+	@$(PY) -m tests.bench $(ARGS)
 
 bench-peers: $(TOOLS) ## the same work by other engines, on requirements of their own; needs PostgreSQL, npm and Go
-	@$(PYTHON) -m tests.bench.peers
+	@$(PY) -m tests.bench.peers
 
 drill: $(TOOLS) ## kill every service and the bus at every named instant; fresh seeds for every planted defect
 	@AIOS_DRILL=all $(PYTEST) tests/drill tests/sim -m drill $(ARGS)
 
 SEEDS ?= 1000
 sim: $(TOOLS) ## the whole of AIOS in virtual time under faults: SEEDS=n of them, on all cores
-	@$(PYTHON) -m aios_testing.sim --seeds $(SEEDS) $(ARGS)
+	@$(PY) -m aios_testing.sim --seeds $(SEEDS) $(ARGS)
 
 servers: $(TOOLS) ## the real servers that tests use, and where each comes from
-	@$(PYTHON) -m aios_testing.servers
+	@$(PY) -m aios_testing.servers
 
 image: ## the container image, IMAGE=name on BASE_IMAGE=name
 	docker build --network=host --file docker/Dockerfile --tag $(IMAGE) $(if $(BASE_IMAGE),--build-arg BASE_IMAGE=$(BASE_IMAGE)) .
@@ -63,19 +63,19 @@ chart: $(TOOLS) ## lint the Helm chart, check its templates against Kubernetes a
 	@$(PYTEST) tests/chart $(ARGS)
 
 cluster-test: $(TOOLS) ## image and chart on a real Kubernetes: the report there, pods deleted in the middle (minutes)
-	@$(PYTHON) -m tests.cluster
+	@$(PY) -m tests.cluster
 
 proto: $(TOOLS) ## generate the Python code of the contracts
-	@$(PYTHON) -m aios_testing.generate libs/aios-proto
+	@$(PY) -m aios_testing.generate libs/aios-proto
 
 proto-accept: $(TOOLS)
 	@.venv/bin/buf build proto --exclude-source-info -o proto/image.binpb
 
 features: $(TOOLS) ## docs/features.md from the marks on the tests
-	@$(PYTHON) -m aios_testing.features docs/features.md
+	@$(PY) -m aios_testing.features docs/features.md
 
 reference: $(TOOLS) ## docs/reference.md from the schemas of documents and the examples
-	@$(PYTHON) -m aios_testing.reference docs/reference.md
+	@$(PY) -m aios_testing.reference docs/reference.md
 
 lock: ## choose versions anew; needs uv
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \

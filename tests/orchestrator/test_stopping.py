@@ -263,6 +263,49 @@ async def test_a_batch_is_not_committed_on_a_run_that_another_one_decides_for(he
     await here.engine.stop()
 
 
+async def test_a_task_of_a_run_that_became_anothers_goes_out_and_keeps_no_place(here: Deciding) -> None:
+    """Its commit was under way when this replica fell silent. Counted here, it would keep its place on the lane until
+    its lease ends, whoever has done it."""
+    delivery = here.publisher.delivery
+    here.store.go.clear()
+    here.run("run_a")
+    await here.store.asked.wait()
+    here.publisher.owns = lambda run: run != "run_a"
+    here.store.go.set()
+    await until(here.out)
+    assert here.out() == ["run_a"]
+    assert delivery.all_out() == []
+    await here.run("run_b")
+    assert delivery.all_out() == [TaskKey("run_b", "a")]
+    await here.engine.stop()
+
+
+async def test_all_tasks_of_a_batch_take_their_places_before_anything_is_waited_for(
+    here: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is cancelled meanwhile gives its places back only where it has them."""
+    monkeypatch.setattr(publishing, "lane_of", lambda run, workflow, name: run.run_id)
+    go, offered = asyncio.Event(), here.publisher._offered
+
+    async def slow(run: Run, workflow: Workflow, name: str) -> Task:
+        await go.wait()
+        return await offered(run, workflow, name)
+
+    monkeypatch.setattr(here.publisher, "_offered", slow)
+    here.store.go.clear()
+    here.run("run_a")
+    await here.store.asked.wait()
+    runs = [here.run("run_b"), here.run("run_c")]  # one batch, once the first is committed
+    await asyncio.sleep(0)
+    here.store.go.set()
+    await until(here.publisher.delivery.all_out)
+    await until(lambda: len(here.publisher.delivery.all_out()) == 3)
+    assert not any(run.done() for run in runs)
+    go.set()
+    await asyncio.gather(*runs)
+    await here.engine.stop()
+
+
 async def test_a_defect_ends_neither_the_timers_nor_a_take_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "PAUSE_S", 0.0)
     monkeypatch.setattr(owning, "LEASE_MS", 0)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from aios.run.v1.state_pb2 import RunHead
-from aios_orchestrator import delivery, timers, turns
+from aios_orchestrator import delivery, publisher, turns
 from tests.sim.planting import replaced
 
 
@@ -58,6 +58,12 @@ def place_not_given_back() -> Any:
     return replaced((delivery.Delivery, "settled", settled))
 
 
-def place_of_what_ended_elsewhere_is_kept() -> Any:
-    """A task that another replica has settled counts as out for ever."""
-    return replaced((timers, "no_longer_out", lambda keys, answers: []))
+def what_became_anothers_is_counted() -> Any:
+    """A task keeps its place where another replica decides for its run by the time that its commit is known."""
+    original = publisher.Publisher._tasks
+
+    async def tasks(self: publisher.Publisher, changed: Any, note: Any) -> Any:
+        self.owns = lambda run_id: True
+        return await original(self, changed, note)
+
+    return replaced((publisher.Publisher, "_tasks", tasks))

@@ -80,7 +80,7 @@ class Orchestrator:
         accounts = self._accounts = AccountBook(repository, resources, context.workspace, context.now_ms)
         engine = self._engine = Engine(repository, resources, publisher, announcer, accounts, context.now_ms)
         ownership = self._ownership = self._share(store)
-        engine.decider.owns = accounts.owns = ownership.owns_run
+        engine.decider.owns = accounts.owns = publisher.owns = ownership.owns_run
         commands = Commands(engine, resources)
         router = Router(context.bus, ownership, commands, repository, context.workspace)
         schedules = commands.schedules = Schedules(
@@ -117,8 +117,8 @@ class Orchestrator:
             repository, resources, engine, publisher, announcer, ownership, mailbox, context.workspace
         )
         await router.serve()
+        context.bus.on_restart(self._restarted)  # before anything is handed out that a wiped bus can lose
         await self._own(ownership, takeover, schedules, turns, funding, timers, publisher)
-        context.bus.on_restart(self._restarted)
         await Queries(
             repository, resources, ownership, schedules, router.show_queues, accounts, context.now_ms
         ).serve(context.bus, context.workspace)

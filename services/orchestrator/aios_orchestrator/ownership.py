@@ -6,7 +6,7 @@ over from those that fall silent, and lets go when it is cut off itself.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Set
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -55,13 +55,17 @@ class Ownership:
         """Whether this replica decides for a partition."""
         return True
 
+    def owned(self) -> Set[int]:
+        """The partitions that this replica decides for."""
+        return ALL
+
     def others(self) -> list[str]:
         """The replicas besides this one that decide for something."""
         return []
 
     def share(self) -> float:
         """How much of all partitions this replica decides for, from 0 to 1."""
-        return sum(map(self.owns, ALL)) / PARTITIONS
+        return len(self.owned()) / PARTITIONS
 
     def owns_run(self, run_id: str) -> bool:
         """Whether this replica decides for a run."""
@@ -119,6 +123,9 @@ class SharedOwnership(Ownership):
     def owns(self, partition: int) -> bool:
         return partition in self._mine and _clock() < self._until
 
+    def owned(self) -> Set[int]:
+        return self._mine.keys() if _clock() < self._until else frozenset()
+
     def owns_run(self, run_id: str) -> bool:
         return self.owns(partition_of_run(run_id))
 
@@ -157,8 +164,10 @@ class SharedOwnership(Ownership):
         self._untold = dict.fromkeys(self._untold, False)
 
     def facts(self) -> dict[str, str]:
-        mine = sum(map(self.owns, ALL))
-        return {"partitions": f"{mine} of {PARTITIONS}", "replicas": str(len(self._table.replicas))}
+        return {
+            "partitions": f"{len(self.owned())} of {PARTITIONS}",
+            "replicas": str(len(self._table.replicas)),
+        }
 
     async def start(self) -> None:
         """Take a place among the replicas, now if it can be, and go on renewing it."""
@@ -237,6 +246,7 @@ class SharedOwnership(Ownership):
         """Renew; whoever can't be reached over the bus is of no use to the others, and does not."""
         started = _clock()
         await self._bus.ping(PING_S)
+        keeps: dict[int, int] = {}
 
         def renew(table: Leases) -> Leases:
             alive = self._sightings.alive(table, _clock())
@@ -245,13 +255,14 @@ class SharedOwnership(Ownership):
             )
             self._beats = after.replicas[self.me].beat
             # What it lets go of is another's as soon as that is written, whether or not this replica hears of it.
+            nonlocal keeps
             keeps = leases.owned(after, self.me)
             self._set({at: epoch for at, epoch in self._mine.items() if keeps.get(at) == epoch})
             return after
 
         self._table = await self._write(renew)
         self._until = started + LEASE_MS
-        self._set(leases.owned(self._table, self.me))
+        self._set(keeps)
 
     async def _write(self, change: Callable[[Leases], Leases]) -> Leases:
         for _ in range(RACES):
@@ -269,6 +280,8 @@ class SharedOwnership(Ownership):
         raise RetryableError("CONFLICT", "Too many replicas renew their places at once.")
 
     def _set(self, mine: dict[int, int]) -> None:
+        if mine == self._mine and not self._untold:
+            return
         lost = frozenset(at for at, epoch in self._mine.items() if mine.get(at) != epoch)
         before, self._mine = self._mine, mine
         if lost:

@@ -80,6 +80,8 @@ class Publisher:
         self.unsent = Unsent()
         self.fetch: Fetch = _nothing
         """Gives the run of a task that waited, as it is stored, and its workflow; None when there is none."""
+        self.owns: Callable[[str], bool] = lambda run_id: True
+        """Whether this replica decides for a run: it counts only tasks of those as out."""
 
     def behind(self) -> frozenset[int]:
         """The partitions of which a task may be committed that is not on the bus."""
@@ -107,6 +109,7 @@ class Publisher:
     async def _tasks(self, changed: Sequence[Changed], note: list[str]) -> list[Message]:
         now, lanes = lease_ms(), dict[str, list[Waiting]]()
         at_hand: dict[str, tuple[Run, Workflow]] = {}
+        strays: list[Changed] = []
         for change in changed:
             run = change.run
             for name in change.steps:
@@ -115,16 +118,35 @@ class Publisher:
                     lane = self.delivery.settled(run.run_id, name)
                     if lane is not None:
                         lanes.setdefault(lane, [])
-            if change.out:
-                at_hand[run.run_id] = run, change.workflow
+            if not change.out:
+                continue
+            if not self.owns(run.run_id):
+                strays.append(change)
+                continue
+            at_hand[run.run_id] = run, change.workflow
             for name in change.out:
                 lane = lane_of(run, change.workflow, name)
                 lanes.setdefault(lane, []).append(waiting(run, change.workflow, name))
         for lane in self.delivery.held_back():
             lanes.setdefault(lane, [])
+        # All take their places in one go: what ends in another batch meanwhile must find them taken.
+        going = {lane: self.delivery.hand_out(lane, tasks, now) for lane, tasks in lanes.items()}
         messages: list[Message] = []
-        for lane, tasks in lanes.items():
-            messages += await self._ready(lane, self.delivery.hand_out(lane, tasks, now), at_hand, note)
+        for lane, tasks in going.items():
+            messages += await self._ready(lane, tasks, at_hand, note)
+        for change in strays:
+            messages += await self._stray(change, note)
+        return messages
+
+    async def _stray(self, change: Changed, note: list[str]) -> list[Message]:
+        """Tasks of a run that became another replica's while their commit was under way. They go out at once, and
+        whoever decides for the run now counts them: counted here they would keep their places from others until
+        their leases end."""
+        note.append(change.run.run_id)
+        messages = []
+        for name in change.out:
+            task = await self._offered(change.run, change.workflow, name)
+            messages += self._lane_messages(lane_of(change.run, change.workflow, name), [task])
         return messages
 
     async def _ready(

@@ -368,8 +368,14 @@ class SimBus:
 
     def link(self) -> None:
         """The broker can be reached again: those who asked for it are told."""
-        if self.linked and self._listeners:
+        if not self.linked:
+            return
+        if self._listeners:
             self.broker.loop.after(RELINK, self.node, self._back, self._told)
+        else:
+            self._seen = (
+                self.broker.incarnation
+            )  # nobody is there yet who could be told that it is another one
 
     def _back(self, told: int) -> None:
         if self.linked and told == self._told:

@@ -2,13 +2,13 @@
 when that one let go of it or has fallen silent; and what is let go of in good order is handed out."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Final, NamedTuple
 
 from aios.run.v1.leases_pb2 import Lease, Leases
 from aios.run.v1.state_pb2 import RunHead
 from aios.task.v1.task_pb2 import PerformTasks
-from aios_core.ids import PARTITIONS, partition_of
+from aios_core.ids import partition_of
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.leases import LEASE_MS
 from aios_orchestrator.ownership import Ownership, lease_key
@@ -118,9 +118,9 @@ class LeaseWatch:
         owners = [owner for owner in self._owners() if owner.me]
         if len(owners) < 2:
             return
-        held: set[int] = set()
+        held: Set[int] = frozenset()
         for owner in owners:
-            own = {partition for partition in range(PARTITIONS) if owner.owns(partition)}
+            own = owner.owned()
             if twice := held & own:
                 self._record.violate("one owner at a time", str(min(twice)))
-            held |= own
+            held = held | own

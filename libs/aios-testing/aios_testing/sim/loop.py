@@ -5,10 +5,10 @@ as asyncio promises it; which process runs next is drawn from the seed.
 """
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final
 
@@ -66,11 +66,6 @@ class Node:
             self.tasks = [task for task in self.tasks if not task.done()]
 
 
-def _node_of(context: Context) -> Node | None:
-    found: Node | None = context.get(_node, None)
-    return found
-
-
 class SimLoop(asyncio.AbstractEventLoop):
     """The loop of one simulation. `crashed` is called when a node's planned death has come."""
 
@@ -105,8 +100,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, coro: Coroutine[Any, Any, Any], *, name: object = None, context: Context | None = None
     ) -> "asyncio.Task[Any]":
         task = asyncio.Task(coro, loop=self, name=str(name) if name else None, context=context)
-        node = (_node_of(context) if context is not None else _node.get()) or self.root
-        node.remember(task)
+        ((context.get(_node) if context is not None else _node.get()) or self.root).remember(task)
         return task
 
     def spawn(self, node: Node, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -117,17 +111,23 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Call:
         context = context or copy_context()
-        call = Call(callback, args, context, _node_of(context) or self.root, self._time)
-        self._queue(call)
+        node = context.get(_node) or self.root
+        call = Call(callback, args, context, node, self._time)
+        if node.alive:
+            node.ready.append(call)
+            if not node.queued and not node.paused:
+                node.queued = True
+                self._runnable.append(node)
         return call
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> Call:
         context = context or copy_context()
-        call = Call(callback, args, context, _node_of(context) or self.root, when)
+        node = context.get(_node) or self.root
+        call = Call(callback, args, context, node, when)
         self._sequence += 1
-        heapq.heappush(self._timers, (when, self._sequence, call))
+        heappush(self._timers, (when, self._sequence, call))
         return call
 
     def call_later(  # type: ignore[override]
@@ -222,14 +222,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Let time jump to the next timer; False when there is none before `until`."""
         timers = self._timers
         while timers and (timers[0][2].gone or not timers[0][2].node.alive):
-            heapq.heappop(timers)
+            heappop(timers)
         if not timers or timers[0][0] > until:
             self._time = max(self._time, until)
             return False
-        self._moved = timers[0][0] > self._time
-        self._time = max(self._time, timers[0][0])
-        while timers and timers[0][0] <= self._time:
-            call = heapq.heappop(timers)[2]
+        now = timers[0][0]
+        self._moved = now > self._time
+        now = self._time = max(self._time, now)
+        while timers and timers[0][0] <= now:
+            call = heappop(timers)[2]
             if not call.gone:
                 self._queue(call)
         return True

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 from aios.run.v1.state_pb2 import Approval
 from aios_core.errors import AiosError
+from aios_orchestrator.module import Orchestrator
 from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.publisher import Publisher
 from aios_runtime.bus.port import Bus
 from aios_runtime.service.connected import nothing, stop_in_order
 from aios_runtime.service.group import STOP_SECONDS
@@ -37,6 +39,7 @@ from aios_testing.sim.parts import (
     copy_documents,
 )
 from aios_testing.sim.person import Person
+from aios_testing.sim.places import Places
 from aios_testing.sim.quiet import quiet
 from aios_testing.sim.record import Record
 from aios_testing.sim.sender import Sender
@@ -107,6 +110,7 @@ class Simulation:
         if self.plan.replicas:
             disk = self.disks["orchestrator"]
             self.invariants.leases = LeaseWatch(self.record, self._owners, self.loop.time, lambda: disk.by)
+        self.places = Places(self.record, self._publishers, self.loop.time)
         self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
         self.down = False
@@ -144,11 +148,17 @@ class Simulation:
                     self.invariants.all_heard(self.sender)
             return self._result()
 
-    def _owners(self) -> Iterator[Ownership]:
+    def _orchestrators(self) -> Iterator[tuple[str, Any]]:
         for part in self.parts.values():
-            ownership = getattr(part.service, "_ownership", None)
-            if ownership is not None and part.node is not None and part.node.alive:
-                yield ownership
+            if isinstance(part.service, Orchestrator) and part.node is not None and part.node.alive:
+                yield part.name, part.service
+
+    def _owners(self) -> Iterator[Ownership]:
+        return (service._ownership for _, service in self._orchestrators() if service._ownership is not None)
+
+    def _publishers(self) -> Iterator[tuple[str, Publisher]]:
+        found = ((name, service._publisher) for name, service in self._orchestrators())
+        return ((name, publisher) for name, publisher in found if publisher is not None)
 
     def _result(self) -> Result:
         return Result(
@@ -373,7 +383,7 @@ class Simulation:
                 reasons.append("the schedule has not come to its end")
             if not self.invariants.all_noted():
                 reasons.append("the outbox is not empty")
-            reasons += self.invariants.accounts.left()
+            reasons += self.invariants.accounts.left() or self.places.left()
         return reasons
 
     def _unfinished(self) -> str:
