@@ -15,7 +15,7 @@ from tests.sim.planted import DEFECTS
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = os.environ.get("AIOS_DRILL") == "all"
-SECONDS = 24 * 3600 if ALL else 400
+SECONDS = 24 * 3600 if ALL else 900
 
 
 @pytest.mark.drill
