@@ -31,7 +31,8 @@ class _Task(NamedTuple):
 
 
 class LeaseWatch:
-    """Looks at every committed change of the table. `owners` gives who runs now, paused or not."""
+    """Looks at every committed change of the table. `owners` gives who runs now, paused or not, `by` who commits, and
+    `bus` the incarnation of the bus that there is."""
 
     def __init__(
         self,
@@ -39,8 +40,9 @@ class LeaseWatch:
         owners: Callable[[], Iterable[Ownership]],
         time: Callable[[], float],
         by: Callable[[], object],
+        bus: Callable[[], str],
     ) -> None:
-        self._record, self._owners, self._time, self._by = record, owners, time, by
+        self._record, self._owners, self._time, self._by, self._bus = record, owners, time, by, bus
         self._taken: dict[int, float] = {}  # partitions, when their owner took them
         self._sent: dict[str, set[tuple[TaskKey, int]]] = defaultdict(set)  # by incarnation of the bus
         self._open: dict[str, tuple[int, dict[TaskKey, _Task]]] = {}  # by run, with its partition
@@ -102,6 +104,10 @@ class LeaseWatch:
         What another process has committed meanwhile, which took itself for the owner, is looked for in time."""
         if not lease.released:
             self._record.count("a partition is let go of with something not handed out")
+            return
+        if lease.bus != self._bus():
+            # Nothing is said of the bus that there is: whoever takes it next hands out all of it again.
+            self._record.count("a partition is let go of on a bus that is gone")
             return
         for at, tasks in self._open.values():
             if at != partition:

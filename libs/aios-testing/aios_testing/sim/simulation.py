@@ -109,7 +109,13 @@ class Simulation:
         self.invariants = Invariants(self.record, self.disks, self.world, self.broker)
         if self.plan.replicas:
             disk = self.disks["orchestrator"]
-            self.invariants.leases = LeaseWatch(self.record, self._owners, self.loop.time, lambda: disk.by)
+            self.invariants.leases = LeaseWatch(
+                self.record,
+                self._owners,
+                self.loop.time,
+                lambda: disk.by,
+                lambda: str(self.broker.incarnation),
+            )
         self.places = Places(self.record, self._publishers, self.loop.time)
         self.parts = {name: _Part(name) for name in PARTS if self.plan.replicas or name not in REPLICAS}
         self._minted = 0
