@@ -372,10 +372,8 @@ class SimBus:
             return
         if self._listeners:
             self.broker.loop.after(RELINK, self.node, self._back, self._told)
-        else:
-            self._seen = (
-                self.broker.incarnation
-            )  # nobody is there yet who could be told that it is another one
+        else:  # nobody is there yet who could be told that it is another one
+            self._seen = self.broker.incarnation
 
     def _back(self, told: int) -> None:
         if self.linked and told == self._told:
