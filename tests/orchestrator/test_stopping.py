@@ -117,7 +117,7 @@ class Deciding:
             self.engine.submit([StartItem(run_id, request, b"", labeled({"n": 1}, OWNER))])
         )
 
-    def takeover(self) -> Takeover:
+    def takeover(self, ownership: Ownership | None = None) -> Takeover:
         class Mailbox:
             async def taken(self, partitions: object) -> None:
                 pass
@@ -128,7 +128,7 @@ class Deciding:
             self.engine,
             self.publisher,
             self.announcer,
-            Ownership(),
+            ownership or Ownership(),
             Mailbox(),  # type: ignore[arg-type]
             "main",
         )
@@ -278,6 +278,24 @@ async def test_a_task_of_a_run_that_became_anothers_goes_out_and_keeps_no_place(
     await here.run("run_b")
     assert delivery.all_out() == [TaskKey("run_b", "a")]
     await here.engine.stop()
+
+
+async def test_who_loses_a_partition_while_it_takes_it_over_counts_nothing_there(here: Deciding) -> None:
+    await here.run("run_a")
+    other = Deciding(here.store)
+    await other.start()
+
+    class Lost(Ownership):
+        def owns_run(self, run_id: str) -> bool:
+            return False
+
+    taken = {partition_of_run("run_a"): True}
+    await other.takeover(Lost()).taken(taken)
+    assert other.publisher.delivery.all_out() == []
+    await other.takeover().taken(taken)
+    assert other.publisher.delivery.all_out() == [TaskKey("run_a", "a")]
+    await here.engine.stop()
+    await other.engine.stop()
 
 
 async def test_all_tasks_of_a_batch_take_their_places_before_anything_is_waited_for(
