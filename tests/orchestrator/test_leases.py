@@ -11,7 +11,6 @@ from aios.run.v1.leases_pb2 import Leases
 from aios_core.ids import PARTITIONS, partition_of, partition_of_run
 from aios_orchestrator.delivery import Delivery
 from aios_orchestrator.leases import LEASE_MS, Sightings, at_work, left, owned, renewed, shares
-from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.takeover import Takeover, handed_out
@@ -168,16 +167,7 @@ async def test_what_a_replica_has_kept_of_a_run_does_not_say_what_is_handed_out(
 
     unused: Any = None
     everything: Any = Resources()
-    takeover = Takeover(
-        repository,
-        everything,
-        unused,
-        publisher,
-        unused,
-        Ownership(),
-        unused,
-        "main",  # type: ignore[arg-type]
-    )
+    takeover = Takeover(repository, everything, unused, publisher, unused, unused, unused, "main")  # type: ignore[arg-type]
     heads = [head async for some in handed_out(store, "main", partition_of(driver.run.slot)) for head in some]
     await takeover._adopt(heads)
     assert publisher.adopted == ["b"]

@@ -8,7 +8,8 @@ import pytest
 
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1.commands_pb2 import StartRunRequest
-from aios.task.v1.task_pb2 import PerformTasks, Task
+from aios.task.v1.task_pb2 import Outcome, PerformTasks, Status, Task
+from aios_core.encoding import encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import partition_of_run
 from aios_core.labels import OWNER
@@ -19,10 +20,12 @@ from aios_orchestrator import publisher as publishing
 from aios_orchestrator import timers as timing
 from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.announcer import Announcer
+from aios_orchestrator.core.decide import Settle
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.engine import Engine
-from aios_orchestrator.items import StartItem
+from aios_orchestrator.items import Item, StartItem
 from aios_orchestrator.kept_answers import KeptAnswers
+from aios_orchestrator.limits import Limits
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership, SharedOwnership
 from aios_orchestrator.publisher import Publisher
@@ -117,7 +120,7 @@ class Deciding:
             self.engine.submit([StartItem(run_id, request, b"", labeled({"n": 1}, OWNER))])
         )
 
-    def takeover(self, ownership: Ownership | None = None) -> Takeover:
+    def takeover(self) -> Takeover:
         class Mailbox:
             async def taken(self, partitions: object) -> None:
                 pass
@@ -128,7 +131,7 @@ class Deciding:
             self.engine,
             self.publisher,
             self.announcer,
-            ownership or Ownership(),
+            Ownership(),
             Mailbox(),  # type: ignore[arg-type]
             "main",
         )
@@ -284,18 +287,74 @@ async def test_who_loses_a_partition_while_it_takes_it_over_counts_nothing_there
     await here.run("run_a")
     other = Deciding(here.store)
     await other.start()
-
-    class Lost(Ownership):
-        def owns_run(self, run_id: str) -> bool:
-            return False
-
     taken = {partition_of_run("run_a"): True}
-    await other.takeover(Lost()).taken(taken)
+    other.publisher.owns = lambda run: False
+    await other.takeover().taken(taken)
     assert other.publisher.delivery.all_out() == []
+    other.publisher.owns = lambda run: True
     await other.takeover().taken(taken)
     assert other.publisher.delivery.all_out() == [TaskKey("run_a", "a")]
     await here.engine.stop()
     await other.engine.stop()
+
+
+async def test_a_place_that_nobody_gave_back_is_free_once_its_lease_ends(
+    here: Deciding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit of its outcome stood although that was not known, so that nothing followed from it here."""
+    await here.run("run_a")
+    delivery, commit = here.publisher.delivery, here.store.commit
+    (task,) = here.wire.tasks
+
+    async def unclear(writes: Sequence[Write]) -> list[Result]:
+        await commit(writes)
+        raise RetryableError("UNAVAILABLE", "Whether it is there is not known.", outcome="unknown")
+
+    outcome = Outcome(
+        task_id=task.task_id,
+        run_id=task.run_id,
+        step=task.step,
+        dispatch=task.dispatch,
+        status=Status.STATUS_SUCCEEDED,
+        output=encode(labeled({"n": 1}, OWNER)),
+    )
+    settle = Item("main", "run_a", Settle(outcome), "service:agent")
+    monkeypatch.setattr(here.store, "commit", unclear)
+    with pytest.raises(RetryableError):
+        await here.engine.submit([settle])
+    monkeypatch.setattr(here.store, "commit", commit)
+    await here.engine.submit([settle])  # it comes again, and is settled already
+    assert delivery.all_out() == [TaskKey("run_a", "a")]
+
+    class Quiet:
+        async def look(self, due: object = None) -> bool:
+            return False
+
+    class Money:
+        def look(self) -> None:
+            pass
+
+    async def limits() -> Limits:
+        return Limits()
+
+    quiet: Any = Quiet()
+    money: Any = Money()
+    timers = Timers(
+        here.store,
+        here.engine,
+        here.publisher,
+        Ownership(),
+        quiet,
+        quiet,
+        money,
+        limits,
+        "main",
+        lambda: 0,
+    )
+    monkeypatch.setattr(timing, "lease_ms", lambda: publishing.lease_ms() + 24 * 3_600_000)
+    await timers._due()
+    assert delivery.all_out() == []
+    await here.engine.stop()
 
 
 async def test_all_tasks_of_a_batch_take_their_places_before_anything_is_waited_for(
@@ -316,7 +375,6 @@ async def test_all_tasks_of_a_batch_take_their_places_before_anything_is_waited_
     runs = [here.run("run_b"), here.run("run_c")]  # one batch, once the first is committed
     await asyncio.sleep(0)
     here.store.go.set()
-    await until(here.publisher.delivery.all_out)
     await until(lambda: len(here.publisher.delivery.all_out()) == 3)
     assert not any(run.done() for run in runs)
     go.set()

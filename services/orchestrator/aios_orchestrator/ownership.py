@@ -246,7 +246,6 @@ class SharedOwnership(Ownership):
         """Renew; whoever can't be reached over the bus is of no use to the others, and does not."""
         started = _clock()
         await self._bus.ping(PING_S)
-        keeps: dict[int, int] = {}
 
         def renew(table: Leases) -> Leases:
             alive = self._sightings.alive(table, _clock())
@@ -255,14 +254,13 @@ class SharedOwnership(Ownership):
             )
             self._beats = after.replicas[self.me].beat
             # What it lets go of is another's as soon as that is written, whether or not this replica hears of it.
-            nonlocal keeps
             keeps = leases.owned(after, self.me)
             self._set({at: epoch for at, epoch in self._mine.items() if keeps.get(at) == epoch})
             return after
 
         self._table = await self._write(renew)
         self._until = started + LEASE_MS
-        self._set(keeps)
+        self._set(leases.owned(self._table, self.me))
 
     async def _write(self, change: Callable[[Leases], Leases]) -> Leases:
         for _ in range(RACES):
@@ -280,8 +278,6 @@ class SharedOwnership(Ownership):
         raise RetryableError("CONFLICT", "Too many replicas renew their places at once.")
 
     def _set(self, mine: dict[int, int]) -> None:
-        if mine == self._mine and not self._untold:
-            return
         lost = frozenset(at for at, epoch in self._mine.items() if mine.get(at) != epoch)
         before, self._mine = self._mine, mine
         if lost:

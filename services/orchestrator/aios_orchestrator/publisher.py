@@ -81,7 +81,7 @@ class Publisher:
         self.fetch: Fetch = _nothing
         """Gives the run of a task that waited, as it is stored, and its workflow; None when there is none."""
         self.owns: Callable[[str], bool] = lambda run_id: True
-        """Whether this replica decides for a run: it counts only tasks of those as out."""
+        """Whether this replica decides for a run. Only then it counts the run's tasks as out: who decides does."""
 
     def behind(self) -> frozenset[int]:
         """The partitions of which a task may be committed that is not on the bus."""
@@ -139,9 +139,8 @@ class Publisher:
         return messages
 
     async def _stray(self, change: Changed, note: list[str]) -> list[Message]:
-        """Tasks of a run that became another replica's while their commit was under way. They go out at once, and
-        whoever decides for the run now counts them: counted here they would keep their places from others until
-        their leases end."""
+        """Tasks of a run that became another replica's while their commit was under way. They go out at once; counted
+        here, they would keep their places from others until their leases end."""
         note.append(change.run.run_id)
         messages = []
         for name in change.out:
@@ -227,7 +226,10 @@ class Publisher:
         return ShowQueuesResponse(lanes=lanes, limits=limits)
 
     def adopt(self, run: Run, workflow: Workflow, name: str) -> None:
-        """Watch over a task that another process has put on the bus."""
+        """Watch over a task that another process has put on the bus. Where its run has become another replica's by
+        now, that one does."""
+        if not self.owns(run.run_id):
+            return
         step = workflow.at(name)
         end = lease_ms() + step.timeout_ms + GRACE_MS
         self.delivery.adopt(waiting(run, workflow, name), lane_of(run, workflow, name), end)

@@ -104,8 +104,6 @@ class Takeover:
                 continue
             run = stored.run
             workflow = await self._resources.followed(run)
-            if not self._ownership.owns_run(run.run_id):
-                continue  # it became another's meanwhile, who counts its tasks
             for key, _ in tasks_of([head]):
                 step = run.at(key.step)
                 watched = self._publisher.delivery.watches(key, step.dispatch)

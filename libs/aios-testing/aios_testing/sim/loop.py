@@ -100,7 +100,8 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, coro: Coroutine[Any, Any, Any], *, name: object = None, context: Context | None = None
     ) -> "asyncio.Task[Any]":
         task = asyncio.Task(coro, loop=self, name=str(name) if name else None, context=context)
-        ((context.get(_node) if context is not None else _node.get()) or self.root).remember(task)
+        node = (context.get(_node) if context is not None else _node.get()) or self.root
+        node.remember(task)
         return task
 
     def spawn(self, node: Node, coro: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -113,11 +114,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         context = context or copy_context()
         node = context.get(_node) or self.root
         call = Call(callback, args, context, node, self._time)
-        if node.alive:
-            node.ready.append(call)
-            if not node.queued and not node.paused:
-                node.queued = True
-                self._runnable.append(node)
+        self._queue(call)
         return call
 
     def call_at(  # type: ignore[override]

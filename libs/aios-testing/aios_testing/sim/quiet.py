@@ -3,10 +3,11 @@
 import gc
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from aios_core.errors import AiosError
+from aios_testing.sim.loop import Node
 from aios_testing.sim.record import Record
 from aios_testing.sim.world import Silence
 
@@ -25,8 +26,8 @@ class _Defects(logging.Handler):
 
 
 @contextmanager
-def quiet(record: Record, bury: Callable[[], None]) -> Iterator[None]:
-    """Logs go nowhere but into the record, and what ends with the simulation, by `bury`, ends in silence.
+def quiet(record: Record, nodes: Callable[[], Iterable[Node]]) -> Iterator[None]:
+    """Logs go nowhere but into the record, and what still runs on the nodes at the end is closed in silence.
 
     The garbage collector rests meanwhile: it would run what a dead process leaves, at an instant that no seed decides.
     """
@@ -41,8 +42,23 @@ def quiet(record: Record, bury: Callable[[], None]) -> Iterator[None]:
         root.handlers[:] = [logging.NullHandler()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            bury()
+            for node in nodes():
+                _bury(node)
         root.handlers[:] = before
         root.setLevel(level)
         if collecting:
             gc.enable()
+
+
+def _bury(node: Node) -> None:
+    """Close what still runs, outside the loop, where it can do nothing any more."""
+    node.alive = False
+    node.ready.clear()
+    tasks, node.tasks = node.tasks, []
+    for task in tasks:
+        if task.done():
+            task._log_traceback = False
+            continue
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        with suppress(BaseException):
+            task.get_coro().close()

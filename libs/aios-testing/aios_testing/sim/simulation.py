@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
@@ -136,7 +135,7 @@ class Simulation:
         """Everything, to its end."""
         loop = self.loop
         self.broker.rates = self.plan.rates
-        with quiet(self.record, self.bury), compiled_once(), timed(loop):
+        with quiet(self.record, self._nodes), compiled_once(), timed(loop):
             for part in self.parts.values():
                 self._boot(part)
             for fault in self.plan.events:
@@ -350,21 +349,9 @@ class Simulation:
         if self._reasons():
             self.loop.after(10.0, self.loop.root, self._replace_broken)
 
-    def bury(self) -> None:
-        """Close what still runs, outside the loop, where it can do nothing any more."""
-        nodes = [*self._dead, self.loop.root, self.outside]
-        nodes += [part.node for part in self.parts.values() if part.node is not None]
-        for node in nodes:
-            node.alive = False
-            node.ready.clear()
-            tasks, node.tasks = node.tasks, []
-            for task in tasks:
-                if task.done():
-                    task._log_traceback = False
-                    continue
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(BaseException):
-                    task.get_coro().close()
+    def _nodes(self) -> list[Node]:
+        living = [part.node for part in self.parts.values() if part.node is not None]
+        return [*self._dead, self.loop.root, self.outside, *living]
 
     def _broken(self) -> None:
         self.loop.stopped = True
