@@ -84,6 +84,12 @@ class Plan:
         """Whether there is less to do as well."""
         return self.horizon < HORIZON
 
+    @property
+    def set_back(self) -> float:
+        """Seconds that a wait can last longer because clocks jump: dues are stored as times of a clock, and those that
+        were put forward are set back when the faults stop."""
+        return sum(abs(event.amount) for event in self.events if event.kind == "clock") / 1000
+
     def names(self) -> list[str]:
         """What can be left out, in a stable order: `rate` and `#<event>`."""
         return [*sorted(self.rates), *(f"#{number}" for number in range(len(self.events)))]
