@@ -1,13 +1,15 @@
 """A thousand seeds in which every promise holds, the same to the byte whenever they are repeated."""
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from aios_testing.sim.faults import Plan
+from aios_testing.sim.faults import BRIEF, Plan
 from aios_testing.sim.run import simulate
+from aios_testing.sim.simulation import PATIENCE
 
 SEEDS = 1000
 
@@ -136,6 +138,16 @@ def test_a_seed_repeats_to_the_byte_in_another_process(brief: tuple[str, ...]) -
     first, second = (_sim("--seed", "7", *brief) for _ in range(2))
     assert first.stdout == second.stdout
     assert "trace " in first.stdout
+
+
+@pytest.mark.feature("B1")
+def test_a_wait_that_a_jump_of_a_clock_made_longer_is_waited_for() -> None:
+    """A seed that takes more than the hour in which all others end. One that moved: look for another such."""
+    done = _sim("--seed", "2162", "--brief")
+    assert done.returncode == 0, done.stdout[-1000:]
+    seconds = re.search(r"transitions, ([0-9.]+) simulated seconds", done.stdout)
+    assert seconds is not None
+    assert float(seconds[1]) > BRIEF + PATIENCE
 
 
 def test_without_faults_everything_finishes_at_once() -> None:
