@@ -1,5 +1,8 @@
 """Processes and what they have started, as the kernel lists them."""
 
+import os
+import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +20,19 @@ def descendants(pid: int) -> list[int]:
             for child in (task / "children").read_text().split():
                 found += tree(int(child))
     return found
+
+
+def freeze(pid: int) -> None:
+    """Stop a process, and come back when the last of its threads stands still: until then it writes and renames."""
+    os.kill(pid, signal.SIGSTOP)
+    ends = time.monotonic() + 10
+    while any(_state(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
+        assert time.monotonic() < ends, f"process {pid} does not stand still"
+        time.sleep(0.001)
+
+
+def _state(task: Path) -> str:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
 
 
 def below(pid: int, command: str) -> list[int]:

@@ -15,6 +15,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Delivery, Message
 from tests.bus.serving import Connect, Server, until
+from tests.processes import freeze
 
 TASKS = subjects.perform("main", "agent")
 PERFORM = "agent-runner__perform"
@@ -349,7 +350,9 @@ async def test_a_deleted_directory_is_noticed_while_the_server_runs(
         told.append(wiped)
 
     orchestrator.on_restart(callback)
+    freeze(server.pid or 0)
     shutil.rmtree(server.data_dir / "nats")
+    os.kill(server.pid or 0, signal.SIGCONT)
     await until(lambda: told == [True])
     await orchestrator.publish(numbered(10))
 
@@ -499,9 +502,8 @@ async def test_a_consumer_that_is_ahead_of_its_stream_is_made_anew(
     os.kill(ended := server.pid or 0, signal.SIGTERM)  # it writes down how far all are
     await until(lambda: server.pid not in (None, ended) and agent.keeper.verified.is_set())
     before, kept = orchestrator.incarnation, state.read_bytes()
-    os.kill(server.pid or 0, signal.SIGSTOP)
-    while stream.exists():  # until its last thread stands still it may rename and write
-        shutil.rmtree(stream, ignore_errors=True)
+    freeze(server.pid or 0)
+    shutil.rmtree(stream)
     state.parent.mkdir(parents=True)
     state.write_bytes(kept)
     os.kill(server.pid or 0, signal.SIGKILL)
