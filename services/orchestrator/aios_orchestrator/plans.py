@@ -162,6 +162,7 @@ def diff(old: str, new: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(("---", "+++")))
 
 
+@lru_cache(MAX_GROWN)
 def text_of(data: bytes) -> str:
     """A plan in YAML, a step's name before what it does."""
     plan = to_json(loads(data))

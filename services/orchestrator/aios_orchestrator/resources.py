@@ -293,7 +293,9 @@ class ResourceBook:
         resource = await self.get(workspace, "Workflow", name, version)
         if resource is None:
             raise await self.unknown(workspace, "Workflow", name, version)
-        compiled = await self._compiled(workspace, parse_documents(resource.document, f"{name}.yaml")[0])
+        compiled = self._workflows.get((workspace, name, resource.version))
+        if compiled is None:
+            compiled = await self._compiled(workspace, parse_documents(resource.document, f"{name}.yaml")[0])
         self._newest.setdefault((workspace, name), compiled.version) if not version else None
         self._workflows[(workspace, name, compiled.version)] = compiled
         while len(self._workflows) > COMPILED:
