@@ -41,7 +41,7 @@ WORKSPACE: Final = "main"
 SLOTS: Final = 8  # tasks that a worker takes at once
 NOTED: Final = subjects.run_events("main", 0).replace(".run.", ".sim.")
 NOTES: Final = 12  # that the clerk writes, two messages each
-NOTE_SECONDS: Final = 4.0
+NOTE_SECONDS: Final = 4.0  # between two of them; less where things go wrong for a shorter time
 CONNECTORS: Final = ("mail", "pay", "book")
 SLOW_WORK: Final = 14.0  # seconds; the agent steps' limit is 10
 
@@ -65,6 +65,7 @@ class Outside:
     draw: Callable[[str], bool]
     sleep: Callable[[float], Awaitable[None]]
     now_ms: Callable[[], int]
+    note_seconds: float
 
 
 class _Book(resources.ResourceBook):
@@ -165,9 +166,9 @@ async def _clerk(context: Context, outside: Outside) -> object:
         except RetryableError:
             sent = 0
         if not sent:  # no bus, or the relay is at it by itself
-            await outside.sleep(NOTE_SECONDS)
+            await outside.sleep(outside.note_seconds)
     while True:
-        await outside.sleep(NOTE_SECONDS)
+        await outside.sleep(outside.note_seconds)
         stored = await store.read(key)
         number = stored.revision if stored is not None else 0
         if number >= NOTES:

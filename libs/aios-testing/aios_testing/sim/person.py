@@ -144,7 +144,7 @@ class Person:
             await self.cancel(run)
         elif fate < 0.5:
             await asyncio.sleep(rng.uniform(1.0, self.horizon * 2 / 3))
-            await self.undo(run)
+            await self.undo(run, times=2 if request.mode == Mode.MODE_SIMULATE else 60)
         self.busy -= 1
 
     async def _event(self, number: int, at: float) -> None:
@@ -195,6 +195,12 @@ class Person:
 
     async def say(self, name: str, request: Proto, answer: type[M], rng: Random | None = None) -> M | None:
         """Until there is an answer; None when it is refused. `rng` draws the pauses."""
+        answered = await self._answered(name, request, answer, rng)
+        return None if isinstance(answered, TerminalError) else answered
+
+    async def _answered(
+        self, name: str, request: Proto, answer: type[M], rng: Random | None
+    ) -> M | TerminalError:
         rng = rng or self._rng
         message = Message(subjects.run_command(name, WORKSPACE, 0), request.SerializeToString())
         while True:
@@ -204,7 +210,7 @@ class Person:
                 await asyncio.sleep(rng.uniform(0.2, 2.0))
             except TerminalError as error:
                 self._record.count(f"refused {error.code}")
-                return None
+                return error
 
     def _request_id(self) -> str:
         self._requests += 1
@@ -218,9 +224,10 @@ class Person:
         if await self.say("cancel_run", request, pb.CancelRunResponse, rng) is not None:
             self._record.count("cancelled by a person")
 
-    async def undo(self, run: str, rng: Random | None = None) -> None:
-        """Take a run back, once it has ended. With `rng` nothing is drawn from the person's own stream."""
-        for _ in range(60):
+    async def undo(self, run: str, rng: Random | None = None, times: int = 60) -> None:
+        """Take a run back, once it has ended: asked so many times at most, and of one that is not there once. With
+        `rng` nothing is drawn from the person's own stream."""
+        for _ in range(times):
             request = pb.UndoRunRequest(
                 workspace=WORKSPACE,
                 request_id=self._request_id(),
@@ -228,7 +235,11 @@ class Person:
                 actor="person:owner",
                 why="back",
             )
-            if await self.say("undo_run", request, pb.UndoRunResponse, rng) is not None:
+            answered = await self._answered("undo_run", request, pb.UndoRunResponse, rng)
+            if isinstance(answered, TerminalError):
+                if answered.code == "NOT_FOUND":
+                    return
+            else:
                 self._record.count("undo asked for")
                 if (rng or self._rng).random() < 0.2:
                     await self.say("undo_run", request, pb.UndoRunResponse, rng)

@@ -28,6 +28,7 @@ from aios_testing.sim.parts import (
     CONNECTORS,
     DISKS,
     LEAVING,
+    NOTE_SECONDS,
     NOWHERE,
     PARTS,
     REPLICAS,
@@ -212,7 +213,8 @@ class Simulation:
         context = Context(
             part.name, f"{part.name}.{part.lives}", WORKSPACE, NOWHERE, {}, typed, open_store, now_ms, mint
         )
-        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms)
+        note_seconds = NOTE_SECONDS * self.plan.horizon / faults.HORIZON
+        outside = Outside(self.world, self.broker.draw, asyncio.sleep, now_ms, note_seconds)
         try:
             part.service = await PARTS[part.name].start(context, outside)
         except AiosError as error:
