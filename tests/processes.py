@@ -1,6 +1,7 @@
 """Processes and what they have started, as the kernel lists them."""
 
 import os
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -29,6 +30,13 @@ def freeze(pid: int) -> None:
     while any(_state(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
         assert time.monotonic() < ends, f"process {pid} does not stand still"
         time.sleep(0.001)
+
+
+def kill_and_delete(pid: int, folder: Path) -> None:
+    """A process dies with all that it has there: neither it nor who takes its place writes while that is deleted."""
+    freeze(pid)
+    shutil.rmtree(folder)
+    os.kill(pid, signal.SIGKILL)
 
 
 def _state(task: Path) -> str:

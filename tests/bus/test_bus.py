@@ -15,7 +15,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Delivery, Message
 from tests.bus.serving import Connect, Server, until
-from tests.processes import freeze
+from tests.processes import freeze, kill_and_delete
 
 TASKS = subjects.perform("main", "agent")
 PERFORM = "agent-runner__perform"
@@ -523,8 +523,7 @@ async def refusal(bus: NatsBus, batch: Sequence[Message]) -> str:
 
 def wipe(server: Server) -> None:
     """Kill the server and delete all that it has."""
-    os.kill(server.pid or 0, signal.SIGKILL)
-    shutil.rmtree(server.data_dir / "nats")
+    kill_and_delete(server.pid or 0, server.data_dir / "nats")
 
 
 async def until_stored(bus: NatsBus, stream: str, count: int) -> None:

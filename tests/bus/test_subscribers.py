@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.port import Message
 from aios_runtime.bus.subscribers import EventSubscriber, IntakeSubscriber
 from tests.bus.serving import Connect, Server, until
+from tests.processes import kill_and_delete
 
 PAGE = 100
 CONSUMER = "memory__run_events"
@@ -173,8 +173,7 @@ async def test_a_subscriber_catches_up_after_the_bus_lost_everything(
     await log.bus.publish([log.file(0, 3)])
     await until(lambda: state.partitions == log.partitions)
     before = memory.incarnation
-    os.kill(server.pid or 0, signal.SIGKILL)
-    shutil.rmtree(server.data_dir / "nats")
+    kill_and_delete(server.pid or 0, server.data_dir / "nats")
     log.file(0, 4)  # its announcement is lost with the bus
     await until(lambda: memory.incarnation not in ("", before))
     await until(lambda: state.partitions == log.partitions)

@@ -24,7 +24,7 @@ from tests.drill.served import (
     make_report,
     start_report,
 )
-from tests.processes import freeze
+from tests.processes import kill_and_delete
 
 ALL = os.environ.get("AIOS_DRILL") == "all"
 # In each of so many lives it dies at that passing, counted from its start or from the last death.
@@ -115,9 +115,9 @@ def test_a_bus_that_dies_even_with_all_that_it_holds_loses_nothing(served: Serve
     client, starts = served.new_client(), served.starts
     start_report(served, client)
     if wiped:
-        freeze(served.bus_pid())
-        shutil.rmtree(served.data / "nats")
-    os.kill(served.bus_pid(), signal.SIGKILL)
+        kill_and_delete(served.bus_pid(), served.data / "nats")
+    else:
+        os.kill(served.bus_pid(), signal.SIGKILL)
     run = make_report(served, client)
     check_written(served, run, client)
     check_undone(served, run, client)

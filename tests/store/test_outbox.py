@@ -1,8 +1,5 @@
 """What a commit put in the outbox reaches a real bus, whatever happens between the two."""
 
-import os
-import shutil
-import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +14,7 @@ from aios_runtime.outbox import OutboxRelay, committed
 from aios_runtime.store.port import Committed, OutboxMessage, Pending, Write
 from aios_runtime.store.sqlite import SqliteStore, open_store
 from tests.bus.serving import Server, until
+from tests.processes import kill_and_delete
 
 SUBJECT = subjects.perform("main", "agent")
 
@@ -146,8 +144,7 @@ async def test_messages_of_the_time_without_a_bus_go_out_once_it_is_back(
 async def test_a_bus_that_lost_its_directory_gets_what_was_pending(
     server: Server, store: SqliteStore, relay: OutboxRelay, received: Received
 ) -> None:
-    os.kill(server.pid or 0, signal.SIGKILL)
-    shutil.rmtree(server.data_dir / "nats")
+    kill_and_delete(server.pid or 0, server.data_dir / "nats")
     for number in range(30):
         await relay.publish(await commit(store, number))
 
