@@ -442,6 +442,10 @@ def main() -> None:
     for plant, seed in DEFECTS.items():
         found = planted(plant, FRESH if fresh else [seed, *NEXT])
         clean = planted(None, [found.seed if found is not None else seed])
+        said = f"by seed {found.seed}: {found.violations[0]}" if found is not None else "not found"
+        print(
+            f"{len(told) + 1} of {len(DEFECTS)}, {plant.__name__}: {said}"[:150], file=sys.stderr, flush=True
+        )
         told[plant.__name__] = {
             "found": list(found.violations) if found is not None else [],
             "without": list(clean.violations) if clean is not None else [],
