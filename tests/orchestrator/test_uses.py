@@ -52,6 +52,15 @@ async def test_a_book_that_was_opened_anew_reads_pinned_versions(book: ResourceB
     assert set((await other.workflow("main", "a")).steps) == {"own", "u0", "u0.own", "u0.u0", "u0.u0.own"}
 
 
+async def test_a_version_that_is_compiled_is_not_compiled_again_when_it_is_found_to_be_the_newest(
+    book: ResourceBook,
+) -> None:
+    applied = await apply(book, document("a"))
+    other = ResourceBook(book._store, "main", lambda: 0)
+    first = await other.workflow("main", "a", applied["a"].version)
+    assert await other.workflow("main", "a") is first
+
+
 @pytest.mark.feature("D2")
 @pytest.mark.parametrize(
     ("documents", "code", "words"),
