@@ -24,7 +24,8 @@ def descendants(pid: int) -> list[int]:
 
 
 def freeze(pid: int) -> None:
-    """Stop a process, and come back when the last of its threads stands still: until then it writes and renames."""
+    """Stop a process, and come back when the last of its threads stands still: until then it writes and renames. The
+    kernel tells that a parent alone, so it is looked for."""
     os.kill(pid, signal.SIGSTOP)
     ends = time.monotonic() + 10
     while any(_state(task) != "T" for task in Path(f"/proc/{pid}/task").iterdir()):
@@ -40,7 +41,10 @@ def kill_and_delete(pid: int, folder: Path) -> None:
 
 
 def _state(task: Path) -> str:
-    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # the thread has just ended
+        return "T"
 
 
 def below(pid: int, command: str) -> list[int]:

@@ -18,9 +18,8 @@ ROOT = Path(__file__).parents[2]
 # By version: the revision that it is, of those from which one can upgrade without stopping everything.
 REVISIONS: dict[str, str] = json.loads((ROOT / "tests" / "histories" / "revisions.json").read_text())
 RUNS = 40  # between two replacements
-ORDERS = (
-    range(1, 11) if os.environ.get("AIOS_DRILL") == "all" else (3,)
-)  # in which they are replaced, by seed
+# In which they are replaced, by seed.
+ORDERS = range(1, 11) if os.environ.get("AIOS_DRILL") == "all" else (3,)
 SOURCES = ("libs", "services")
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(1800)]

@@ -83,7 +83,7 @@ def test_what_is_not_on_the_bus_is_known_until_it_is_and_what_never_will_be_for_
     unsent, runs = Unsent(), [f"run_{number}" for number in range(4)]
     places = [partition_of_run(run) for run in runs]
     first, second = unsent.begin(runs[:1]), unsent.begin()
-    second.append(runs[1])  # it goes out with others
+    second.runs.append(runs[1])  # it goes out with others
     assert unsent.partitions() == {*places[:2]}
     unsent.end(first)
     unsent.give_up(first)  # it has come to its end already
@@ -92,6 +92,15 @@ def test_what_is_not_on_the_bus_is_known_until_it_is_and_what_never_will_be_for_
     assert unsent.partitions() == {places[1]}
     unsent.forget({places[1]})
     assert not unsent.partitions()
+
+
+def test_what_became_anothers_while_it_was_on_its_way_is_known_even_when_it_has_come_back() -> None:
+    unsent, runs = Unsent(), [f"run_{number}" for number in range(2)]
+    early = unsent.begin(runs)
+    unsent.forget({partition_of_run(runs[0])})
+    late = unsent.begin(runs)
+    assert [early.lost(run) for run in runs] == [True, False]
+    assert not any(late.lost(run) for run in runs)
 
 
 def test_a_replica_is_dead_only_when_it_was_silent_for_a_lease_by_the_clock_of_who_looks() -> None:

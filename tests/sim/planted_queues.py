@@ -64,6 +64,7 @@ def what_became_anothers_is_counted() -> Any:
 
     async def tasks(self: publisher.Publisher, changed: Any, note: Any) -> Any:
         self.owns = lambda run_id: True
+        note.moved.clear()
         return await original(self, changed, note)
 
     return replaced((publisher.Publisher, "_tasks", tasks))

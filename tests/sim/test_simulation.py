@@ -150,6 +150,13 @@ def test_a_wait_that_a_jump_of_a_clock_made_longer_is_waited_for() -> None:
     assert float(seconds[1]) > BRIEF + PATIENCE
 
 
+@pytest.mark.feature("B1", "D3")
+def test_what_was_decided_before_a_partition_was_lost_keeps_no_place_when_it_has_come_back() -> None:
+    """The seed that found it: a commit is answered in the instant in which its replica owns the partition again."""
+    done = _sim("--seed", "793004676", "--brief")
+    assert done.returncode == 0, done.stdout[-1000:]
+
+
 def test_without_faults_everything_finishes_at_once() -> None:
     for seed in range(1, 6):
         result = simulate(seed, Plan())

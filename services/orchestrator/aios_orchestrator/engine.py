@@ -22,6 +22,7 @@ from aios_orchestrator.ownership import moved
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.unsent import Note
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Result, Write
 
@@ -141,7 +142,7 @@ class Engine:
         entries: dict[str, Entry],
         writes: list[Write],
         owners: list[str],
-        note: list[str],
+        note: Note,
     ) -> None:
         try:
             results = await self._repository.store.commit(writes) if writes else []
@@ -220,7 +221,7 @@ class Engine:
         batch: list[Asked],
         answers: list[list[Answer]],
         changed: list[Changed],
-        note: list[str],
+        note: Note,
     ) -> None:
         """Publish, then let those who submitted answer and acknowledge. Frees a place in `_publishing`."""
         try:

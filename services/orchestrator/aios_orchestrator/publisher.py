@@ -21,7 +21,7 @@ from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.model import Run
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.scheduler import Waiting
-from aios_orchestrator.unsent import Unsent
+from aios_orchestrator.unsent import Note, Unsent
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus, Message
@@ -87,7 +87,7 @@ class Publisher:
         """The partitions of which a task may be committed that is not on the bus."""
         return self.unsent.partitions().union(map(partition_of_run, self.delivery.waiting_runs()))
 
-    async def publish(self, changed: Sequence[Changed], note: list[str]) -> None:
+    async def publish(self, changed: Sequence[Changed], note: Note) -> None:
         """Publish what follows from committed changes. Tries until the bus takes it: it is committed. `note` gets the
         runs whose tasks go out with them."""
         await self._send(await self._tasks(changed, note))
@@ -106,7 +106,7 @@ class Publisher:
         except RetryableError:
             return None  # then the work is done again
 
-    async def _tasks(self, changed: Sequence[Changed], note: list[str]) -> list[Message]:
+    async def _tasks(self, changed: Sequence[Changed], note: Note) -> list[Message]:
         now, lanes = lease_ms(), dict[str, list[Waiting]]()
         at_hand: dict[str, tuple[Run, Workflow]] = {}
         strays: list[Changed] = []
@@ -120,7 +120,7 @@ class Publisher:
                         lanes.setdefault(lane, [])
             if not change.out:
                 continue
-            if not self.owns(run.run_id):
+            if note.lost(run.run_id) or not self.owns(run.run_id):
                 strays.append(change)
                 continue
             at_hand[run.run_id] = run, change.workflow
@@ -138,10 +138,10 @@ class Publisher:
             messages += await self._stray(change, note)
         return messages
 
-    async def _stray(self, change: Changed, note: list[str]) -> list[Message]:
+    async def _stray(self, change: Changed, note: Note) -> list[Message]:
         """Tasks of a run that became another replica's while their commit was under way. They go out at once; counted
         here, they would keep their places from others until their leases end."""
-        note.append(change.run.run_id)
+        note.runs.append(change.run.run_id)
         messages = []
         for name in change.out:
             task = await self._offered(change.run, change.workflow, name)
@@ -153,13 +153,13 @@ class Publisher:
         lane: str,
         going: Sequence[Waiting],
         at_hand: Mapping[str, tuple[Run, Workflow]],
-        note: list[str],
+        note: Note,
     ) -> list[Message]:
         """The messages of tasks that go. Those that waited are made of what is in the store now; where one is not
         wanted any more, another one goes."""
         tasks: list[Task] = []
         while going:
-            note += [item.run_id for item in going]
+            note.runs += [item.run_id for item in going]
             for item in going:
                 found = at_hand.get(item.run_id) or await self._fetched(item.run_id)
                 step = found[0].at(item.step) if found is not None else None

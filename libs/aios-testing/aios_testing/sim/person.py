@@ -236,13 +236,12 @@ class Person:
                 why="back",
             )
             answered = await self._answered("undo_run", request, pb.UndoRunResponse, rng)
-            if isinstance(answered, TerminalError):
-                if answered.code == "NOT_FOUND":
-                    return
-            else:
+            if not isinstance(answered, TerminalError):
                 self._record.count("undo asked for")
                 if (rng or self._rng).random() < 0.2:
                     await self.say("undo_run", request, pb.UndoRunResponse, rng)
+                return
+            if answered.code == "NOT_FOUND":
                 return
             await asyncio.sleep(5.0)
 
