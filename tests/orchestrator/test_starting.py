@@ -10,7 +10,7 @@ from aios_orchestrator.module import create
 from aios_runtime.bus.port import Message
 from aios_runtime.service.port import Context
 from aios_runtime.store.port import Store
-from tests.orchestrator.test_stopping import Deciding, Wire
+from tests.orchestrator.deciding import Deciding, Wire
 
 pytestmark = pytest.mark.feature("B1", "L2")
 

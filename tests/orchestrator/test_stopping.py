@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
-from aios.run.v1.commands_pb2 import StartRunRequest
-from aios.task.v1.task_pb2 import Outcome, PerformTasks, Status, Task
+from aios.task.v1.task_pb2 import Outcome, Status, Task
 from aios_core.encoding import encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import partition_of_run
@@ -18,126 +16,19 @@ from aios_orchestrator import engine as deciding
 from aios_orchestrator import ownership as owning
 from aios_orchestrator import publisher as publishing
 from aios_orchestrator import timers as timing
-from aios_orchestrator.accounts import AccountBook
-from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.core.decide import Settle
 from aios_orchestrator.delivery import TaskKey
-from aios_orchestrator.engine import Engine
-from aios_orchestrator.items import Item, StartItem
-from aios_orchestrator.kept_answers import KeptAnswers
+from aios_orchestrator.items import Item
 from aios_orchestrator.limits import Limits
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership, SharedOwnership
-from aios_orchestrator.publisher import Publisher
-from aios_orchestrator.repository import Repository
-from aios_orchestrator.resources import ResourceBook
-from aios_orchestrator.takeover import Takeover, redispatch
+from aios_orchestrator.takeover import redispatch
 from aios_orchestrator.timers import Timers
 from aios_orchestrator.workflow import Workflow
-from aios_runtime.bus import subjects
-from aios_runtime.bus.port import Message
 from aios_runtime.store.port import Result, Write
-from aios_testing.store_memory import MemoryStore
+from tests.orchestrator.deciding import Deciding
 
 pytestmark = pytest.mark.feature("B1", "L2")
-
-WORKFLOW = b"""
-apiVersion: aios/v1
-kind: Workflow
-metadata: {name: w}
-spec:
-  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}
-  steps:
-    - name: a
-      agent: echo
-      input: {n: 1}
-"""
-
-
-class Wire:
-    """Where tasks go; closed, it takes none."""
-
-    def __init__(self) -> None:
-        self.tasks: list[Task] = []
-        self.open = True
-
-    async def publish(self, messages: Sequence[Message]) -> None:
-        await asyncio.sleep(0)
-        if not self.open:
-            raise RetryableError("BUS_FAILED", "The bus is away.")
-        for message in messages:
-            if message.subject.startswith(subjects.perform("main", "agent")[:-2]):
-                self.tasks += PerformTasks.FromString(message.data).tasks
-
-
-class SlowStore(MemoryStore):
-    """It commits what it was asked to once `go` is set."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: 0)
-        self.asked, self.go = asyncio.Event(), asyncio.Event()
-        self.go.set()
-
-    async def commit(self, writes: Sequence[Write]) -> list[Result]:
-        self.asked.set()
-        await self.go.wait()
-        return await super().commit(writes)
-
-
-class Deciding:
-    """The part of an orchestrator that decides, on a store and a wire of its own."""
-
-    def __init__(self, store: SlowStore | None = None) -> None:
-        self.store, self.wire = store or SlowStore(), Wire()
-        bus, now = self.wire, lambda: 0
-        self.resources = ResourceBook(self.store, "main", now)
-        self.repository = Repository(self.store)
-        self.publisher = Publisher(bus, "main", KeptAnswers(self.store, "main"), now)  # type: ignore[arg-type]
-        self.publisher.fetch = self.fetch
-        self.announcer = Announcer(bus, "main")  # type: ignore[arg-type]
-        self.engine = Engine(
-            self.repository,
-            self.resources,
-            self.publisher,
-            self.announcer,
-            AccountBook(self.repository, self.resources, "main", now),
-            now,
-        )
-
-    async def fetch(self, run_id: str) -> tuple[Run, Workflow] | None:
-        stored = await self.repository.load("main", run_id)
-        return (stored.run, await self.resources.followed(stored.run)) if stored is not None else None
-
-    async def start(self) -> None:
-        request = ApplyResourcesRequest(workspace="main", yaml=WORKFLOW, file="w.yaml", actor="person:owner")
-        await self.resources.apply(request)
-        self.store.asked.clear()
-        self.engine.start()
-
-    def run(self, run_id: str) -> "asyncio.Task[object]":
-        request = StartRunRequest(workspace="main", request_id=run_id, workflow="w", actor="person:owner")
-        return asyncio.create_task(
-            self.engine.submit([StartItem(run_id, request, b"", labeled({"n": 1}, OWNER))])
-        )
-
-    def takeover(self) -> Takeover:
-        class Mailbox:
-            async def taken(self, partitions: object) -> None:
-                pass
-
-        return Takeover(
-            self.repository,
-            self.resources,
-            self.engine,
-            self.publisher,
-            self.announcer,
-            Ownership(),
-            Mailbox(),  # type: ignore[arg-type]
-            "main",
-        )
-
-    def out(self) -> list[str]:
-        return [task.run_id for task in self.wire.tasks]
 
 
 @pytest.fixture

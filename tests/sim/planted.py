@@ -48,6 +48,7 @@ from tests.sim.planted_moves import a_renamed_step_loses_what_it_did
 from tests.sim.planted_plans import PLANS
 from tests.sim.planted_queues import (
     line_is_jumped,
+    next_room_of_a_rate_is_not_looked_for,
     place_not_given_back,
     what_became_anothers_is_counted,
     who_goes_on_is_not_counted,
@@ -397,7 +398,7 @@ DEFECTS: Final[dict[Plant, int]] = {
     inverse_run_twice: 13,
     undone_in_the_order_of_doing: 3,
     put_back_in_the_order_of_taking: 44,
-    redone_under_the_key_of_the_undo: 1,
+    redone_under_the_key_of_the_undo: 5,
     timer_lost_at_restart: 1,
     redelivered_task_done_again: 1,
     effect_before_its_intent: 3,
@@ -428,7 +429,8 @@ DEFECTS: Final[dict[Plant, int]] = {
     who_goes_on_is_not_counted: 1,
     place_not_given_back: 6,
     what_became_anothers_is_counted: 484,
-    left_in_good_order_with_something_not_handed_out: 50,
+    next_room_of_a_rate_is_not_looked_for: 6,
+    left_in_good_order_with_something_not_handed_out: 1,
     what_waits_for_its_place_taken_for_handed_out: 31,
     **planted_accounts.DEFECTS,
     **PLANS,

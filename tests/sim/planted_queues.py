@@ -68,3 +68,14 @@ def what_became_anothers_is_counted() -> Any:
         return await original(self, changed, note)
 
     return replaced((publisher.Publisher, "_tasks", tasks))
+
+
+def next_room_of_a_rate_is_not_looked_for() -> Any:
+    """What a rate holds back goes when something else happens."""
+    original = publisher.Publisher._tasks
+
+    async def tasks(self: publisher.Publisher, changed: Any, note: Any) -> Any:
+        self.room_at = lambda at: None
+        return await original(self, changed, note)
+
+    return replaced((publisher.Publisher, "_tasks", tasks))

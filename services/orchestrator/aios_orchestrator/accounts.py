@@ -172,6 +172,22 @@ class AccountBook:
         except AiosError as error:
             log.warning("what was spent is settled later: %s", error.message)
 
+    async def let_go(self, holds: Sequence[Hold]) -> None:
+        """Let go of what was held for decisions that others were quicker than. Who has asked for a hold since, and
+        counts on it, has marked it by another time; what can't be written now is found by the sweep."""
+        if not holds:
+            return
+        try:
+            for _ in range(TRIES):
+                purse = await self.open()
+                for hold in holds:
+                    if purse.holds.get(hold.serial) == hold:
+                        purse.drop(hold.serial)
+                if await self.write(purse):
+                    return
+        except AiosError as error:
+            log.warning("what is held for nothing is let go of later: %s", error.message)
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)

@@ -4,10 +4,11 @@ Nothing is committed here but holds: money is held before a run is committed tha
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
+from aios.run.v1.budget_pb2 import Hold
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_orchestrator.accounts import AccountBook, receipt
 from aios_orchestrator.core.decide import Cancel, Input, decide
@@ -79,6 +80,10 @@ class Decider:
             for entry in stale:
                 self._repository.forget(entry.run.workspace, entry.run.run_id)
         raise RetryableError("CONFLICT", "The run is being changed by somebody else. Try again.")
+
+    def made_for(self, runs: Set[str]) -> list[Hold]:
+        """What was held anew for some of the runs that were decided on last."""
+        return self._purse.made_for(runs) if self._purse is not None else []
 
     async def _hold(self) -> bool:
         """Hold what the batch may spend; False when the accounts were changed by somebody else meanwhile."""

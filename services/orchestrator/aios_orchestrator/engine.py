@@ -160,6 +160,7 @@ class Engine:
         if dues:
             self.due(min(dues))
         lost = self._keep(entries, writes, owners, results)
+        await self._accounts.let_go(self.decider.made_for({entries[key].run.run_id for key in lost}))
         costs, finished = spent(entry for key, entry in entries.items() if key not in lost)
         if costs or finished:
             await self._accounts.settle(costs, finished)

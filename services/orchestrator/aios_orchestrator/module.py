@@ -96,19 +96,11 @@ class Orchestrator:
             repository, accounts, resources, router.fund, ownership, context.workspace, context.now_ms
         )
         timers = self._timers = Timers(
-            store,
-            engine,
-            publisher,
-            ownership,
-            schedules,
-            turns,
-            funding,
-            limits,
-            context.workspace,
-            context.now_ms,
-        )
+            store, engine, publisher, ownership, schedules, turns, funding, limits, context.workspace, context.now_ms
+        )  # fmt: skip
         engine.turns = turns.changed
         engine.due = resources.changed = timers.wake
+        publisher.room_at = timers.look_at
         await accounts.start()
         engine.start()
         mailbox = self._mailbox = Mailbox(store, router.hear, context.workspace)

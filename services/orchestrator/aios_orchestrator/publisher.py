@@ -82,6 +82,9 @@ class Publisher:
         """Gives the run of a task that waited, as it is stored, and its workflow; None when there is none."""
         self.owns: Callable[[str], bool] = lambda run_id: True
         """Whether this replica decides for a run. Only then it counts the run's tasks as out: who decides does."""
+        self.room_at: Callable[[int], None] = lambda at: None
+        """Hears when a rate lets the next waiting task go, in ms of the clock of leases. No outcome may come until then
+        that would have it looked for, so somebody must call `refill`."""
 
     def behind(self) -> frozenset[int]:
         """The partitions of which a task may be committed that is not on the bus."""
@@ -136,6 +139,9 @@ class Publisher:
             messages += await self._ready(lane, tasks, at_hand, note)
         for change in strays:
             messages += await self._stray(change, note)
+        room = self.delivery.next_room(now)
+        if room is not None:
+            self.room_at(room)
         return messages
 
     async def _stray(self, change: Changed, note: Note) -> list[Message]:

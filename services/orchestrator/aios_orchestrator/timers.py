@@ -72,7 +72,11 @@ class Timers:
 
     def wake(self, due_ms: int) -> None:
         """Something is due at that time; look at the store again if that is earlier than the next look."""
-        if lease_ms() + due_ms - self._now_ms() < self._until:
+        self.look_at(lease_ms() + due_ms - self._now_ms())
+
+    def look_at(self, at_ms: int) -> None:
+        """The same, by the clock of leases."""
+        if at_ms < self._until:
             self._wake.set()
 
     async def _run(self) -> None:

@@ -49,6 +49,7 @@ from aios_testing.sim.world import World
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
 PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
 LOOK: Final = 1.0  # seconds between two looks whether it has
+SETTLED: Final = 10.0  # seconds after the last fault, in which all that was down is up again
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ class Simulation:
         self._minted = 0
         self.down = False
         self._look = self.plan.horizon  # when it is looked next whether everything has finished
+        self._glance = self.plan.horizon + SETTLED  # when it is looked next at the places on the lanes
         self._dead: list[Node] = []
         self.outside = Node("person")
         self.person = Person(
@@ -357,6 +359,9 @@ class Simulation:
         self.loop.stopped = True
 
     def _finished(self) -> bool:
+        if self.loop.time() >= self._glance:
+            self._glance = self.loop.time() + LOOK
+            self.places.look()
         if self.loop.time() < self._look or self.person.busy:
             return False
         self._look = self.loop.time() + LOOK
