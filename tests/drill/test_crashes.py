@@ -101,7 +101,7 @@ def test_killed_around_an_event_the_folder_starts_one_run(tmp_path: Path, point:
             shutil.copytree(served.files / CLIENT / MONTH, served.files / "other" / month)
 
         def found() -> list[str]:
-            runs = served.aios("run", "list")
+            runs = served.aios("run", "list", "--limit", "1000")
             return sorted(run["about"] for run in runs if (run["about"] or "").startswith("other/"))
 
         about = until(found, lambda found: len(found) >= passing and bool(served.deaths))

@@ -14,8 +14,9 @@ TAKEN: Final = (
 
 
 class Places:
-    """Looks, once all runs are over, at what the living replicas of the orchestrator count as out: others can't have
-    those places, where a limit leaves a lane few of them. `publishers` gives theirs, by their names."""
+    """Looks at what the living replicas of the orchestrator count as out once all runs are over: others can't have those
+    places, where a limit leaves a lane few of them; and at what waits for a place before. `publishers` gives theirs, by
+    their names."""
 
     def __init__(
         self,
@@ -25,14 +26,14 @@ class Places:
     ) -> None:
         self._record, self._publishers, self._time = record, publishers, time
         self._since: float | None = None
-        self._free: dict[tuple[str, int, str], float] = {}
+        self._free: dict[tuple[Publisher, str], float] = {}
 
     def look(self) -> None:
         """Whether a task waits while there is a place for it, since earlier looks; after the faults have stopped."""
-        now, free = self._time(), dict[tuple[str, int, str], float]()
+        now, free = self._time(), dict[tuple[Publisher, str], float]()
         for name, publisher in self._publishers():
             for lane in _with_room(publisher.delivery, int(now * 1000)):
-                this = name, id(publisher), lane  # of one life
+                this = publisher, lane  # of one life
                 free[this] = self._free.get(this, now)
                 if now - free[this] > TAKEN:
                     self._record.violate("a place that is free is taken", f"{name}: {lane}")
