@@ -129,8 +129,11 @@ def test_a_bus_that_dies_even_with_all_that_it_holds_loses_nothing(served: Serve
 @pytest.mark.parametrize("round_", range(50 if ALL else 2))
 def test_the_second_process_dies_alone_and_nothing_is_lost(served: Served, round_: int) -> None:
     """Door, memory and agents at once, in the middle of the work, and again before it is taken back."""
-    client, starts = served.new_client(), served.starts
+    client = served.new_client()
+    if round_ % 8 == 7:  # one that dies twenty times in a row, in less than half a minute each, is given up
+        served.kill()
     start_report(served, client, *(["--wait"] if round_ % 2 else []))
+    starts = served.starts
     os.kill(served.beside_pid(), signal.SIGKILL)
     run = make_report(served, client)
     os.kill(served.beside_pid(), signal.SIGKILL)

@@ -14,9 +14,9 @@ TAKEN: Final = (
 
 
 class Places:
-    """Looks at what the living replicas of the orchestrator count as out once all runs are over: others can't have those
-    places, where a limit leaves a lane few of them; and at what waits for a place before. `publishers` gives theirs, by
-    their names."""
+    """Looks at what the living replicas of the orchestrator count as out, once all runs are over: others can't have
+    those places, where a limit leaves a lane few of them. Before that, at what waits for a place. `publishers` gives
+    theirs, by their names."""
 
     def __init__(
         self,
