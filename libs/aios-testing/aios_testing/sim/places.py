@@ -8,9 +8,7 @@ from aios_orchestrator.publisher import Publisher
 from aios_testing.sim.record import Record
 
 SETTLES: Final = 5.0  # seconds, once all runs are over, in which what they had out is counted down
-TAKEN: Final = (
-    2.0  # seconds, once the faults have stopped, in which a task that waits takes a place that is free
-)
+TAKEN: Final = 2.0  # seconds in which a task that waits takes a place that is free
 
 
 class Places:
