@@ -13,23 +13,19 @@ from aios_orchestrator.core.decide import Settle
 from aios_orchestrator.core.money import Attempt
 from aios_orchestrator.items import Item
 from aios_runtime.store.port import Write
-from tests.orchestrator.deciding import Deciding
+from tests.orchestrator.deciding import WORKFLOW, Deciding
 
 pytestmark = pytest.mark.feature("F5", "B1")
 
-DOCUMENTS = b"""
-apiVersion: aios/v1
-kind: Workflow
-metadata: {name: w}
-spec:
-  inputs: {type: object, properties: {n: {type: integer}}, required: [n]}
-  steps: [{name: a, agent: echo, budget: "0.10", input: {n: 1}}]
----
+DOCUMENTS = (
+    WORKFLOW.replace(b"agent: echo", b'agent: echo\n      budget: "0.10"')
+    + b"""---
 apiVersion: aios/v1
 kind: Budget
 metadata: {name: everything}
 spec: {per: total, cap: "0.15"}
 """
+)
 
 
 async def held(here: Deciding) -> list[Hold]:
@@ -75,10 +71,10 @@ async def test_what_somebody_else_counts_on_meanwhile_stays_held() -> None:
     assert purse.hold(Attempt("run_one", "a", 1, 1), 100_000, 0) == before.serial
     assert not purse.made_for({"run_one"})  # it was there
     assert await here.accounts.write(purse)
-    await here.accounts.let_go([before])
+    await here.accounts.settle([], lost=[before])
     (after,) = await held(here)
     assert (after.serial, after.run_id) == (before.serial, "run_one")
-    await here.accounts.let_go([after])
+    await here.accounts.settle([], lost=[after])
     assert not await held(here)
     await here.engine.stop()
 

@@ -153,17 +153,25 @@ class AccountBook:
         return caps
 
     async def settle(
-        self, costs: Sequence[tuple[int, int]], finished: Sequence[tuple[str, int]] = ()
+        self,
+        costs: Sequence[tuple[int, int]],
+        finished: Sequence[tuple[str, int]] = (),
+        lost: Sequence[Hold] = (),
     ) -> None:
         """Settle holds by their serial numbers, each with its cost; `finished` are workflows of which a run succeeded,
-        with its cost. What can't be written now is found again by the receipts of the runs; what is usual is known
-        without a run as well."""
+        with its cost. `lost` was held for decisions that others were quicker than, and is let go of, unless somebody
+        has asked for the same hold since: it has another time then. What can't be written now is found again by the
+        receipts of the runs, and by the look for what nobody counts on; what is usual is known without a run as
+        well."""
         try:
             for _ in range(TRIES):
                 purse = await self.open()
                 await self._look(purse, accounts_of(_held(purse, costs)))
                 for serial, cost in costs:
                     purse.settle(serial, cost, self._now_ms())
+                for hold in lost:
+                    if purse.holds.get(hold.serial) == hold:
+                        purse.drop(hold.serial)
                 for workflow, cost in finished:
                     await self._look_back(purse, workflow)
                     purse.finish(workflow, cost)
@@ -171,22 +179,6 @@ class AccountBook:
                     return
         except AiosError as error:
             log.warning("what was spent is settled later: %s", error.message)
-
-    async def let_go(self, holds: Sequence[Hold]) -> None:
-        """Let go of what was held for decisions that others were quicker than. Who has asked for a hold since, and
-        counts on it, has marked it by another time; what can't be written now is found by the sweep."""
-        if not holds:
-            return
-        try:
-            for _ in range(TRIES):
-                purse = await self.open()
-                for hold in holds:
-                    if purse.holds.get(hold.serial) == hold:
-                        purse.drop(hold.serial)
-                if await self.write(purse):
-                    return
-        except AiosError as error:
-            log.warning("what is held for nothing is let go of later: %s", error.message)
 
     async def _sweep(self) -> None:
         while True:

@@ -160,10 +160,10 @@ class Engine:
         if dues:
             self.due(min(dues))
         lost = self._keep(entries, writes, owners, results)
-        await self._accounts.let_go(self.decider.made_for({entries[key].run.run_id for key in lost}))
+        unused = self.decider.made_for({entries[key].run.run_id for key in lost}) if lost else []
         costs, finished = spent(entry for key, entry in entries.items() if key not in lost)
-        if costs or finished:
-            await self._accounts.settle(costs, finished)
+        if costs or finished or unused:
+            await self._accounts.settle(costs, finished, unused)
         for write, key, result in zip(writes, owners, results, strict=True):
             if write.key != key and key not in lost and isinstance(result, Conflict):
                 with suppress(

@@ -49,7 +49,7 @@ from aios_testing.sim.world import World
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
 PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
 LOOK: Final = 1.0  # seconds between two looks whether it has
-SETTLED: Final = 10.0  # seconds after the last fault, in which all that was down is up again
+SETTLED: Final = 10.0  # seconds after the last fault until the places on the lanes are looked at
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,14 +62,12 @@ class Purse:
     def __init__(self, accounts: Accounts, sums: Mapping[str, Account], revision: int = 0) -> None:
         self.revision = revision
         """Of the accounts that it is a copy of."""
-        self.serial = accounts.serial
+        self.serial = self._opened = accounts.serial
         self.sums = dict(sums)
         self.holds = {hold.serial: hold for hold in accounts.holds}
         self.changed: set[str] = set()
         """The accounts of which more is changed than what is held."""
         self.dirty = False
-        self.made: list[int] = []
-        """The serial numbers of the holds that are new in it."""
         self.costs: dict[str, list[int]] = {}
         """What the last runs of a workflow have cost, micro-dollars, of those workflows that are looked at."""
         self.finished: set[str] = set()
@@ -138,14 +136,12 @@ class Purse:
         )
         self.holds[self.serial] = hold
         self._by_attempt[attempt] = self.serial
-        self.made.append(self.serial)
         self._count(hold, 1)
         return self.serial
 
     def made_for(self, runs: Set[str]) -> list[Hold]:
         """The holds that are new in it, of some runs."""
-        made = (self.holds[serial] for serial in self.made if serial in self.holds)
-        return [hold for hold in made if hold.run_id in runs]
+        return [hold for hold in self.holds.values() if hold.serial > self._opened and hold.run_id in runs]
 
     def allow(self, micros: int, now_ms: int, cap: int = 0) -> None:
         """Set the caps of those accounts that have not so much left: to `cap`, or to just what is needed (0)."""
