@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_UNDO, Mode, Outcome, Task
+from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_REDO, MODE_UNDO, Mode, Outcome, Task
 from aios_connector_files.blobs import Blobs
 from aios_connector_files.connector import files_connector
 from aios_connector_files.root import Root
@@ -58,14 +58,20 @@ class Desk:
         return await self.perform(task)
 
     async def undo(self, done: Outcome, dispatch: int = 1) -> Outcome:
+        return await self._back(done, MODE_UNDO, done.task_id, dispatch)
+
+    async def redo(self, done: Outcome, dispatch: int = 1) -> Outcome:
+        return await self._back(done, MODE_REDO, f"{done.task_id}/redo-1", dispatch)
+
+    async def _back(self, done: Outcome, mode: Mode.ValueType, task_id: str, dispatch: int) -> Outcome:
         return await self.perform(
             Task(
                 workspace="main",
                 run_id="run_1",
-                task_id=done.task_id,
+                task_id=task_id,
                 step="step",
                 target="files.write_file",
-                mode=MODE_UNDO,
+                mode=mode,
                 dispatch=dispatch,
                 undo_token=done.undo_token,
             )

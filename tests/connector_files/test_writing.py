@@ -208,8 +208,12 @@ async def test_a_folder_that_another_change_takes_along_while_it_is_empty_is_mad
     what = {"entry": {"n": 1}} if action == "append_line" else {"content": await desk.artifacts.put(b"text")}
     done = await desk.do(action, {"path": INDEX, **what})
     assert (done.status, len(went)) == (STATUS_SUCCEEDED, 2)
+    after = desk.tree()
     assert (await desk.undo(done)).status == STATUS_SUCCEEDED
     assert desk.tree() == before
+    went.clear()
+    assert ((await desk.redo(done)).status, len(went)) == (STATUS_SUCCEEDED, 2)
+    assert desk.tree() == after
 
 
 class _Died(BaseException):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from functools import partial
 from typing import Any, Final
 
 from pydantic import field_validator
@@ -214,7 +215,9 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
                 new = lines.without(content, line)
                 # An index that the lines of others left empty goes as well, unless it was there empty before this one.
                 after = content_hash(new) if new or seen.before == content_hash(b"") else ""
-                if self._swap_back(target, call.key, version, after, new) is Swap.DONE:
+                with self._root.folder(*target.folder) as directory:
+                    judged = _swap(directory, target, call.key, version, after, new)
+                if judged is Swap.DONE:
                     target.drop_folders(seen.missing)
                     note = "one line removed"
                     return Undone(
@@ -224,16 +227,6 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
         except OSError as error:
             raise failures.writing(error, target.path) from None
         raise _busy(target)
-
-    def _swap_back(self, target: Target, key: str, old: str, after: str, new: bytes) -> Judged:
-        with self._root.folder(*target.folder) as directory:
-            mode = None
-            if old:
-                mode = os.stat(target.name, dir_fd=directory, follow_symlinks=False).st_mode & 0o7777
-            swap = FileSwap(directory, target.name, key, old or None, after or None)
-            if after:
-                swap.stage([new], mode)
-            return swap.commit()
 
     def _recover_undo(self, target: Target, key: str) -> Changed | None:
         """Finish what an undo that was interrupted has begun; `Changed` if an edit lost its place to it."""
@@ -261,12 +254,16 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
                     return self._done(input, seen)
                 if seen.before and not version:
                     return target.conflict(seen.before, Changed(None))
-                self._root.make(*target.folder)
                 new = lines.appended(content, ours)
-                if self._swap_back(target, call.key, version, content_hash(new), new) is Swap.DONE:
+                place = partial(
+                    _swap, target=target, key=call.key, old=version, after=content_hash(new), new=new
+                )
+                if target.in_folder(place) is Swap.DONE:
                     return self._done(input, seen)
         except OSError as error:
+            target.drop_folders(seen.missing)
             raise failures.writing(error, target.path) from None
+        target.drop_folders(seen.missing)
         raise _busy(target)
 
     def _standing(self, input: AppendLine, seen: SeenIndex, key: str, undone: bool) -> Standing:
@@ -295,6 +292,17 @@ class AppendLineAction(Action[AppendLine, SeenIndex, LineAppended]):
         change = target.change(verb, seen.before, seen.after, seen.size)
         result = LineAppended(path=input.path, sha256=seen.after, size=seen.size)
         return Done(result, (change,), f"added one line to {input.path}")
+
+
+def _swap(directory: int, target: Target, key: str, old: str, after: str, new: bytes) -> Judged:
+    """Put `new` in the place of version `old` (empty: absent); where `after` is empty, the index goes."""
+    mode = None
+    if old:
+        mode = os.stat(target.name, dir_fd=directory, follow_symlinks=False).st_mode & 0o7777
+    swap = FileSwap(directory, target.name, key, old or None, after or None)
+    if after:
+        swap.stage([new], mode)
+    return swap.commit()
 
 
 def _busy(target: Target) -> RetryableError:
