@@ -1,4 +1,4 @@
-"""A run that asked for money goes on by itself once there is enough, in its turn, and never past a cap."""
+"""A run that waits for money goes on by itself once there is enough, in its turn, and never past a cap."""
 
 import asyncio
 from pathlib import Path
@@ -83,6 +83,45 @@ def test_a_run_that_was_cancelled_stays_so() -> None:
     assert not driver.last.events and driver.run.state == st.RUN_STATE_CANCELLED
 
 
+def waits_for_others(purse: Purse) -> tuple[Driver, int]:
+    """A run that waits for money, and the serial number of the hold that keeps it from that."""
+    others = purse.hold(Attempt("run_other", "s", 1, 1), 400_000, 0)
+    driver = Driver(workflow(ONE), purse=purse)
+    assert driver.run.at("a").unfunded and not driver.run.open_approvals()
+    return driver, others
+
+
+def test_what_others_let_go_of_is_taken_before_the_run_looks_by_itself() -> None:
+    purse = purse_with(500_000)
+    driver, others = waits_for_others(purse)
+    driver.give(Fund())
+    assert not driver.last.events
+    assert purse.settle(others, 100_000, 0)
+    driver.give(Fund())
+    assert (driver.last.dispatched, driver.run.at("a").unfunded) == (("a",), False)
+    driver.give(Fund())
+    assert not driver.last.events and purse.held(ACCOUNT) == 400_000
+
+
+def test_a_run_that_stops_takes_nothing_of_what_others_let_go_of() -> None:
+    purse = purse_with(500_000)
+    driver, others = waits_for_others(purse)
+    driver.give(Cancel("enough"))
+    assert purse.settle(others, 0, 0)
+    driver.give(Fund())
+    assert not driver.last.events and not driver.run.at("a").unfunded
+
+
+def test_the_pause_before_another_attempt_is_not_cut_short() -> None:
+    purse = purse_with(10_000_000)
+    steps = '- {name: a, agent: x, budget: "0.40", retry: {limit: 3, backoff: 10m}}'
+    driver = Driver(workflow(steps), purse=purse)
+    driver.fail("a", retryable=True)
+    assert driver.run.at("a").state == st.STEP_STATE_WAITING
+    driver.give(Fund())
+    assert not driver.last.events
+
+
 def test_each_item_of_a_map_goes_on_as_far_as_the_money_goes() -> None:
     purse = purse_with(300_000)
     steps = (
@@ -131,7 +170,7 @@ class Office:
         text = (DOCUMENTS % (cost, cap)).encode()
         await self.resources.apply(pb.ApplyResourcesRequest(workspace="main", yaml=text, file="d.yaml"))
 
-    async def _decided(self, run: Driver, what: Fund | None) -> Driver:
+    async def _decided(self, run: Driver, what: Fund | Cancel | None) -> Driver:
         """A decision on a run, on the accounts as they are, committed as the engine does."""
         flow = await self.resources.workflow("main", "w")
         purse = await self.book.open()
@@ -164,7 +203,7 @@ class Office:
         return self.gone_on()
 
     def gone_on(self) -> list[str]:
-        return [name for name, run in self.runs.items() if not run.run.open_approvals()]
+        return [name for name, run in self.runs.items() if run.run.at("a").state == st.STEP_STATE_DISPATCHED]
 
 
 async def three_wait(office: Office) -> None:
@@ -251,6 +290,28 @@ def test_what_others_let_go_of_is_for_who_is_first(tmp_path: Path) -> None:
             (hold,) = (await office.book.open()).holds.values()
             await office.book.settle([(hold.serial, 10_000)])
             assert await office.look() == ["run_c", "run_a"]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", STORES)
+def test_who_never_had_to_ask_goes_on_as_well_once_others_let_go(kind: str, tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(kind, tmp_path) as store:
+            office = Office(Repository(store), Clock())
+            await office.apply("0.50")
+            for name in ("run_c", "run_a", "run_b"):
+                await office.start(name)
+            assert not any(run.run.open_approvals() for run in office.runs.values())
+            assert await office.look() == ["run_c"]
+            (hold,) = (await office.book.open()).holds.values()
+            await office.book.settle([(hold.serial, 10_000)])
+            runs, office = office.runs, Office(Repository(store), office.clock)  # another process
+            office.runs = runs
+            assert await office.look() == ["run_c", "run_a"]
+            assert len((await store.query("unfunded", "main")).items) == 1
+            await office._decided(office.runs["run_b"], Cancel("enough"))
+            assert not (await store.query("unfunded", "main")).items
 
     asyncio.run(main())
 

@@ -249,7 +249,7 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
             fails = data.draw(st.integers(0, 5)) == 0
             run.answer(name, Status.STATUS_FAILED if fails else Status.STATUS_SUCCEEDED, data)
         run.person(data, kind=False)
-        if run.run.plans and data.draw(st.integers(0, 3)) == 0:
+        if run.run.plans and data.draw(st.booleans()):
             owner = data.draw(st.sampled_from(sorted(run.run.plans))).removesuffix(".plan")
             SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
         run.now += data.draw(st.sampled_from([1, 2_000, 30_000]))

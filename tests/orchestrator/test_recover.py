@@ -388,6 +388,33 @@ def test_what_a_map_went_on_without_is_tried_again_and_what_came_of_the_map_afte
 
 
 @pytest.mark.feature("D8")
+def test_a_step_in_a_map_in_a_map_that_is_over_is_gone_back_to_and_both_go_on_until_it_is_done() -> None:
+    run = Driver(
+        workflow(
+            """
+- name: all
+  map:
+    over: [1, 2]
+    steps:
+      - name: each
+        map: {over: ["${item}"], steps: [{name: a, agent: x, input: {n: "${item}"}}]}
+- {name: end, agent: x}
+"""
+        )
+    )
+    steps = ["all[0].each[0].a", "all[1].each[0].a"]
+    for step in (*steps, "end"):
+        run.settle(step)
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+    assert run.recover(REWIND, steps[0]).dispatched == (steps[0],)
+    assert run.run.at("all").state == run.run.at("all[0].each").state == S.STEP_STATE_RUNNING
+    assert run.run.at("all[1].each").state == S.STEP_STATE_SUCCEEDED
+    assert run.settle(steps[0]).dispatched == ("end",)
+    run.settle("end")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+
+
+@pytest.mark.feature("D8")
 def test_a_turn_of_a_repeat_that_is_over_is_not_gone_back_to_but_the_whole_is() -> None:
     run = Driver(
         workflow(

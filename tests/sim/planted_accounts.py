@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from aios.run.v1.budget_pb2 import Hold
+from aios.run.v1.state_pb2 import STEP_STATE_GATED, StepHead
 from aios_orchestrator import accounts, deciding, funding
 from aios_orchestrator.core import advance, draft, fold, money
 from aios_orchestrator.model import Run, StepRun
@@ -97,6 +98,15 @@ def a_raised_cap_wakes_nobody() -> Any:
     return replaced((funding.Funding, "_turn", turn))
 
 
+def what_others_let_go_of_is_not_looked_for() -> Any:
+    """A run that waits for money that others hold is left to the looks of its own."""
+
+    def asked(step: StepHead) -> bool:
+        return step.state == STEP_STATE_GATED
+
+    return replaced((funding, "_unfunded", asked))
+
+
 DEFECTS: Final = {
     cap_not_checked: 29,
     hold_released_twice: 1,
@@ -106,4 +116,5 @@ DEFECTS: Final = {
     what_a_crash_leaves_stays_held: 8,
     let_go_while_it_is_counted_on: 19,
     a_raised_cap_wakes_nobody: 18,
+    what_others_let_go_of_is_not_looked_for: 296,
 }

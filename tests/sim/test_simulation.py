@@ -143,7 +143,7 @@ def test_a_seed_repeats_to_the_byte_in_another_process(brief: tuple[str, ...]) -
 @pytest.mark.feature("B1")
 def test_a_wait_that_a_jump_of_a_clock_made_longer_is_waited_for() -> None:
     """A seed that takes more than the hour in which all others end. One that moved: look for another such."""
-    done = _sim("--seed", "2233", "--brief")
+    done = _sim("--seed", "971", "--brief")
     assert done.returncode == 0, done.stdout[-1000:]
     seconds = re.search(r"transitions, ([0-9.]+) simulated seconds", done.stdout)
     assert seconds is not None

@@ -184,7 +184,10 @@ class Story(UndoStory):
     def _wait_started(self, event: RunEvent, body: events_pb2.WaitStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
         why = f"until {_at(body.due_ms)}" if body.due_ms else ""
-        what = f"waits at {body.step}" + (f" for event {body.event_type}" if body.event_type else "")
+        awaited = f" for event {body.event_type}" if body.event_type else ""
+        if body.unfunded:
+            why, awaited = f"looks again by {_at(body.due_ms)}", " for money that others hold"
+        what = f"waits at {body.step}{awaited}"
         return TimelineEntry(who="AIOS", what=what, why=why, step=body.step, tone=WORKING)
 
     def _deadline_passed(self, _: RunEvent, body: events_pb2.DeadlinePassed) -> TimelineEntry:

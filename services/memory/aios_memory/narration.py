@@ -217,7 +217,8 @@ def _approval_edited(event: RunEvent) -> _Told:
 
 def _wait_started(event: RunEvent) -> _Told:
     body = event.wait_started
-    return f"waits in step {body.step}" + (f" for event {body.event_type}" if body.event_type else ""), "", []
+    what = f" for event {body.event_type}" if body.event_type else ""
+    return f"waits in step {body.step}{' for money that others hold' if body.unfunded else what}", "", []
 
 
 def _run_admitted(event: RunEvent) -> _Told:

@@ -97,6 +97,8 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         head.approval_id, head.awaits, head.keyed_as = step.approval_id, step.awaits, step.keyed_as
     if step.undoable:
         head.undoable = True
+    if step.unfunded:
+        head.unfunded = True
     if step.limits is not None:
         head.limits.CopyFrom(step.limits)
         head.overdue = step.overdue
@@ -256,6 +258,7 @@ def _step_of(record: StepRecord) -> StepRun:
         dispatch=head.dispatch,
         hold=head.hold_micros,
         charge=head.charge,
+        unfunded=head.unfunded,
         cost=head.cost_micros,
         due=head.due_ms,
         start=head.start_time_ms,

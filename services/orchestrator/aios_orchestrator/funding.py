@@ -1,8 +1,10 @@
-"""Runs that asked for money, and go on once there is enough: the oldest first, and never past a cap.
+"""Runs that wait for money, and go on once there is enough: the oldest first, and never past a cap. They asked a person
+for it, or others hold it.
 
-Nobody tells of it that a cap was raised or that a month has turned over: who waits is found in the store, by an index,
-and looked at from time to time, so that no crash in between leaves anybody waiting. One replica looks, for all of them;
-whether there is enough is decided by each run itself, on the accounts as they are then.
+Nobody tells of it that a cap was raised, that a month has turned over or that others need less than they held: who
+waits is found in the store, by an index, and looked at from time to time, so that no crash in between leaves anybody
+waiting. One replica looks, for all of them; whether there is enough is decided by each run itself, on the accounts as
+they are then.
 """
 
 import asyncio
@@ -11,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from aios.run.v1.commands_pb2 import FundRunRequest
-from aios.run.v1.state_pb2 import STEP_STATE_GATED, RunHead
+from aios.run.v1.state_pb2 import STEP_STATE_GATED, RunHead, StepHead
 from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import derive
 from aios_orchestrator.accounts import AccountBook
@@ -29,13 +31,13 @@ PERIOD_MS: Final = (
 )
 
 Fund = Callable[[FundRunRequest], Awaitable[None]]
-"""Tells a run that asked for money that there may be enough, wherever it belongs; again is safe."""
+"""Tells a run that waits for money that there may be enough, wherever it belongs; again is safe."""
 
 log = logging.getLogger(__name__)
 
 
 class Funding:
-    """Has runs go on that asked for money."""
+    """Has runs go on that wait for money."""
 
     def __init__(
         self,
@@ -124,6 +126,8 @@ class Funding:
 
     async def _one(self, purse: Purse, head: RunHead, now: int) -> bool:
         """Tell a run if there is enough for a step of it; whether it waits for what others hold."""
+        if not any(map(_unfunded, head.steps)):
+            return False
         workflow = await self._followed(head)
         await self._accounts.charge(purse, head, workflow, now)
         enough = soon = False
@@ -144,9 +148,13 @@ class Funding:
         return await self._resources.workflow(self._workspace, head.workflow, head.workflow_version)
 
 
+def _unfunded(step: StepHead) -> bool:
+    return step.unfunded or step.state == STEP_STATE_GATED
+
+
 def _waits(head: RunHead, workflow: Workflow) -> Iterator[tuple[Attempt, int]]:
-    """The attempts of a run that wait for a person's word about their money."""
-    for step in head.steps:
+    """The attempts of a run that wait for money, or for a person's word about it."""
+    for step in filter(_unfunded, head.steps):
         micros = workflow.at(step.step).hold
-        if step.state == STEP_STATE_GATED and micros:
+        if micros:
             yield Attempt(head.run_id, step.step, step.attempt_group, step.attempt + 1), micros

@@ -69,6 +69,8 @@ class StepRun(_Copied):
     hold: int = 0
     charge: int = 0
     """The serial number of its hold in the workspace's accounts; 0: it has none."""
+    unfunded: bool = False
+    """It waits for money that others hold."""
     cost: int = 0
     due: int = 0
     start: int = 0
@@ -243,7 +245,7 @@ class Run(_Copied):
 
     def move(self, step: StepRun, state: StepState.ValueType) -> None:
         """Change the state of a step that `step` returned, and what is counted."""
-        before, step.state = step.state, state
+        before, step.state, step.unfunded = step.state, state, False
         if "." in step.name:
             self._round_moved(step, before)
         else:

@@ -1,24 +1,29 @@
 """What must hold of money: an account never has more held and settled than its cap, nothing is handed out that is not
-held, and what an attempt has cost is settled once."""
+held, what an attempt has cost is settled once, and what is free is taken."""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
 
 from aios.resource.v1.resource_pb2 import Resource
 from aios.run.v1.budget_pb2 import Account, Accounts, Hold
 from aios.run.v1.events_pb2 import RunEvent
 from aios_core.money import usd
 from aios_orchestrator.accounts import accounts_key
-from aios_orchestrator.budget import compile_budget
+from aios_orchestrator.budget import charge_of, compile_budget
 from aios_orchestrator.core.funding import BY_BUDGET
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.model import Run
 from aios_runtime.store.port import Write
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
-from aios_testing.sim.workload import CAPS
+from aios_testing.sim.workload import DOCUMENTS
 
 KEY = accounts_key(WORKSPACE)
 _BUDGETS = f"{WORKSPACE}/resource/Budget/"
+_FIRST: Final = "budgets.yaml"
+MOST: Final = usd("0.10")  # that a step of the workload holds
+TAKEN: Final = 8.0  # seconds in which a run that waits takes money that is free
 
 
 class AccountWatch:
@@ -28,7 +33,11 @@ class AccountWatch:
         self._record = record
         self._holds: dict[int, Hold] = {}
         self._sums: dict[str, Account] = {}
-        self._caps: dict[str, int] = {name: usd(cap) for name, cap in CAPS.items()}
+        first = parse_documents(DOCUMENTS[_FIRST].encode(), _FIRST)
+        self._budgets = {document.name: compile_budget(document) for document in first}
+        self._waiting: dict[str, Run] = {}  # for money that others hold
+        self._free: dict[str, float] = {}  # since when a run waits although there is enough
+        self._deciders: Sequence[object] = ()
         self._charged: dict[int, Hold] = {}  # what runs were handed out with
         self._owed: dict[str, int] = defaultdict(int)
 
@@ -60,17 +69,42 @@ class AccountWatch:
 
     def _applied(self, resource: Resource) -> None:
         (document,) = parse_documents(resource.document, resource.name)
-        self._caps[resource.name] = compile_budget(document).cap
+        self._budgets[resource.name] = compile_budget(document)
 
     def _check(self, name: str, held: int) -> None:
         kind, budget, *_ = name.split("/")
         if kind != "budget":
             return
         account = self._sums.get(name, Account())
-        cap = max(self._caps[budget], account.cap_micros)
+        cap = self._cap(name, budget)
         if held + account.settled_micros > cap:
             what = f"{name}: {held} held, {account.settled_micros} settled of {cap}"
             self._record.violate("no account passes its cap", what)
+
+    def _cap(self, account: str, budget: str) -> int:
+        return max(self._budgets[budget].cap, self._sums.get(account, Account()).cap_micros)
+
+    def look(self, time: float, now_ms: int, deciders: Sequence[object]) -> None:
+        """Whether the only run that waits for money does so although there is enough, since earlier looks; after the
+        faults have stopped. Where several wait, what is free may be kept for one of the others. `deciders` are the
+        living replicas of the orchestrator."""
+        free = {}
+        if deciders and deciders == self._deciders and len(self._waiting) == 1:
+            ((run_id, run),) = self._waiting.items()
+            if self._enough(run, now_ms):
+                self._record.count("free money was waited for")
+                free[run_id] = self._free.get(run_id, time)
+                if time - free[run_id] > TAKEN:
+                    self._record.violate("money that is free is taken", run_id)
+        self._free, self._deciders = free, deciders
+
+    def _enough(self, run: Run, now_ms: int) -> bool:
+        for cap in charge_of(run.workflow, run.customer, self._budgets.values(), now_ms).caps:
+            held = sum(hold.micros for hold in self._holds.values() if cap.account in hold.accounts)
+            settled = self._sums.get(cap.account, Account()).settled_micros
+            if held + settled + MOST > self._cap(cap.account, cap.budget):
+                return False
+        return True
 
     def filed(self, event: RunEvent, before: Run, after: Run) -> None:
         """An event of a run was committed."""
@@ -79,8 +113,16 @@ class AccountWatch:
             self._scheduled(event)
         elif body == "approval_requested" and event.approval_requested.approval.title.startswith("Budget"):
             self._record.count("a run asked for money")
+        elif body == "wait_started" and event.wait_started.unfunded:
+            self._record.count("a run waited for money that others held")
         elif body == "approval_decided" and event.approval_decided.decided_by == BY_BUDGET:
             self._record.count("a run went on once there was money")
+        if any(after.steps[name].unfunded for name in after.live) or any(
+            approval.title.startswith("Budget") for approval in after.open_approvals()
+        ):
+            self._waiting[event.run_id] = after
+        else:
+            self._waiting.pop(event.run_id, None)
         step = str(getattr(getattr(event, body), "step", ""))
         known = before.at(step) if step else None
         if known is not None and known.charge and not after.at(step).charge:

@@ -85,7 +85,7 @@ def _remembered(of: "Invariants") -> Callable[[], None]:
         (of, ("_positions", "_notes", "_open", "_waits")),
         (of.effects, ("_used",)),
         (of.lines, ("_admitted",)),
-        (of.accounts, ("_holds", "_sums", "_charged", "_owed")),
+        (of.accounts, ("_holds", "_sums", "_charged", "_owed", "_budgets", "_waiting")),
         (of.leases, ("_table", "_revision", "_renewed", "_taken", "_open") if of.leases is not None else ()),
     ]
     held = [(part, name, copy(getattr(part, name))) for part, names in parts for name in names]

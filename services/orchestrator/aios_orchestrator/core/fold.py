@@ -194,7 +194,7 @@ def _wait_started(run: Run, event: RunEvent) -> None:
     step = run.step(body.step)
     run.move(step, st.STEP_STATE_WAITING)
     step.due, step.start = body.due_ms, event.time_ms
-    step.awaits, step.limits = body.awaits, _limits(body)
+    step.awaits, step.unfunded, step.limits = body.awaits, body.unfunded, _limits(body)
 
 
 def _body_started(run: Run, event: RunEvent) -> None:

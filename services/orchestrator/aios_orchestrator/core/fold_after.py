@@ -119,7 +119,7 @@ def _reopen(run: Run, name: str) -> StepRun:
 def _body_reopened(run: Run, event: RunEvent) -> None:
     step = _reopen(run, event.body_reopened.step)
     step.input, step.output = event.body_reopened.input, b""
-    run.rounds = run.rounds.set(step.name, rounds_of(run.steps)[step.name])
+    run.rounds = rounds_of(run.steps)  # also of what it is a part of: there its round was over
 
 
 def _step_edited(run: Run, event: RunEvent) -> None:

@@ -1,4 +1,5 @@
-"""A run that asked for money goes on by itself once there is enough: a cap was raised, or a new period has begun."""
+"""A run that waits for money goes on once there is enough: a cap was raised, a new period has begun, or others have
+let go of what they held."""
 
 from typing import Final
 
@@ -10,13 +11,15 @@ from aios_orchestrator.core import rounds, spending
 from aios_orchestrator.core.advance import go_on
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.money import Purse
+from aios_orchestrator.model import StepRun
+from aios_orchestrator.workflow import Step
 
 BY_BUDGET: Final = "policy:budget"
 
 
 def fund(draft: Draft) -> None:
     """Go on with each step for which there is enough now, and close what a person was asked about it. Where there is
-    not, the question stays as it is."""
+    not, the question stays as it is, and what waits for others waits on."""
     purse = draft.purse
     if purse is None or draft.run.state != st.RUN_STATE_RUNNING:
         return
@@ -25,12 +28,17 @@ def fund(draft: Draft) -> None:
         is_open = approval.state == st.APPROVAL_STATE_OPEN and not draft.run.stopping
         if is_open and approval.kind == st.APPROVAL_KIND_BUDGET and rounds.goes_on(draft, approval.step):
             _fund(draft, purse, approval)
+    for state in draft.run.lively():
+        if not state.unfunded or draft.run.stopping or not rounds.goes_on(draft, state.name):
+            continue
+        step = draft.workflow.at(state.name)
+        if _enough(draft, purse, step, state):
+            go_on(draft, step)
 
 
 def _fund(draft: Draft, purse: Purse, approval: Approval) -> None:
     step = draft.workflow.at(approval.step)
-    attempt = spending.attempt_of(draft, draft.run.at(step.name))
-    if not purse.holds_for(attempt) and (purse.full or purse.short(step.hold) is not None):
+    if not _enough(draft, purse, step, draft.run.at(step.name)):
         return
     draft.emit(
         approval_decided=ev.ApprovalDecided(
@@ -42,6 +50,12 @@ def _fund(draft: Draft, purse: Purse, approval: Approval) -> None:
         )
     )
     go_on(draft, step)
+
+
+def _enough(draft: Draft, purse: Purse, step: Step, state: StepRun) -> bool:
+    if purse.holds_for(spending.attempt_of(draft, state)):
+        return True
+    return not purse.full and purse.short(step.hold) is None
 
 
 def _why(purse: Purse, account: str) -> str:

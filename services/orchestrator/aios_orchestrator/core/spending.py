@@ -14,8 +14,9 @@ from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Step
 
 OWN_MS = 200  # until the money is free that an earlier step of the run held
-OTHERS_MS = 5_000  # between the first two looks whether others have let go of what they held, or a person has answered
-LONGEST_MS = 60_000  # between two later ones, each twice as far apart as those before: each look is an event
+# Between two looks of a run of its own whether others have let go of what they held, or a person has answered; each is
+# twice as far from the one before, since each is an event. That there is enough it is told before, as a rule.
+OTHERS_MS, LONGEST_MS = 5_000, 60_000
 ONCE, GO_ON, STOP = "once", "go on", "stop"
 AMOUNT = r"\d{1,9}(\.\d{1,6})?"
 
@@ -35,7 +36,10 @@ def held(draft: Draft, step: Step, state: StepRun) -> int | None:
             _ask(draft, step, lacking)
             return None
         if lacking is not None or purse.full:
-            _wait(draft, step, OWN_MS if draft.settled else _longer(state))
+            if draft.settled:
+                _wait(draft, step, OWN_MS)
+            else:
+                _wait(draft, step, _longer(state), unfunded=True)
             return None
     return purse.hold(attempt, step.hold, draft.clock)
 
@@ -51,8 +55,9 @@ def allow(purse: Purse, attempt: Attempt, hold: int, answer: str, now_ms: int) -
         purse.allow(hold, now_ms, 0 if answer == ONCE else usd(answer))
 
 
-def _wait(draft: Draft, step: Step, wait_ms: int) -> None:
-    draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=draft.clock + wait_ms))
+def _wait(draft: Draft, step: Step, wait_ms: int, *, unfunded: bool = False) -> None:
+    due = draft.clock + wait_ms
+    draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=due, unfunded=unfunded))
 
 
 def _longer(state: StepRun) -> int:

@@ -953,6 +953,7 @@ class WaitStarted(google.protobuf.message.Message):
     DUE_MS_FIELD_NUMBER: builtins.int
     EVENT_TYPE_FIELD_NUMBER: builtins.int
     AWAITS_FIELD_NUMBER: builtins.int
+    UNFUNDED_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     step: builtins.str
     due_ms: builtins.int
@@ -960,6 +961,8 @@ class WaitStarted(google.protobuf.message.Message):
     event_type: builtins.str
     """Of a wait for an event: its type, and the correlation under which one is looked for."""
     awaits: builtins.str
+    unfunded: builtins.bool
+    """Of a wait for money that others hold."""
     @property
     def limits(self) -> aios.run.v1.state_pb2.Limits: ...
     def __init__(
@@ -969,11 +972,12 @@ class WaitStarted(google.protobuf.message.Message):
         due_ms: builtins.int = ...,
         event_type: builtins.str = ...,
         awaits: builtins.str = ...,
+        unfunded: builtins.bool = ...,
         limits: aios.run.v1.state_pb2.Limits | None = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["awaits", b"awaits", "due_ms", b"due_ms", "event_type", b"event_type", "limits", b"limits", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["awaits", b"awaits", "due_ms", b"due_ms", "event_type", b"event_type", "limits", b"limits", "step", b"step", "unfunded", b"unfunded"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WaitStarted: typing_extensions.TypeAlias = WaitStarted
