@@ -12,6 +12,7 @@ from aios_core.hashing import event_hash
 from aios_core.ids import partition_of_run
 from aios_core.labels import OWNER
 from aios_core.values import Leaf, Pointer
+from aios_gateway.story import tell
 from aios_memory.episodes import Episodes
 from aios_memory.narration import _TELLERS, KINDS, episode_of
 from aios_runtime.store.port import Store, Write
@@ -154,6 +155,20 @@ def test_every_kind_of_event_has_a_sentence_of_its_own() -> None:
         made = run.RunEvent(run_id=RUN, sequence=1)
         getattr(made, kind).SetInParent()
         assert "happened" not in episode_of(made.SerializeToString()).what
+
+
+@pytest.mark.feature("F5", "K2")
+def test_a_wait_is_told_with_what_it_is_for() -> None:
+    waits = {
+        "waits in step say": run.RunEvent(wait_started={"step": "say"}),
+        "waits in step say for event paid": run.RunEvent(wait_started={"step": "say", "event_type": "paid"}),
+        "waits in step say for money that others hold": run.RunEvent(
+            wait_started={"step": "say", "unfunded": True}
+        ),
+    }
+    for what, event in waits.items():
+        assert episode_of(event.SerializeToString()).what == what
+        assert tell([event])[0].what == what.replace("in step", "at")
 
 
 def test_an_event_of_an_unknown_kind_still_becomes_an_episode_and_garbage_does_not() -> None:
