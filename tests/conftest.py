@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests import aside
+from tests.often import tries
 
 if TYPE_CHECKING:
     from tests.served import Server
@@ -24,6 +25,7 @@ for name in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
 # tracing that this takes makes it ten times slower to tell, which is longer than a test may take.
 settings.register_profile(
     "workspace",
+    max_examples=tries(100),
     deadline=None,
     print_blob=True,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],

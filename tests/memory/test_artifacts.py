@@ -17,6 +17,7 @@ from aios_memory import blobs
 from aios_memory.kept_blobs import InStore
 from aios_runtime.store.port import Store
 from tests.memory.serving import WORKSPACE, Clock, Memory
+from tests.often import tries
 
 CHUNK = limits.MAX_CHUNK_BYTES
 PLACES = ("on disk", "in the store")
@@ -55,7 +56,7 @@ def files(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=tries(30), deadline=None)
 @given(st.data())
 async def test_an_upload_in_any_chunks_with_repeats_gives_the_same_bytes_back(
     memory: Memory, data: st.DataObject

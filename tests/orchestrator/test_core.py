@@ -13,6 +13,7 @@ from aios_core.values import label_of, labeled
 from aios_orchestrator.core.decide import Cancel, Redispatch, Settle, Tick, Undo
 from aios_orchestrator.core.fold import fold
 from aios_orchestrator.due import next_due
+from tests.often import tries
 from tests.orchestrator.runs import Driver, workflow
 
 A, R, S = ApprovalState, RunState, StepState
@@ -410,7 +411,7 @@ def test_a_broken_chain_of_events_is_noticed() -> None:
         fold([bytes(tampered), *run.history[1:]])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(st.data())
 def test_any_order_of_outcomes_decisions_and_ticks_ends_and_keeps_its_books(data: st.DataObject) -> None:
     """`Driver.give` checks `fold(events) == state` after every input; here: money, and that it ends."""

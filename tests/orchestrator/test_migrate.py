@@ -19,6 +19,7 @@ from aios_orchestrator.codec import task_of
 from aios_orchestrator.core.decide import Decision, Undo
 from aios_orchestrator.core.migrate import Migrate, plan
 from aios_orchestrator.workflow import Workflow
+from tests.often import tries
 from tests.orchestrator.runs import Driver, workflow
 from tests.orchestrator.test_rounds import items
 
@@ -324,7 +325,7 @@ def test_a_run_that_does_not_go_on_stays_as_it_is(how: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["settle", "fail", "migrate", "recover"]), max_size=14), st.data())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=tries(120), deadline=None)
 def test_whatever_versions_it_goes_through_a_run_ends_and_does_no_step_twice(
     moves: list[str], data: st.DataObject
 ) -> None:

@@ -27,6 +27,7 @@ from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
+from tests.often import tries
 from tests.orchestrator.runs import Driver
 from tests.orchestrator.test_rounds import CHILD
 
@@ -232,7 +233,7 @@ def again(run: World, data: Data) -> Decision:
 
 
 @pytest.mark.feature("D1", "D2", "D6")
-@settings(max_examples=300, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=tries(300), deadline=None, suppress_health_check=SLOW)
 @given(document=documents(), data=st.data())
 def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
     document: Document, data: Data

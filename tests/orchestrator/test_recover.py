@@ -16,6 +16,7 @@ from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import label_of, labeled, plain
 from aios_orchestrator.core.decide import Cancel, Redispatch, Redo, Settle, Tick, Undo
 from aios_orchestrator.progress import OPEN_STEP
+from tests.often import tries
 from tests.orchestrator.runs import Driver, workflow
 from tests.orchestrator.test_core import TWO, WRITES
 from tests.orchestrator.test_rounds import (
@@ -536,7 +537,7 @@ def test_the_steps_inside_of_one_that_was_left_out_begin_anew_with_it(kind: str)
 
 @pytest.mark.feature("D8")
 @pytest.mark.parametrize("of", [WRITES, EVERYTHING], ids=["writes", "everything"])
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(data=st.data())
 def test_any_history_with_recoveries_is_the_fold_of_its_events_and_ends(
     of: object, data: st.DataObject

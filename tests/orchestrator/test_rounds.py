@@ -17,6 +17,7 @@ from aios_core.values import label_of, labeled, plain
 from aios_orchestrator.core import rounds
 from aios_orchestrator.core.decide import Cancel, Redispatch, Tick, Undo
 from aios_orchestrator.progress import OPEN_STEP
+from tests.often import tries
 from tests.orchestrator.runs import Driver, workflow
 
 MAP = """
@@ -552,7 +553,7 @@ EVERYTHING = workflow(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 @given(st.data())
 def test_any_order_of_outcomes_and_decisions_ends_and_undo_leaves_nothing(data: st.DataObject) -> None:
     """`Driver.give` checks after every input that state, fold of the events, and what is stored are the same."""

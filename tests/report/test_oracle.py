@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.often import tries
 from tests.report.months import Folder
 from tests.report.oracle import expect
 from tests.report.strange_months import folder
@@ -60,7 +61,7 @@ def differences(files: dict[str, bytes]) -> dict[str, Any]:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=tries(250), deadline=None)
 def test_a_folder_from_any_seed_gives_what_the_rules_say(seed: int) -> None:
     assert differences(folder(seed)) == {}
 

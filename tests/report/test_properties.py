@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from aios_agent_runner.agents.monthly_report.currencies import EXACT, NUMBER_MARKS
 from aios_agent_runner.agents.monthly_report.numerals import read_numeral
 from aios_agent_runner.agents.monthly_report.records import Quoting, split_line
+from tests.often import tries
 from tests.report.months import Folder
 
 NAMES = {
@@ -130,7 +131,7 @@ def expected(rows: list[Time]) -> dict[str, str]:
 
 
 @given(st.lists(times, max_size=12), writings)
-@settings(max_examples=300)
+@settings(max_examples=tries(300))
 def test_any_way_of_writing_a_table_gives_the_same_figures(rows: list[Time], how: Writing) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Folder(Path(place)).put("timesheet.csv", written(rows, how))
@@ -146,7 +147,7 @@ def test_any_way_of_writing_a_table_gives_the_same_figures(rows: list[Time], how
     st.lists(writings, min_size=2, max_size=3),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=60)
+@settings(max_examples=tries(60))
 def test_rows_spread_and_repeated_over_files_count_once(
     rows: list[Time], hows: list[Writing], random: object
 ) -> None:
@@ -161,7 +162,7 @@ def test_rows_spread_and_repeated_over_files_count_once(
 
 
 @given(st.binary(max_size=400))
-@settings(max_examples=200)
+@settings(max_examples=tries(200))
 def test_any_bytes_are_counted_rejected_or_noted(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as place:
         result = Folder(Path(place)).put("timesheet.csv", data).put("notes.md", data).compute()
@@ -197,7 +198,7 @@ cells = st.one_of(
 
 
 @given(st.lists(st.lists(cells, min_size=1, max_size=8).map(",".join), max_size=15))
-@settings(max_examples=300)
+@settings(max_examples=tries(300))
 def test_every_line_is_accepted_rejected_blank_or_part_of_a_cell(lines: list[str]) -> None:
     """No line vanishes: each physical line is accounted for, and none twice."""
     header = "date,project,task,hours,rate,currency"

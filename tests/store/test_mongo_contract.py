@@ -9,6 +9,7 @@ from aios_runtime.store.mongo import open_mongo_store
 from aios_runtime.store.port import Store
 from aios_testing.store_contract import Clock, Opener, StoreContract
 from aios_testing.store_machine import StoreMachine
+from tests.often import tries
 
 
 class TestMongoStore(StoreContract):
@@ -30,5 +31,5 @@ def test_random_histories_are_those_of_the_model(mongo_url: str) -> None:
             )
 
     machine = Machine.TestCase
-    machine.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
+    machine.settings = settings(max_examples=tries(20), stateful_step_count=20, deadline=None)
     machine("runTest").runTest()

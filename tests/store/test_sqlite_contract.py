@@ -20,6 +20,7 @@ from aios_testing.store_contract import (
 )
 from aios_testing.store_machine import StoreMachine
 from aios_testing.store_memory import MemoryStore
+from tests.often import tries
 
 
 class TestSqliteStore(StoreContract):
@@ -51,4 +52,4 @@ class SqliteMachine(StoreMachine):
 
 
 TestRandomHistories = SqliteMachine.TestCase
-TestRandomHistories.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestRandomHistories.settings = settings(max_examples=tries(40), stateful_step_count=25, deadline=None)
