@@ -19,6 +19,7 @@ from aios_core.ids import derive
 from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.core.money import Attempt, Purse
 from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.publisher import lease_ms
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.workflow import Workflow
@@ -56,20 +57,28 @@ class Funding:
         self._workspace = workspace
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
-        self._looked: float | None = None
+        self._looked: int | None = None  # by the clock that nobody sets, ms
         self._applied = -1
         self._seen: tuple[int, int, int] | None = None
         self._soon = False
 
     def look(self) -> None:
         """From time to time, and when documents were applied, look at who waits for money."""
-        clock, applied = asyncio.get_running_loop().time() * 1000, self._resources.applied
+        clock, applied = lease_ms(), self._resources.applied
         early = self._looked is not None and clock - self._looked < LOOK_MS and applied == self._applied
-        busy = self._task is not None and not self._task.done()
-        if early or busy or not self._here():
+        if early or self._busy() or not self._here():
             return
         self._looked, self._applied = clock, applied
         self._task = asyncio.create_task(self._work(), name="orchestrator-funding")
+
+    def wait_ms(self) -> int:
+        """How long until it is time to look again."""
+        if self._looked is None or self._busy() or not self._here():
+            return LOOK_MS
+        return max(0, self._looked + LOOK_MS - lease_ms())
+
+    def _busy(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def _here(self) -> bool:
         return self._ownership.owns_run(derive("fnd", self._workspace))

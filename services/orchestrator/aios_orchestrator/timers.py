@@ -106,7 +106,7 @@ class Timers:
             due = now + OTHERS_MS  # it is another replica's, or has just become this one's
         lease = self._publisher.delivery.next_lease_end()
         room = self._publisher.delivery.next_room(lease_ms())
-        waits = [LONGEST_MS]
+        waits = [LONGEST_MS, self._funding.wait_ms()]
         waits += [room - lease_ms()] if room is not None else []
         waits += [due - now] if due is not None else []
         waits += [lease - lease_ms()] if lease is not None else []

@@ -23,7 +23,7 @@ KEY = accounts_key(WORKSPACE)
 _BUDGETS = f"{WORKSPACE}/resource/Budget/"
 _FIRST: Final = "budgets.yaml"
 MOST: Final = usd("0.10")  # that a step of the workload holds
-TAKEN: Final = 8.0  # seconds in which a run that waits takes money that is free
+TAKEN: Final = 10.0  # seconds in which a run that waits takes money that is free
 
 
 class AccountWatch:
