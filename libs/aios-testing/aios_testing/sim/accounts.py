@@ -35,7 +35,7 @@ class AccountWatch:
         self._sums: dict[str, Account] = {}
         first = parse_documents(DOCUMENTS[_FIRST].encode(), _FIRST)
         self._budgets = {document.name: compile_budget(document) for document in first}
-        self._waiting: dict[str, Run] = {}  # for money that others hold
+        self._waiting: dict[str, Run] = {}  # for money, or for a person's word about it
         self._free: dict[str, float] = {}  # since when a run waits although there is enough
         self._deciders: Sequence[object] = ()
         self._charged: dict[int, Hold] = {}  # what runs were handed out with

@@ -49,7 +49,7 @@ from aios_testing.sim.world import World
 REBOOT: Final = (0.3, 2.0, 10.0, 40.0)  # seconds until a process that died starts again
 PATIENCE: Final = 3600.0  # seconds in which everything must finish once the faults have stopped
 LOOK: Final = 1.0  # seconds between two looks whether it has
-SETTLED: Final = 10.0  # seconds after the last fault until it is looked at what is free, and is to be taken
+SETTLED: Final = 10.0  # seconds after the last fault until it is looked whether what is free is taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +120,7 @@ class Simulation:
         self._minted = 0
         self.down = False
         self._look = self.plan.horizon  # when it is looked next whether everything has finished
-        self._glance = (
-            self.plan.horizon + SETTLED
-        )  # when it is looked next at what is free, and is to be taken
+        self._glance = self.plan.horizon + SETTLED  # when it is looked next at what is free
         self._dead: list[Node] = []
         self.outside = Node("person")
         self.person = Person(

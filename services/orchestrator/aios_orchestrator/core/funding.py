@@ -28,11 +28,10 @@ def fund(draft: Draft) -> None:
         is_open = approval.state == st.APPROVAL_STATE_OPEN and not draft.run.stopping
         if is_open and approval.kind == st.APPROVAL_KIND_BUDGET and rounds.goes_on(draft, approval.step):
             _fund(draft, purse, approval)
-    for state in draft.run.lively():
-        if not state.unfunded or draft.run.stopping or not rounds.goes_on(draft, state.name):
-            continue
-        step = draft.workflow.at(state.name)
-        if _enough(draft, purse, step, state):
+    for name in [step.name for step in draft.run.lively() if step.unfunded]:
+        state, step = draft.run.at(name), draft.workflow.at(name)  # what went on before it may have ended it
+        waits = state.unfunded and not draft.run.stopping and rounds.goes_on(draft, name)
+        if waits and _enough(draft, purse, step, state):
             go_on(draft, step)
 
 

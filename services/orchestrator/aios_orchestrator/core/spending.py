@@ -14,8 +14,8 @@ from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Step
 
 OWN_MS = 200  # until the money is free that an earlier step of the run held
-# Between two looks of a run of its own whether others have let go of what they held, or a person has answered; each is
-# twice as far from the one before, since each is an event. That there is enough it is told before, as a rule.
+# Between two looks of a run by itself whether others have let go of what they held, or a person has answered: each wait
+# is twice as long as the one before, since each look is an event. As a rule it is told earlier that there is enough.
 OTHERS_MS, LONGEST_MS = 5_000, 60_000
 ONCE, GO_ON, STOP = "once", "go on", "stop"
 AMOUNT = r"\d{1,9}(\.\d{1,6})?"
