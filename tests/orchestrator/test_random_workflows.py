@@ -21,7 +21,8 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.core import compensate
-from aios_orchestrator.core.decide import Cancel, Decision, Redo, Tick, Undo
+from aios_orchestrator.core.decide import Cancel, Decision, Fund, Input, Redo, Tick, Undo
+from aios_orchestrator.core.money import Attempt
 from aios_orchestrator.definition import KINDS, compile_workflow
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.problems import Problems
@@ -30,9 +31,11 @@ from aios_orchestrator.workflow import Workflow
 from tests.often import tries
 from tests.orchestrator.runs import Driver
 from tests.orchestrator.test_rounds import CHILD
+from tests.orchestrator.test_spending import ACCOUNT, purse_with
 
 Data = st.DataObject
 Step = dict[str, Any]
+OTHERS: Final = Attempt("run_other", "s", 1, 1)
 USES: Final = {"child@v": CHILD, f"{CHILD.name}@{CHILD.version}": CHILD}
 ROUNDS: Final = 400  # of settling, deciding and waiting until a run has to have ended
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
@@ -86,7 +89,8 @@ def _value(data: Data, seen: list[str]) -> Any:
 
 def _of_kind(data: Data, kind: str, name: str, depth: int, seen: list[str], own: list[str]) -> Step:
     if kind == "agent":
-        times: Step = data.draw(st.sampled_from([{}, {"deadline": "1h"}, {"timeout": {"total": "10m"}}]))
+        more = [{}, {"deadline": "1h"}, {"timeout": {"total": "10m"}}, {"budget": "0.10"}, {"budget": "0.10"}]
+        times: Step = data.draw(st.sampled_from(more))
         return {"agent": "x", "input": _value(data, seen), "retry": {"limit": 2, "backoff": "1s"}, **times}
     if kind == "connector":
         effect = data.draw(st.sampled_from(["read", "write", "write", "irreversible"]))
@@ -169,11 +173,32 @@ def plan_of(data: Data) -> Step:
 
 
 class World(Driver):
-    """A run in a world that counts what stands; what is to be made good stands until that was done."""
+    """A run in a world that counts what stands; what is to be made good stands until that was done. Its money is
+    its own, or that of many: then most of what there is for all is held by others until `others_let_go`."""
 
-    def __init__(self, of: Workflow) -> None:
+    def __init__(self, of: Workflow, *, shares: bool) -> None:
         self.stands: Counter[str] = Counter()
-        super().__init__(of)
+        purse = purse_with(250_000) if shares else None
+        self.others = purse.hold(OTHERS, 200_000, 0) if purse is not None else 0
+        super().__init__(of, purse=purse)
+
+    def give(self, what: Input, actor: str = "person:owner") -> Decision:
+        """And settles what is settled, as the engine does once it is committed."""
+        decision = super().give(what, actor)
+        SEEN["waited for money"] += any(step.unfunded for step in self.run.lively())
+        if self.purse is not None:
+            for serial, cost in decision.settled:
+                assert self.purse.settle(serial, cost, self.now)
+            counted = {step.charge for step in self.run.steps.values() if step.charge}
+            assert counted <= set(self.purse.holds), "what is handed out is held"
+            (cap,) = self.purse.charge.caps
+            assert self.purse.held(ACCOUNT) + self.purse.settled(ACCOUNT) <= self.purse.cap(cap)
+        return decision
+
+    def others_let_go(self) -> None:
+        if self.purse is not None:
+            self.purse.settle(self.others, 0, self.now)
+        self.give(Fund())
 
     def answer(self, name: str, status: int, data: Data) -> None:
         """A worker's answer to a step's present task; what failed did nothing."""
@@ -187,6 +212,8 @@ class World(Driver):
             fields["error"] = Error(code="ACTION_FAILED", message="It failed.", retryable=back or forth)
         if step.grade == "irreversible" or step.grade == "payment":
             fields["undo_token"] = b""
+        if step.hold and not self.run.undo_queue:
+            fields["cost_micros"] = data.draw(st.sampled_from([0, 1_000, step.hold]))
         if step.planning is not None and status == Status.STATUS_SUCCEEDED:
             SEEN["planned"] += 1
             fields["output"] = encode(labeled(from_json(plan_of(data)), OWNER))
@@ -211,7 +238,8 @@ class World(Driver):
         return sorted(step.name for step in self.run.lively() if step.state in OPEN_STEP and not step.due)
 
     def finish(self, data: Data) -> None:
-        """The faults stop: everything is answered, decided and due."""
+        """The faults stop: everything is answered, decided and due, and others have let go of what they held."""
+        self.others_let_go()
         for _ in range(ROUNDS):
             for name in self.open():
                 if name in self.open():
@@ -244,7 +272,7 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
     if of is None:
         return
     SEEN.update(step.kind for step in of.ordered)
-    run = World(of)
+    run = World(of, shares=data.draw(st.booleans()))
     for _ in range(data.draw(st.integers(0, 25))):
         for name in run.open()[:1]:
             fails = data.draw(st.integers(0, 5)) == 0
@@ -253,6 +281,8 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
         if run.run.plans and data.draw(st.booleans()):
             owner = data.draw(st.sampled_from(sorted(run.run.plans))).removesuffix(".plan")
             SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
+        if data.draw(st.integers(0, 5)) == 0:
+            run.others_let_go()
         run.now += data.draw(st.sampled_from([1, 2_000, 30_000]))
         run.give(Tick())
         if run.run.state == R.RUN_STATE_FAILED and not run.run.undo_queue and data.draw(st.booleans()):
@@ -280,4 +310,4 @@ def test_every_kind_was_met_and_both_verdicts() -> None:
     if not SEEN:
         pytest.skip("the property test did not run in this process")
     assert set(KINDS) <= set(SEEN) and SEEN["accepted"] > 10 and SEEN["explained"] > 0
-    assert SEEN["planned"] and SEEN["revised"]
+    assert SEEN["planned"] and SEEN["revised"] and SEEN["waited for money"]
