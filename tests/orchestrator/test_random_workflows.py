@@ -35,6 +35,8 @@ from tests.orchestrator.test_spending import ACCOUNT, purse_with
 
 Data = st.DataObject
 Step = dict[str, Any]
+RETRY, REWIND = Recovery.RECOVERY_RETRY, Recovery.RECOVERY_REWIND
+SKIP, EDIT = Recovery.RECOVERY_SKIP, Recovery.RECOVERY_EDIT
 OTHERS: Final = Attempt("run_other", "s", 1, 1)
 USES: Final = {"child@v": CHILD, f"{CHILD.name}@{CHILD.version}": CHILD}
 ROUNDS: Final = 400  # of settling, deciding and waiting until a run has to have ended
@@ -253,11 +255,17 @@ class World(Driver):
 
 
 def again(run: World, data: Data) -> Decision:
-    """A person has a run go on that failed: as it was, or from a step on that has begun."""
+    """A person has a run go on that ended: as it was, from a step on that has begun, without one that failed, or with
+    another input of it."""
     begun = sorted(step.name for step in run.run.steps.values() if step.state != S.STEP_STATE_PENDING)
-    if begun and data.draw(st.booleans()):
-        return run.recover(Recovery.RECOVERY_REWIND, data.draw(st.sampled_from(begun)))
-    return run.recover(Recovery.RECOVERY_RETRY)
+    failed = [name for name in begun if run.run.at(name).state == S.STEP_STATE_FAILED]
+    way = data.draw(st.sampled_from([RETRY, REWIND, SKIP, EDIT]))
+    if way == REWIND and begun:
+        return run.recover(REWIND, data.draw(st.sampled_from(begun)))
+    if way in (SKIP, EDIT) and failed:
+        value = {"n": 4} if way == EDIT or data.draw(st.booleans()) else None
+        return run.recover(way, data.draw(st.sampled_from(failed)), value)
+    return run.recover(RETRY)
 
 
 @pytest.mark.feature("D1", "D2", "D6")
@@ -285,8 +293,10 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
             run.others_let_go()
         run.now += data.draw(st.sampled_from([1, 2_000, 30_000]))
         run.give(Tick())
-        if run.run.state == R.RUN_STATE_FAILED and not run.run.undo_queue and data.draw(st.booleans()):
+        if run.run.closed and not run.run.undo_queue and data.draw(st.booleans()):
             SEEN["had go on"] += not again(run, data).refusal
+            if run.run.state == R.RUN_STATE_SUCCEEDED and data.draw(st.booleans()):
+                run.give(Undo("before it goes back"))
         if data.draw(st.integers(0, 30)) == 0 and not run.run.closed:
             run.give(Cancel("enough"))
     if not run.run.closed and data.draw(st.booleans()):
