@@ -416,6 +416,35 @@ def test_a_step_in_a_map_in_a_map_that_is_over_is_gone_back_to_and_both_go_on_un
 
 
 @pytest.mark.feature("D8")
+@pytest.mark.parametrize("recovery", [EDIT, REWIND, RETRY])
+def test_a_part_of_what_was_left_out_is_not_gone_back_to_but_the_whole_is(recovery: Recovery) -> None:
+    run = Driver(
+        workflow(
+            """
+- name: all
+  map:
+    over: [1, 2]
+    on_failure: collect
+    steps: [{name: each, map: {over: ["${item}"], steps: [{name: a, agent: x}]}}]
+- {name: end, agent: x}
+"""
+        )
+    )
+    run.fail("all[0].each[0].a")
+    run.settle("all[1].each[0].a")
+    run.fail("end")
+    run.recover(SKIP, "all[0].each")
+    run.fail("end")
+    run.recover(recovery, "all[0].each[0].a", {"n": 1} if recovery == EDIT else None)
+    assert refused(run) == "INVALID_ARGUMENT"
+    assert run.last.refusal is not None and "Go back to 'all[0].each' itself" in str(run.last.refusal)
+    assert run.recover(REWIND, "all[0].each").dispatched == ("all[0].each[0].a",)
+    run.settle("all[0].each[0].a")
+    run.settle("end")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+
+
+@pytest.mark.feature("D8")
 def test_a_turn_of_a_repeat_that_is_over_is_not_gone_back_to_but_the_whole_is() -> None:
     run = Driver(
         workflow(

@@ -20,24 +20,26 @@ class Again:
     _todo: list[str] = field(default_factory=list)
 
     def stopped(self, scope: str = "") -> None:
-        """What in a scope failed, or was cut off when the run ended; not what a map inside of it goes on without."""
+        """What in a scope failed, or was cut off when the run ended; not what a map inside of it goes on without, nor
+        what is a part of a step that was left out."""
         for step in self.draft.run.steps.values():
             if not step.name.startswith(scope):
                 continue
-            failed = step.state == st.STEP_STATE_FAILED and not self._collected(step.name, scope)
+            failed = step.state == st.STEP_STATE_FAILED and not self._gone_without(step.name, scope)
             if failed or step.state == st.STEP_STATE_CANCELLED:
                 (self.steps if step.body is None else self.bodies)[step.name] = None
 
-    def _collected(self, name: str, scope: str) -> bool:
+    def _gone_without(self, name: str, scope: str) -> bool:
         while scope_of(name) != scope:
             name, _ = home_of(name)
-            if self.draft.workflow.at(name).own.collect:
+            left_out = self.draft.run.at(name).state == st.STEP_STATE_SKIPPED
+            if left_out or self.draft.workflow.at(name).own.collect:
                 return True
         return False
 
     def around(self, name: str) -> None:
         """What a step is a part of goes on, and what came of the whole of that begins anew. Raises INVALID_ARGUMENT
-        for a step of an earlier turn of a repeat."""
+        for a step of an earlier turn of a repeat, and for a part of a step that was left out."""
         self._around(name)
         self._finish()
 
@@ -87,6 +89,12 @@ class Again:
                 return
             step, state = self.draft.workflow.at(owner), self.draft.run.at(owner)
             done = state.state == st.STEP_STATE_SUCCEEDED
+            if state.state == st.STEP_STATE_SKIPPED:
+                raise TerminalError(
+                    "INVALID_ARGUMENT",
+                    f"step: {name} is a part of {owner!r}, which was left out. Go back to {owner!r} itself.",
+                    field="step",
+                )
             if step.kind == "repeat" and (done or index != state.begun.begun - 1):
                 raise TerminalError(
                     "INVALID_ARGUMENT",
