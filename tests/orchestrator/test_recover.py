@@ -416,6 +416,25 @@ def test_a_step_in_a_map_in_a_map_that_is_over_is_gone_back_to_and_both_go_on_un
 
 
 @pytest.mark.feature("D8")
+def test_a_map_that_began_in_the_decision_in_which_the_run_ended_is_stored_whole_when_it_goes_on() -> None:
+    """`Driver.give` reads back what is stored."""
+    run = Driver(
+        workflow(
+            """
+- {name: each, needs: [], map: {over: [1], steps: [{name: rest, wait: 3s}]}}
+- {name: wrong, needs: [], transform: {n: "${1 / (inputs.n - 1)}"}}
+"""
+        )
+    )
+    assert run.run.state == R.RUN_STATE_FAILED and run.run.at("each").state == S.STEP_STATE_CANCELLED
+    run.recover(SKIP, "wrong")
+    assert run.run.at("each[0].rest").state == S.STEP_STATE_WAITING
+    run.now += 3_000
+    run.give(Tick())
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+
+
+@pytest.mark.feature("D8")
 @pytest.mark.parametrize("recovery", [EDIT, REWIND, RETRY])
 def test_a_part_of_what_was_left_out_is_not_gone_back_to_but_the_whole_is(recovery: Recovery) -> None:
     run = Driver(

@@ -139,7 +139,8 @@ def records_of(run: Run, before: Run | None, changed: Iterable[str]) -> dict[str
         if step.body is not None and step.state == StepState.STEP_STATE_RUNNING:
             record.input = b""
             old = before.steps.get(name) if before is not None else None
-            if old is None or old.body is None or old.input is not step.input:
+            # One that was not under way may have begun and ended in one decision: it has no such record yet.
+            if old is None or old.state != StepState.STEP_STATE_RUNNING or old.input is not step.input:
                 records[f"over/{name}"] = step.input
         records[f"step/{name}"] = record.SerializeToString()
     for name in before.plans if before is not None else ():
