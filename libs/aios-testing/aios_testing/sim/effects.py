@@ -158,7 +158,7 @@ class EffectWatch:
                 self._world.stand(old)
                 for group in range(1, step.attempt_group + 1)
                 if (old := effect_key(run.run_id, step.effect_name, 0, group)) not in person.denied
-                and not (group < step.attempt_group and self._made(run, step, group, person))
+                and not (group < step.attempt_group and self._made_since(run, step, group, person))
             )
             if stands > 1:
                 self._record.violate("nothing that stands is done again", f"{key}: {stands} stand")
@@ -193,6 +193,13 @@ class EffectWatch:
             if key.startswith(own) and key.endswith(f"/{group}") and key.split("/")[2] != "0"
         ]
         return sum(self._world.effects[key] for key in made if key not in person.denied)
+
+    def _made_since(self, run: Run, step: StepRun, group: int, person: Person) -> bool:
+        """Whether what was done in an attempt group was made good. Where a person said that it had happened, that
+        counts as of the next group, in which nothing was done then."""
+        following = effect_key(run.run_id, step.effect_name, 0, group + 1)
+        groups = (group,) if self._world.effects.get(following) else (group, group + 1)
+        return any(self._made(run, step, of, person) for of in groups)
 
     def _last_key(self, run: Run, step: StepRun) -> str:
         """The step's own key; that of an earlier attempt group where a person was asked about its undo since."""
