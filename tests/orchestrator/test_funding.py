@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import pytest
 
@@ -10,6 +10,7 @@ from aios.resource.v1 import resource_pb2 as pb
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.commands_pb2 import FundRunRequest
 from aios_core.errors import RetryableError, TerminalError
+from aios_orchestrator import funding as waiting
 from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.core.decide import Cancel, Fund
 from aios_orchestrator.core.funding import BY_BUDGET
@@ -18,7 +19,9 @@ from aios_orchestrator.funding import Funding
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.timers import Timers
 from aios_runtime.store.port import Committed
+from tests.orchestrator.deciding import Deciding
 from tests.orchestrator.runs import Driver, workflow
 from tests.orchestrator.test_accounts import STORES, Clock, opened
 from tests.orchestrator.test_spending import ACCOUNT, ONE, purse_with
@@ -329,6 +332,35 @@ def test_it_looks_until_nobody_waits_any_more_for_what_others_hold(tmp_path: Pat
                 await asyncio.sleep(0)
             assert office.funding._task is not None
             await office.funding._task
+
+    asyncio.run(main())
+
+
+def test_it_is_looked_every_five_seconds_whatever_else_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, unused = 0, cast("Any", None)
+    monkeypatch.setattr(waiting, "lease_ms", lambda: now)
+
+    async def main() -> None:
+        nonlocal now
+        here = Deciding()
+        async with opened("sqlite", tmp_path) as store:
+            funding = Office(Repository(store), Clock()).funding
+            timers = Timers(
+                here.store, unused, here.publisher, *[unused] * 3, funding, unused, "main", lambda: 0
+            )
+            for _ in range(2):
+                assert await timers._wait_s() == 0
+                funding.look()
+                looks = funding._task
+                assert looks is not None
+                await looks
+                now += 3_000
+                funding.look()
+                assert funding._task is looks and await timers._wait_s() == 2
+                now += 2_000
+        await here.engine.stop()
 
     asyncio.run(main())
 

@@ -388,21 +388,19 @@ def test_what_a_map_went_on_without_is_tried_again_and_what_came_of_the_map_afte
     assert run.outputs == {"r": ["x", "y"]} and told(run, "run_succeeded") == 2
 
 
-@pytest.mark.feature("D8")
-def test_a_step_in_a_map_in_a_map_that_is_over_is_gone_back_to_and_both_go_on_until_it_is_done() -> None:
-    run = Driver(
-        workflow(
-            """
+NESTED = """
 - name: all
   map:
     over: [1, 2]
-    steps:
-      - name: each
-        map: {over: ["${item}"], steps: [{name: a, agent: x, input: {n: "${item}"}}]}
+    on_failure: %s
+    steps: [{name: each, map: {over: ["${item}"], steps: [{name: a, agent: x}]}}]
 - {name: end, agent: x}
 """
-        )
-    )
+
+
+@pytest.mark.feature("D8")
+def test_a_step_in_a_map_in_a_map_that_is_over_is_gone_back_to_and_both_go_on_until_it_is_done() -> None:
+    run = Driver(workflow(NESTED % "fail"))
     steps = ["all[0].each[0].a", "all[1].each[0].a"]
     for step in (*steps, "end"):
         run.settle(step)
@@ -437,18 +435,7 @@ def test_a_map_that_began_in_the_decision_in_which_the_run_ended_is_stored_whole
 @pytest.mark.feature("D8")
 @pytest.mark.parametrize("recovery", [EDIT, REWIND, RETRY])
 def test_a_part_of_what_was_left_out_is_not_gone_back_to_but_the_whole_is(recovery: Recovery) -> None:
-    run = Driver(
-        workflow(
-            """
-- name: all
-  map:
-    over: [1, 2]
-    on_failure: collect
-    steps: [{name: each, map: {over: ["${item}"], steps: [{name: a, agent: x}]}}]
-- {name: end, agent: x}
-"""
-        )
-    )
+    run = Driver(workflow(NESTED % "collect"))
     run.fail("all[0].each[0].a")
     run.settle("all[1].each[0].a")
     run.fail("end")

@@ -104,7 +104,7 @@ def what_others_let_go_of_is_not_looked_for() -> Any:
     def asked(step: StepHead) -> bool:
         return step.state == STEP_STATE_GATED
 
-    return replaced((funding, "_unfunded", asked))
+    return replaced((funding, "_may_wait", asked))
 
 
 DEFECTS: Final = {

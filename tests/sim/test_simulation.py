@@ -81,6 +81,7 @@ SOMETIMES = (
     "somebody else was quicker",
     "a schedule's time was run",
     "a run asked for money",
+    "a run waited for money that others held",
     "a cap was raised",
     "a run went on once there was money",
     "a hold was let go of",

@@ -19,6 +19,7 @@ class TestMongoStore(StoreContract):
 
 
 @pytest.mark.feature("J1")
+@pytest.mark.hypothesis
 def test_random_histories_are_those_of_the_model(mongo_url: str) -> None:
     class Machine(StoreMachine):
         def __init__(self) -> None:

@@ -217,8 +217,10 @@ def _approval_edited(event: RunEvent) -> _Told:
 
 def _wait_started(event: RunEvent) -> _Told:
     body = event.wait_started
-    what = f" for event {body.event_type}" if body.event_type else ""
-    return f"waits in step {body.step}{' for money that others hold' if body.unfunded else what}", "", []
+    awaited = f" for event {body.event_type}" if body.event_type else ""
+    if body.unfunded:
+        awaited = " for money that others hold"
+    return f"waits in step {body.step}{awaited}", "", []
 
 
 def _run_admitted(event: RunEvent) -> _Told:

@@ -57,7 +57,7 @@ class Funding:
         self._workspace = workspace
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
-        self._looked: int | None = None  # by the clock that nobody sets, ms
+        self._next = 0  # when it is time to look, by the clock that nobody sets, ms
         self._applied = -1
         self._seen: tuple[int, int, int] | None = None
         self._soon = False
@@ -65,17 +65,17 @@ class Funding:
     def look(self) -> None:
         """From time to time, and when documents were applied, look at who waits for money."""
         clock, applied = lease_ms(), self._resources.applied
-        early = self._looked is not None and clock - self._looked < LOOK_MS and applied == self._applied
+        early = clock < self._next and applied == self._applied
         if early or self._busy() or not self._here():
             return
-        self._looked, self._applied = clock, applied
+        self._next, self._applied = clock + LOOK_MS, applied
         self._task = asyncio.create_task(self._work(), name="orchestrator-funding")
 
     def wait_ms(self) -> int:
         """How long until it is time to look again."""
-        if self._looked is None or self._busy() or not self._here():
+        if self._busy() or not self._here():
             return LOOK_MS
-        return max(0, self._looked + LOOK_MS - lease_ms())
+        return max(0, self._next - lease_ms())
 
     def _busy(self) -> bool:
         return self._task is not None and not self._task.done()
@@ -91,7 +91,7 @@ class Funding:
 
     def taken(self) -> None:
         """Another replica looked until now."""
-        self._looked = self._seen = None
+        self._next, self._seen = 0, None
 
     async def _work(self) -> None:
         try:
@@ -135,7 +135,7 @@ class Funding:
 
     async def _one(self, purse: Purse, head: RunHead, now: int) -> bool:
         """Tell a run if there is enough for a step of it; whether it waits for what others hold."""
-        if not any(map(_unfunded, head.steps)):
+        if not any(map(_may_wait, head.steps)):
             return False
         workflow = await self._followed(head)
         await self._accounts.charge(purse, head, workflow, now)
@@ -157,13 +157,14 @@ class Funding:
         return await self._resources.workflow(self._workspace, head.workflow, head.workflow_version)
 
 
-def _unfunded(step: StepHead) -> bool:
+def _may_wait(step: StepHead) -> bool:
+    """Whether a step waits for money, or for a person, who may have been asked about it."""
     return step.unfunded or step.state == STEP_STATE_GATED
 
 
 def _waits(head: RunHead, workflow: Workflow) -> Iterator[tuple[Attempt, int]]:
     """The attempts of a run that wait for money, or for a person's word about it."""
-    for step in filter(_unfunded, head.steps):
+    for step in filter(_may_wait, head.steps):
         micros = workflow.at(step.step).hold
         if micros:
             yield Attempt(head.run_id, step.step, step.attempt_group, step.attempt + 1), micros

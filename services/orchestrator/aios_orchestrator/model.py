@@ -305,6 +305,12 @@ class Run(_Copied):
         still_open = [a for a in self.approvals.values() if a.state == st.APPROVAL_STATE_OPEN]
         return sorted(still_open, key=lambda a: (a.create_time_ms, by_round(a.step)))
 
+    @property
+    def unfunded(self) -> bool:
+        """Whether it waits for money: others hold it, or a person was asked about it."""
+        asks = any(approval.kind == st.APPROVAL_KIND_BUDGET for approval in self.open_approvals())
+        return asks or any(self.steps[name].unfunded for name in self.live)
+
     def awaited(self) -> set[str]:
         """The correlations of the events that its steps wait for."""
         waiting = (self.steps[name] for name in self.live)

@@ -1,17 +1,17 @@
 """Where runs are kept: the write that makes a decision durable, and the active runs that are in memory."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from aios.run.v1.state_pb2 import APPROVAL_KIND_BUDGET, Approval, ApprovalState, Failure, RunHead
+from aios.run.v1.state_pb2 import Approval, ApprovalState, Failure, RunHead
 from aios_core.ids import partition_of
 from aios_orchestrator.codec import changed_approvals, head_of, records_of, run_of
 from aios_orchestrator.correlation import index_of
 from aios_orchestrator.due import next_due
 from aios_orchestrator.failures import failure_of
-from aios_orchestrator.model import Run, StepRun
+from aios_orchestrator.model import Run
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Aggregate, Committed, NewEvent, Store, Write
@@ -137,7 +137,7 @@ class Repository:
             **_queued(run),
             "person": run.workspace if run.open_approvals() else "",
             **_awaited(run, old),
-            **_unfunded(run, old, changed),
+            **_unfunded(run, old),
             "failed": run.workspace if failure is not None else "",
             "cause": f"{run.workspace}/{failure.cause}" if failure is not None else "",
         }
@@ -273,20 +273,12 @@ def _awaited(run: Run, old: Run | None) -> dict[str, str]:
     return entries
 
 
-def _unfunded(run: Run, old: Run | None, changed: Iterable[str]) -> dict[str, str]:
+def _unfunded(run: Run, old: Run | None) -> dict[str, str]:
     """The entry by which a run is found that waits for money, where that has changed."""
-    before = old.steps if old is not None else {}
-    asked = any(approval.kind == APPROVAL_KIND_BUDGET for approval in changed_approvals(run, old))
-    if not asked and all(_waits(run.steps, name) == _waits(before, name) for name in changed):
+    waits = run.unfunded
+    if waits == (old is not None and old.unfunded):
         return {}
-    asks = any(approval.kind == APPROVAL_KIND_BUDGET for approval in run.open_approvals())
-    return {"unfunded": run.workspace if asks or any(run.steps[name].unfunded for name in run.live) else ""}
-
-
-def _waits(steps: Mapping[str, StepRun], name: str) -> bool:
-    """Whether a step waits for money that others hold."""
-    step = steps.get(name)
-    return step is not None and step.unfunded
+    return {"unfunded": run.workspace if waits else ""}
 
 
 def _relisted(run: Run, old: Run | None) -> list[Approval]:
