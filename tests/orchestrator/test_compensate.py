@@ -117,6 +117,36 @@ def test_one_that_may_have_been_made_is_not_made_under_another_key() -> None:
     assert run.run.state == R.RUN_STATE_UNDONE
 
 
+ROUNDS = """
+- name: each
+  map:
+    over: [1]
+    on_failure: collect
+    steps:
+      - name: put
+        connector: files.write
+        effect: write
+        input: {n: 1}
+        compensate: {connector: mail.regret, input: {n: 2}}
+      - {name: post, agent: x}
+"""
+
+
+@pytest.mark.feature("D2", "D6")
+def test_one_that_did_not_happen_is_made_again_whatever_became_of_its_round() -> None:
+    """It was given up with its round, failed, and then handed out under the same key for ever."""
+    run = Driver(workflow(ROUNDS))
+    run.settle("each[0].put")
+    run.fail("each[0].post")
+    assert run.run.state == R.RUN_STATE_SUCCEEDED
+    run.give(Undo("wrong"))
+    answer(run, "each[0].put", Status.STATUS_UNKNOWN, code="OUTCOME_UNKNOWN")
+    run.decide(A.APPROVAL_STATE_ANSWERED, {"happened": "no"})
+    assert task(run, "each[0].put").task_id == "run_test/each[0].put/2/1"
+    answer(run, "each[0].put")
+    assert run.run.state == R.RUN_STATE_UNDONE
+
+
 @pytest.mark.feature("D2", "D6")
 def test_what_a_person_saw_happen_can_be_made_good_too() -> None:
     run = Driver(workflow(STEPS))

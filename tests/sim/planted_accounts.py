@@ -113,7 +113,7 @@ DEFECTS: Final = {
     checked_after_the_money_is_spent: 1,
     settled_twice: 1,
     held_in_memory_alone: 1,
-    what_a_crash_leaves_stays_held: 8,
+    what_a_crash_leaves_stays_held: 1,
     let_go_while_it_is_counted_on: 19,
     a_raised_cap_wakes_nobody: 18,
     what_others_let_go_of_is_not_looked_for: 177,

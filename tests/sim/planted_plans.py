@@ -50,7 +50,7 @@ def a_plan_is_forgotten_by_a_restart() -> Any:
 
 
 PLANS = {
-    another_plan_forgets_what_is_finished: 6,
-    edited_plan_is_not_what_is_followed: 6,
+    another_plan_forgets_what_is_finished: 23,
+    edited_plan_is_not_what_is_followed: 7,
     a_plan_is_forgotten_by_a_restart: 1,
 }

@@ -116,6 +116,7 @@ SOMETIMES = (
     "refused INCOMPATIBLE",
     "undo of chosen steps asked for",
     "redo asked for",
+    "ran what was composed",
     "event step_redone",
     "event redo_conflicted",
 )

@@ -15,7 +15,7 @@ from aios_testing.sim.person import Person
 from aios_testing.sim.planning import PlanWatch
 from aios_testing.sim.record import Record
 from aios_testing.sim.store import Disk
-from aios_testing.sim.workload import EFFECTS, GATES
+from aios_testing.sim.workload import changes, gate_of
 from aios_testing.sim.world import EFFECT, REDO, UNDO, World
 
 S, A, R = StepState, ApprovalState, RunState
@@ -71,7 +71,7 @@ class EffectWatch:
             self._made_good(run, step, key)
             return
         self._plans.happened(run, step, key)
-        gate = GATES.get((run.workflow, path_of(step)))
+        gate = gate_of(run.workflow, path_of(step))
         if gate is not None:
             self._approved(run, step, scope_of(step) + gate, key)
 
@@ -148,7 +148,7 @@ class EffectWatch:
         if run.state == R.RUN_STATE_UNDONE and not undone:
             self._record.violate("an undone run is undone", run.run_id)
         for step in run.steps.values():
-            if (run.workflow, path_of(step.name)) not in EFFECTS or self._unknown_since(run, step):
+            if not changes(run.workflow, path_of(step.name)) or self._unknown_since(run, step):
                 continue
             key = self._last_key(run, step)
             effects, stand = self._world.effects.get(key, 0), self._world.stand(key)

@@ -12,6 +12,7 @@ from aios_orchestrator.model import Run
 from aios_sdk.host.codec import effect_of_token
 from aios_testing.sim import (
     aside,
+    composing,
     crowd,
     forking,
     mending,
@@ -54,6 +55,9 @@ def give(person: Person, seed: int, record: Record, *, brief: bool) -> None:
         rng = Random(f"{stream} {seed}")
         if (alone(seed) == name) if brief else (rng.random() < share):
             setattr(person, name, habit(rng, record))
+    rng = Random(f"compose {seed}")
+    if rng.random() < composing.SHARE:  # beside whatever else a brief one has
+        person.composing = composing.Composing(rng, record)
 
 
 def begin(of: "Simulation") -> None:

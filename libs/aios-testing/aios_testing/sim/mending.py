@@ -40,8 +40,8 @@ R = TypeVar("R", bound=Proto)
 class Mending:
     """Looks at what failed, and from time to time at any run that was accepted."""
 
-    def __init__(self, rng: Random, record: Record) -> None:
-        self._rng, self._record = rng, record
+    def __init__(self, rng: Random, record: Record, named: str = "m") -> None:
+        self._rng, self._record, self._named = rng, record, named
         self._times: dict[str, int] = {}
         self._requests = 0
 
@@ -62,7 +62,7 @@ class Mending:
             for run in runs:
                 if self._times.get(run, 0) < TIMES:
                     self._times[run] = self._times.get(run, 0) + 1
-                    person.begin_work(partial(self._mend, person, run))
+                    person.begin_work(partial(self.mend, person, run))
 
     async def _ask(self, person: "Person", name: str, request: Proto, answer: type[R]) -> R | None:
         subject = subjects.query("run", name, WORKSPACE)
@@ -71,10 +71,11 @@ class Mending:
         except AiosError:
             return None
 
-    async def _mend(self, person: "Person", run: str) -> None:
+    async def mend(self, person: "Person", run: str, recovery: "Recovery.ValueType | None" = None) -> None:
+        """Have one run go on, that way or in whatever way is drawn."""
         rng = self._rng
         await asyncio.sleep(rng.uniform(0.1, 8.0))
-        recovery = rng.choice(ACTIONS)
+        recovery = rng.choice(ACTIONS) if recovery is None else recovery
         asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run)
         found = await self._ask(person, "get_run", asked, query.GetRunResponse)
         if found is None:
@@ -83,7 +84,7 @@ class Mending:
         self._requests += 1
         request = pb.RecoverRunRequest(
             workspace=WORKSPACE,
-            request_id=f"m{self._requests}",
+            request_id=f"{self._named}{self._requests}",
             run_id=run,
             actor="person:owner",
             recovery=recovery,

@@ -25,6 +25,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
 from aios_testing.sim.aside import Aside
 from aios_testing.sim.bus import SimBus
+from aios_testing.sim.composing import Composing
 from aios_testing.sim.faults import Plan
 from aios_testing.sim.forking import Forking
 from aios_testing.sim.mending import Mending
@@ -70,6 +71,7 @@ class Person:
         self.signing: Signing | None = None
         self.planning: Planning | None = None
         self.raising: Raising | None = None
+        self.composing: Composing | None = None
         self._decided: set[str] = set()
         self.restored = False
         self._requests = 0
@@ -116,6 +118,8 @@ class Person:
             works.append(self.planning.begin(self))
         if self.raising is not None:
             works.append(self.raising.look(self))
+        if self.composing is not None:
+            works.append(self.composing.begin(self))
         return works
 
     async def _run(self, number: int, at: float) -> None:
@@ -270,6 +274,8 @@ class Person:
             self.busy += 1
             try:
                 await work()
+            except Exception as error:
+                self._record.violate("no defect", f"the person: {type(error).__name__} {error}"[:400])
             finally:
                 self.busy -= 1
 

@@ -67,11 +67,12 @@ class Planning:
         for look in range(LOOKS):
             await asyncio.sleep(rng.uniform(0.5, 12.0))
             if rng.random() < 0.3:
-                await self._revise(person, run, f"{number}-{look}")
+                await self.revise(person, run, f"{number}-{look}")
             elif rng.random() < 0.3:
                 await self._edit(person, run, f"{number}-{look}")
 
-    async def _revise(self, person: "Person", run: str, name: str) -> None:
+    async def revise(self, person: "Person", run: str, name: str) -> None:
+        """Ask for another plan; a name is used once."""
         request = pb.RecoverRunRequest(
             workspace=WORKSPACE,
             request_id=f"pr{name}",

@@ -27,8 +27,8 @@ PAUSE: Final = (2.0, 14.0)  # seconds before each
 class Undoing:
     """Looks at runs that were accepted, and at those that are undone or partly so more often."""
 
-    def __init__(self, rng: Random, record: Record) -> None:
-        self._rng, self._record = rng, record
+    def __init__(self, rng: Random, record: Record, named: str = "") -> None:
+        self._rng, self._record, self._named = rng, record, named
 
     async def look(self, person: "Person") -> None:
         """From time to time."""
@@ -36,9 +36,10 @@ class Undoing:
             await asyncio.sleep(self._rng.uniform(*PAUSE))
             if person.accepted:
                 run = self._rng.choice(sorted(person.accepted))
-                person.begin_work(partial(self._act, person, number, run))
+                person.begin_work(partial(self.act, person, number, run))
 
-    async def _act(self, person: "Person", number: int, run: str) -> None:
+    async def act(self, person: "Person", number: int, run: str) -> None:
+        """Undo something of one run, or all of it, or redo it; a number is used once."""
         rng = self._rng
         asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run).SerializeToString()
         try:
@@ -58,7 +59,7 @@ class Undoing:
         steps = rng.sample(changed, min(len(changed), rng.randint(1, 2))) if rng.random() < 0.8 else []
         request = pb.UndoRunRequest(
             workspace=WORKSPACE,
-            request_id=f"u{number}",
+            request_id=f"{self._named}u{number}",
             run_id=run,
             actor="person:owner",
             why="not that",
@@ -69,7 +70,11 @@ class Undoing:
 
     async def _redo(self, person: "Person", number: int, run: str) -> None:
         request = pb.RedoRunRequest(
-            workspace=WORKSPACE, request_id=f"v{number}", run_id=run, actor="person:owner", why="after all"
+            workspace=WORKSPACE,
+            request_id=f"{self._named}v{number}",
+            run_id=run,
+            actor="person:owner",
+            why="after all",
         )
         times = 2 if self._rng.random() < 0.2 else 1
         # What was refused may be done later, when the run stands otherwise; what was done is answered so again.

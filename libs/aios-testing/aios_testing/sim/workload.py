@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from aios_testing.sim import composed
+
 _HEAD: Final = """apiVersion: aios/v1
 kind: Workflow
 metadata: {{name: {name}}}
@@ -343,3 +345,13 @@ assert {name for name, _ in EFFECTS} == {
     "lone",
     "planned",
 }
+
+
+def changes(workflow: str, path: str) -> bool:
+    """Whether a step, by its path, changes the world."""
+    return (workflow, path) in EFFECTS or composed.changes(workflow, path)
+
+
+def gate_of(workflow: str, path: str) -> str | None:
+    """The gate that a step needs, by its name in the same scope."""
+    return GATES.get((workflow, path)) or composed.gate_of(workflow, path)

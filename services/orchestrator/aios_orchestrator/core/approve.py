@@ -252,7 +252,7 @@ def _follow_unknown(
                     compensates=draft.workflow.at(step).compensate is not None,
                 )
             )
-    elif rounds.goes_on(draft, step):
+    elif undoing or rounds.goes_on(draft, step):
         draft.may_start((path_of(step),), scope_of(step))
     else:
         rounds.leave(draft, step)
