@@ -1,6 +1,8 @@
 """What holds for every test: nothing of the person's own settings or servers is seen or touched."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -20,6 +22,7 @@ for name in [name for name in os.environ if name.startswith("AIOS_") and not nam
     del os.environ[name]
 for name in ("XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
     os.environ[name] = tempfile.mkdtemp(prefix="aios-tests-")
+    atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
 
 # No deadline for one example: the machine is shared. A failure prints how to repeat it; it is not explained, since the
 # tracing that this takes makes it ten times slower to tell, which is longer than a test may take.

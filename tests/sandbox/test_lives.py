@@ -179,13 +179,23 @@ async def test_closing_ends_the_calls_and_leaves_no_file_and_no_descriptor(
         await Harness(pool).run(ECHO)
 
 
-async def test_what_a_killed_runner_left_in_its_scratch_directory_is_removed(
+async def test_what_a_killed_runner_left_is_removed_by_the_next_and_no_other(
     make_settings: Make, scratch: Path
 ) -> None:
-    (scratch / "sandbox-old" / "artifacts-1").mkdir(parents=True)
+    """Where no directory is given, all runners of the machine share that for temporary files."""
+    environment = {**os.environ, "TMPDIR": str(scratch)}
+    command = [sys.executable, "-c", RUNNER, str(AGENTS)]
     (scratch / "other").mkdir()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline().startswith("ready")
+        (left,) = (path for path in scratch.iterdir() if path.name != "other")
+        async with SandboxPool(make_settings(scratch=scratch)):
+            assert left.exists() and len(list(scratch.iterdir())) == 3, "its runner lives"
+        killed.kill()
+    assert left.exists()
     async with SandboxPool(make_settings(scratch=scratch)):
-        assert not (scratch / "sandbox-old").exists()
+        assert not left.exists()
     assert [p.name for p in scratch.iterdir()] == ["other"]
 
 

@@ -96,9 +96,9 @@ def _value(rng: Random, read: list[str]) -> Any:
 
 def _of_kind(rng: Random, kind: str, name: str, depth: int, read: list[str], child: str) -> Step:
     if kind == "agent":
-        more = rng.choice([{}, {"budget": "0.05"}, {"budget": "0.10"}, {"cache": "20s"}])
-        more |= rng.choice([{}, {}, {"retry": {"limit": 2, "backoff": "500ms"}}, {"deadline": "50s"}])
-        return {"agent": "echo", "timeout": "10s", "input": _value(rng, read), **more}
+        spends = rng.choice([{}, {"budget": "0.05"}, {"budget": "0.10"}, {"cache": "20s"}])
+        more: Step = rng.choice([{}, {}, {"retry": {"limit": 2, "backoff": "500ms"}}, {"deadline": "50s"}])
+        return {"agent": "echo", "timeout": "10s", "input": _value(rng, read), **spends, **more}
     if kind == "put":
         step: Step = {
             "connector": rng.choice(_BOOKS),

@@ -118,10 +118,10 @@ class SandboxSettings:
     their turn; `warm`: children that are forked before there is a call for them. `preload`: modules that the zygote
     imports (see the package's warning). `code_roots`: directories that agents import from besides this Python's own
     path. `private`: files and directories that must stay unreadable (the data directory, credentials); the start
-    fails if one lies in a directory that agents read. `scratch`: a directory that the pool has to itself; by default
-    one in the system's directory for temporary files. `require`: names of capabilities without which the pool
-    doesn't start. `uid`: the user and group that agents get when the runner is root. `input_bytes`: of all input
-    files of a call. `start_seconds`: within which the zygote must be ready.
+    fails if one lies in a directory that agents read. `scratch`: where the pool makes a directory of its own, and
+    removes those of runners that were killed; by default the system's directory for temporary files. `require`: names
+    of capabilities without which the pool doesn't start. `uid`: the user and group that agents get when the runner is
+    root. `input_bytes`: of all input files of a call. `start_seconds`: within which the zygote must be ready.
     """
 
     agents: frozenset[str]

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-import shutil
-import tempfile
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -24,11 +22,11 @@ from aios_agent_runner.sandbox.model import (
     Usage,
 )
 from aios_agent_runner.sandbox.outcome import response_of
+from aios_agent_runner.sandbox.scratch import Scratch, remove
 from aios_core.errors import RetryableError, TerminalError
 
 _SELFTEST: Final = "aios_agent_runner.sandbox.selftest:run"
 _SELFTEST_LIMITS: Final = Limits(cpu_seconds=5, wall_seconds=10, file_bytes=64 * 1024)
-_PREFIX: Final = "sandbox-"
 _RESTARTS: Final = 5  # of a zygote within _RESTART_SECONDS; more say that something is broken
 _RESTART_SECONDS: Final = 60.0
 
@@ -47,7 +45,7 @@ class SandboxPool:
         self._link: Link | None = None
         self._hello: Hello | None = None
         self._installation: Installation | None = None
-        self._scratch: Path | None = None
+        self._scratch: Scratch | None = None
         self._capabilities: list[Capability] = []
 
     async def start(self) -> None:
@@ -55,10 +53,7 @@ class SandboxPool:
 
         Raises TerminalError SANDBOX_UNAVAILABLE if one that `settings.require` names is not in force here.
         """
-        if self._settings.scratch is not None:
-            for stale in self._settings.scratch.glob(_PREFIX + "*"):
-                _remove(stale)
-        self._scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._settings.scratch))
+        self._scratch = Scratch.make(self._settings.scratch)
         self._installation = find_installation(self._settings)
         try:
             await self._start_link()
@@ -71,7 +66,7 @@ class SandboxPool:
         if self._link is not None:
             self._link.abort()
         if self._scratch is not None:
-            _remove(self._scratch)
+            self._scratch.close()
             self._scratch = None
 
     async def __aenter__(self) -> Self:
@@ -144,7 +139,7 @@ class SandboxPool:
         number = self._number
         assert self._scratch is not None, "the pool was not started"
         assert self._hello is not None, "the pool was not started"
-        directory = self._scratch / f"call-{number}"
+        directory = self._scratch.path / f"call-{number}"
         if not self._hello.new_root:
             directory.mkdir(mode=0o700)
             self._hand_over(directory, self._hello.user)
@@ -163,7 +158,7 @@ class SandboxPool:
             exchange.close()
             exchange.close_out()
             if not self._hello.new_root:
-                _remove(directory)
+                remove(directory)
 
     def _hand_over(self, directory: Path, user: int) -> None:
         """Let `user` work in `directory`, which lies in the pool's scratch directory."""
@@ -205,11 +200,11 @@ class SandboxPool:
         if exchange.out is None or not os.listdir(exchange.out):  # noqa: PTH208 - a descriptor
             return {}, None
         assert self._scratch is not None
-        target = self._scratch / f"artifacts-{number}"
+        target = self._scratch.path / f"artifacts-{number}"
         try:
             return await asyncio.to_thread(collect, exchange.out, target, limit), target
         except BaseException:
-            _remove(target)
+            remove(target)
             raise
 
     async def _restarted(self) -> Link:
@@ -247,7 +242,9 @@ class SandboxPool:
             )
 
     async def _try_promises(self, link: Link) -> list[Capability]:
-        private = [Path.home(), Path(f"/proc/{os.getpid()}/environ"), self._scratch, *self._settings.private]
+        assert self._scratch is not None, "the pool was not started"
+        unseen = (Path.home(), Path(f"/proc/{os.getpid()}/environ"), self._scratch.path)
+        private = [*unseen, *self._settings.private]
         request = json.dumps({"private": [str(p) for p in private]}).encode()
         with await self._run_on(link, SandboxCall(_SELFTEST, request, limits=_SELFTEST_LIMITS)) as result:
             found: dict[str, str] = json.loads(result.response)
@@ -262,12 +259,3 @@ class SandboxPool:
         if link is self._link:
             for exchange in list(self._running.values()):
                 exchange.fail(lost_call())
-
-
-def _remove(directory: Path) -> None:
-    """Delete a tree in which an agent may have closed directories to their owner."""
-    for parent, names, _ in os.walk(directory):
-        for path in (Path(parent, name) for name in names):
-            if not path.is_symlink():
-                path.chmod(0o700)
-    shutil.rmtree(directory, ignore_errors=True)
