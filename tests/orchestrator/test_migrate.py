@@ -276,6 +276,26 @@ def test_rounds_that_have_begun_keep_their_steps_and_the_rest_follows() -> None:
     assert run.run.state == R.RUN_STATE_SUCCEEDED
 
 
+def test_rounds_that_are_over_are_not_gone_back_into_where_they_have_other_steps_since() -> None:
+    """They were: the new step began in rounds that were over, and what was stored was not what had happened."""
+    plain_map = MAP.replace("connector: mail.send, effect: write", "agent: x")
+    tell = "- {name: tell, agent: x, input: {}}\n"
+    run = Driver(workflow(plain_map + tell))
+    run.settle("list", output=items("a", "b"))
+    for step in ("each[0].draft", "each[1].draft", "each[0].send", "each[1].send"):
+        run.settle(step)
+    run.fail("tell")
+    first = "      - {name: note, agent: x, input: {}}\n      - {name: draft"
+    move(run, workflow(plain_map.replace("      - {name: draft", first) + tell), accept=True)
+    assert run.last.refusal is None
+    run.recover(Recovery.RECOVERY_REWIND, "each[0].draft")
+    assert "whose steps are others now than when it ran. Go back to 'each' itself." in refused(
+        run, "INVALID_ARGUMENT"
+    )
+    run.recover(Recovery.RECOVERY_REWIND, "each")
+    assert set(run.last.dispatched) == {"each[0].note", "each[1].note"}
+
+
 def test_steps_of_rounds_are_renamed_where_none_is_under_way() -> None:
     mended = MAP.replace("draft", "write")
     run = Driver(workflow(MAP))

@@ -1,7 +1,6 @@
 """Random workflows with every kind of step, and random histories of them: what is applied is accepted or explained;
 what is accepted ends; an undo of any prefix leaves the world as it was, save what was said to be irreversible."""
 
-import json
 from collections import Counter
 from typing import Any, Final
 
@@ -22,13 +21,16 @@ from aios_core.values import labeled
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.core import compensate
 from aios_orchestrator.core.decide import Cancel, Decision, Fund, Input, Redo, Tick, Undo
+from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.money import Attempt
 from aios_orchestrator.definition import KINDS, compile_workflow
-from aios_orchestrator.document import Document, parse_documents
+from aios_orchestrator.document import Document
+from aios_orchestrator.names import renamed
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
 from tests.often import tries
+from tests.orchestrator.random_documents import documents, other_version
 from tests.orchestrator.runs import Driver
 from tests.orchestrator.test_rounds import CHILD
 from tests.orchestrator.test_spending import ACCOUNT, purse_with
@@ -42,101 +44,6 @@ USES: Final = {"child@v": CHILD, f"{CHILD.name}@{CHILD.version}": CHILD}
 ROUNDS: Final = 400  # of settling, deciding and waiting until a run has to have ended
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 SEEN: Counter[str] = Counter()
-
-
-def steps_of(data: Data, prefix: str, depth: int, seen: list[str]) -> list[Step]:
-    """A list of steps that read what stands before them, mostly; `seen` are the names that they see."""
-    steps: list[Step] = []
-    own: list[str] = []
-    for at in range(data.draw(st.integers(1, 4 if depth else 5))):
-        name = f"{prefix}{at}"
-        kinds = [kind for kind in KINDS if kind not in ("map", "repeat", "workflow") or depth < 2]
-        if depth:
-            kinds.remove("plan")
-        kind = data.draw(st.sampled_from(kinds))
-        step: Step = {"name": name, **_of_kind(data, kind, name, depth, [*seen, *own], own)}
-        if data.draw(st.integers(0, 4)) == 0:
-            step["when"] = data.draw(st.sampled_from(["inputs.n > 0", "inputs.n > 5", *_conditions(own)]))
-        if own and data.draw(st.integers(0, 4)) == 0:
-            step["needs"] = data.draw(st.lists(st.sampled_from(own), unique=True, max_size=3))
-        if kind == "gate":
-            steps.append(step)
-            own.append(name)
-            name = f"{name}-act"
-            step = {
-                "name": name,
-                "connector": "files.write",
-                "effect": data.draw(st.sampled_from(["write", "write", "irreversible", "payment"])),
-                "input": {"n": 1},
-                **({"when": step["when"]} if "when" in step else {}),
-            }
-        steps.append(step)
-        own.append(name)
-    return steps
-
-
-def _conditions(names: list[str]) -> list[str]:
-    return [f"steps.{name} == null" for name in names]
-
-
-def _value(data: Data, seen: list[str]) -> Any:
-    """What a step is given: of the input, of a step before it, or of one that is not there."""
-    kind = data.draw(st.sampled_from(["input", "step", "step", "constant", "missing"]))
-    if kind == "step" and seen:
-        return {"n": 2, "of": f"${{steps.{data.draw(st.sampled_from(seen))}}}"}
-    if kind == "missing" and data.draw(st.integers(0, 9)) == 0:
-        return {"n": "${steps.nowhere.n}"}
-    return {"n": "${inputs.n}"} if kind == "input" else {"n": 7}
-
-
-def _of_kind(data: Data, kind: str, name: str, depth: int, seen: list[str], own: list[str]) -> Step:
-    if kind == "agent":
-        more = [{}, {"deadline": "1h"}, {"timeout": {"total": "10m"}}, {"budget": "0.10"}, {"budget": "0.10"}]
-        times: Step = data.draw(st.sampled_from(more))
-        return {"agent": "x", "input": _value(data, seen), "retry": {"limit": 2, "backoff": "1s"}, **times}
-    if kind == "connector":
-        effect = data.draw(st.sampled_from(["read", "write", "write", "irreversible"]))
-        step: Step = {"connector": "files.act", "effect": effect, "input": _value(data, seen)}
-        if effect == "write" and data.draw(st.booleans()):
-            step["compensate"] = {"connector": "files.other", "input": {"n": 3}}
-        return step
-    if kind == "memory":
-        return {"memory": data.draw(st.sampled_from(["read", "write"])), "input": _value(data, seen)}
-    if kind == "gate":
-        return {"gate": {"title": "Go on", "approves": [f"{name}-act"], "expires": "2h"}}
-    if kind == "ask":
-        return {
-            "ask": {"title": "Which?", "questions": [{"id": "q", "text": "Which?", "options": ["a", "b"]}]}
-        }
-    if kind == "branch":
-        return {"branch": {"cases": {"one": "inputs.n == 1", "two": "inputs.n > 5"}, "otherwise": "none"}}
-    if kind == "transform":
-        return {"transform": _value(data, seen)}
-    if kind == "wait":
-        lenient = {"event": "it.came", "timeout": "5s", "on_timeout": "go-on"}
-        return {"wait": data.draw(st.sampled_from(["3s", {"until": "1970-01-01T00:00:30Z"}, lenient]))}
-    if kind == "plan":
-        may = {"agents": ["x"], "actions": {"files.act": "write", "files.other": "write"}}
-        return {"plan": {"agent": "x", "goal": "It", "input": {"n": "${inputs.n}"}, "may": may, "steps": 9}}
-    if kind == "workflow":
-        return {"workflow": "child@v", "input": {"n": 1}}
-    inner = steps_of(data, f"{name}-", depth + 1, [*seen, *own])
-    if kind == "map":
-        collect = data.draw(st.sampled_from(["fail", "collect"]))
-        return {"map": {"over": [1, 2], "at_once": 2, "on_failure": collect, "steps": inner}}
-    return {"repeat": {"limit": 2, "at_limit": "go-on", "until": "index == 1", "steps": inner}}
-
-
-@st.composite
-def documents(draw: st.DrawFn) -> Document:
-    data = draw(st.data())
-    spec: Step = {
-        "inputs": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
-        "steps": steps_of(data, "s", 0, []),
-    }
-    spec |= draw(st.sampled_from([{}, {"on_failure": "undo"}, {"deadline": "3h"}]))
-    text = {"apiVersion": "aios/v1", "kind": "Workflow", "metadata": {"name": "w"}, "spec": spec}
-    return parse_documents(json.dumps(text).encode(), "w.yaml")[0]
 
 
 def accepted(document: Document) -> Workflow | None:
@@ -178,7 +85,8 @@ class World(Driver):
     """A run in a world that counts what stands; what is to be made good stands until that was done. Its money is
     its own, or that of many: then most of what there is for all is held by others until `others_let_go`."""
 
-    def __init__(self, of: Workflow, *, shares: bool) -> None:
+    def __init__(self, document: Document, of: Workflow, *, shares: bool) -> None:
+        self.document = document
         self.stands: Counter[str] = Counter()
         self.unsure: dict[str, bool] = {}  # of which nobody was told whether it happened: whether it did
         self.left: set[str] = set()  # of which a person did not want to know either
@@ -246,6 +154,20 @@ class World(Driver):
             decision = A.APPROVAL_STATE_REJECTED if rejects else agreed
             self.decide(decision, None if gate or rejects else answers, approval=approval)
 
+    def follow(self, document: Document, names: dict[str, str], *, accept: bool) -> None:
+        """Another version of the workflow, if it can."""
+        to = accepted(document)
+        if to is None or self.run.workflow_version == to.version:
+            return
+        if self.give(Migrate(to, names, accept)).refusal is not None:
+            SEEN["did not follow"] += 1
+            return
+        SEEN["followed another version"] += 1
+        self.document = document
+        self.stands = Counter({renamed(name, names): times for name, times in self.stands.items()})
+        self.unsure = {renamed(name, names): happened for name, happened in self.unsure.items()}
+        self.left = {renamed(name, names) for name in self.left}
+
     def looks(self, approval: Approval, *, rejects: bool) -> None:
         """Says whether it happened, or leaves it as it is."""
         happened = self.unsure.pop(approval.step)
@@ -300,7 +222,7 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
     if of is None:
         return
     SEEN.update(step.kind for step in of.ordered)
-    run = World(of, shares=data.draw(st.booleans()))
+    run = World(document, of, shares=data.draw(st.booleans()))
     for _ in range(data.draw(st.integers(0, 25))):
         for name in run.open()[:1]:
             fails = data.draw(st.integers(0, 5)) == 0
@@ -313,6 +235,8 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
             SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
         if data.draw(st.integers(0, 5)) == 0:
             run.others_let_go()
+        if data.draw(st.integers(0, 5)) == 0:
+            run.follow(*other_version(data, run.document), accept=data.draw(st.booleans()))
         run.now += data.draw(st.sampled_from([1, 2_000, 30_000]))
         run.give(Tick())
         if run.run.closed and not run.run.undo_queue and data.draw(st.booleans()):
@@ -329,6 +253,7 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
     for name, stands in run.stands.items():
         taken_back = not stands or not run.run.at(name).undoable or name in run.left
         assert taken_back, f"{name} stands after the undo"
+        assert not stands or name in run.run.steps, f"{name} stands, and nothing says so"
     before = Counter(run.stands)
     run.give(Redo("no, leave it"))
     run.finish(data)
@@ -345,3 +270,4 @@ def test_every_kind_was_met_and_both_verdicts() -> None:
         pytest.skip("the property test did not run in this process")
     assert set(KINDS) <= set(SEEN) and SEEN["accepted"] > 10 and SEEN["explained"] > 0
     assert SEEN["planned"] and SEEN["revised"] and SEEN["waited for money"] and SEEN["a person saw"]
+    assert SEEN["followed another version"] and SEEN["did not follow"]

@@ -39,7 +39,8 @@ class Again:
 
     def around(self, name: str) -> None:
         """What a step is a part of goes on, and what came of the whole of that begins anew. Raises INVALID_ARGUMENT
-        for a step of an earlier turn of a repeat, and for a part of a step that was left out."""
+        for a step of an earlier turn of a repeat, and for a part of a step that was left out, or that has other steps
+        since it ran."""
         self._around(name)
         self._finish()
 
@@ -93,6 +94,13 @@ class Again:
                 raise TerminalError(
                     "INVALID_ARGUMENT",
                     f"step: {name} is a part of {owner!r}, which was left out. Go back to {owner!r} itself.",
+                    field="step",
+                )
+            if state.begun.steps != step.own.size:
+                raise TerminalError(
+                    "INVALID_ARGUMENT",
+                    f"step: {name} is a part of {owner!r}, whose steps are others now than when it ran. "
+                    f"Go back to {owner!r} itself.",
                     field="step",
                 )
             if step.kind == "repeat" and (done or index != state.begun.begun - 1):
