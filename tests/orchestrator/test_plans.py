@@ -15,7 +15,7 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import Plain, Value, label_of, labeled, plain
-from aios_orchestrator.core.decide import Edit, Undo
+from aios_orchestrator.core.decide import Cancel, Edit, Undo
 from tests.orchestrator.runs import Driver, workflow
 
 WORK = """
@@ -563,3 +563,16 @@ def test_a_plan_stands_outside_of_maps() -> None:
     with pytest.raises(TerminalError) as error:
         workflow(text)
     assert "planned in a map or a repeat" in error.value.message
+
+
+@pytest.mark.feature("C3", "D6")
+def test_what_is_tried_again_with_a_plan_that_begins_then_begins_as_well() -> None:
+    """It was looked for by its place in the document, where the plan's steps stood by then."""
+    run = Driver(workflow(WORK + "- {name: aside, needs: [], agent: writer, input: {n: 1}}\n", OUT))
+    run.settle("work.draft", output=given(FIRST))
+    run.give(Cancel("not now"))
+    run.decide(A.APPROVAL_STATE_APPROVED)
+    run.fail("aside")
+    assert run.run.closed
+    run.recover(V.RECOVERY_RETRY)
+    assert set(run.last.dispatched) == {"aside", "work.plan.one"}

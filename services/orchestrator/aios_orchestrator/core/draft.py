@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 from aios.run.v1 import state_pb2 as st
@@ -93,6 +93,17 @@ class Draft:
         order = tuple(map(int, _NUMBERS.findall(scope))) if scope else ()
         for path in paths:
             heappush(self.next, (self.workflow.place[path], order, scope))
+
+    def follow(self, workflow: Workflow) -> None:
+        """Go on by another version, or by one that has the steps of a plan: what may be ready is known by places,
+        which are others there."""
+        before, self.workflow = self.workflow.ordered, workflow
+        paths = [(before[place].name, order, scope) for place, order, scope in self.next]
+        self.next = [
+            (workflow.place[path], order, scope) for path, order, scope in paths if path in workflow.place
+        ]
+        heapify(self.next)
+        self.guards.clear()
 
     def pop(self) -> Step:
         """The next step that may be ready, in the document's order."""

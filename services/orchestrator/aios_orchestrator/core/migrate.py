@@ -85,8 +85,7 @@ def migrate(draft: Draft, what: Migrate) -> None:
             accepted=[found.what for found in move.breaks],
         )
     )
-    draft.workflow = what.workflow
-    draft.guards.clear()
+    draft.follow(what.workflow)
     if not run.closed:
         may_start(draft)
 

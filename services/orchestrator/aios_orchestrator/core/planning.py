@@ -171,5 +171,4 @@ def _adopt(draft: Draft, step: Step, plan: Plan, dropped: list[str], again: list
                 approver=approval.decided_by if approval is not None else "",
             )
         )
-    draft.workflow = plans.with_child(draft.workflow, step.name, plan.workflow)
-    draft.guards.clear()
+    draft.follow(plans.with_child(draft.workflow, step.name, plan.workflow))
