@@ -5,12 +5,14 @@ from typing import Any
 
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
-from aios.run.v1.state_pb2 import Approval, ApprovalState, Recovery, RunHead
+from aios.run.v1.events_pb2 import StepReused
+from aios.run.v1.state_pb2 import Approval, ApprovalState, Fork, Recovery, RunHead
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.encoding import decode, encode
 from aios_core.labels import OWNER
 from aios_core.values import Plain, labeled, plain
 from aios_orchestrator.codec import head_of, records_of, run_of
+from aios_orchestrator.core import fork
 from aios_orchestrator.core.decide import Decide, Decision, Input, Settle, Start, decide
 from aios_orchestrator.core.fold import fold
 from aios_orchestrator.core.money import Purse
@@ -45,13 +47,24 @@ class Driver:
         n: int = 1,
         purse: Purse | None = None,
         run_id: str = "run_test",
+        forks: "tuple[Driver, Fork] | None" = None,
     ) -> None:
+        """With `forks` it is a fork of that run, which may not be possible: raises INVALID_ARGUMENT."""
         self.workflow, self.purse = of, purse
         self.now = 1_000
         self.history: list[bytes] = []
         self.records: dict[str, bytes] = {}
+        reused: tuple[StepReused, ...] = ()
+        if forks is not None:
+            source, asked = forks
+            run_id, mode = "run_fork", Mode.MODE_SIMULATE
+            fork.check(asked, of)
+            reused = tuple(fork.reused(asked, source.run, source.workflow, of))
         self.run = Run("main", run_id, 7, of.name, of.version, mode)
-        self.last = self.give(Start(encode(of.check_input(labeled({"n": n}, OWNER))), ""))
+        if forks is not None:
+            self.run.fork = forks[1]
+        value = encode(of.check_input(labeled({"n": n}, OWNER)))
+        self.last = self.give(Start(value, "", reused=reused))
 
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
         """Decide on one input, and check that the state is the fold of the history, and what is stored of it."""

@@ -11,8 +11,6 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled, plain
 from aios_orchestrator.codec import task_of
 from aios_orchestrator.core import fork
-from aios_orchestrator.core.decide import Start
-from aios_orchestrator.model import Run
 from tests.orchestrator.runs import Driver, workflow
 
 STEPS = """
@@ -37,16 +35,7 @@ def finished() -> Driver:
 
 def forked(source: Driver, of: Fork, into: str = STEPS) -> Driver:
     """The fork of a finished run, begun."""
-    after = workflow(into)
-    fork.check(of, after)
-    reused = tuple(fork.reused(of, source.run, source.workflow, after))
-    driver = Driver.__new__(Driver)
-    driver.workflow, driver.now, driver.history, driver.records = after, 9_000, [], {}
-    driver.run = Run("main", "run_fork", 7, after.name, after.version, Mode.MODE_SIMULATE)
-    driver.run.fork = of
-    value = encode(after.check_input(labeled({"n": 1}, OWNER)))
-    driver.last = driver.give(Start(value, "", reused=reused))
-    return driver
+    return Driver(workflow(into), forks=(source, of))
 
 
 def taken_over(driver: Driver) -> set[str]:

@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aios.error.v1.error_pb2 import Error
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, Recovery
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, Fork, Recovery, Supposed, SupposedEnd
 from aios.run.v1.state_pb2 import ApprovalState as A
 from aios.run.v1.state_pb2 import RunState as R
 from aios.run.v1.state_pb2 import StepState as S
 from aios.task.v1.task_pb2 import MODE_EXECUTE, Status
 from aios_core.encoding import encode
+from aios_core.errors import TerminalError
 from aios_core.json_values import from_json
 from aios_core.labels import OWNER
 from aios_core.values import labeled
@@ -85,14 +86,21 @@ class World(Driver):
     """A run in a world that counts what stands; what is to be made good stands until that was done. Its money is
     its own, or that of many: then most of what there is for all is held by others until `others_let_go`."""
 
-    def __init__(self, document: Document, of: Workflow, *, shares: bool) -> None:
+    def __init__(
+        self,
+        document: Document,
+        of: Workflow,
+        *,
+        shares: bool = False,
+        forks: "tuple[World, Fork] | None" = None,
+    ) -> None:
         self.document = document
         self.stands: Counter[str] = Counter()
         self.unsure: dict[str, bool] = {}  # of which nobody was told whether it happened: whether it did
         self.left: set[str] = set()  # of which a person did not want to know either
         purse = purse_with(250_000) if shares else None
         self.others = purse.hold(OTHERS, 200_000, 0) if purse is not None else 0
-        super().__init__(of, purse=purse)
+        super().__init__(of, purse=purse, forks=forks)
 
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
         """And settles what is settled, as the engine does once it is committed."""
@@ -210,7 +218,38 @@ def again(run: World, data: Data) -> Decision:
     return run.recover(RETRY)
 
 
-@pytest.mark.feature("D1", "D2", "D6")
+def fork(run: World, data: Data) -> None:
+    """Tries the run again from somewhere, some of it otherwise. That may be refused, and changes nothing."""
+    of = accepted(run.document)
+    assert of is not None
+    places = ["", *(step.name for step in of.ordered if not step.scope)]
+    asked = Fork(run_id=run.run.run_id, step=data.draw(st.sampled_from(places)))
+    for _ in range(data.draw(st.integers(0, 2))):
+        change = asked.changes.add(step=data.draw(st.sampled_from(sorted(of.steps))))
+        what = data.draw(st.sampled_from(["input", "agent", "take", "supposed", "ends"]))
+        value = {
+            "input": encode(labeled({"n": 5}, OWNER)),
+            "agent": "y",
+            "take": data.draw(st.sampled_from(["one", "two", "none"])),
+            "supposed": data.draw(st.sampled_from([Supposed.SUPPOSED_HOLDS, Supposed.SUPPOSED_FAILS])),
+            "ends": data.draw(
+                st.sampled_from([SupposedEnd.SUPPOSED_END_REJECTED, SupposedEnd.SUPPOSED_END_FAILED])
+            ),
+        }[what]
+        setattr(change, what, value)
+    try:
+        other = World(run.document, of, forks=(run, asked))
+    except TerminalError as error:
+        if error.code != "INVALID_ARGUMENT" or not error.details["field"].startswith("changes["):
+            raise
+        SEEN["can't be forked so"] += 1
+        return
+    SEEN["forked"] += 1
+    other.finish(data)
+    assert not other.run.changed_things(), "a fork changes nothing"
+
+
+@pytest.mark.feature("D1", "D2", "D6", "D9", "D10")
 @settings(max_examples=tries(300), deadline=None, suppress_health_check=SLOW)
 @given(document=documents(), data=st.data())
 def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
@@ -247,6 +286,8 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
             run.give(Cancel("enough"))
     if not run.run.closed and data.draw(st.booleans()):
         run.give(Cancel("now"))
+    if data.draw(st.integers(0, 3)) == 0:
+        fork(run, data)
     run.finish(data)
     run.give(Undo("all of it"))
     run.finish(data)
@@ -271,3 +312,4 @@ def test_every_kind_was_met_and_both_verdicts() -> None:
     assert set(KINDS) <= set(SEEN) and SEEN["accepted"] > 10 and SEEN["explained"] > 0
     assert SEEN["planned"] and SEEN["revised"] and SEEN["waited for money"] and SEEN["a person saw"]
     assert SEEN["followed another version"] and SEEN["did not follow"]
+    assert SEEN["forked"] and SEEN["can't be forked so"]
