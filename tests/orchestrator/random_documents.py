@@ -29,6 +29,9 @@ def steps_of(data: Data, prefix: str, depth: int, seen: list[str]) -> list[Step]
             step["when"] = data.draw(st.sampled_from(["inputs.n > 0", "inputs.n > 5", *_conditions(own)]))
         if own and data.draw(st.integers(0, 4)) == 0:
             step["needs"] = data.draw(st.lists(st.sampled_from(own), unique=True, max_size=3))
+        if data.draw(st.integers(0, 9)) == 0:
+            ends = data.draw(st.sampled_from([{}, {"on_deadline": "note"}, {"service_level": "1h"}]))
+            step |= {"deadline": "1h", **ends}
         if kind == "gate":
             steps.append(step)
             own.append(name)

@@ -474,6 +474,25 @@ def test_a_person_gives_the_plan_where_the_planner_has_none() -> None:
     assert run.decide(A.APPROVAL_STATE_APPROVED).dispatched == ("work.plan.one",)
 
 
+@pytest.mark.feature("C3")
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "INVALID_ARGUMENT value: give the plan"),
+        ({"n": 4}, "BAD_PLAN n: there is no such field"),
+        ({"steps": [{"name": "one", "agent": "root"}]}, "BAD_PLAN steps[0].agent: the plan may not use"),
+    ],
+    ids=["none", "another-thing", "forbidden"],
+)
+def test_what_a_person_gives_is_a_plan_or_refused_at_once(value: Plain, says: str) -> None:
+    """It was shown for approval, and nothing could come of that."""
+    run = Driver(workflow(WORK, OUT))
+    run.fail("work.draft")
+    refusal = run.recover(V.RECOVERY_SKIP, "work.draft", value).refusal
+    assert refusal is not None and f"{refusal.code} {refusal.message}".startswith(says)
+    assert run.run.state == R.RUN_STATE_FAILED
+
+
 @pytest.mark.feature("C3", "D6")
 def test_what_a_plan_has_changed_is_undone_like_anything_else() -> None:
     run = planned()

@@ -42,8 +42,8 @@ class Recover:
 
 
 def recover(draft: Draft, what: Recover) -> None:
-    """Reopen the run. Raises NOT_FAILED, RUN_CLOSED, EFFECTS_STAND, OUTCOME_UNKNOWN, INVALID_ARGUMENT; the draft is of
-    no use then."""
+    """Reopen the run. Raises NOT_FAILED, RUN_CLOSED, EFFECTS_STAND, OUTCOME_UNKNOWN, INVALID_ARGUMENT, BAD_PLAN; the
+    draft is of no use then."""
     if what.recovery == _REPLAN:
         _replan(draft, what)
         return
@@ -136,6 +136,13 @@ def _step(draft: Draft, what: Recover, name: str) -> Step | None:
 
 def _check_value(draft: Draft, what: Recover, step: Step | None) -> None:
     given = what.value
+    if step is not None and step.planning is not None and what.recovery == _SKIP:
+        if given is None or plain(given) is None:
+            raise TerminalError(
+                "INVALID_ARGUMENT", "value: give the plan that stands for the planner's.", field="value"
+            )
+        planning.drafted(draft, step, given)
+        return
     if given is None:
         if what.recovery == _EDIT:
             raise TerminalError("INVALID_ARGUMENT", "value: give the step's new input.", field="value")
