@@ -86,8 +86,8 @@ def _of_kind(data: Data, kind: str, name: str, depth: int, seen: list[str], own:
     if kind == "transform":
         return {"transform": _value(data, seen)}
     if kind == "wait":
-        lenient = {"event": "it.came", "timeout": "5s", "on_timeout": "go-on"}
-        return {"wait": data.draw(st.sampled_from(["3s", {"until": "1970-01-01T00:00:30Z"}, lenient]))}
+        lenient = {"event": "it.came", "timeout": "10m", "on_timeout": "go-on"}
+        return {"wait": data.draw(st.sampled_from(["3s", {"until": "1970-01-01T00:00:30Z"}, *[lenient] * 3]))}
     if kind == "plan":
         may = {"agents": ["x"], "actions": {"files.act": "write", "files.other": "write"}}
         return {"plan": {"agent": "x", "goal": "It", "input": {"n": "${inputs.n}"}, "may": may, "steps": 9}}

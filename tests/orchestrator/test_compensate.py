@@ -14,7 +14,7 @@ from aios_core.values import labeled, plain
 from aios_orchestrator.codec import task_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.compensate import lane_of
-from aios_orchestrator.core.decide import Settle, Tick, Undo
+from aios_orchestrator.core.decide import Cancel, Settle, Tick, Undo
 from tests.orchestrator.runs import Driver, workflow
 
 A, R, S = ApprovalState, RunState, StepState
@@ -114,6 +114,50 @@ def test_one_that_may_have_been_made_is_not_made_under_another_key() -> None:
     assert task(run, "two").task_id == "run_test/two/2/1"
     assert plain(decode(task(run, "two").input)) == {"to": "ada", "n": 1}
     answer(run, "two")
+    assert run.run.state == R.RUN_STATE_UNDONE
+
+
+@pytest.mark.feature("D2", "D6")
+@pytest.mark.parametrize("step", ["one", "two"])
+def test_a_failure_that_is_said_again_costs_no_other_attempt(step: str) -> None:
+    """It did: the last attempt was at work when an earlier failure came again, and the change stayed visible as one
+    that could not be taken back, although it was."""
+    run = done()
+    run.give(Cancel("enough"))
+    run.fail("three")
+    run.give(Undo("wrong", (step,)))
+    out = task(run, step)
+    error = Error(code="UNAVAILABLE", message="down", retryable=True)
+    failed = Outcome(
+        run_id=out.run_id, task_id=out.task_id, dispatch=out.dispatch, step=step, mode=out.mode, error=error
+    )
+    failed.status = Status.STATUS_FAILED
+    assert run.give(Settle(failed)).events
+    assert not run.give(Settle(failed)).events, "while it waits"
+    run.now += 60_000
+    assert run.give(Tick()).undoing == (step,)
+    assert not run.give(Settle(failed)).events, "while the next attempt is at work"
+    answer(run, step)
+    assert run.run.at(step).state == S.STEP_STATE_UNDONE
+
+
+@pytest.mark.feature("D2", "D6")
+def test_that_an_earlier_undo_was_done_says_nothing_of_the_next() -> None:
+    """It did where the step had been done anew between them: the run was undone, and the change stood."""
+    run = done()
+    run.settle("three")
+    run.give(Undo("wrong"))
+    answer(run, "two")
+    first = run.outcome("one")
+    run.give(Settle(first))
+    run.recover(Recovery.RECOVERY_REWIND, "one")
+    for step in ("one", "two", "three"):
+        run.settle(step, output=encode(labeled({"id": "ada", "n": 1}, OWNER)))
+    run.give(Undo("wrong again"))
+    answer(run, "two")
+    assert run.run.at("one").state == S.STEP_STATE_UNDOING
+    assert not run.give(Settle(first)).events
+    answer(run, "one")
     assert run.run.state == R.RUN_STATE_UNDONE
 
 

@@ -9,11 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aios.error.v1.error_pb2 import Error
+from aios.run.v1.commands_pb2 import EditApprovalRequest
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, Fork, Recovery, Supposed, SupposedEnd
 from aios.run.v1.state_pb2 import ApprovalState as A
 from aios.run.v1.state_pb2 import RunState as R
 from aios.run.v1.state_pb2 import StepState as S
-from aios.task.v1.task_pb2 import MODE_EXECUTE, Status
+from aios.task.v1.task_pb2 import MODE_EXECUTE, Outcome, Status
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.json_values import from_json
@@ -21,7 +22,18 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.core import compensate
-from aios_orchestrator.core.decide import Cancel, Decision, Fund, Input, Redo, Tick, Undo
+from aios_orchestrator.core.decide import (
+    Cancel,
+    Decision,
+    Edit,
+    Fund,
+    Input,
+    Redispatch,
+    Redo,
+    Settle,
+    Tick,
+    Undo,
+)
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.money import Attempt
 from aios_orchestrator.definition import KINDS, compile_workflow
@@ -33,6 +45,7 @@ from aios_orchestrator.workflow import Workflow
 from tests.often import tries
 from tests.orchestrator.random_documents import documents, other_version
 from tests.orchestrator.runs import Driver
+from tests.orchestrator.test_hearing import event, heard
 from tests.orchestrator.test_rounds import CHILD
 from tests.orchestrator.test_spending import ACCOUNT, purse_with
 
@@ -42,6 +55,8 @@ RETRY, REWIND = Recovery.RECOVERY_RETRY, Recovery.RECOVERY_REWIND
 SKIP, EDIT = Recovery.RECOVERY_SKIP, Recovery.RECOVERY_EDIT
 OTHERS: Final = Attempt("run_other", "s", 1, 1)
 USES: Final = {"child@v": CHILD, f"{CHILD.name}@{CHILD.version}": CHILD}
+COMES: Final = [*["nothing"] * 8, "plan", "plan", "money", "money", "version", "version"]
+COMES += ["lost", "twice", "event", "event", "edit", "edit", "edit", "undo", "redo", "stop"]
 ROUNDS: Final = 400  # of settling, deciding and waiting until a run has to have ended
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
 SEEN: Counter[str] = Counter()
@@ -98,6 +113,7 @@ class World(Driver):
         self.stands: Counter[str] = Counter()
         self.unsure: dict[str, bool] = {}  # of which nobody was told whether it happened: whether it did
         self.left: set[str] = set()  # of which a person did not want to know either
+        self.given: list[Outcome] = []
         purse = purse_with(250_000) if shares else None
         self.others = purse.hold(OTHERS, 200_000, 0) if purse is not None else 0
         super().__init__(of, purse=purse, forks=forks)
@@ -105,6 +121,8 @@ class World(Driver):
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
         """And settles what is settled, as the engine does once it is committed."""
         decision = super().give(what, actor)
+        if isinstance(what, Settle):
+            self.given.append(what.outcome)
         SEEN["waited for money"] += any(step.unfunded for step in self.run.lively())
         if self.purse is not None:
             for serial, cost in decision.settled:
@@ -218,6 +236,54 @@ def again(run: World, data: Data) -> Decision:
     return run.recover(RETRY)
 
 
+def something_else(run: World, data: Data) -> None:
+    """What comes in beside answers and decisions, if something does."""
+    what = data.draw(st.sampled_from(COMES))
+    if what == "plan" and run.run.plans:
+        owner = data.draw(st.sampled_from(sorted(run.run.plans))).removesuffix(".plan")
+        SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
+    elif what == "money":
+        run.others_let_go()
+    elif what == "version":
+        run.follow(*other_version(data, run.document), accept=data.draw(st.booleans()))
+    elif what == "lost" and run.open():
+        run.give(Redispatch(tuple(run.open()), "its lease ended"))
+    elif what == "twice" and run.given:
+        before = run.run.last_hash
+        run.give(Settle(data.draw(st.sampled_from(run.given))))
+        assert run.run.last_hash == before, "what was said before is known"
+    elif what == "event":
+        for step in list(run.run.lively()):
+            if step.awaits:
+                run.give(heard(run, event(kind="it.came")))
+                SEEN["heard"] += run.run.at(step.name).state == S.STEP_STATE_SUCCEEDED
+    elif what == "edit":
+        edit(run, data)
+    elif what == "undo":
+        changed = sorted(step.name for step in run.run.changed_things())
+        if changed:
+            steps = data.draw(st.lists(st.sampled_from(changed), max_size=2, unique=True))
+            SEEN["undid some"] += bool(steps) and not run.give(Undo("that", tuple(steps))).refusal
+    elif what == "redo":
+        run.give(Redo("after all"))
+    elif what == "stop" and not run.run.closed:
+        run.give(Cancel("enough"))
+
+
+def edit(run: World, data: Data) -> None:
+    """Has what an approval proposes otherwise."""
+    for approval in run.run.open_approvals():
+        for proposed in approval.proposed[:1]:
+            request = EditApprovalRequest(
+                approval_id=approval.approval_id,
+                actor="person:owner",
+                step=proposed.step,
+                arguments_sha256=approval.arguments_sha256,
+            )
+            SEEN["edited"] += not run.give(Edit(request, labeled({"n": 8}, OWNER))).refusal
+            return
+
+
 def fork(run: World, data: Data) -> None:
     """Tries the run again from somewhere, some of it otherwise. That may be refused, and changes nothing."""
     of = accepted(run.document)
@@ -268,22 +334,14 @@ def test_what_is_accepted_ends_and_its_undo_leaves_the_world_as_it_was(
             silent = fails and run.workflow.at(name).effect and data.draw(st.booleans())
             status = Status.STATUS_UNKNOWN if silent else Status.STATUS_FAILED
             run.answer(name, status if fails else Status.STATUS_SUCCEEDED, data)
+        something_else(run, data)
         run.person(data, kind=False)
-        if run.run.plans and data.draw(st.booleans()):
-            owner = data.draw(st.sampled_from(sorted(run.run.plans))).removesuffix(".plan")
-            SEEN["revised"] += not run.recover(Recovery.RECOVERY_REPLAN, owner).refusal
-        if data.draw(st.integers(0, 5)) == 0:
-            run.others_let_go()
-        if data.draw(st.integers(0, 5)) == 0:
-            run.follow(*other_version(data, run.document), accept=data.draw(st.booleans()))
         run.now += data.draw(st.sampled_from([1, 1, 2_000, 2_000, 30_000, 4_000_000]))
         run.give(Tick())
         if run.run.closed and not run.run.undo_queue and data.draw(st.booleans()):
             SEEN["had go on"] += not again(run, data).refusal
             if run.run.state == R.RUN_STATE_SUCCEEDED and data.draw(st.booleans()):
                 run.give(Undo("before it goes back"))
-        if data.draw(st.integers(0, 30)) == 0 and not run.run.closed:
-            run.give(Cancel("enough"))
     if not run.run.closed and data.draw(st.booleans()):
         run.give(Cancel("now"))
     if data.draw(st.integers(0, 3)) == 0:
@@ -313,3 +371,4 @@ def test_every_kind_was_met_and_both_verdicts() -> None:
     assert SEEN["planned"] and SEEN["revised"] and SEEN["waited for money"] and SEEN["a person saw"]
     assert SEEN["followed another version"] and SEEN["did not follow"]
     assert SEEN["forked"] and SEEN["can't be forked so"]
+    assert SEEN["heard"] and SEEN["edited"] and SEEN["undid some"]

@@ -99,6 +99,8 @@ def _step_head(step: StepRun, run: Run) -> StepHead:
         head.undoable = True
     if step.unfunded:
         head.unfunded = True
+    if step.undo_since:
+        head.undo_since = step.undo_since
     if step.limits is not None:
         head.limits.CopyFrom(step.limits)
         head.overdue = step.overdue
@@ -260,6 +262,7 @@ def _step_of(record: StepRecord) -> StepRun:
         hold=head.hold_micros,
         charge=head.charge,
         unfunded=head.unfunded,
+        undo_since=head.undo_since,
         cost=head.cost_micros,
         due=head.due_ms,
         start=head.start_time_ms,

@@ -71,6 +71,8 @@ class StepRun(_Copied):
     """The serial number of its hold in the workspace's accounts; 0: it has none."""
     unfunded: bool = False
     """It waits for money that others hold."""
+    undo_since: int = 0
+    """The first dispatch of its present undo, or redo."""
     cost: int = 0
     due: int = 0
     start: int = 0

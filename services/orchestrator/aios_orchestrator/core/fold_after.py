@@ -32,7 +32,7 @@ def _undo_scheduled(run: Run, event: RunEvent) -> None:
     body = event.undo_scheduled
     step = run.step(body.step)
     run.move(step, st.STEP_STATE_REDOING if body.redo else st.STEP_STATE_UNDOING)
-    step.dispatch, step.attempt = body.dispatch, body.attempt
+    step.dispatch, step.attempt, step.undo_since = body.dispatch, body.attempt, body.undo_since
     step.due, step.error = 0, None
     if body.HasField("compensation"):
         step.compensation = body.compensation

@@ -216,9 +216,16 @@ def _schedule(draft: Draft, step: StepRun, attempt: int) -> None:
             attempt=attempt,
             redo=draft.run.state == st.RUN_STATE_REDOING,
             compensation=instead,
+            undo_since=step.undo_since if _goes_on(step) else step.dispatch + 1,
         )
     )
     draft.undoing.append(step.name)
+
+
+def _goes_on(step: StepRun) -> bool:
+    """Whether the step's undo, or redo, is under way: another attempt of it comes, or a person said that none of it
+    happened."""
+    return step.state in (st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING, st.STEP_STATE_PENDING)
 
 
 def again(draft: Draft, step: StepRun) -> None:
@@ -227,7 +234,7 @@ def again(draft: Draft, step: StepRun) -> None:
 
 
 def settle(draft: Draft, outcome: Outcome) -> None:
-    """Apply the outcome of a task that takes back or puts back."""
+    """Apply the outcome of a task that takes back or puts back, unless it was settled by another."""
     run = draft.run
     state = run.steps.get(outcome.step)
     if state is None or state.state not in (st.STEP_STATE_UNDOING, st.STEP_STATE_REDOING):
@@ -237,7 +244,7 @@ def settle(draft: Draft, outcome: Outcome) -> None:
         ours = compensate.is_of(run, outcome)
     else:
         ours = outcome.mode == task_mode(run) and _effect(outcome.task_id) == _effect(task_id(run, state))
-    if not ours:
+    if not ours or not _counts(state, outcome):
         return
     retry = draft.workflow.at(state.name).retry
     if outcome.status == Status.STATUS_SUCCEEDED:
@@ -262,6 +269,17 @@ def settle(draft: Draft, outcome: Outcome) -> None:
         )
         conflicted(draft, state.name, error, outcome)
     go_on(draft)
+
+
+def _counts(state: StepRun, outcome: Outcome) -> bool:
+    """As with work: that it could not be done counts of the latest dispatch alone, and while a retry waits nothing
+    counts but that it was done after all. What comes of an earlier undo of the step counts for nothing: it was done
+    anew since."""
+    if outcome.dispatch < state.undo_since:
+        return False
+    if outcome.status == Status.STATUS_SUCCEEDED:
+        return True
+    return not state.due and (outcome.status == Status.STATUS_UNKNOWN or outcome.dispatch == state.dispatch)
 
 
 def done(draft: Draft, step: str, outcome: Outcome) -> None:

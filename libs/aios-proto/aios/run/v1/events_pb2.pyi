@@ -1180,12 +1180,15 @@ class UndoScheduled(google.protobuf.message.Message):
     ATTEMPT_FIELD_NUMBER: builtins.int
     REDO_FIELD_NUMBER: builtins.int
     COMPENSATION_FIELD_NUMBER: builtins.int
+    UNDO_SINCE_FIELD_NUMBER: builtins.int
     step: builtins.str
     dispatch: builtins.int
     due_ms: builtins.int
     attempt: builtins.int
     redo: builtins.bool
     """It is put back."""
+    undo_since: builtins.int
+    """The first dispatch of this undo, or redo: what comes of an earlier one is of an earlier undo."""
     @property
     def compensation(self) -> aios.run.v1.state_pb2.Compensation:
         """What is run; unset: the recorded inverse."""
@@ -1199,10 +1202,11 @@ class UndoScheduled(google.protobuf.message.Message):
         attempt: builtins.int = ...,
         redo: builtins.bool = ...,
         compensation: aios.run.v1.state_pb2.Compensation | None = ...,
+        undo_since: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["compensation", b"compensation"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "compensation", b"compensation", "dispatch", b"dispatch", "due_ms", b"due_ms", "redo", b"redo", "step", b"step"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "compensation", b"compensation", "dispatch", b"dispatch", "due_ms", b"due_ms", "redo", b"redo", "step", b"step", "undo_since", b"undo_since"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UndoScheduled: typing_extensions.TypeAlias = UndoScheduled

@@ -775,6 +775,7 @@ class StepHead(google.protobuf.message.Message):
     WORK_MODE_FIELD_NUMBER: builtins.int
     CHARGE_FIELD_NUMBER: builtins.int
     UNFUNDED_FIELD_NUMBER: builtins.int
+    UNDO_SINCE_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
     step: builtins.str
     state: Global___StepState.ValueType
@@ -811,6 +812,8 @@ class StepHead(google.protobuf.message.Message):
     """The serial number of its hold in the accounts."""
     unfunded: builtins.bool
     """It waits for money that others hold."""
+    undo_since: builtins.int
+    """The first dispatch of its present undo, or redo."""
     refused: builtins.int
     """Of one that drafts a plan: how many of its answers were refused, one after the other."""
     @property
@@ -853,11 +856,12 @@ class StepHead(google.protobuf.message.Message):
         work_mode: aios.task.v1.task_pb2.WorkMode.ValueType = ...,
         charge: builtins.int = ...,
         unfunded: builtins.bool = ...,
+        undo_since: builtins.int = ...,
         refused: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["cached", b"cached", "error", b"error", "limits", b"limits"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "charge", b"charge", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "refused", b"refused", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undoable", b"undoable", "unfunded", b"unfunded", "work_mode", b"work_mode"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approval_id", b"approval_id", "attempt", b"attempt", "attempt_group", b"attempt_group", "awaits", b"awaits", "cached", b"cached", "charge", b"charge", "compensates", b"compensates", "cost_micros", b"cost_micros", "dispatch", b"dispatch", "due_ms", b"due_ms", "effect_order", b"effect_order", "end_time_ms", b"end_time_ms", "error", b"error", "hold_micros", b"hold_micros", "keyed_as", b"keyed_as", "late", b"late", "limits", b"limits", "overdue", b"overdue", "refused", b"refused", "round_steps", b"round_steps", "rounds", b"rounds", "rounds_begun", b"rounds_begun", "rounds_ended", b"rounds_ended", "rounds_failed", b"rounds_failed", "start_time_ms", b"start_time_ms", "state", b"state", "step", b"step", "undo_since", b"undo_since", "undoable", b"undoable", "unfunded", b"unfunded", "work_mode", b"work_mode"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___StepHead: typing_extensions.TypeAlias = StepHead
