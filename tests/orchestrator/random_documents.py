@@ -76,7 +76,10 @@ def _of_kind(data: Data, kind: str, name: str, depth: int, seen: list[str], own:
     if kind == "memory":
         return {"memory": data.draw(st.sampled_from(["read", "write"])), "input": _value(data, seen)}
     if kind == "gate":
-        return {"gate": {"title": "Go on", "approves": [f"{name}-act"], "expires": "2h"}}
+        signed = {"approvers": {"of": ["owner", "ada"], "need": 2}}
+        later = {"remind": ["10s", "20m"], "escalate": {"after": "30m", "to": "cy"}}
+        more = data.draw(st.sampled_from([{}, {}, {}, {"fails": "open"}, signed, {**signed, **later}]))
+        return {"gate": {"title": "Go on", "approves": [f"{name}-act"], "expires": "2h", **more}}
     if kind == "ask":
         return {
             "ask": {"title": "Which?", "questions": [{"id": "q", "text": "Which?", "options": ["a", "b"]}]}

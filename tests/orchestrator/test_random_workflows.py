@@ -178,7 +178,11 @@ class World(Driver):
             agreed = A.APPROVAL_STATE_APPROVED if gate else A.APPROVAL_STATE_ANSWERED
             answers = {question.id: question.options[0] for question in approval.questions}
             decision = A.APPROVAL_STATE_REJECTED if rejects else agreed
-            self.decide(decision, None if gate or rejects else answers, approval=approval)
+            for signer in sorted(approval.approvers) or ["person:owner"]:
+                if self.run.approvals[approval.approval_id].state == A.APPROVAL_STATE_OPEN:
+                    given = None if gate or rejects else answers
+                    self.decide(decision, given, approval=approval, actor=signer)
+            SEEN["signed by several"] += approval.need > 1 and not rejects
 
     def follow(self, document: Document, names: dict[str, str], *, accept: bool) -> None:
         """Another version of the workflow, if it can."""
@@ -371,4 +375,4 @@ def test_every_kind_was_met_and_both_verdicts() -> None:
     assert SEEN["planned"] and SEEN["revised"] and SEEN["waited for money"] and SEEN["a person saw"]
     assert SEEN["followed another version"] and SEEN["did not follow"]
     assert SEEN["forked"] and SEEN["can't be forked so"]
-    assert SEEN["heard"] and SEEN["edited"] and SEEN["undid some"]
+    assert SEEN["signed by several"] and SEEN["heard"] and SEEN["edited"] and SEEN["undid some"]

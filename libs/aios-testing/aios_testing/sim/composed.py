@@ -29,6 +29,11 @@ _HEADS: Final[tuple[dict[str, Any], ...]] = (
     {"deadline": "3m"},
     {"service_level": "40s"},
 )
+_ASKED: Final[tuple[dict[str, Any], ...]] = (
+    *({},) * 4,
+    {"fails": "open"},
+    {"approvers": {"of": ["owner"]}, "remind": ["20s"], "escalate": {"after": "30s", "to": "cy"}},
+)
 _BOOKS: Final = ("book.place", "book.book")
 _INPUTS: Final = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 
@@ -71,7 +76,7 @@ def _steps(rng: Random, prefix: str, depth: int, seen: list[str], child: str) ->
         come_before[name] = before
         if kind == "act":
             gate = {"title": f"Do {name}", "approves": [name + _ACT], "expires": "90s"}
-            steps.append({"name": name, "gate": gate, **more})
+            steps.append({"name": name, "gate": gate | rng.choice(_ASKED), **more})
             more["needs"], before = [*needs, name], {*before, name}
             name += _ACT
             come_before[name] = before
