@@ -1,5 +1,6 @@
 """Partitions go to replicas in equal shares, and change hands only with a new epoch."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from aios.run.v1.leases_pb2 import Leases
 from aios_core.ids import PARTITIONS, partition_of, partition_of_run
 from aios_orchestrator.delivery import Delivery
 from aios_orchestrator.leases import LEASE_MS, Sightings, at_work, left, owned, renewed, shares
+from aios_orchestrator.ownership import ALL, SharedOwnership, Taken
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.scheduler import Waiting
 from aios_orchestrator.takeover import Takeover, handed_out
@@ -178,8 +180,50 @@ async def test_what_a_replica_has_kept_of_a_run_does_not_say_what_is_handed_out(
     everything: Any = Resources()
     takeover = Takeover(repository, everything, unused, publisher, unused, unused, unused, "main")  # type: ignore[arg-type]
     heads = [head async for some in handed_out(store, "main", partition_of(driver.run.slot)) for head in some]
-    await takeover._adopt(heads)
+    await takeover._adopt(heads, lambda: False)
+    assert publisher.adopted == [], "it was lost with the bus meanwhile"
+    await takeover._adopt(heads, lambda: True)
     assert publisher.adopted == ["b"]
+
+
+class _Bus:
+    incarnation = "1"
+
+    async def ping(self, seconds: float) -> None:
+        pass
+
+
+async def test_a_take_over_that_a_wiped_bus_overtakes_finds_nothing_at_work_and_comes_once_more() -> None:
+    """It watched over tasks that were on the bus that was wiped, and the next one passed over them."""
+    store: Any = MemoryStore(lambda: 0)
+    store.shared = True
+    bus: Any = _Bus()
+    ownership = SharedOwnership(store, bus, "main", "a", "a.1")
+    told: asyncio.Queue[Taken] = asyncio.Queue()
+    goes_on = asyncio.Event()
+    goes_on.set()
+
+    async def taken(partitions: Taken) -> None:
+        told.put_nowait(partitions)
+        await goes_on.wait()
+
+    ownership.taken = taken
+    await ownership.start()
+    try:
+        assert set((await told.get()).values()) == {False}
+        goes_on.clear()
+        ownership._set({})  # its lease ended, and nobody else took them
+        await ownership._beat()
+        under_way = await told.get()
+        assert set(under_way.values()) == {True}, "what it has handed out itself is at work"
+        bus.incarnation = "2"
+        ownership.bus_wiped()
+        assert set(under_way.values()) == {False}
+        goes_on.set()
+        again = await told.get()
+        assert set(again) == set(ALL) and set(again.values()) == {False}
+    finally:
+        await ownership.stop()
 
 
 class _Watching:

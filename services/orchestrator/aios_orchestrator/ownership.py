@@ -161,7 +161,12 @@ class SharedOwnership(Ownership):
     def bus_wiped(self) -> None:
         self._on = self._bus.incarnation
         self._distrusted = dict(self._last)
-        self._untold = dict.fromkeys(self._untold, False)
+        # A take-over that is under way found at work a moment ago what is lost now: it sees so, and comes once more.
+        stale = [at for at, orderly in self._telling.items() if orderly]
+        self._telling.update(dict.fromkeys(stale, False))
+        self._untold = dict.fromkeys([*stale, *self._untold], False)
+        if stale:
+            self._news.set()
 
     def facts(self) -> dict[str, str]:
         return {

@@ -7,7 +7,8 @@ handed out that left in good order is still at work: its leases go on here.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from aios.run.v1.state_pb2 import RunHead
@@ -72,17 +73,17 @@ class Takeover:
             await asyncio.gather(self._sweeping, return_exceptions=True)
 
     async def taken(self, taken: Taken) -> None:
-        """Take over partitions. Again is safe."""
+        """Take over partitions. Again is safe; what is taken for at work may turn out not to be meanwhile."""
         await self._store.settle()
         if self._store.shared:
             await self._announcer.announce_heads(self._store, taken)
         await self._refile()
         watches = self._publisher.delivery.watches
         again = "another replica takes over" if self._store.shared else "the orchestrator was started again"
-        for partition, orderly in taken.items():
+        for partition in taken:
             async for heads in handed_out(self._store, self._workspace, partition):
-                if orderly:
-                    await self._adopt(heads)
+                if taken[partition]:
+                    await self._adopt(heads, partial(taken.__getitem__, partition))
                     continue
                 keys = [key for key, dispatch in tasks_of(heads) if not watches(key, dispatch)]
                 items = redispatch(self._workspace, keys, again)
@@ -96,7 +97,7 @@ class Takeover:
         self._publisher.delivery.let_go(lambda run: partition_of_run(run) not in partitions)
         self._publisher.unsent.forget(partitions)
 
-    async def _adopt(self, heads: Iterable[RunHead]) -> None:
+    async def _adopt(self, heads: Iterable[RunHead], at_work: Callable[[], bool] = lambda: True) -> None:
         for head in heads:
             # What this replica kept of the run may be from before another one decided for it.
             stored = await self._repository.view(head.workspace, head.run_id)
@@ -107,7 +108,7 @@ class Takeover:
             for key, _ in tasks_of([head]):
                 step = run.at(key.step)
                 watched = self._publisher.delivery.watches(key, step.dispatch)
-                if step.state in OPEN_STEP and not step.due and not watched:
+                if step.state in OPEN_STEP and not step.due and not watched and at_work():
                     self._publisher.adopt(run, workflow, key.step)
 
     async def _sweep(self) -> None:
