@@ -61,8 +61,7 @@ class Driver:
             fork.check(asked, of)
             reused = tuple(fork.reused(asked, source.run, source.workflow, of))
         self.run = Run("main", run_id, 7, of.name, of.version, mode)
-        if forks is not None:
-            self.run.fork = forks[1]
+        self.run.fork = forks[1] if forks is not None else None
         value = encode(of.check_input(labeled({"n": n}, OWNER)))
         self.last = self.give(Start(value, "", reused=reused))
 

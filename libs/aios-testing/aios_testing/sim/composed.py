@@ -14,8 +14,6 @@ DEPTH: Final = 2  # of bodies within bodies
 MOST: Final = (4, 3, 2)  # steps of a workflow, of a body, of a body within it
 ROUNDS: Final = 2  # of a map or a repeat
 _ACT, _PUT, _PLANNED = "-act", "-put", "work"
-_PLANS: Final = frozenset(f"{_PLANNED}.plan.{name}" for name in ("put", "send", "each[].add"))
-_PLANS_GATED: Final = {f"{_PLANNED}.plan.send": "ok"}
 _KINDS: Final = (
     *("agent", "put", "act") * 3,
     *("map", "repeat", "fail") * 2,
@@ -154,13 +152,11 @@ def _of_kind(rng: Random, kind: str, name: str, depth: int, read: list[str], chi
     return {"repeat": {"limit": ROUNDS, "at_limit": "go-on", "until": "index == 1", "steps": inner}}
 
 
-def changes(workflow: str, path: str) -> bool:
-    """Whether a step of such a workflow, by its path, changes the world."""
-    return workflow.startswith(PREFIX) and (path.endswith((_ACT, _PUT)) or path in _PLANS)
+def changes(path: str) -> bool:
+    """Whether a step of such a workflow, by its path, changes the world; but for what is planned."""
+    return path.endswith((_ACT, _PUT))
 
 
-def gate_of(workflow: str, path: str) -> str | None:
-    """The gate in front of a step of such a workflow, by its name in the same scope."""
-    if not workflow.startswith(PREFIX) or not path.endswith(_ACT):
-        return _PLANS_GATED.get(path) if workflow.startswith(PREFIX) else None
-    return path.removesuffix(_ACT).rpartition(".")[2]
+def gate_of(path: str) -> str | None:
+    """The gate in front of a step of such a workflow, by its name in the same scope; but for what is planned."""
+    return path.removesuffix(_ACT).rpartition(".")[2] if path.endswith(_ACT) else None

@@ -8,17 +8,13 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import Recovery, RunState
 from aios.task.v1.task_pb2 import MODE_EXECUTE, MODE_SIMULATE
 from aios_core.encoding import encode
-from aios_core.errors import AiosError, RetryableError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
-from aios_runtime.bus import subjects
-from aios_runtime.bus.port import Message
 from aios_testing.sim.composed import PREFIX, composed
 from aios_testing.sim.mending import Mending
 from aios_testing.sim.parts import WORKSPACE
@@ -33,7 +29,6 @@ SHARE: Final = 0.3  # of the seeds
 MOST: Final = 2  # runs in one of them
 DEEDS: Final = 6  # that are done to one at most
 PAUSE: Final = (1.0, 15.0)  # seconds before each
-ASK_SECONDS: Final = 8.0
 _SIMULATED: Final = 0.05  # of the runs
 R = RunState
 _UNDER_WAY: Final = (R.RUN_STATE_RUNNING, R.RUN_STATE_CANCELLING, R.RUN_STATE_UNDOING, R.RUN_STATE_REDOING)
@@ -55,18 +50,7 @@ class Composing:
     async def _apply(self, person: "Person") -> None:
         rng = self._rng
         name = f"{PREFIX}{rng.randrange(10**9)}"
-        request = ApplyResourcesRequest(
-            workspace=WORKSPACE, request_id=name, yaml=composed(rng, name).encode(), actor="person:owner"
-        )
-        message = Message(
-            subjects.resource_command("apply_resources", WORKSPACE), request.SerializeToString()
-        )
-        while True:
-            try:
-                await person.bus.command(message, ASK_SECONDS)
-                break
-            except RetryableError:
-                await asyncio.sleep(1.0)
+        await person.apply(composed(rng, name), name)
         for number in range(rng.randint(1, MOST)):
             person.begin_work(partial(self._run, person, name, number))
 
@@ -95,12 +79,11 @@ class Composing:
 
     async def _do_something(self, person: "Person", run: str) -> None:
         """What may be done to the run as it is now, mostly."""
-        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run).SerializeToString()
-        try:
-            data = await person.bus.ask(subjects.query("run", "get_run", WORKSPACE), asked, ASK_SECONDS)
-        except AiosError:
+        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run)
+        found = await person.ask("get_run", asked, query.GetRunResponse)
+        if found is None:
             return
-        head = query.GetRunResponse.FromString(data).run.head
+        head = found.run.head
         self._deeds += 1
         deed = self._rng.random()
         if head.state in _UNDER_WAY:

@@ -6,20 +6,16 @@ import asyncio
 from random import Random
 from typing import Final
 
-from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1.state_pb2 import QueueState
 from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import encode
-from aios_core.errors import RetryableError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.model import Run
-from aios_runtime.bus import subjects
-from aios_runtime.bus.port import Message
 from aios_runtime.store.port import Write
 from aios_testing.sim.parts import WORKSPACE
-from aios_testing.sim.person import ANSWER_SECONDS, TRACE, Person
+from aios_testing.sim.person import TRACE, Person
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import CROWD
 
@@ -37,24 +33,10 @@ class Crowd:
     async def run(self) -> None:
         """Apply the documents, and start everything."""
         self._person.busy += 1
-        await self._apply()
+        await self._person.apply(CROWD, "crowd")
         starts = [("line", number) for number in range(6)] + [("lone", number) for number in range(3)]
         await asyncio.gather(*(self._start(workflow, number) for workflow, number in starts))
         self._person.busy -= 1
-
-    async def _apply(self) -> None:
-        request = ApplyResourcesRequest(
-            workspace=WORKSPACE, request_id="crowd", yaml=CROWD.encode(), actor="person:owner"
-        )
-        message = Message(
-            subjects.resource_command("apply_resources", WORKSPACE), request.SerializeToString()
-        )
-        while True:
-            try:
-                await self._person.bus.command(message, ANSWER_SECONDS)
-                return
-            except RetryableError:
-                await asyncio.sleep(1.0)
 
     async def _start(self, workflow: str, number: int) -> None:
         rng = self._rng

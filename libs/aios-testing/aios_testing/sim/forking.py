@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import Fork, Supposed, SupposedEnd
-from aios_core.errors import AiosError
-from aios_runtime.bus import subjects
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 
@@ -47,12 +45,11 @@ class Forking:
                 person.begin_work(partial(self._fork, person, number, run))
 
     async def _fork(self, person: "Person", number: int, run: str) -> None:
-        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run).SerializeToString()
-        try:
-            data = await person.bus.ask(subjects.query("run", "get_run", WORKSPACE), asked, 5.0)
-        except AiosError:
+        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run)
+        found = await person.ask("get_run", asked, query.GetRunResponse)
+        if found is None:
             return
-        head = query.GetRunResponse.FromString(data).run.head
+        head = found.run.head
         steps = [step.step for step in head.steps if "." not in step.step]
         request = pb.StartRunRequest(
             workspace=WORKSPACE,

@@ -6,18 +6,14 @@ It draws from a stream of its own, and only under some seeds, so that the others
 import asyncio
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final, TypeVar
-
-from google.protobuf.message import Message as Proto
+from typing import TYPE_CHECKING, Final
 
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import Recovery, StepState
 from aios_core.encoding import encode
-from aios_core.errors import AiosError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
-from aios_runtime.bus import subjects
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 
@@ -34,7 +30,6 @@ ACTIONS: Final = (
     *(Recovery.RECOVERY_EDIT,) * 3,
     *(Recovery.RECOVERY_REWIND,) * 4,
 )
-R = TypeVar("R", bound=Proto)
 
 
 class Mending:
@@ -50,8 +45,7 @@ class Mending:
         rng = self._rng
         for _ in range(LOOKS):
             await asyncio.sleep(rng.choice(LOOK_SECONDS))
-            failed = await self._ask(
-                person,
+            failed = await person.ask(
                 "list_failures",
                 query.ListFailuresRequest(workspace=WORKSPACE),
                 query.ListFailuresResponse,
@@ -64,20 +58,13 @@ class Mending:
                     self._times[run] = self._times.get(run, 0) + 1
                     person.begin_work(partial(self.mend, person, run))
 
-    async def _ask(self, person: "Person", name: str, request: Proto, answer: type[R]) -> R | None:
-        subject = subjects.query("run", name, WORKSPACE)
-        try:
-            return answer.FromString(await person.bus.ask(subject, request.SerializeToString(), 5.0))
-        except AiosError:
-            return None
-
     async def mend(self, person: "Person", run: str, recovery: "Recovery.ValueType | None" = None) -> None:
         """Have one run go on, that way or in whatever way is drawn."""
         rng = self._rng
         await asyncio.sleep(rng.uniform(0.1, 8.0))
         recovery = rng.choice(ACTIONS) if recovery is None else recovery
         asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run)
-        found = await self._ask(person, "get_run", asked, query.GetRunResponse)
+        found = await person.ask("get_run", asked, query.GetRunResponse)
         if found is None:
             return
         begun = [step.step for step in found.run.head.steps if step.state != StepState.STEP_STATE_PENDING]

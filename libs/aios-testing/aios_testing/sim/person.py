@@ -12,12 +12,13 @@ from typing import Final, TypeVar
 from google.protobuf.message import Message as Proto
 
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent
+from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState
 from aios.task.v1.task_pb2 import Mode
 from aios_core.encoding import encode
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.ids import run_id
 from aios_core.labels import OWNER
 from aios_core.values import labeled
@@ -40,6 +41,7 @@ from aios_testing.sim.workload import WORKFLOWS
 from aios_testing.sim.world import World
 
 ANSWER_SECONDS: Final = 8.0  # until a command is said again
+ASK_SECONDS: Final = 5.0  # until a question has no answer
 LOOK_SECONDS: Final = (1.0, 3.0, 8.0)  # between two looks at what waits
 CHECK_SECONDS: Final = 45.0  # before a person looks whether something happened
 TRACE: Final = "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"
@@ -196,6 +198,28 @@ class Person:
         if broker.lost == lost:
             self.events["bare"] = b'{"n":77}'
         self.busy -= 1
+
+    async def apply(self, documents: str, request_id: str) -> None:
+        """Apply documents, said again until there is an answer. Raises what they are refused with."""
+        request = ApplyResourcesRequest(
+            workspace=WORKSPACE, request_id=request_id, yaml=documents.encode(), actor="person:owner"
+        )
+        subject = subjects.resource_command("apply_resources", WORKSPACE)
+        message = Message(subject, request.SerializeToString())
+        while True:
+            try:
+                await self.bus.command(message, ANSWER_SECONDS)
+                return
+            except RetryableError:
+                await asyncio.sleep(1.0)
+
+    async def ask(self, name: str, request: Proto, answer: type[M]) -> M | None:
+        """A question about runs, asked once; None when there is no answer, or a refusal."""
+        subject = subjects.query("run", name, WORKSPACE)
+        try:
+            return answer.FromString(await self.bus.ask(subject, request.SerializeToString(), ASK_SECONDS))
+        except AiosError:
+            return None
 
     async def say(self, name: str, request: Proto, answer: type[M], rng: Random | None = None) -> M | None:
         """Until there is an answer; None when it is refused. `rng` draws the pauses."""

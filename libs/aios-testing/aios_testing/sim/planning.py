@@ -16,13 +16,11 @@ from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import ApprovalState, Recovery
 from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import decode_trusted, encode
-from aios_core.errors import AiosError
 from aios_core.ids import effect_key, run_id
 from aios_core.labels import OWNER
 from aios_core.values import labeled, plain
 from aios_orchestrator.model import Run
 from aios_orchestrator.names import home_of, is_inside
-from aios_runtime.bus import subjects
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.planner import MORE
 from aios_testing.sim.record import Record
@@ -92,12 +90,11 @@ class Planning:
 
     async def _edit(self, person: "Person", run: str, name: str) -> None:
         """Add a step to the plan that waits, if one does."""
-        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run).SerializeToString()
-        try:
-            data = await person.bus.ask(subjects.query("run", "get_run", WORKSPACE), asked, 5.0)
-        except AiosError:
+        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run)
+        found = await person.ask("get_run", asked, query.GetRunResponse)
+        if found is None:
             return
-        for approval in query.GetRunResponse.FromString(data).run.approvals:
+        for approval in found.run.approvals:
             if approval.state != ApprovalState.APPROVAL_STATE_OPEN or not approval.HasField("plan"):
                 continue
             arguments: Any = plain(decode_trusted(approval.proposed[0].arguments))

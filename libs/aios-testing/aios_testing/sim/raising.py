@@ -7,16 +7,12 @@ from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1.state_pb2 import Approval, ApprovalKind
 from aios.task.v1.task_pb2 import MODE_EXECUTE
 from aios_core.encoding import encode
-from aios_core.errors import RetryableError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
-from aios_runtime.bus import subjects
-from aios_runtime.bus.port import Message
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 from aios_testing.sim.workload import DEAR, RAISED
@@ -27,7 +23,6 @@ if TYPE_CHECKING:
 SHARE: Final = 0.2  # of the seeds
 MOST: Final = 4  # runs in one of them
 FIRST: Final = 700  # the number of the first
-SECONDS: Final = 10.0  # until a command is said again
 
 
 class Raising:
@@ -76,21 +71,9 @@ class Raising:
     async def _again(self, person: "Person") -> None:
         async with self._turn:
             if self._said:  # not those before it, which would lower what the last one raised
-                await self._say(person, self._said, "again")
+                await person.apply(self._said, "again")
 
     async def _apply(self, person: "Person", documents: str, request_id: str) -> None:
         async with self._turn:
-            await self._say(person, documents, request_id)
+            await person.apply(documents, request_id)
             self._said = documents
-
-    async def _say(self, person: "Person", documents: str, request_id: str) -> None:
-        request = ApplyResourcesRequest(
-            workspace=WORKSPACE, request_id=request_id, yaml=documents.encode(), actor="person:owner"
-        )
-        subject = subjects.resource_command("apply_resources", WORKSPACE)
-        while True:
-            try:
-                await person.bus.command(Message(subject, request.SerializeToString()), SECONDS)
-                return
-            except RetryableError:
-                await asyncio.sleep(1.0)

@@ -7,7 +7,6 @@ from random import Random
 from typing import Final
 
 from aios.event.v1.event_pb2 import AcceptEventRequest, AcceptEventResponse, ExternalEvent
-from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import StepState
@@ -18,7 +17,6 @@ from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.model import TERMINAL_RUN
 from aios_runtime.bus import subjects
-from aios_runtime.bus.port import Message
 from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.person import ANSWER_SECONDS, TRACE, Person
@@ -67,21 +65,7 @@ class Sender:
         self._person.busy += 1
         await asyncio.sleep(self._rng.uniform(0.0, 10.0))
         first, last = (datetime.fromtimestamp(EPOCH_MS / 1000 + after, UTC).isoformat() for after in TICKS)
-        request = ApplyResourcesRequest(
-            workspace=WORKSPACE,
-            request_id="tick",
-            yaml=(SCHEDULE % (first, last)).encode(),
-            actor="person:owner",
-        )
-        message = Message(
-            subjects.resource_command("apply_resources", WORKSPACE), request.SerializeToString()
-        )
-        while True:
-            try:
-                await self._bus.command(message, ANSWER_SECONDS)
-                break
-            except RetryableError:
-                await asyncio.sleep(1.0)
+        await self._person.apply(SCHEDULE % (first, last), "tick")
         self.scheduled = True
         self._person.busy -= 1
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Final
 from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1 import queries_pb2 as query
 from aios.run.v1.state_pb2 import RunState
-from aios_core.errors import AiosError
-from aios_runtime.bus import subjects
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.record import Record
 
@@ -41,12 +39,11 @@ class Undoing:
     async def act(self, person: "Person", number: int, run: str) -> None:
         """Undo something of one run, or all of it, or redo it; a number is used once."""
         rng = self._rng
-        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run).SerializeToString()
-        try:
-            data = await person.bus.ask(subjects.query("run", "get_run", WORKSPACE), asked, 5.0)
-        except AiosError:
+        asked = query.GetRunRequest(workspace=WORKSPACE, run_id=run)
+        found = await person.ask("get_run", asked, query.GetRunResponse)
+        if found is None:
             return
-        head = query.GetRunResponse.FromString(data).run.head
+        head = found.run.head
         changed = [step.step for step in head.steps if step.effect_order]
         undone = head.state in (
             RunState.RUN_STATE_UNDONE,

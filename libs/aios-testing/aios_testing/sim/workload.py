@@ -349,9 +349,13 @@ assert {name for name, _ in EFFECTS} == {
 
 def changes(workflow: str, path: str) -> bool:
     """Whether a step, by its path, changes the world."""
-    return (workflow, path) in EFFECTS or composed.changes(workflow, path)
+    if workflow.startswith(composed.PREFIX):
+        return composed.changes(path) or ("planned", path) in EFFECTS  # the plans are the same
+    return (workflow, path) in EFFECTS
 
 
 def gate_of(workflow: str, path: str) -> str | None:
     """The gate that a step needs, by its name in the same scope."""
-    return GATES.get((workflow, path)) or composed.gate_of(workflow, path)
+    if workflow.startswith(composed.PREFIX):
+        return composed.gate_of(path) or GATES.get(("planned", path))
+    return GATES.get((workflow, path))
