@@ -12,7 +12,7 @@ TOOLS    := .venv/.tools
 IMAGE ?= aios:latest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint format bench bench-peers drill sim properties servers image chart cluster-test proto features reference lock clean
+.PHONY: help setup demo up test lint format bench bench-peers drill sim properties histories servers image chart cluster-test proto features reference lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ sim: $(TOOLS) ## the whole of AIOS in virtual time under faults: SEEDS=n of them
 TIMES ?= 100
 properties: $(TOOLS) ## each property, TIMES=n times as often as `make test` tries it
 	@AIOS_TEST_PROPERTIES=$(TIMES) $(PYTEST) tests -m hypothesis --timeout=0 $(ARGS)
+
+COUNT ?= 10000
+histories: $(TOOLS) ## random histories of random workflows: COUNT=n of them, on all cores
+	@$(PY) -m tests.orchestrator.histories --count $(COUNT) $(ARGS)
 
 servers: $(TOOLS) ## the real servers that tests use, and where each comes from
 	@$(PY) -m aios_testing.servers

@@ -5,32 +5,30 @@ import json
 import re
 from typing import Any
 
-from hypothesis import strategies as st
-
 from aios_orchestrator.definition import KINDS
 from aios_orchestrator.document import Document, parse_documents
+from tests.orchestrator.draws import Draws
 
-Data = st.DataObject
 Step = dict[str, Any]
 
 
-def steps_of(data: Data, prefix: str, depth: int, seen: list[str]) -> list[Step]:
+def steps_of(draws: Draws, prefix: str, depth: int, seen: list[str]) -> list[Step]:
     """A list of steps that read what stands before them, mostly; `seen` are the names that they see."""
     steps: list[Step] = []
     own: list[str] = []
-    for at in range(data.draw(st.integers(1, 4 if depth else 5))):
+    for at in range(draws.number(1, 4 if depth else 5)):
         name = f"{prefix}{at}"
         kinds = [kind for kind in KINDS if kind not in ("map", "repeat", "workflow") or depth < 2]
         if depth:
             kinds.remove("plan")
-        kind = data.draw(st.sampled_from(kinds))
-        step: Step = {"name": name, **_of_kind(data, kind, name, depth, [*seen, *own], own)}
-        if data.draw(st.integers(0, 4)) == 0:
-            step["when"] = data.draw(st.sampled_from(["inputs.n > 0", "inputs.n > 5", *_conditions(own)]))
-        if own and data.draw(st.integers(0, 4)) == 0:
-            step["needs"] = data.draw(st.lists(st.sampled_from(own), unique=True, max_size=3))
-        if data.draw(st.integers(0, 9)) == 0:
-            ends = data.draw(st.sampled_from([{}, {"on_deadline": "note"}, {"service_level": "1h"}]))
+        kind = draws.one_of(kinds)
+        step: Step = {"name": name, **_of_kind(draws, kind, name, depth, [*seen, *own], own)}
+        if draws.once_in(5):
+            step["when"] = draws.one_of(["inputs.n > 0", "inputs.n > 5", *_conditions(own)])
+        if own and draws.once_in(5):
+            step["needs"] = draws.some_of(own, 3)
+        if draws.once_in(10 if kind not in ("branch", "transform") else 100):
+            ends = draws.one_of([{}, {"on_deadline": "note"}, {"service_level": "30m"}])
             step |= {"deadline": "1h", **ends}
         if kind == "gate":
             steps.append(step)
@@ -39,7 +37,7 @@ def steps_of(data: Data, prefix: str, depth: int, seen: list[str]) -> list[Step]
             step = {
                 "name": name,
                 "connector": "files.write",
-                "effect": data.draw(st.sampled_from(["write", "write", "irreversible", "payment"])),
+                "effect": draws.one_of(["write", "write", "irreversible", "payment"]),
                 "input": {"n": 1},
                 **({"when": step["when"]} if "when" in step else {}),
             }
@@ -52,103 +50,139 @@ def _conditions(names: list[str]) -> list[str]:
     return [f"steps.{name} == null" for name in names]
 
 
-def _value(data: Data, seen: list[str]) -> Any:
+def _value(draws: Draws, seen: list[str]) -> Any:
     """What a step is given: of the input, of a step before it, or of one that is not there."""
-    kind = data.draw(st.sampled_from(["input", "step", "step", "constant", "missing"]))
+    kind = draws.one_of(["input", "step", "step", "constant", "missing"])
     if kind == "step" and seen:
-        return {"n": 2, "of": f"${{steps.{data.draw(st.sampled_from(seen))}}}"}
-    if kind == "missing" and data.draw(st.integers(0, 9)) == 0:
+        return {"n": 2, "of": f"${{steps.{draws.one_of(seen)}}}"}
+    if kind == "missing" and draws.once_in(10):
         return {"n": "${steps.nowhere.n}"}
     return {"n": "${inputs.n}"} if kind == "input" else {"n": 7}
 
 
-def _of_kind(data: Data, kind: str, name: str, depth: int, seen: list[str], own: list[str]) -> Step:
+def _read(draws: Draws, seen: list[str]) -> list[str]:
+    return [f"${{steps.{draws.one_of(seen)}}}"] if seen else []
+
+
+def _terms(draws: Draws, seen: list[str]) -> Step:
+    """How an agent works, how often, for how much and how long."""
+    terms: Step = {"retry": {"limit": 2, "backoff": "1s", "never": ["NEVER"]}}
+    for likely, some in (
+        (3, [{"budget": "0.10"}]),
+        (
+            2,
+            [
+                {"deadline": "1h"},
+                {"timeout": {"total": "10m"}},
+                {"timeout": {"queued": "20s", "total": "5m"}},
+            ],
+        ),
+        (2, [{"cache": "1h"}, {"cache": {"ttl": "1h", "key": "${inputs.n}"}}]),
+        (1, [{"gives": {"type": "object", "properties": {"n": {"type": "integer"}}}}]),
+        (1, [{"mode": "deterministic"}, {"priority": 3}]),
+    ):
+        if draws.number(0, 5) < likely:
+            terms |= draws.one_of(some)
+    return terms
+
+
+def _of_kind(draws: Draws, kind: str, name: str, depth: int, seen: list[str], own: list[str]) -> Step:
     if kind == "agent":
-        more = [{}, {"deadline": "1h"}, {"timeout": {"total": "10m"}}, {"budget": "0.10"}, {"budget": "0.10"}]
-        times: Step = data.draw(st.sampled_from(more))
-        return {"agent": "x", "input": _value(data, seen), "retry": {"limit": 2, "backoff": "1s"}, **times}
+        return {"agent": "x", "input": _value(draws, seen), **_terms(draws, seen)}
     if kind == "connector":
-        effect = data.draw(st.sampled_from(["read", "write", "write", "irreversible"]))
-        step: Step = {"connector": "files.act", "effect": effect, "input": _value(data, seen)}
-        if effect == "write" and data.draw(st.booleans()):
-            step["compensate"] = {"connector": "files.other", "input": {"n": 3}}
+        effect = draws.one_of(["read", *["write"] * 8, "irreversible"])
+        step: Step = {"connector": "files.act", "effect": effect, "input": _value(draws, seen)}
+        step |= draws.one_of([{}, {"timeout": {"queued": "20s", "total": "10m"}}])
+        if effect == "write" and draws.coin():
+            step["compensate"] = {
+                "connector": "files.other",
+                "input": draws.one_of([{"n": 3}, *[{"n": f"${{steps.{name}.n}}"}] * 2]),
+            }
         return step
     if kind == "memory":
-        return {"memory": data.draw(st.sampled_from(["read", "write"])), "input": _value(data, seen)}
+        return {"memory": draws.one_of(["read", "write"]), "input": _value(draws, seen)}
     if kind == "gate":
         signed = {"approvers": {"of": ["owner", "ada"], "need": 2}}
         later = {"remind": ["10s", "20m"], "escalate": {"after": "30m", "to": "cy"}}
-        more = data.draw(st.sampled_from([{}, {}, {}, {"fails": "open"}, signed, {**signed, **later}]))
-        return {"gate": {"title": "Go on", "approves": [f"{name}-act"], "expires": "2h", **more}}
+        more = draws.one_of([{}, {}, {}, {"fails": "open"}, signed, {**signed, **later}])
+        if draws.once_in(4):
+            sure = draws.one_of(["${inputs.n}", "0.4", *_read(draws, seen)])
+            more = {**more, "confidence": {"of": sure, "at_least": 0.9}}
+        title = draws.one_of(["Go on", *_read(draws, seen)])
+        return {"gate": {"title": title, "approves": [f"{name}-act"], "expires": "2h", **more}}
     if kind == "ask":
-        return {
-            "ask": {"title": "Which?", "questions": [{"id": "q", "text": "Which?", "options": ["a", "b"]}]}
-        }
+        answers: list[Step] = [{"options": ["a", "b"]}, {}, {"pattern": "[0-9]+"}]
+        question = {"id": "q", "text": "Which?", **draws.one_of(answers)}
+        expires = draws.one_of(["1h", "30d"])
+        return {"ask": {"title": "Which?", "questions": [question], "expires": expires}}
     if kind == "branch":
         return {"branch": {"cases": {"one": "inputs.n == 1", "two": "inputs.n > 5"}, "otherwise": "none"}}
     if kind == "transform":
-        return {"transform": _value(data, seen)}
+        return {"transform": _value(draws, seen)}
     if kind == "wait":
-        lenient = {"event": "it.came", "timeout": "10m", "on_timeout": "go-on"}
-        return {"wait": data.draw(st.sampled_from(["3s", {"until": "1970-01-01T00:00:30Z"}, *[lenient] * 3]))}
+        comes = {
+            "event": "it.came",
+            "timeout": "10m",
+            "on_timeout": draws.one_of(["go-on", "fail"]),
+        }
+        if draws.coin():
+            comes["match"] = draws.one_of(["event.data.n == inputs.n", "event.data.n == 3"])
+        return {"wait": draws.one_of(["3s", {"until": "1970-01-01T00:00:30Z"}, *[comes] * 3])}
     if kind == "plan":
         may = {"agents": ["x"], "actions": {"files.act": "write", "files.other": "write"}}
         return {"plan": {"agent": "x", "goal": "It", "input": {"n": "${inputs.n}"}, "may": may, "steps": 9}}
     if kind == "workflow":
         return {"workflow": "child@v", "input": {"n": 1}}
-    inner = steps_of(data, f"{name}-", depth + 1, [*seen, *own])
+    inner = steps_of(draws, f"{name}-", depth + 1, [*seen, *own])
     if kind == "map":
-        collect = data.draw(st.sampled_from(["fail", "collect"]))
+        collect = draws.one_of(["fail", "collect"])
         return {"map": {"over": [1, 2], "at_once": 2, "on_failure": collect, "steps": inner}}
     return {"repeat": {"limit": 2, "at_limit": "go-on", "until": "index == 1", "steps": inner}}
 
 
-@st.composite
-def documents(draw: st.DrawFn) -> Document:
-    data = draw(st.data())
+def document(draws: Draws) -> Document:
+    """A workflow, mostly one that is accepted."""
     spec: Step = {
         "inputs": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
-        "steps": steps_of(data, "s", 0, []),
+        "steps": steps_of(draws, "s", 0, []),
     }
-    spec |= draw(st.sampled_from([{}, {"on_failure": "undo"}, {"deadline": "3h"}]))
+    spec |= draws.one_of([{}, {"on_failure": "undo"}, {"deadline": "3h"}])
+    spec |= draws.one_of([{}, {}, {"budget": {"cap": "0.25"}}, {"mode": "exploratory"}])
+    spec |= draws.one_of([{}, {}, {"spike": {"times": 1, "at_least": "0.01"}}, {"service_level": "10m"}])
     return _parsed({"apiVersion": "aios/v1", "kind": "Workflow", "metadata": {"name": "w"}, "spec": spec})
 
 
 def _parsed(data: Step) -> Document:
-    return parse_documents(json.dumps(data).encode(), "w.yaml")[0]
+    return parse_documents(json.dumps(data, default=float).encode(), "w.yaml")[0]
 
 
-def other_version(data: Data, document: Document) -> tuple[Document, dict[str, str]]:
+def other_version(draws: Draws, document: Document) -> tuple[Document, dict[str, str]]:
     """The same workflow with a few changes, and the names that steps of it have now, by the paths of those before."""
     text = copy.deepcopy(document.data)
     names: dict[str, str] = {}
-    for _ in range(data.draw(st.integers(1, 3))):
+    for _ in range(draws.number(1, 3)):
         lists = [("", text["spec"]["steps"]), *_bodies("", text["spec"]["steps"])]
-        scope, steps = data.draw(st.sampled_from(lists))
-        at = data.draw(st.integers(0, len(steps) - 1))
+        scope, steps = draws.one_of(lists)
+        at = draws.number(0, len(steps) - 1)
         step = steps[at]
-        what = data.draw(
-            st.sampled_from(["add", "add", "drop", "rename", "rename", "input", "limits", "head"])
-        )
+        what = draws.one_of(["add", "add", "drop", "rename", "rename", "input", "limits", "head"])
         if what == "add":
-            name = f"new{data.draw(st.integers(0, 99))}"
-            kind = data.draw(st.sampled_from([{"agent": "x"}, {"connector": "files.act", "effect": "write"}]))
-            steps.insert(
-                data.draw(st.sampled_from([at, len(steps)])), {"name": name, **kind, "input": {"n": 1}}
-            )
+            name = f"new{draws.number(0, 99)}"
+            kind = draws.one_of([{"agent": "x"}, {"connector": "files.act", "effect": "write"}])
+            steps.insert(draws.one_of([at, len(steps)]), {"name": name, **kind, "input": {"n": 1}})
         elif what == "drop" and len(steps) > 1:
             steps.remove(step)
         elif what == "rename" and scope + step["name"] not in names.values():
             to = f"{step['name']}x"
             names[scope + step["name"]] = scope + to
             spoken = rf"\b{re.escape(step['name'])}(?![\w-])"
-            text = json.loads(re.sub(spoken, to, json.dumps(text)))
+            text = json.loads(re.sub(spoken, to, json.dumps(text, default=float)))
         elif what == "input" and "input" in step:
             step["input"] = {"n": 9}
         elif what == "limits":
-            step |= data.draw(st.sampled_from([{"deadline": "2h"}, {"when": "inputs.n > 0"}, {"needs": []}]))
+            step |= draws.one_of([{"deadline": "2h"}, {"when": "inputs.n > 0"}, {"needs": []}])
         elif what == "head":
-            text["spec"]["on_failure"] = data.draw(st.sampled_from(["undo", "keep"]))
+            text["spec"]["on_failure"] = draws.one_of(["undo", "stay"])
     return _parsed(text), names
 
 

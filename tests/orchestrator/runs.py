@@ -6,7 +6,7 @@ from typing import Any
 from aios.error.v1.error_pb2 import Error
 from aios.run.v1.commands_pb2 import DecideApprovalRequest
 from aios.run.v1.events_pb2 import StepReused
-from aios.run.v1.state_pb2 import Approval, ApprovalState, Fork, Recovery, RunHead
+from aios.run.v1.state_pb2 import Approval, ApprovalState, Concurrency, Fork, Recovery, RunHead
 from aios.task.v1.task_pb2 import Mode, Outcome, Status
 from aios_core.encoding import decode, encode
 from aios_core.labels import OWNER
@@ -48,8 +48,10 @@ class Driver:
         purse: Purse | None = None,
         run_id: str = "run_test",
         forks: "tuple[Driver, Fork] | None" = None,
+        line: Concurrency | None = None,
     ) -> None:
-        """With `forks` it is a fork of that run, which may not be possible: raises INVALID_ARGUMENT."""
+        """With `forks` it is a fork of that run, which may not be possible: raises INVALID_ARGUMENT. In a `line` it
+        waits for its turn."""
         self.workflow, self.purse = of, purse
         self.now = 1_000
         self.history: list[bytes] = []
@@ -63,7 +65,8 @@ class Driver:
         self.run = Run("main", run_id, 7, of.name, of.version, mode)
         self.run.fork = forks[1] if forks is not None else None
         value = encode(of.check_input(labeled({"n": n}, OWNER)))
-        self.last = self.give(Start(value, "", reused=reused))
+        key = "one" if line is not None else ""
+        self.last = self.give(Start(value, key, reused=reused, concurrency=line, waiting=9))
 
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
         """Decide on one input, and check that the state is the fold of the history, and what is stored of it."""
@@ -94,8 +97,8 @@ class Driver:
             undo_token=b"token" if self.workflow.at(step).effect and not self.run.undo_queue else b"",
         )
         for name, value in fields.items():
-            if name == "error":
-                outcome.error.CopyFrom(value)
+            if name in ("error", "cached"):
+                getattr(outcome, name).CopyFrom(value)
             else:
                 setattr(outcome, name, value)
         return outcome

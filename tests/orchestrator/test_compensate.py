@@ -142,6 +142,32 @@ def test_a_failure_that_is_said_again_costs_no_other_attempt(step: str) -> None:
 
 
 @pytest.mark.feature("D2", "D6")
+@pytest.mark.parametrize("step", ["one", "two"])
+def test_a_person_is_not_asked_again_what_he_has_said(step: str) -> None:
+    """He was, where the bus delivered again that nobody knew: while the undo that he had asked for anew was at work."""
+    run = done()
+    run.give(Cancel("enough"))
+    run.fail("three")
+    run.give(Undo("wrong", (step,)))
+    out = task(run, step)
+    unsure = Outcome(
+        run_id=out.run_id,
+        task_id=out.task_id,
+        dispatch=out.dispatch,
+        step=step,
+        mode=out.mode,
+        status=Status.STATUS_UNKNOWN,
+        error=Error(code="OUTCOME_UNKNOWN", message="no answer"),
+    )
+    run.give(Settle(unsure))
+    run.decide(A.APPROVAL_STATE_ANSWERED, {"happened": "no"})
+    assert run.last.undoing == (step,)
+    assert not run.give(Settle(unsure)).events
+    answer(run, step)
+    assert run.run.at(step).state == S.STEP_STATE_UNDONE
+
+
+@pytest.mark.feature("D2", "D6")
 def test_that_an_earlier_undo_was_done_says_nothing_of_the_next() -> None:
     """It did where the step had been done anew between them: the run was undone, and the change stood."""
     run = done()

@@ -273,13 +273,14 @@ def settle(draft: Draft, outcome: Outcome) -> None:
 
 def _counts(state: StepRun, outcome: Outcome) -> bool:
     """As with work: that it could not be done counts of the latest dispatch alone, and while a retry waits nothing
-    counts but that it was done after all. What comes of an earlier undo of the step counts for nothing: it was done
-    anew since."""
+    counts but that it was done after all. That nobody knows counts of the latest alone as well: of those before, a
+    person may have said meanwhile that it had not happened. What comes of an earlier undo of the step counts for
+    nothing: it was done anew since."""
     if outcome.dispatch < state.undo_since:
         return False
     if outcome.status == Status.STATUS_SUCCEEDED:
         return True
-    return not state.due and (outcome.status == Status.STATUS_UNKNOWN or outcome.dispatch == state.dispatch)
+    return not state.due and outcome.dispatch == state.dispatch
 
 
 def done(draft: Draft, step: str, outcome: Outcome) -> None:
