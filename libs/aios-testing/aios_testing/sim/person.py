@@ -139,10 +139,7 @@ class Person:
             traceparent=TRACE,
         )
         times = 2 if rng.random() < 0.2 else 1
-        works = [self.say("start_run", request, pb.StartRunResponse) for _ in range(times)]
-        for answer in await asyncio.gather(*works):
-            if answer is not None:
-                self.accepted[answer.run_id] = request.workflow
+        await asyncio.gather(*(self._start(request) for _ in range(times)))
         run = run_id(WORKSPACE, "manual", request.request_id)
         fate = rng.random()
         if fate < 0.15:
@@ -152,6 +149,12 @@ class Person:
             await asyncio.sleep(rng.uniform(1.0, self.horizon * 2 / 3))
             await self.undo(run, times=2 if request.mode == Mode.MODE_SIMULATE else 60)
         self.busy -= 1
+
+    async def _start(self, request: pb.StartRunRequest) -> None:
+        """What is answered is accepted at once: a backup that is restored later is not to bring it back."""
+        answer = await self.say("start_run", request, pb.StartRunResponse)
+        if answer is not None:
+            self.accepted[answer.run_id] = request.workflow
 
     async def _event(self, number: int, at: float) -> None:
         self.busy += 1
@@ -232,8 +235,11 @@ class Person:
         rng = rng or self._rng
         message = Message(subjects.run_command(name, WORKSPACE, 0), request.SerializeToString())
         while True:
+            before = self.restored
             try:
-                return answer.FromString(await self.bus.command(message, ANSWER_SECONDS))
+                answered = await self.bus.command(message, ANSWER_SECONDS)
+                if self.restored == before:  # what was answered since the backup counts no more
+                    return answer.FromString(answered)
             except RetryableError:
                 await asyncio.sleep(rng.uniform(0.2, 2.0))
             except TerminalError as error:
