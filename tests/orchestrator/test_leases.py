@@ -226,6 +226,28 @@ async def test_a_take_over_that_a_wiped_bus_overtakes_finds_nothing_at_work_and_
         await ownership.stop()
 
 
+async def test_a_replica_whose_leases_have_just_ended_hands_out_again_what_a_wiped_bus_has_lost() -> None:
+    """It handed out nothing in that moment, since nothing was its own, and when it was again nobody told it anew."""
+    store: Any = MemoryStore(lambda: 0)
+    store.shared = True
+    bus: Any = _Bus()
+    ownership = SharedOwnership(store, bus, "main", "a", "a.1")
+    told: asyncio.Queue[Taken] = asyncio.Queue()
+    lost: list[frozenset[int]] = []
+    ownership.taken, ownership.lost = told.put, lost.append
+    await ownership.start()
+    try:
+        await told.get()
+        ownership._until = 0  # and no renewal has failed yet
+        bus.incarnation = "2"
+        ownership.bus_wiped()
+        assert lost == [ALL]
+        await ownership._beat()
+        assert set((await told.get()).items()) == dict.fromkeys(ALL, False).items()
+    finally:
+        await ownership.stop()
+
+
 class _Watching:
     """Remembers what it is to watch over."""
 

@@ -161,6 +161,8 @@ class SharedOwnership(Ownership):
     def bus_wiped(self) -> None:
         self._on = self._bus.incarnation
         self._distrusted = dict(self._last)
+        if _clock() >= self._until:  # nobody hands out now; once they are taken again, all is
+            self._set({})
         # A take-over that is under way found at work a moment ago what is lost now: it sees so, and comes once more.
         stale = [at for at, orderly in self._telling.items() if orderly]
         self._telling.update(dict.fromkeys(stale, False))
