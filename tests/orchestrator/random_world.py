@@ -120,6 +120,7 @@ class World(Driver):
         self.flying: list[Outcome] = []  # what workers said that has not come yet
         self.left: set[str] = set()  # of which a person did not want to know either
         self.given: list[Outcome] = []
+        self.times: dict[tuple[str, str, int], tuple[int, int]] = {}  # by which a step has to be done
         purse = purse_with(250_000, spent) if spent is not None else None
         if purse is not None:
             purse.costs[of.name] = [1_000] * LEAST_RUNS
@@ -132,6 +133,7 @@ class World(Driver):
         decision = super().give(what, actor)
         if isinstance(what, Settle):
             self.given += [what.outcome, *what.more]
+        self._check_times()
         SEEN["waited for money"] += any(step.unfunded for step in self.run.lively())
         if self.purse is not None:
             for serial, cost in decision.settled:
@@ -141,6 +143,14 @@ class World(Driver):
             (cap,) = self.purse.charge.caps
             assert self.purse.held(ACCOUNT) + self.purse.settled(ACCOUNT) <= self.purse.cap(cap)
         return decision
+
+    def _check_times(self) -> None:
+        """What a step has to be done by was said when it began; nothing but another beginning puts it off."""
+        for step in self.run.lively():
+            if step.attempt and step.limits is not None:
+                by = step.limits.deadline_ms, step.limits.total_ms
+                key = self.run.workflow_version, step.name, step.attempt_group
+                assert self.times.setdefault(key, by) == by, f"{step.name} has another time now"
 
     def restart(self) -> None:
         """What is stored is read, as by another process."""

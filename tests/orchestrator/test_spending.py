@@ -176,3 +176,48 @@ def test_what_is_usual_is_robust() -> None:
     assert usual([100] * 8 + [1_000_000], spike) == 130  # one odd run changes nothing
     assert usual([1] * 8, spike) == 50
     assert usual([80, 90, 100, 110, 120] * 2, spike) == 100 + 3 * 14
+
+
+TIMED = """
+- name: a
+  agent: x
+  budget: "0.40"
+  %s
+  retry: {limit: 5, backoff: 1s}
+"""
+
+
+@pytest.mark.feature("F5", "D2")
+@pytest.mark.parametrize("says", ["timeout: {total: 10m}", "deadline: 10m"])
+@pytest.mark.parametrize("lacks", ["for now", "for good"])
+def test_what_waits_for_money_has_no_more_time_for_it(says: str, lacks: str) -> None:
+    """It had all of its time anew: neither the wait nor the question says by when the step has to be done."""
+    purse = purse_with(500_000)
+    driver = Driver(workflow(TIMED % says), purse=purse)
+    driver.fail("a", retryable=True)
+    settled(driver, purse)
+    others = purse.hold(Attempt("run_other", "s", 1, 1), 400_000, driver.now)
+    if lacks == "for good":
+        purse.settle(others, 400_000, driver.now)
+    driver.now += 2_000
+    driver.give(Tick())
+    waits = driver.run.at("a")
+    assert waits.unfunded if lacks == "for now" else driver.approval.kind == st.APPROVAL_KIND_BUDGET
+    driver.now += 600_000
+    driver.give(Tick())
+    assert driver.run.state == st.RUN_STATE_FAILED
+    assert driver.run.at("a").error.code in ("TOTAL_TIMEOUT", "DEADLINE_EXCEEDED")
+    assert not driver.run.open_approvals()
+
+
+@pytest.mark.feature("F6")
+def test_what_waited_for_the_answer_goes_on_with_it() -> None:
+    """It looked by itself, up to a minute later."""
+    purse = purse_with(10_000_000)
+    purse.costs["w"] = [100_000] * LEAST_RUNS
+    steps = "".join(f'- {{name: {name}, agent: x, budget: "0.40", needs: [a]}}\n' for name in "bcd")
+    driver = Driver(workflow('- {name: a, agent: x, budget: "0.40"}\n' + steps, SPIKE), purse=purse)
+    driver.settle("a", cost_micros=130_001)
+    assert (driver.last.dispatched, driver.approval.kind) == ((), st.APPROVAL_KIND_SPIKE)
+    driver.decide(ANSWERED, {"allow": "go on"})
+    assert sorted(driver.last.dispatched) == ["b", "c", "d"]

@@ -21,8 +21,8 @@ def given_up(step: StepRun) -> bool:
 
 
 def retries(step: StepRun) -> bool:
-    """Whether a step waits for another attempt."""
-    return step.state == st.STEP_STATE_WAITING and step.attempt > 0
+    """Whether a step waits for another attempt, or a person is asked about the money for it."""
+    return step.state in (st.STEP_STATE_WAITING, st.STEP_STATE_GATED) and step.attempt > 0
 
 
 def next_due(run: Run) -> int | None:

@@ -191,7 +191,7 @@ def _follow(
     if approval.kind == st.APPROVAL_KIND_UNKNOWN:
         _follow_unknown(draft, approval, request, given)
     elif approval.kind in (st.APPROVAL_KIND_BUDGET, st.APPROVAL_KIND_SPIKE):
-        _follow_budget(draft, step, request, given)
+        _follow_budget(draft, approval, request, given)
     elif request.decision == st.APPROVAL_STATE_REJECTED:
         why = f"rejected: {request.note}" if request.note else "rejected by a person"
         gates.give_up(draft, step, "REJECTED", why)
@@ -259,9 +259,10 @@ def _follow_unknown(
 
 
 def _follow_budget(
-    draft: Draft, step: str, request: DecideApprovalRequest, given: Mapping[str, Plain]
+    draft: Draft, approval: Approval, request: DecideApprovalRequest, given: Mapping[str, Plain]
 ) -> None:
     """More may be spent, by this step alone or up to an amount; or the step is given up."""
+    step = approval.step
     answer = str(given.get("allow", spending.STOP))
     if answer == spending.STOP:
         why = (
@@ -278,3 +279,14 @@ def _follow_budget(
         if answer != spending.GO_ON:
             spending.allow(draft.purse, attempt, definition.hold, answer, draft.clock)
         go_on(draft, definition)
+        if approval.kind == st.APPROVAL_KIND_SPIKE:
+            _rest_goes_on(draft)
+
+
+def _rest_goes_on(draft: Draft) -> None:
+    """What else was to be paid for has waited for the answer, and does not wait until it looks by itself."""
+    for state in list(draft.run.lively()):
+        step = draft.workflow.at(state.name)
+        waits = draft.run.at(state.name).state == st.STEP_STATE_WAITING and not state.attempt
+        if waits and step.hold and not state.unfunded and rounds.goes_on(draft, state.name):
+            go_on(draft, step)

@@ -61,6 +61,8 @@ def pass_step(draft: Draft, name: str) -> None:
     if step.state == st.STEP_STATE_DISPATCHED and 0 < limits.give_up_ms <= draft.clock:
         _give_up(draft, step)
     elif retries(step) and 0 < limits.total_ms <= draft.clock:
+        if step.state == st.STEP_STATE_GATED:
+            _expire(draft, step)
         _fail(draft, step, spent(draft.run, step, draft.clock, step.error))
 
 

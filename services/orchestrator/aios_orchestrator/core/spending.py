@@ -56,8 +56,8 @@ def allow(purse: Purse, attempt: Attempt, hold: int, answer: str, now_ms: int) -
 
 
 def _wait(draft: Draft, step: Step, wait_ms: int, *, unfunded: bool = False) -> None:
-    due = draft.clock + wait_ms
-    draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=due, unfunded=unfunded))
+    due, by = draft.clock + wait_ms, draft.run.at(step.name).limits  # which go on if it has begun
+    draft.emit(wait_started=ev.WaitStarted(step=step.name, due_ms=due, unfunded=unfunded, limits=by))
 
 
 def _longer(state: StepRun) -> int:
@@ -134,4 +134,5 @@ def _request(
         traceparent=run.traceparent,
         account=account,
     )
-    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval))
+    by = run.at(step.name).limits
+    draft.emit(approval_requested=ev.ApprovalRequested(step=step.name, approval=approval, limits=by))
