@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from aios_cli.app import main
+from aios_orchestrator import drawing
 from tests.served import Server, run
 
 CHILD = """apiVersion: aios/v1
@@ -123,3 +125,22 @@ def test_a_version_is_explained_and_compared_with_a_file(server: Server, tmp_pat
 def test_what_is_not_there_is_told(server: Server, arguments: tuple[str, ...], code: int, words: str) -> None:
     said = server.aios("workflow", *arguments)
     assert said.code == code and words in said.err
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_a_defect_is_told_as_one_with_its_place_and_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], json_too: bool
+) -> None:
+    def broken(workflow: object) -> str:
+        raise KeyError("s0.plan.")
+
+    monkeypatch.setattr(drawing, "mermaid", broken)
+    file = tmp_path / "w.yaml"
+    file.write_text(PARENT + "---\n" + CHILD)
+    words = ["workflow", "graph", str(file), "--format", "mermaid"]
+    assert main([*words, *["--json"] * json_too]) == 1
+    told = capsys.readouterr()
+    error = json.loads(told.out)["error"] if json_too else None
+    said = f"{error['message']} [{error['code']}] {error['remedy']}" if error is not None else told.err
+    assert "A defect of AIOS: KeyError: 's0.plan.' (" in said and "cli/test_workflow.py:" in said
+    assert "[INTERNAL]" in said and "Report it with these words." in said and "Traceback" not in said

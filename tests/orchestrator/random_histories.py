@@ -23,11 +23,13 @@ from aios_orchestrator.core.decide import (
     Tick,
     Undo,
 )
+from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.document import Document
 from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.draws import Draws
 from tests.orchestrator.random_documents import document as random_document
 from tests.orchestrator.random_documents import other_version
+from tests.orchestrator.random_views import looked_at, recovered
 from tests.orchestrator.random_world import SEEN, World, accepted
 from tests.orchestrator.test_hearing import event, heard
 
@@ -45,6 +47,7 @@ COMES: Final = [
     "redo",
     "stop",
     "restart",
+    "look",
 ]
 
 
@@ -82,6 +85,7 @@ def lived(draws: Draws) -> None:
     if draws.once_in(4):
         fork(run, draws)
     run.finish(draws)
+    looked_at(run)
     run.give(Undo("all of it"))
     run.finish(draws)
     for name, stands in run.stands.items():
@@ -111,14 +115,14 @@ def again(run: World, draws: Draws) -> Decision:
     failed = [name for name in begun if run.run.at(name).state == S.STEP_STATE_FAILED]
     if run.run.state == R.RUN_STATE_UNDO_INCOMPLETE and draws.coin():
         SEEN["undo did not do"] += 1
-        return run.recover(draws.one_of([RETRY, SKIP]))
+        return recovered(run, Recover(draws.one_of([RETRY, SKIP])))
     way = draws.one_of([RETRY, REWIND, SKIP, EDIT])
     if way == REWIND and begun:
-        return run.recover(REWIND, draws.one_of(begun))
+        return recovered(run, Recover(REWIND, draws.one_of(begun)))
     if way in (SKIP, EDIT) and failed:
-        value = {"n": 4} if way == EDIT or draws.coin() else None
-        return run.recover(way, draws.one_of(failed), value)
-    return run.recover(RETRY)
+        value = labeled({"n": 4}, OWNER) if way == EDIT or draws.coin() else None
+        return recovered(run, Recover(way, draws.one_of(failed), value))
+    return recovered(run, Recover(RETRY))
 
 
 def answers(run: World, draws: Draws) -> None:
@@ -184,6 +188,8 @@ def something_else(run: World, draws: Draws) -> None:
     elif what == "undo":
         steps = tuple(draws.some_of(changed, 2))
         SEEN["undid some"] += not run.give(Undo("that", steps)).refusal and bool(steps)
+    elif what == "look":
+        looked_at(run)
     elif what == "restart":
         run.restart()
     elif what == "redo":

@@ -32,6 +32,7 @@ from aios_orchestrator.core.money import Attempt, Cap, Charge
 from aios_orchestrator.core.spending import STOP
 from aios_orchestrator.core.spike import LEAST_RUNS
 from aios_orchestrator.definition import compile_workflow
+from aios_orchestrator.differing import difference
 from aios_orchestrator.document import Document
 from aios_orchestrator.names import renamed
 from aios_orchestrator.problems import Problems
@@ -271,8 +272,14 @@ class World(Driver):
         to = accepted(document)
         if to is None or self.run.workflow_version == to.version:
             return
-        if self.give(Migrate(to, names, accept)).refusal is not None:
+        of = accepted(self.document)
+        assert of is not None
+        said = difference(of, to)
+        assert list(said.lines())
+        refusal = self.give(Migrate(to, names, accept)).refusal
+        if refusal is not None:
             SEEN["did not follow"] += 1
+            assert said.breaks or names or refusal.code != "INCOMPATIBLE", refusal
             return
         SEEN["followed another version"] += 1
         self.document = document

@@ -1,10 +1,12 @@
 """A workflow drawn: what a person should see of it is there, in each form, and hostile names do no harm."""
 
+from collections.abc import Callable
 from xml.etree import ElementTree
 
 import pytest
 
 from aios_orchestrator import drawing
+from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.runs import workflow
 
 BILL = workflow(
@@ -93,3 +95,14 @@ def test_svg_has_every_step_in_its_place_and_escapes_what_a_document_says() -> N
 )
 def test_a_duration_is_said_as_a_document_says_it(ms: int, said: str) -> None:
     assert drawing.words_of(ms) == said
+
+
+@pytest.mark.feature("C3", "D1")
+@pytest.mark.parametrize("draw", [drawing.outline, drawing.mermaid, drawing.svg])
+def test_a_plan_that_is_not_made_yet_is_drawn_as_one_step(draw: Callable[[Workflow], str]) -> None:
+    planned = workflow(
+        "- {name: work, plan: {agent: planner, goal: Do it, input: {}, may: {agents: [x]}, steps: 3}}\n"
+        "- {name: end, transform: 1}"
+    )
+    text = draw(planned)
+    assert text.count("the steps of the plan") == 1 and "end" in text

@@ -31,7 +31,7 @@ from aios_cli.commands import (
     undoing,
     workflows,
 )
-from aios_cli.exits import EPILOG, INTERRUPTED, USAGE
+from aios_cli.exits import EPILOG, INTERRUPTED, USAGE, defect
 from aios_cli.options import given, shared
 from aios_core.errors import AiosError
 
@@ -106,6 +106,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; nothing more can be said
         return 0
+    except Exception as error:
+        from aios_cli.output import fail
+
+        return fail(defect(error))
 
 
 def _check_text(words: list[str]) -> None:

@@ -1,5 +1,7 @@
 """Exit codes, which scripts may rely on, and the errors that a command ends with."""
 
+import traceback
+from pathlib import Path
 from typing import Final
 
 from aios_core.errors import REASONS, AiosError, TerminalError
@@ -19,6 +21,9 @@ EPILOG: Final = (
     "Exit codes: 0 done; 1 failed; 2 wrong usage or input; 3 it waits for a person; 4 no AIOS here; 5 refused, or "
     "changed meanwhile; 6 not allowed; 7 not found; 8 not in time; 10 to 17 `aios serve` can't start; 130 interrupted."
 )
+
+SHOWN_FRAMES: Final = 3  # the innermost, of a defect
+MAX_SAID: Final = 300  # characters
 
 _BY_STATUS: Final = {
     "INVALID_ARGUMENT": USAGE,
@@ -55,3 +60,13 @@ def remedy(error: AiosError) -> str:
         return error.remedy
     reason = REASONS.get(error.code)
     return error.details.get("remedy") or (reason.remedy if reason else "")
+
+
+def defect(error: Exception) -> TerminalError:
+    """What a person is told of an exception that nobody expected: which, and where, for whoever mends it."""
+    frames = traceback.extract_tb(error.__traceback__)[-SHOWN_FRAMES:]
+    where = ", ".join(f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno}" for frame in frames)
+    said = f"{type(error).__name__}: {error}"[:MAX_SAID]
+    return TerminalError(
+        "INTERNAL", f"A defect of AIOS: {said} ({where}).", remedy="Report it with these words."
+    )

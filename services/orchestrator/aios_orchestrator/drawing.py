@@ -90,7 +90,7 @@ def mermaid(workflow: Workflow) -> str:
     def scope(prefix: str, indent: str) -> None:
         for step in scopes[prefix]:
             label = f"{step.local}<br/>{about(step)}".replace('"', "#quot;")
-            if step.body is not None:
+            if _inner(scopes, step):
                 lines.append(f'{indent}subgraph {names[step.name]}["{label}"]')
                 scope(step.inside, indent + "  ")
                 lines.append(f"{indent}end")
@@ -109,6 +109,11 @@ def _scopes(workflow: Workflow) -> dict[str, list[Step]]:
     for step in workflow.ordered:
         scopes.setdefault(step.scope, []).append(step)
     return scopes
+
+
+def _inner(scopes: Mapping[str, list[Step]], step: Step) -> Sequence[Step]:
+    """The steps of its rounds. None are known of a plan that is still to be made: it is drawn as one step."""
+    return scopes.get(step.inside, ()) if step.body is not None else ()
 
 
 @dataclass(slots=True)
@@ -165,7 +170,7 @@ def _laid_out(scopes: Mapping[str, list[Step]], scope: str) -> tuple[list[_Box],
 def _box(scopes: Mapping[str, list[Step]], step: Step) -> _Box:
     text = _WIDE * max(len(step.local), len(about(step)), len(_when(step))) + 2 * _PAD
     high = _HIGH + (16 if step.when is not None else 0)
-    if step.body is None:
+    if not _inner(scopes, step):
         return _Box(step, text, high, [])
     inner, width, height = _laid_out(scopes, step.inside)
     head = _HEAD + high - _HIGH
@@ -186,7 +191,7 @@ def _draw(boxes: Sequence[_Box], left: float, top: float, parts: list[str]) -> N
         fill = _WRITES if step.effect else _COLOURS.get(step.kind, "#ffffff")
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}" rx="6"'
-            f' fill="{fill if step.body is None else "#fafafa"}" stroke="#7a7a7a"/>'
+            f' fill="{"#fafafa" if box.inner else fill}" stroke="#7a7a7a"/>'
         )
         told = [
             f'<tspan font-weight="bold">{escape(step.local)}</tspan>',
