@@ -68,7 +68,7 @@ def _terms(draws: Draws, seen: list[str]) -> Step:
     """How an agent works, how often, for how much and how long."""
     terms: Step = {"retry": {"limit": 2, "backoff": "1s", "never": ["NEVER"]}}
     for likely, some in (
-        (3, [{"budget": "0.10"}]),
+        (4, [{"budget": "0.10"}]),
         (
             2,
             [
@@ -148,7 +148,7 @@ def document(draws: Draws) -> Document:
     }
     spec |= draws.one_of([{}, {"on_failure": "undo"}, {"deadline": "3h"}])
     spec |= draws.one_of([{}, {}, {"budget": {"cap": "0.25"}}, {"mode": "exploratory"}])
-    spec |= draws.one_of([{}, {}, {"spike": {"times": 1, "at_least": "0.01"}}, {"service_level": "10m"}])
+    spec |= draws.one_of([{}, *[{"spike": {"times": 1, "at_least": "0.01"}}] * 2, {"service_level": "10m"}])
     return _parsed({"apiVersion": "aios/v1", "kind": "Workflow", "metadata": {"name": "w"}, "spec": spec})
 
 

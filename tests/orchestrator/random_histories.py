@@ -35,6 +35,15 @@ from tests.orchestrator.test_hearing import event, heard
 
 RETRY, REWIND = Recovery.RECOVERY_RETRY, Recovery.RECOVERY_REWIND
 SKIP, EDIT = Recovery.RECOVERY_SKIP, Recovery.RECOVERY_EDIT
+# What there is of it in all, what is spent, and what others hold.
+MONEY: Final = [
+    None,
+    (250_000, 0, 200_000),
+    (250_000, 100_000, 100_000),
+    (250_000, 200_000, 0),
+    (10_000_000, 0, 0),
+    (10_000_000, 0, 0),
+]
 COMES: Final = [
     *["nothing"] * 8,
     "money",
@@ -67,7 +76,7 @@ def lived(draws: Draws) -> None:
         document,
         of,
         comes=draws.one_of([1, 1, 2, 6]),
-        spent=draws.one_of([None, 0, 100_000, 200_000]),
+        money=draws.one_of(MONEY),
         queues=draws.once_in(6),
     )
     for _ in range(draws.number(0, 25)):

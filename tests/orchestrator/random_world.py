@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any, Final
 
 from aios.error.v1.error_pb2 import Error
+from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import (
     APPROVAL_KIND_BUDGET,
     APPROVAL_KIND_SPIKE,
@@ -29,8 +30,9 @@ from aios_orchestrator.core import compensate
 from aios_orchestrator.core.decide import Admit, Decision, Fund, Input, Settle, Tick
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.money import Attempt, Cap, Charge
+from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.core.spending import STOP
-from aios_orchestrator.core.spike import LEAST_RUNS
+from aios_orchestrator.core.spike import LEAST_RUNS, usual
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.differing import difference
 from aios_orchestrator.document import Document
@@ -96,9 +98,9 @@ def answer_to(question: Question, draws: Draws, *, kind: bool) -> str:
 
 
 class World(Driver):
-    """A run in a world that counts what stands; what is to be made good stands until that was done. Its money is
-    its own, or that of many: then most of what there is for all is held by others until `others_let_go`. Of
-    what is asked, a person looks at one in `comes` at a time."""
+    """A run in a world that counts what stands; what is to be made good stands until that was done. Its money is its
+    own, or that of many: of `money`, what there is, what is spent and what others hold until `others_let_go`. Of what
+    is asked, a person looks at one in `comes` at a time."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class World(Driver):
         of: Workflow,
         *,
         comes: int = 1,
-        spent: int | None = None,
+        money: tuple[int, int, int] | None = None,
         queues: bool = False,
         mode: Mode = MODE_EXECUTE,
         forks: "tuple[World, Fork] | None" = None,
@@ -122,16 +124,21 @@ class World(Driver):
         self.left: set[str] = set()  # of which a person did not want to know either
         self.given: list[Outcome] = []
         self.times: dict[tuple[str, str, int], tuple[int, int]] = {}  # by which a step has to be done
-        purse = purse_with(250_000, spent) if spent is not None else None
+        cap, spent, held = money or (0, 0, 0)
+        purse = purse_with(cap, spent) if money is not None else None
         if purse is not None:
             purse.costs[of.name] = [1_000] * LEAST_RUNS
-        self.others = purse.hold(OTHERS, 200_000 - spent, 0) if purse is not None and spent is not None else 0
+        self.others = purse.hold(OTHERS, held, 0) if purse is not None and held else 0
         line = Concurrency(limit=1) if queues else None
         super().__init__(of, mode, purse=purse, forks=forks, line=line)
 
     def give(self, what: Input, actor: str = "person:owner") -> Decision:
         """And settles what is settled, as the engine does once it is committed."""
+        stops = bool(self.history) and self.run.stopping and not isinstance(what, Recover)
+        spent = self.run.settled if self.history else 0
         decision = super().give(what, actor)
+        begun = [RunEvent.FromString(data).step_scheduled.step for data in decision.events]
+        assert not stops or not any(begun), f"the run stops, and {begun} begin"
         if isinstance(what, Settle):
             self.given += [what.outcome, *what.more]
         self._check_times()
@@ -139,6 +146,7 @@ class World(Driver):
         if self.purse is not None:
             for serial, cost in decision.settled:
                 assert self.purse.settle(serial, cost, self.now)
+            self._check_spike(spent, [name for name in begun if name])
             counted = {step.charge for step in self.run.steps.values() if step.charge}
             assert counted <= set(self.purse.holds), "what is handed out is held"
             (cap,) = self.purse.charge.caps
@@ -152,6 +160,20 @@ class World(Driver):
                 by = step.limits.deadline_ms, step.limits.total_ms
                 key = self.run.workflow_version, step.name, step.attempt_group
                 assert self.times.setdefault(key, by) == by, f"{step.name} has another time now"
+
+    def _check_spike(self, spent: int, begun: list[str]) -> None:
+        """What has cost too much before goes on only when a person has said so."""
+        spike, purse = self.workflow.spike, self.purse
+        paid = [name for name in begun if self.workflow.at(name).hold]
+        if spike is None or purse is None or not paid or self.run.mode != MODE_EXECUTE:
+            return
+        bound = usual(purse.costs[self.run.workflow], spike)
+        if bound is not None and spent > bound:
+            asked = [item for item in self.run.approvals.values() if item.kind == APPROVAL_KIND_SPIKE]
+            assert any(item.state == A.APPROVAL_STATE_ANSWERED for item in asked), (
+                f"{paid} were not asked about"
+            )
+            SEEN["cost too much"] += 1
 
     def restart(self) -> None:
         """What is stored is read, as by another process."""
@@ -189,7 +211,7 @@ class World(Driver):
         if step.grade == "irreversible" or step.grade == "payment":
             fields["undo_token"] = b""
         if step.hold and not self.run.undo_queue:
-            fields["cost_micros"] = draws.one_of([0, 1_000, step.hold])
+            fields["cost_micros"] = draws.one_of([0, 1_000, step.hold, step.hold])
         key = self._key(self.outcome(name, **fields))
         told = key, self.run.at(name).dispatch
         if told in self.refused:

@@ -533,3 +533,30 @@ def test_a_question_with_a_pattern_that_can_not_be_matched_fails_its_step(patter
     assert run.run.state == R.RUN_STATE_FAILED
     assert run.run.error.code == "BAD_OUTPUT"
     assert "pattern" in run.run.error.message
+
+
+@pytest.mark.feature("D2", "D10")
+@pytest.mark.parametrize("stops", ["cancelled", "failed"])
+def test_what_waits_for_another_attempt_gets_none_once_the_run_stops(stops: str) -> None:
+    """It did, when its wait was over before all else had ended: a cancelled run began its work once more."""
+    run = Driver(
+        workflow(
+            "- {name: again, agent: x, retry: {limit: 3, backoff: 1s}}\n"
+            "- {name: goes-on, agent: x, needs: []}\n"
+            "- {name: pause, wait: 5s, needs: []}\n"
+            "- {name: ok, gate: {title: Go on, expires: 1m}, needs: []}\n"
+            "- {name: fails, agent: x, needs: []}"
+        )
+    )
+    run.fail("again", retryable=True)
+    if stops == "cancelled":
+        run.settle("fails")
+        run.give(Cancel("enough"))
+    else:
+        run.fail("fails")
+    assert next_due(run.run) is None
+    run.now += 120_000
+    assert not run.give(Tick()).events
+    run.settle("goes-on")
+    assert run.run.state == (R.RUN_STATE_CANCELLED if stops == "cancelled" else R.RUN_STATE_FAILED)
+    assert run.run.at("again").state == S.STEP_STATE_CANCELLED

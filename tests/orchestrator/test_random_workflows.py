@@ -33,6 +33,7 @@ RARE: Final = [
     "turn",
     "left out",
     "asked about money",
+    "cost too much",
     "answered before",
 ]
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]

@@ -2,8 +2,10 @@
 
 import pytest
 
+from aios.error.v1.error_pb2 import Error
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.budget_pb2 import Account, Accounts
+from aios.task.v1.task_pb2 import Status
 from aios_orchestrator.core import money
 from aios_orchestrator.core.decide import Tick
 from aios_orchestrator.core.money import Attempt, Cap, Charge, Purse
@@ -221,3 +223,52 @@ def test_what_waited_for_the_answer_goes_on_with_it() -> None:
     assert (driver.last.dispatched, driver.approval.kind) == ((), st.APPROVAL_KIND_SPIKE)
     driver.decide(ANSWERED, {"allow": "go on"})
     assert sorted(driver.last.dispatched) == ["b", "c", "d"]
+
+
+ITEMS = """
+- name: each
+  map:
+    over: [1, 2, 3]
+    at_once: 1
+    on_failure: collect
+    steps:
+      - {name: first, agent: x, budget: "0.40"}
+      - {name: then, agent: x, budget: "0.40", retry: {limit: 3, backoff: 1s}, timeout: {total: 10m}}
+"""
+
+
+def spiking() -> Driver:
+    purse = purse_with(10_000_000)
+    purse.costs["w"] = [100_000] * LEAST_RUNS
+    return Driver(workflow(ITEMS, SPIKE), purse=purse)
+
+
+@pytest.mark.feature("F6")
+@pytest.mark.parametrize("how", ["stop", "reject"])
+def test_who_stops_what_costs_too_much_stops_the_run_and_not_one_item_of_it(how: str) -> None:
+    """A map that collects failures went on with its other items, and nobody was asked again."""
+    driver = spiking()
+    driver.settle("each[0].first", cost_micros=130_001)
+    assert driver.approval.kind == st.APPROVAL_KIND_SPIKE
+    if how == "stop":
+        driver.decide(ANSWERED, {"allow": "stop"})
+    else:
+        driver.decide(REJECTED)
+    assert (driver.run.state, driver.last.dispatched) == (st.RUN_STATE_CANCELLED, ())
+
+
+@pytest.mark.feature("F6")
+def test_a_question_that_nobody_answered_is_asked_again_before_more_is_spent() -> None:
+    driver = spiking()
+    driver.settle("each[0].first", cost_micros=90_000)
+    error = Error(code="X", message="It failed.", retryable=True)
+    driver.settle("each[0].then", cost_micros=90_000, status=Status.STATUS_FAILED, error=error)
+    driver.now += 2_000
+    driver.give(Tick())
+    asked = driver.approval
+    assert asked.kind == st.APPROVAL_KIND_SPIKE
+    driver.now += 600_000
+    driver.give(Tick())
+    assert driver.run.at("each[0].then").error.code == "TOTAL_TIMEOUT"
+    assert driver.run.approvals[asked.approval_id].state == st.APPROVAL_STATE_EXPIRED
+    assert (driver.last.dispatched, driver.approval.step) == ((), "each[1].first")

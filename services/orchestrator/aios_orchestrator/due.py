@@ -25,9 +25,15 @@ def retries(step: StepRun) -> bool:
     return step.state in (st.STEP_STATE_WAITING, st.STEP_STATE_GATED) and step.attempt > 0
 
 
+def rests(run: Run, step: StepRun) -> bool:
+    """Whether a step waits in a run that begins nothing more: it ends with the run, and nothing of it is due."""
+    return run.stopping and step.state in (st.STEP_STATE_WAITING, st.STEP_STATE_GATED)
+
+
 def next_due(run: Run) -> int | None:
     """The earliest time at which something of a run is due by itself, in ms since 1970."""
-    dues = [due for name in run.live if (due := due_of(run.steps[name]))]
+    live = (run.steps[name] for name in run.live)
+    dues = [due for step in live if not rests(run, step) and (due := due_of(step))]
     if run.limits is not None:
         dues += [due for due in (level_of(run), deadline_of(run)) if due]
     return min(dues) if dues else None

@@ -117,6 +117,10 @@ class Invariants:
         if body == "step_succeeded" and event.step_succeeded.HasField("cached"):
             self._record.count("answered once more")
         if body == "step_scheduled":
+            if run is not None and run.stopping:
+                self._record.violate(
+                    "what stops begins nothing more", f"{event.run_id} {event.step_scheduled.step}"
+                )
             self._open[(event.run_id, event.step_scheduled.step)] += 1
         if body not in _SETTLES:
             return

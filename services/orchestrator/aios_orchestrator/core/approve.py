@@ -270,7 +270,10 @@ def _follow_budget(
             if request.note
             else "a person stopped the spending"
         )
-        gates.give_up(draft, step, "BUDGET_EXCEEDED", why)
+        if approval.kind == st.APPROVAL_KIND_SPIKE:  # the whole run was asked about
+            draft.emit(cancel_requested=ev.CancelRequested(why=why))
+        else:
+            gates.give_up(draft, step, "BUDGET_EXCEEDED", why)
     elif not rounds.goes_on(draft, step):
         rounds.leave(draft, step)
     elif draft.purse is not None and not draft.run.stopping:

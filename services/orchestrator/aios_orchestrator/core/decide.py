@@ -32,6 +32,7 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.migrate import Migrate, migrate
 from aios_orchestrator.core.money import Purse
 from aios_orchestrator.core.recover import Recover, recover
+from aios_orchestrator.due import rests
 from aios_orchestrator.model import Run
 from aios_orchestrator.progress import OPEN_STEP
 from aios_orchestrator.workflow import Workflow
@@ -321,6 +322,8 @@ def _tick(draft: Draft, what: Tick) -> None:
     if draft.run.state != st.RUN_STATE_UNDOING:
         passing.pass_run(draft)
     for step in draft.run.lively():
+        if rests(draft.run, step):
+            continue
         if step.limits is not None:
             passing.pass_step(draft, step.name)
             step = draft.run.at(step.name)

@@ -17,6 +17,7 @@ OWN_MS = 200  # until the money is free that an earlier step of the run held
 # Between two looks of a run by itself whether others have let go of what they held, or a person has answered: each wait
 # is twice as long as the one before, since each look is an event. As a rule it is told earlier that there is enough.
 OTHERS_MS, LONGEST_MS = 5_000, 60_000
+_UNANSWERED = (st.APPROVAL_STATE_EXPIRED, st.APPROVAL_STATE_REPLACED)  # its step came to an end before
 ONCE, GO_ON, STOP = "once", "go on", "stop"
 AMOUNT = r"\d{1,9}(\.\d{1,6})?"
 
@@ -72,7 +73,8 @@ def _spikes(draft: Draft, step: Step, state: StepRun, purse: Purse) -> bool:
     run, spike = draft.run, draft.workflow.spike
     if spike is None or run.mode != MODE_EXECUTE:
         return False
-    asked = [item for item in run.approvals.values() if item.kind == st.APPROVAL_KIND_SPIKE]
+    questions = [item for item in run.approvals.values() if item.kind == st.APPROVAL_KIND_SPIKE]
+    asked = [item for item in questions if item.state not in _UNANSWERED]
     if asked:
         still = any(item.state == st.APPROVAL_STATE_OPEN for item in asked)
         if still:
