@@ -1,7 +1,8 @@
 """Random workflows with every kind of step, and random histories of them: what is applied is accepted or explained;
 what is accepted ends; an undo of any prefix leaves the world as it was, save what was said to be irreversible."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from aios_orchestrator.definition import KINDS
 from tests.often import tries
 from tests.orchestrator import draws
+from tests.orchestrator.planted import DEFECTS
 from tests.orchestrator.random_histories import lived
 from tests.orchestrator.random_world import SEEN
 
@@ -55,6 +57,14 @@ def test_so_it_is_from_seeds() -> None:
         except Exception as error:
             error.add_note(f"python -m tests.orchestrator.histories --first {seed} --count 1")
             raise
+
+
+@pytest.mark.feature("D1", "D2", "D6")
+@pytest.mark.parametrize("plant", DEFECTS, ids=lambda plant: plant.__name__)
+def test_a_planted_defect_is_found_and_nothing_without_it(plant: Callable[[], Any]) -> None:
+    lived(draws.seeded(DEFECTS[plant]))
+    with plant(), pytest.raises((AssertionError, KeyError)):
+        lived(draws.seeded(DEFECTS[plant]))
 
 
 @pytest.mark.feature("D1")
