@@ -19,10 +19,10 @@ from aios.run.v1.state_pb2 import ApprovalState as A
 from aios.run.v1.state_pb2 import RunState as R
 from aios.run.v1.state_pb2 import StepState as S
 from aios.task.v1.task_pb2 import MODE_EXECUTE, CacheOrigin, Mode, Outcome, Status
-from aios_core.encoding import encode
+from aios_core.encoding import decode, encode
 from aios_core.json_values import from_json
 from aios_core.labels import OWNER
-from aios_core.values import labeled
+from aios_core.values import labeled, plain
 from aios_orchestrator import plans
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.codec import head_of, run_of
@@ -31,7 +31,7 @@ from aios_orchestrator.core.decide import Admit, Decision, Fund, Input, Settle, 
 from aios_orchestrator.core.migrate import Migrate
 from aios_orchestrator.core.money import Attempt, Cap, Charge
 from aios_orchestrator.core.recover import Recover
-from aios_orchestrator.core.spending import STOP
+from aios_orchestrator.core.spending import GO_ON, STOP
 from aios_orchestrator.core.spike import LEAST_RUNS, usual
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.differing import difference
@@ -170,9 +170,8 @@ class World(Driver):
         bound = usual(purse.costs[self.run.workflow], spike)
         if bound is not None and spent > bound:
             asked = [item for item in self.run.approvals.values() if item.kind == APPROVAL_KIND_SPIKE]
-            assert any(item.state == A.APPROVAL_STATE_ANSWERED for item in asked), (
-                f"{paid} were not asked about"
-            )
+            told = [plain(decode(item.answers)) for item in asked if item.state == A.APPROVAL_STATE_ANSWERED]
+            assert {"allow": GO_ON} in told, f"{paid} were not asked about"
             SEEN["cost too much"] += 1
 
     def restart(self) -> None:

@@ -272,3 +272,23 @@ def test_a_question_that_nobody_answered_is_asked_again_before_more_is_spent() -
     assert driver.run.at("each[0].then").error.code == "TOTAL_TIMEOUT"
     assert driver.run.approvals[asked.approval_id].state == st.APPROVAL_STATE_EXPIRED
     assert (driver.last.dispatched, driver.approval.step) == ((), "each[1].first")
+
+
+@pytest.mark.feature("F6", "D2")
+@pytest.mark.parametrize("how", ["stop", "reject"])
+def test_who_has_a_run_go_on_whose_spending_was_stopped_is_asked_first(how: str) -> None:
+    purse = purse_with(10_000_000)
+    purse.costs["w"] = [100_000] * LEAST_RUNS
+    steps = '- {name: beside, agent: x, needs: []}\n- {name: b, agent: x, budget: "0.40", needs: [a]}\n'
+    driver = Driver(workflow('- {name: a, agent: x, budget: "0.40"}\n' + steps, SPIKE), purse=purse)
+    driver.settle("a", cost_micros=130_001)
+    if how == "stop":
+        driver.decide(ANSWERED, {"allow": "stop"})
+    else:
+        driver.decide(REJECTED)
+    driver.fail("beside")
+    assert driver.run.state == st.RUN_STATE_FAILED
+    driver.recover(st.Recovery.RECOVERY_RETRY)
+    assert (driver.last.dispatched, driver.approval.kind) == (("beside",), st.APPROVAL_KIND_SPIKE)
+    driver.decide(ANSWERED, {"allow": "go on"})
+    assert driver.last.dispatched == ("b",)

@@ -1,12 +1,16 @@
 """Whether a step may spend: its money is held, or the step waits for what others hold, or a person is asked."""
 
+from collections.abc import Mapping
+
 from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, Question
 from aios.task.v1.task_pb2 import MODE_EXECUTE
+from aios_core.encoding import decode
 from aios_core.hashing import sha256
 from aios_core.ids import derive
 from aios_core.money import format_usd, usd
+from aios_core.values import plain
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.money import Attempt, Purse, Short
 from aios_orchestrator.core.spike import usual
@@ -17,7 +21,6 @@ OWN_MS = 200  # until the money is free that an earlier step of the run held
 # Between two looks of a run by itself whether others have let go of what they held, or a person has answered: each wait
 # is twice as long as the one before, since each look is an event. As a rule it is told earlier that there is enough.
 OTHERS_MS, LONGEST_MS = 5_000, 60_000
-_UNANSWERED = (st.APPROVAL_STATE_EXPIRED, st.APPROVAL_STATE_REPLACED)  # its step came to an end before
 ONCE, GO_ON, STOP = "once", "go on", "stop"
 AMOUNT = r"\d{1,9}(\.\d{1,6})?"
 
@@ -68,18 +71,18 @@ def _longer(state: StepRun) -> int:
 
 
 def _spikes(draft: Draft, step: Step, state: StepRun, purse: Purse) -> bool:
-    """Whether the run has cost so much more than others that a person says first whether it goes on: once in a run,
-    and whatever else is to be paid for waits until then."""
+    """Whether the run has cost so much more than others that a person says first whether it goes on. Until somebody has
+    said that it does, whatever is to be paid for waits, or asks: also where the question was closed without an answer,
+    and where it was stopped and somebody has it go on."""
     run, spike = draft.run, draft.workflow.spike
     if spike is None or run.mode != MODE_EXECUTE:
         return False
     questions = [item for item in run.approvals.values() if item.kind == st.APPROVAL_KIND_SPIKE]
-    asked = [item for item in questions if item.state not in _UNANSWERED]
-    if asked:
-        still = any(item.state == st.APPROVAL_STATE_OPEN for item in asked)
-        if still:
-            _wait(draft, step, _longer(state))
-        return still
+    if any(map(_goes_on, questions)):
+        return False
+    if any(item.state == st.APPROVAL_STATE_OPEN for item in questions):
+        _wait(draft, step, _longer(state))
+        return True
     bound = usual(purse.costs.get(run.workflow, ()), spike)
     if bound is None or run.settled <= bound:
         return False
@@ -88,6 +91,14 @@ def _spikes(draft: Draft, step: Step, state: StepRun, purse: Purse) -> bool:
     question = Question(id="allow", text="May it go on?", why=why, options=[GO_ON, STOP])
     _request(draft, step, st.APPROVAL_KIND_SPIKE, title, why, question)
     return True
+
+
+def _goes_on(approval: Approval) -> bool:
+    """Whether a person has said that the run goes on, whatever it has cost."""
+    if approval.state != st.APPROVAL_STATE_ANSWERED:
+        return False
+    answers = plain(decode(approval.answers))
+    return isinstance(answers, Mapping) and answers.get("allow") == GO_ON
 
 
 def _ask(draft: Draft, step: Step, lacking: Short) -> None:
