@@ -137,8 +137,13 @@ class World(Driver):
         stops = bool(self.history) and self.run.stopping and not isinstance(what, Recover)
         spent = self.run.settled if self.history else 0
         decision = super().give(what, actor)
-        begun = [RunEvent.FromString(data).step_scheduled.step for data in decision.events]
-        assert not stops or not any(begun), f"the run stops, and {begun} begin"
+        begun = []
+        for event in map(RunEvent.FromString, decision.events):
+            stops |= event.HasField("cancel_requested")
+            stops |= event.HasField("step_failed") and not event.step_failed.contained
+            if event.HasField("step_scheduled"):
+                assert not stops, f"the run stops, and {event.step_scheduled.step} begins"
+                begun.append(event.step_scheduled.step)
         if isinstance(what, Settle):
             self.given += [what.outcome, *what.more]
         self._check_times()
@@ -146,7 +151,7 @@ class World(Driver):
         if self.purse is not None:
             for serial, cost in decision.settled:
                 assert self.purse.settle(serial, cost, self.now)
-            self._check_spike(spent, [name for name in begun if name])
+            self._check_spike(spent, begun)
             counted = {step.charge for step in self.run.steps.values() if step.charge}
             assert counted <= set(self.purse.holds), "what is handed out is held"
             (cap,) = self.purse.charge.caps

@@ -292,3 +292,19 @@ def test_who_has_a_run_go_on_whose_spending_was_stopped_is_asked_first(how: str)
     assert (driver.last.dispatched, driver.approval.kind) == (("beside",), st.APPROVAL_KIND_SPIKE)
     driver.decide(ANSWERED, {"allow": "go on"})
     assert driver.last.dispatched == ("b",)
+
+
+@pytest.mark.feature("F6", "D2")
+def test_of_what_waited_for_the_answer_nothing_begins_once_one_of_it_has_failed() -> None:
+    purse = purse_with(10_000_000)
+    purse.costs["w"] = [100_000] * LEAST_RUNS
+    amounts = {"b": "0.40", "c": "0.40", "d": "0.01"}
+    steps = "".join(
+        f'- {{name: {name}, agent: x, budget: "{held}", needs: [a]}}\n' for name, held in amounts.items()
+    )
+    head = SPIKE.replace('"9"', '"0.60"')
+    driver = Driver(workflow('- {name: a, agent: x, budget: "0.40"}\n' + steps, head), purse=purse)
+    driver.settle("a", cost_micros=130_001)
+    driver.decide(ANSWERED, {"allow": "go on"})
+    assert driver.last.dispatched == ("b",)
+    assert (driver.run.stopping, driver.run.failed) == (True, "c")

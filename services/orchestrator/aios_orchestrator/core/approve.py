@@ -288,8 +288,8 @@ def _follow_budget(
 
 def _rest_goes_on(draft: Draft) -> None:
     """What else was to be paid for has waited for the answer, and does not wait until it looks by itself."""
-    for state in list(draft.run.lively()):
-        step = draft.workflow.at(state.name)
-        waits = draft.run.at(state.name).state == st.STEP_STATE_WAITING and not state.attempt
-        if waits and step.hold and not state.unfunded and rounds.goes_on(draft, state.name):
+    for name in [state.name for state in draft.run.lively()]:
+        state, step = draft.run.at(name), draft.workflow.at(name)  # what went on before it may have ended it
+        waits = state.state == st.STEP_STATE_WAITING and not state.attempt and not state.unfunded
+        if waits and step.hold and not draft.run.stopping and rounds.goes_on(draft, name):
             go_on(draft, step)
