@@ -37,6 +37,17 @@ def what_costs_too_much_goes_on() -> Any:
     return replaced((spending, "_spikes", lambda *_: False))
 
 
+def undone_in_the_order_of_doing() -> Any:
+    """What was done first is taken back first."""
+    original = undo.preview
+
+    def preview(run: Run, only: Any = None) -> tuple[list[str], list[str]]:
+        steps, impossible = original(run, only)
+        return steps[::-1], impossible
+
+    return replaced((undo, "preview", preview))
+
+
 def undone_steps_left_out() -> Any:
     """An undo takes back all but the first change."""
     original = undo.preview
@@ -62,5 +73,6 @@ DEFECTS: Final = {
     asked_again_what_was_said: 4587,
     what_costs_too_much_goes_on: 42,
     undone_steps_left_out: 6,
+    undone_in_the_order_of_doing: 6,
     drawn_without_what_is_planned: 0,
 }

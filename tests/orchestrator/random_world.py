@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any, Final
 
 from aios.error.v1.error_pb2 import Error
-from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.events_pb2 import RunEvent, StepScheduled
 from aios.run.v1.state_pb2 import (
     APPROVAL_KIND_BUDGET,
     APPROVAL_KIND_SPIKE,
@@ -20,6 +20,7 @@ from aios.run.v1.state_pb2 import RunState as R
 from aios.run.v1.state_pb2 import StepState as S
 from aios.task.v1.task_pb2 import MODE_EXECUTE, CacheOrigin, Mode, Outcome, Status
 from aios_core.encoding import decode, encode
+from aios_core.hashing import sha256
 from aios_core.json_values import from_json
 from aios_core.labels import OWNER
 from aios_core.values import labeled, plain
@@ -39,8 +40,8 @@ from aios_orchestrator.document import Document
 from aios_orchestrator.names import renamed
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.progress import OPEN_STEP
+from aios_orchestrator.workflow import NEEDS_A_PERSON, Workflow
 from aios_orchestrator.workflow import Step as Defined
-from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.draws import Draws
 from tests.orchestrator.runs import Driver
 from tests.orchestrator.test_rounds import CHILD
@@ -144,6 +145,9 @@ class World(Driver):
             if event.HasField("step_scheduled"):
                 assert not stops, f"the run stops, and {event.step_scheduled.step} begins"
                 begun.append(event.step_scheduled.step)
+                self._check_approved(event.step_scheduled)
+            orders = [self.run.at(name).effect_order for name in event.undo_requested.steps]
+            assert orders == sorted(orders, reverse=True), "what was done last is taken back first"
         if isinstance(what, Settle):
             self.given += [what.outcome, *what.more]
         self._check_times()
@@ -165,6 +169,19 @@ class World(Driver):
                 by = step.limits.deadline_ms, step.limits.total_ms
                 key = self.run.workflow_version, step.name, step.attempt_group
                 assert self.times.setdefault(key, by) == by, f"{step.name} has another time now"
+
+    def _check_approved(self, told: StepScheduled) -> None:
+        """What a gate is for is done as it was shown, and by a person's word where nothing takes it back."""
+        gate = self.workflow.gate_of(told.step)
+        if not gate or self.run.mode != MODE_EXECUTE or told.attempt > 1:
+            return
+        approval = self.run.approvals[self.run.at(gate).approval_id]
+        assert approval.state == A.APPROVAL_STATE_APPROVED, told.step
+        shown = {item.step: item.arguments_sha256 for item in approval.proposed}
+        assert shown[told.step] == sha256(told.input), told.step
+        if self.workflow.at(told.step).grade in NEEDS_A_PERSON:
+            assert approval.decided_by.startswith("person:"), told.step
+        SEEN["done as approved"] += 1
 
     def _check_spike(self, spent: int, begun: list[str]) -> None:
         """What has cost too much before goes on only when a person has said so."""
