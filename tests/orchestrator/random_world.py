@@ -116,10 +116,9 @@ class World(Driver):
     ) -> None:
         self.document, self.comes = document, comes
         self.stands: Counter[str] = Counter()
-        self.did: set[Key] = set()  # what is asked for again is not done again
-        self.refused: dict[
-            tuple[Key, int], Outcome
-        ] = {}  # nor is what was refused, when its task comes again
+        # What is asked for again is not done again; nor is what was refused, when its task comes again.
+        self.did: set[Key] = set()
+        self.refused: dict[tuple[Key, int], Outcome] = {}
         self.unsure: dict[str, Key] = {}  # of which nobody was told whether it happened
         self.flying: list[Outcome] = []  # what workers said that has not come yet
         self.left: set[str] = set()  # of which a person did not want to know either
