@@ -7,6 +7,7 @@ from aios.task.v1.task_pb2 import Outcome, Status
 from aios_orchestrator import drawing, due
 from aios_orchestrator.core import decide, spending, undo
 from aios_orchestrator.model import Run, StepRun
+from tests.sim.planted import undone_in_the_order_of_doing
 from tests.sim.planting import replaced
 
 
@@ -35,17 +36,6 @@ def asked_again_what_was_said() -> Any:
 def what_costs_too_much_goes_on() -> Any:
     """Nobody is asked whether a run may go on that has cost much more than others."""
     return replaced((spending, "_spikes", lambda *_: False))
-
-
-def undone_in_the_order_of_doing() -> Any:
-    """What was done first is taken back first."""
-    original = undo.preview
-
-    def preview(run: Run, only: Any = None) -> tuple[list[str], list[str]]:
-        steps, impossible = original(run, only)
-        return steps[::-1], impossible
-
-    return replaced((undo, "preview", preview))
 
 
 def undone_steps_left_out() -> Any:

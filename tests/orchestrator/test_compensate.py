@@ -35,6 +35,11 @@ def task(run: Driver, step: str) -> Task:
 
 
 def answer(run: Driver, step: str, status: Status = Status.STATUS_SUCCEEDED, **error: object) -> None:
+    """The connector answers the task that is out."""
+    run.give(Settle(said(run, step, status, **error)))
+
+
+def said(run: Driver, step: str, status: Status, **error: object) -> Outcome:
     """What the connector says of the task that is out."""
     out = task(run, step)
     outcome = Outcome(
@@ -42,7 +47,7 @@ def answer(run: Driver, step: str, status: Status = Status.STATUS_SUCCEEDED, **e
     )
     if error:
         outcome.error.CopyFrom(Error(**error))  # type: ignore[arg-type]
-    run.give(Settle(outcome))
+    return outcome
 
 
 def done(head: str = "") -> Driver:
@@ -126,12 +131,7 @@ def test_a_failure_that_is_said_again_costs_no_other_attempt(step: str) -> None:
     run.give(Cancel("enough"))
     run.fail("three")
     run.give(Undo("wrong", (step,)))
-    out = task(run, step)
-    error = Error(code="UNAVAILABLE", message="down", retryable=True)
-    failed = Outcome(
-        run_id=out.run_id, task_id=out.task_id, dispatch=out.dispatch, step=step, mode=out.mode, error=error
-    )
-    failed.status = Status.STATUS_FAILED
+    failed = said(run, step, Status.STATUS_FAILED, code="UNAVAILABLE", message="down", retryable=True)
     assert run.give(Settle(failed)).events
     assert not run.give(Settle(failed)).events, "while it waits"
     run.now += 60_000
@@ -149,16 +149,7 @@ def test_a_person_is_not_asked_again_what_he_has_said(step: str) -> None:
     run.give(Cancel("enough"))
     run.fail("three")
     run.give(Undo("wrong", (step,)))
-    out = task(run, step)
-    unsure = Outcome(
-        run_id=out.run_id,
-        task_id=out.task_id,
-        dispatch=out.dispatch,
-        step=step,
-        mode=out.mode,
-        status=Status.STATUS_UNKNOWN,
-        error=Error(code="OUTCOME_UNKNOWN", message="no answer"),
-    )
+    unsure = said(run, step, Status.STATUS_UNKNOWN, code="OUTCOME_UNKNOWN", message="no answer")
     run.give(Settle(unsure))
     run.decide(A.APPROVAL_STATE_ANSWERED, {"happened": "no"})
     assert run.last.undoing == (step,)

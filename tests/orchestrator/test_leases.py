@@ -193,12 +193,17 @@ class _Bus:
         pass
 
 
-async def test_a_take_over_that_a_wiped_bus_overtakes_finds_nothing_at_work_and_comes_once_more() -> None:
-    """It watched over tasks that were on the bus that was wiped, and the next one passed over them."""
+def alone() -> tuple[SharedOwnership, _Bus]:
+    """The only replica on a store that others may share, and its bus."""
     store: Any = MemoryStore(lambda: 0)
     store.shared = True
     bus: Any = _Bus()
-    ownership = SharedOwnership(store, bus, "main", "a", "a.1")
+    return SharedOwnership(store, bus, "main", "a", "a.1"), bus
+
+
+async def test_a_take_over_that_a_wiped_bus_overtakes_finds_nothing_at_work_and_comes_once_more() -> None:
+    """It watched over tasks that were on the bus that was wiped, and the next one passed over them."""
+    ownership, bus = alone()
     told: asyncio.Queue[Taken] = asyncio.Queue()
     goes_on = asyncio.Event()
     goes_on.set()
@@ -228,10 +233,7 @@ async def test_a_take_over_that_a_wiped_bus_overtakes_finds_nothing_at_work_and_
 
 async def test_a_replica_whose_leases_have_just_ended_hands_out_again_what_a_wiped_bus_has_lost() -> None:
     """It handed out nothing in that moment, since nothing was its own, and when it was again nobody told it anew."""
-    store: Any = MemoryStore(lambda: 0)
-    store.shared = True
-    bus: Any = _Bus()
-    ownership = SharedOwnership(store, bus, "main", "a", "a.1")
+    ownership, bus = alone()
     told: asyncio.Queue[Taken] = asyncio.Queue()
     lost: list[frozenset[int]] = []
     ownership.taken, ownership.lost = told.put, lost.append
