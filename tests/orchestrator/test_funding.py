@@ -6,13 +6,15 @@ from typing import Any, Final, cast
 
 import pytest
 
+from aios.error.v1.error_pb2 import Error
 from aios.resource.v1 import resource_pb2 as pb
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.commands_pb2 import FundRunRequest
+from aios.task.v1.task_pb2 import Status
 from aios_core.errors import RetryableError, TerminalError
 from aios_orchestrator import funding as waiting
 from aios_orchestrator.accounts import AccountBook
-from aios_orchestrator.core.decide import Cancel, Fund
+from aios_orchestrator.core.decide import Cancel, Fund, Settle
 from aios_orchestrator.core.funding import BY_BUDGET
 from aios_orchestrator.core.money import Attempt, Cap, Charge, Purse
 from aios_orchestrator.funding import Funding
@@ -141,7 +143,7 @@ def test_each_item_of_a_map_goes_on_as_far_as_the_money_goes() -> None:
 
 DOCUMENTS: Final = """{apiVersion: aios/v1, kind: Workflow, metadata: {name: w}, spec: {
   inputs: {type: object, properties: {n: {type: integer}}, required: [n]},
-  steps: [{name: a, agent: x, budget: "%s"}]}}
+  steps: [{name: a, agent: x, budget: "%s"}%s]}}
 ---
 {apiVersion: aios/v1, kind: Budget, metadata: {name: all}, spec: {cap: "%s"}}
 """
@@ -169,11 +171,11 @@ class Office:
             lambda: self.clock.now,
         )
 
-    async def apply(self, cap: str, cost: str = "0.40") -> None:
-        text = (DOCUMENTS % (cost, cap)).encode()
+    async def apply(self, cap: str, cost: str = "0.40", more: str = "") -> None:
+        text = (DOCUMENTS % (cost, more, cap)).encode()
         await self.resources.apply(pb.ApplyResourcesRequest(workspace="main", yaml=text, file="d.yaml"))
 
-    async def _decided(self, run: Driver, what: Fund | Cancel | None) -> Driver:
+    async def _decided(self, run: Driver, what: Fund | Cancel | Settle | None) -> Driver:
         """A decision on a run, on the accounts as they are, committed as the engine does."""
         flow = await self.resources.workflow("main", "w")
         purse = await self.book.open()
@@ -315,6 +317,28 @@ def test_who_never_had_to_ask_goes_on_as_well_once_others_let_go(kind: str, tmp_
             assert len((await store.query("unfunded", "main")).items) == 1
             await office._decided(office.runs["run_b"], Cancel("enough"))
             assert not (await store.query("unfunded", "main")).items
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+def test_nothing_is_kept_for_a_run_that_stops(how: str, tmp_path: Path) -> None:
+    """It awaits what is under way, which can take days where a person is asked about it."""
+
+    async def main() -> None:
+        async with opened("sqlite", tmp_path) as store:
+            office = Office(Repository(store), Clock())
+            await office.apply("0.50", more=", {name: b, agent: y, needs: []}, {name: c, agent: y, needs: []}")
+            for name in ("run_zero", "run_first", "run_second"):
+                await office.start(name)
+            first = office.runs["run_first"]
+            error = Error(code="NEVER", message="It failed.")
+            failed = Settle(first.outcome("b", status=Status.STATUS_FAILED, error=error))
+            await office._decided(first, failed if how == "failed" else Cancel("enough"))
+            assert first.run.stopping and first.run.unfunded and not first.run.closed
+            (hold,) = (await office.book.open()).holds.values()
+            await office.book.settle([(hold.serial, 10_000)])
+            assert await office.look() == ["run_zero", "run_second"]
 
     asyncio.run(main())
 

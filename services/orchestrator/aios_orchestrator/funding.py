@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Final
 
 from aios.run.v1.commands_pb2 import FundRunRequest
-from aios.run.v1.state_pb2 import STEP_STATE_GATED, RunHead, StepHead
+from aios.run.v1.state_pb2 import RUN_STATE_RUNNING, STEP_STATE_GATED, RunHead, StepHead
 from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import derive
 from aios_orchestrator.accounts import AccountBook
@@ -135,7 +135,7 @@ class Funding:
 
     async def _one(self, purse: Purse, head: RunHead, now: int) -> bool:
         """Tell a run if there is enough for a step of it; whether it waits for what others hold."""
-        if not any(map(_may_wait, head.steps)):
+        if not _takes(head):  # nothing is kept for it either
             return False
         workflow = await self._followed(head)
         await self._accounts.charge(purse, head, workflow, now)
@@ -155,6 +155,12 @@ class Funding:
         if stored is not None:
             return await self._resources.followed(stored.run)
         return await self._resources.workflow(self._workspace, head.workflow, head.workflow_version)
+
+
+def _takes(head: RunHead) -> bool:
+    """Whether a run would take money: one that is being cancelled, or failed, awaits what is under way alone."""
+    stops = head.state != RUN_STATE_RUNNING or head.HasField("error")
+    return not stops and any(map(_may_wait, head.steps))
 
 
 def _may_wait(step: StepHead) -> bool:

@@ -117,7 +117,7 @@ class AccountWatch:
             self._record.count("a run waited for money that others held")
         elif body == "approval_decided" and event.approval_decided.decided_by == BY_BUDGET:
             self._record.count("a run went on once there was money")
-        if after.unfunded:
+        if after.unfunded and not after.stopping:  # then it takes nothing more
             self._waiting[event.run_id] = after
         else:
             self._waiting.pop(event.run_id, None)
