@@ -84,3 +84,14 @@ def test_a_run_that_was_taken_back_is_not_recorded(server: Server, tmp_path: Pat
     server.aios("run", "undo", run, "--yes", "--wait")
     said = server.aios("workflow", "record", run, "-o", str(tmp_path))
     assert said.code != 0 and "undone by somebody" in said.err and not list(tmp_path.iterdir())
+
+
+def test_a_run_that_was_cancelled_is_not_recorded_and_says_why(server: Server, tmp_path: Path) -> None:
+    run: str = server.aios("run", "start", "noted", "-i", "client=di", "-i", "n=1", "--json").json["run_id"]
+    said = server.aios("workflow", "record", run, "-o", str(tmp_path))
+    assert said.code != 0 and "The run has not ended." in said.err, said.err
+    server.json("run", "cancel", run)
+    server.aios("run", "watch", run, "--json")
+    said = server.aios("workflow", "record", run, "-o", str(tmp_path))
+    assert said.code != 0 and not list(tmp_path.iterdir())
+    assert "cancelled by somebody, which a test can't be." in said.err, said.err

@@ -29,7 +29,7 @@ from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.draws import Draws
 from tests.orchestrator.random_documents import document as random_document
 from tests.orchestrator.random_documents import other_version
-from tests.orchestrator.random_views import looked_at, recovered
+from tests.orchestrator.random_views import looked_at, recovered, written_down
 from tests.orchestrator.random_world import SEEN, World, accepted
 from tests.orchestrator.test_hearing import event, heard
 
@@ -95,6 +95,7 @@ def lived(draws: Draws) -> None:
         fork(run, draws)
     run.finish(draws)
     looked_at(run)
+    written_down(run, accepted(run.document) or of)
     run.give(Undo("all of it"))
     run.finish(draws)
     for name, stands in run.stands.items():

@@ -1,26 +1,36 @@
 """What is shown of a run, whatever has become of it: no page fails, and what is said beforehand is what is done."""
 
 import io
+from typing import Final
 
+import yaml
 from rich.console import Console
 
+from aios.api.v1 import api_pb2
 from aios.run.v1.events_pb2 import RunEvent
+from aios.run.v1.state_pb2 import APPROVAL_KIND_BUDGET, APPROVAL_KIND_SPIKE
+from aios.run.v1.state_pb2 import RunState as R
 from aios.task.v1.task_pb2 import MODE_SIMULATE
+from aios_cli.recording import recorded
 from aios_cli.views import approval as approval_page
 from aios_cli.views import failure as failure_page
 from aios_cli.views import preview
 from aios_cli.views import story as story_page
-from aios_core.errors import AiosError
+from aios_core.errors import AiosError, TerminalError
 from aios_gateway import diff, views
 from aios_gateway.story import tell
 from aios_memory.narration import episode_of
 from aios_orchestrator import drawing, failures, undo_plan
+from aios_orchestrator.cases import cases_of
 from aios_orchestrator.codec import head_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import Decision
 from aios_orchestrator.core.recover import Recover
+from aios_orchestrator.document import parse_plain
 from aios_orchestrator.explaining import explain
 from aios_orchestrator.queries import shown_of_rounds
+from aios_orchestrator.rehearsing import rehearse
+from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.random_world import SEEN, World
 
 
@@ -84,6 +94,47 @@ def recovered(run: World, what: Recover) -> Decision:
         done.update(event.run_reopened.again, event.undo_requested.steps)
     assert set(again) <= done
     return decision
+
+
+# What a run can't be recorded for: what somebody did to it, what took time, money, and what nobody knew.
+NOT_IN_A_TEST: Final = {
+    *("run_reopened", "run_migrated", "plan_revision_requested", "redo_requested", "approval_edited"),
+    *("deadline_passed", "step_retry_scheduled", "step_unknown", "wait_started"),
+}
+ENDED: Final = (R.RUN_STATE_SUCCEEDED, R.RUN_STATE_FAILED, R.RUN_STATE_CANCELLED)
+
+
+def written_down(run: World, of: Workflow) -> None:
+    """A run of a workflow is a test of it, unless there is a reason why it can't be one."""
+    events = [RunEvent.FromString(data) for data in run.history]
+    shown = api_pb2.Run(run_id=run.run.run_id, state=run.run.state)
+    try:
+        test = recorded(events, of, shown)
+    except TerminalError as error:
+        if error.code != "NOT_RECORDABLE" or (run.run.state in ENDED and not not_in_a_test(events)):
+            raise
+        SEEN["could not be recorded"] += 1
+        return
+    SEEN["recorded"] += 1
+    (case,) = cases_of(parse_plain(yaml.safe_dump([test], sort_keys=False).encode(), "t.yaml"))
+    told = rehearse(of, case)
+    assert not told.problems, told.problems
+    if run.run.state == R.RUN_STATE_SUCCEEDED and not not_in_a_test(events):
+        ran = {name: step["gave"] for name, step in told.steps.items()}
+        assert set(ran) == set(run.run.steps)
+
+
+def not_in_a_test(events: list[RunEvent]) -> bool:
+    before = ""
+    for event in events:
+        kind = event.WhichOneof("body") or ""
+        cancelled = kind == "cancel_requested" and before != "approval_decided"
+        undone = kind == "undo_requested" and not event.undo_requested.HasField("cause")
+        asked = event.approval_requested.approval.kind in (APPROVAL_KIND_BUDGET, APPROVAL_KIND_SPIKE)
+        if kind in NOT_IN_A_TEST or cancelled or undone or asked:
+            return True
+        before = kind
+    return False
 
 
 def printed(page: object) -> str:

@@ -39,7 +39,7 @@ from aios_orchestrator.differing import difference
 from aios_orchestrator.document import Document
 from aios_orchestrator.names import renamed
 from aios_orchestrator.problems import Problems
-from aios_orchestrator.progress import OPEN_STEP
+from aios_orchestrator.progress import OPEN_STEP, ROUND_FAILED
 from aios_orchestrator.workflow import NEEDS_A_PERSON, Workflow
 from aios_orchestrator.workflow import Step as Defined
 from tests.orchestrator.draws import Draws
@@ -150,6 +150,9 @@ class World(Driver):
         if isinstance(what, Settle):
             self.given += [what.outcome, *what.more]
         self._check_times()
+        assert self.run.error is None or self.run.error.code != ROUND_FAILED, (
+            "a run fails by what failed first"
+        )
         SEEN["waited for money"] += any(step.unfunded for step in self.run.lively())
         if self.purse is not None:
             for serial, cost in decision.settled:

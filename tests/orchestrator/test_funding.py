@@ -328,7 +328,9 @@ def test_nothing_is_kept_for_a_run_that_stops(how: str, tmp_path: Path) -> None:
     async def main() -> None:
         async with opened("sqlite", tmp_path) as store:
             office = Office(Repository(store), Clock())
-            await office.apply("0.50", more=", {name: b, agent: y, needs: []}, {name: c, agent: y, needs: []}")
+            await office.apply(
+                "0.50", more=", {name: b, agent: y, needs: []}, {name: c, agent: y, needs: []}"
+            )
             for name in ("run_zero", "run_first", "run_second"):
                 await office.start(name)
             first = office.runs["run_first"]

@@ -17,6 +17,7 @@ from tests.orchestrator.random_world import SEEN
 
 RARE: Final = [
     "planned",
+    "recorded",
     "revised",
     "waited for money",
     "a person saw",

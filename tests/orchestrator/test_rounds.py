@@ -122,6 +122,29 @@ def test_a_map_that_collects_goes_on_without_what_failed_and_says_why() -> None:
 
 
 @pytest.mark.feature("D1")
+def test_what_did_not_happen_after_all_is_not_why_a_run_ended() -> None:
+    """It is cancelled while nobody knows what became of a change: that it did not happen is no failure of the run."""
+    run = Driver(
+        workflow(
+            """
+- name: each
+  map:
+    over: [1, 2]
+    steps:
+      - {name: keep, connector: files.write, effect: write, input: {n: "${item}"}}
+"""
+        )
+    )
+    run.unknown("each[0].keep")
+    run.settle("each[1].keep")
+    run.give(Cancel("enough"))
+    assert run.run.state == R.RUN_STATE_CANCELLED
+    run.decide(A.APPROVAL_STATE_ANSWERED, {"happened": "no"})
+    given_up = run.run.at("each[0].keep").error
+    assert given_up is not None and given_up.message == rounds.STOPPED
+    assert run.run.state == R.RUN_STATE_CANCELLED and run.run.error is None
+
+
 def test_what_waits_for_a_person_in_an_item_that_failed_waits_no_more() -> None:
     run = Driver(
         workflow(

@@ -64,7 +64,7 @@ def test_a_rehearsal_runs_the_core_in_virtual_time() -> None:
         (case(expect={"gave": {"rest": 1}}), "gave.rest: expected 1, got None"),
         (case(expect={"gave": {"nothing": 1}}), "gave: nothing did not begin"),
         (case(ok="reject"), "state: expected succeeded, got cancelled"),
-        (case(ok="perhaps"), "ok: 'perhaps' is no decision; say `approve` or `reject`"),
+        (case(ok="perhaps"), "ok: 'perhaps' is no decision; say `approve`, `reject` or `expire`"),
         (case(find={"acount": "x"}), "state: expected succeeded, got failed (What bank.find gave is not "
             "what `gives` says: "
             '"account" is missing. [BAD_OUTPUT])'),
@@ -72,7 +72,7 @@ def test_a_rehearsal_runs_the_core_in_virtual_time() -> None:
             "error: expected CONFLICT, got It failed. [NOT_FOUND]"),
         (Case("none", {"n": 1}, {}, {}), "no result of find (bank.find) is declared under `results`"),
         (Case("nobody", {"n": 1}, {"find": {"account": "x"}}, {}),
-            "no decision on ok is declared under `results`: `approve` or `reject`"),
+            "no decision on ok is declared under `results`: `approve`, `reject` or `expire`"),
     ],
 )  # fmt: skip
 def test_what_is_not_as_expected_is_said(given_: Case, problem: str) -> None:

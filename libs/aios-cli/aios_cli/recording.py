@@ -1,25 +1,35 @@
 """A run as a test of its workflow: what its steps gave becomes what is declared of them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
 from aios.api.v1 import api_pb2
 from aios.error.v1.error_pb2 import Error
-from aios.run.v1.events_pb2 import RunEvent, StepSucceeded
+from aios.run.v1.events_pb2 import ApprovalDecided, RunEvent, StepSucceeded
 from aios.run.v1.state_pb2 import ApprovalState, RunState
 from aios_cli.session import Session
+from aios_cli.words import RUN_WORDS
 from aios_core.encoding import decode
 from aios_core.errors import TerminalError
 from aios_core.json_values import to_json
 from aios_core.values import plain
+from aios_orchestrator.cases import cases_of
 from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.plans import grown
+from aios_orchestrator.rehearsing import EXPIRE, rehearse
 from aios_orchestrator.uses import unbound, used
 from aios_orchestrator.workflow import DRAFT, Workflow
 
 WORK: Final = ("agent", "connector", "memory")
+_UNDER_WAY: Final = (
+    RunState.RUN_STATE_QUEUED,
+    RunState.RUN_STATE_RUNNING,
+    RunState.RUN_STATE_CANCELLING,
+    RunState.RUN_STATE_UNDOING,
+    RunState.RUN_STATE_REDOING,
+)
 _ENDED: Final = {
     RunState.RUN_STATE_SUCCEEDED: "succeeded",
     RunState.RUN_STATE_FAILED: "failed",
@@ -27,90 +37,133 @@ _ENDED: Final = {
     RunState.RUN_STATE_UNDONE: "failed",
     RunState.RUN_STATE_UNDO_INCOMPLETE: "failed",
 }
+_SAID: Final = {
+    ApprovalState.APPROVAL_STATE_APPROVED: "approve",
+    ApprovalState.APPROVAL_STATE_REJECTED: "reject",
+    ApprovalState.APPROVAL_STATE_EXPIRED: EXPIRE,
+}
+# What somebody did to a run, by the event that tells of it: a test has no word for it.
+_TAKEN_UP: Final = "The run was taken up again"
+_UNDONE: Final = "The run was undone by somebody"
+_CANCELLED: Final = "The run was cancelled by somebody"
+_NO_TEST: Final = {
+    "run_reopened": _TAKEN_UP,
+    "run_migrated": _TAKEN_UP,
+    "plan_revision_requested": _TAKEN_UP,
+    "redo_requested": _UNDONE,
+}
 
 
 def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -> dict[str, Any]:
-    """The test that a run of a workflow is. Raises RUN_CLOSED for one that has not ended, or was not as it began: a
-    test has no rewinds, undos and other versions."""
+    """The test that a run of a workflow is, which was tried. Raises NOT_RECORDABLE, saying why, for a run that is none:
+    it has not ended (then its events are not looked at); somebody cancelled it, undid it, took it up again; or it went
+    as it did since time passed, or money was short."""
+    if run.state in _UNDER_WAY:
+        raise TerminalError("NOT_RECORDABLE", "The run has not ended.")
+    known = list(events)
+    _check(known)
     if run.state not in _ENDED:
+        raise TerminalError("NOT_RECORDABLE", f"The run is {RUN_WORDS[run.state]}, which a test can't be.")
+    test = _Recorder(workflow, {"state": _ENDED[run.state]})
+    for event in known:
+        test.take(event)
+    shape = test.shape(f"as run {run.run_id[-6:]} went")
+    (case,) = cases_of([shape])
+    problems = rehearse(workflow, case).problems
+    if problems:
         raise TerminalError(
-            "RUN_CLOSED",
-            "Only a run that succeeded, failed or was cancelled, and was not undone by anybody, is recorded.",
+            "NOT_RECORDABLE",
+            f"A test that has what the steps gave and what was decided does not go as the run went: {problems[0]}."
+            " Time that passes and money are in no test.",
         )
-    results: dict[str, Any] = {}
-    attempts: dict[str, list[Any]] = {}
-    given: Any = {}
-    expect: dict[str, Any] = {"state": _ENDED[run.state]}
-    no_inverse: list[str] = []
+    return shape
+
+
+def _check(events: Sequence[RunEvent]) -> None:
+    before = ""
     for event in events:
+        kind = event.WhichOneof("body") or ""
+        refused = _NO_TEST.get(kind, "")
+        if kind == "cancel_requested" and before != "approval_decided":
+            refused = _CANCELLED
+        elif kind == "undo_requested" and not event.undo_requested.HasField("cause"):
+            refused = _UNDONE
+        if refused:
+            raise TerminalError("NOT_RECORDABLE", f"{refused}, which a test can't be.")
+        before = kind
+
+
+class _Recorder:
+    """A test, event after event. Its results are in the order in which they came."""
+
+    def __init__(self, workflow: Workflow, expect: dict[str, Any]) -> None:
+        self.workflow, self.expect = workflow, expect
+        self.given: Any = {}
+        self.results: dict[str, Any] = {}
+        self.attempts: dict[str, list[Any]] = {}
+        self.no_inverse: list[str] = []
+
+    def take(self, event: RunEvent) -> None:
+        """One more event, in its order."""
         kind = event.WhichOneof("body") or ""
         body = getattr(event, kind, None)
         if kind == "run_started":
-            given = _value(event.run_started.input)
-        elif kind in ("run_reopened", "run_migrated", "plan_revision_requested"):
-            raise TerminalError(
-                "RUN_CLOSED", "The run was taken up again, which a test can't be. Record another one."
-            )
+            self.given = _value(event.run_started.input)
         elif kind == "plan_adopted":
             plan = event.plan_adopted
-            attempts[f"{plan.step.rpartition('.')[0]}.{DRAFT}"] = [json.loads(plan.plan)]
-            workflow = grown(workflow, {plan.step: plan.plan})
+            draft = f"{plan.step.rpartition('.')[0]}.{DRAFT}"
+            self.attempts[draft][-1:] = [json.loads(plan.plan)]
+            self.workflow = grown(self.workflow, {plan.step: plan.plan})
         elif kind == "step_succeeded":
-            _succeeded(workflow, event.step_succeeded.step, event.step_succeeded.output, results, attempts)
-            no_inverse += _final(workflow, event.step_succeeded)
+            self.succeeded(event.step_succeeded)
         elif kind in ("step_failed", "step_retry_scheduled") and body is not None:
-            attempts.setdefault(body.step, []).append(_error(body.error))
+            self.gave(body.step, _error(body.error))
         elif kind == "approval_decided":
-            _decided(event, results)
+            self.decided(event.approval_decided)
         elif kind == "run_succeeded":
-            expect["outputs"] = _value(event.run_succeeded.outputs)
+            self.expect["outputs"] = _value(event.run_succeeded.outputs)
         elif kind == "run_failed":
-            expect["error"] = event.run_failed.error.code
-        elif kind in ("undo_requested", "redo_requested"):
-            _undone(event, expect)
+            self.expect["error"] = event.run_failed.error.code
+        elif kind == "undo_requested":
+            self.expect["undone"] = list(event.undo_requested.steps)
+            self.expect["left"] = list(event.undo_requested.impossible)
         elif kind == "undo_scheduled" and event.undo_scheduled.HasField("compensation"):
-            given_ = _value(event.undo_scheduled.compensation.input)
-            expect.setdefault("compensated", {})[event.undo_scheduled.step] = given_
-    for step, some in attempts.items():
-        if workflow.at(step).kind in WORK and some:
-            results[step] = some[0] if len(some) == 1 else {"$attempts": some}
-    name = f"as run {run.run_id[-6:]} went"
-    test = {"name": name, "workflow": workflow.name, "input": given, "results": results, "expect": expect}
-    return {**test, "no_inverse": no_inverse} if no_inverse else test
+            given = _value(event.undo_scheduled.compensation.input)
+            self.expect.setdefault("compensated", {})[event.undo_scheduled.step] = given
 
+    def gave(self, step: str, what: Any) -> None:
+        """What an attempt of a step came to."""
+        if self.workflow.at(step).kind in WORK:
+            self.results.setdefault(step)
+            self.attempts.setdefault(step, []).append(what)
 
-def _final(workflow: Workflow, told: StepSucceeded) -> list[str]:
-    known = workflow.at(told.step)
-    return [told.step] if known.kind in WORK and known.effect and not told.undo_token else []
+    def succeeded(self, told: StepSucceeded) -> None:
+        """What a step gave; of a wait the event that came."""
+        known = self.workflow.at(told.step)
+        self.gave(told.step, _value(told.output))
+        if known.kind in WORK and known.effect and not told.undo_token:
+            self.no_inverse.append(told.step)
+        if known.hears is not None:
+            event = (_value(told.output) or {}).get("event")
+            if event is not None:
+                self.results[told.step] = {"$event": event}
 
+    def decided(self, told: ApprovalDecided) -> None:
+        """What a person said, if he did."""
+        if self.workflow.at(told.step).kind in WORK:  # its money or its outcome was asked about, not the step
+            return
+        if told.state == ApprovalState.APPROVAL_STATE_ANSWERED:
+            self.results[told.step] = _value(told.answers)
+        elif told.state in _SAID:
+            self.results[told.step] = _SAID[told.state]
 
-def _undone(event: RunEvent, expect: dict[str, Any]) -> None:
-    """What the undo that began by itself, since the run failed, was to take back, and what it could not."""
-    if not event.undo_requested.HasField("cause") or "undone" in expect:
-        raise TerminalError("RUN_CLOSED", "The run was undone by somebody, which a test can't be.")
-    expect["undone"] = list(event.undo_requested.steps)
-    expect["left"] = list(event.undo_requested.impossible)
-
-
-def _succeeded(
-    workflow: Workflow, step: str, output: bytes, results: dict[str, Any], attempts: dict[str, list[Any]]
-) -> None:
-    known = workflow.at(step)
-    if known.kind in WORK:
-        attempts.setdefault(step, []).append(_value(output))
-    elif known.hears is not None:
-        event = (_value(output) or {}).get("event")
-        if event is not None:
-            results[step] = {"$event": event}
-
-
-def _decided(event: RunEvent, results: dict[str, Any]) -> None:
-    body = event.approval_decided
-    if body.state == ApprovalState.APPROVAL_STATE_ANSWERED:
-        results[body.step] = _value(body.answers)
-    elif body.state in (ApprovalState.APPROVAL_STATE_APPROVED, ApprovalState.APPROVAL_STATE_REJECTED):
-        approved = body.state == ApprovalState.APPROVAL_STATE_APPROVED
-        results[body.step] = "approve" if approved else "reject"
+    def shape(self, name: str) -> dict[str, Any]:
+        """As it is written."""
+        for step, some in self.attempts.items():
+            self.results[step] = some[0] if len(some) == 1 else {"$attempts": some}
+        test = {"name": name, "workflow": self.workflow.name, "input": self.given, "results": self.results}
+        test |= {"no_inverse": self.no_inverse} if self.no_inverse else {}
+        return {**test, "expect": self.expect}
 
 
 def _error(error: Error) -> dict[str, Any]:

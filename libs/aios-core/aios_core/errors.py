@@ -187,6 +187,11 @@ REASONS: Final[dict[str, Reason]] = {
         "Another step of the same round failed.",
         "See why that one failed; nothing of this was done.",
     ),
+    "NOT_RECORDABLE": _r(
+        "FAILED_PRECONDITION",
+        "The run can't be written down as a test of its workflow.",
+        "Record a run that ended by itself; what a test may say is in docs/language.md.",
+    ),
     "NOT_FAILED": _r(
         "FAILED_PRECONDITION",
         "The run or the step has not failed.",

@@ -16,8 +16,10 @@ EXPECTED: Final = ("state", "outputs", "error", "gave", "compensated", *LISTS)
 class Case:
     """One test. `results` are what steps give, by their names in a run or in the document (`each[].send`): a value,
     `{$error: {code, message, retryable}}`, or a list of these under `$attempts`, one an attempt. Of a gate: `approve`
-    or `reject`; of an ask: the answers; of a wait for an event: `{$event: {id, source, subject, data}}`, or nothing, so
-    that its time-out comes. `no_inverse` are the steps, by such names, whose connector can't take back what they do."""
+    or `reject`; of an ask: the answers; of both: `expire`, so that nobody decides; of a wait for an event:
+    `{$event: {id, source, subject, data}}`, or nothing, so that its time-out comes. What waits at the same time comes
+    in the order of `results`. `no_inverse` are the steps, by such names, whose connector can't take back what they
+    do."""
 
     name: str
     input: Mapping[str, Any]

@@ -1,6 +1,7 @@
 """A workflow's decisions tried against declared results: the core that runs decide too, in virtual time, with nobody
 to wait for and nothing done."""
 
+import heapq
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
@@ -24,6 +25,7 @@ from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import Workflow, path_of
 
 MAX_DECISIONS: Final = 100_000
+EXPIRE: Final = "expire"  # declared of what is asked: nobody decides in its time
 BEGINS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z, in ms since 1970: every rehearsal begins then
 
 
@@ -54,6 +56,11 @@ class _Stage:
         self.run = Run("main", "run_rehearsed", 1, workflow.name, workflow.version, MODE_EXECUTE)
         self.order: dict[str, None] = {}
         self.missing: list[str] = []
+        self.ranks = {name: rank for rank, name in enumerate(case.results)}
+        self.agenda: list[
+            tuple[int, int, str]
+        ] = []  # a heap of what waits and is declared: rank, since when, step
+        self.waited = 0
         self.tasks: dict[str, None] = {}
         self.heard: set[str] = set()
 
@@ -61,21 +68,46 @@ class _Stage:
         value = self.workflow.check_input(labeled(from_json(dict(self.case.input)), OWNER))
         self.give(Start(encode(value), ""))
         while not self.run.closed and not self.missing and self.left:
-            if self.tasks:
+            if self.agenda:
+                self.next(heapq.heappop(self.agenda)[-1])
+            elif self.tasks:
                 self.work(next(iter(self.tasks)))
             elif approvals := self.run.open_approvals():
                 self.person(approvals[0])
-            elif events := [step for step in self.run.lively() if self.declares_event(step)]:
-                self.event(events[0])
-            elif (due := next_due(self.run)) is not None:
-                self.now = max(due, self.now)
-                self.give(Tick())
-            else:
+            elif not self.wait():
                 waiting = [step.name for step in self.run.lively() if step.awaits]
                 self.missing += [
                     f"no event for {name} is declared under `results`: $event" for name in waiting
                 ]
                 break
+
+    def next(self, step: str) -> None:
+        """What is declared of a step comes, if it still waits for it."""
+        state = self.run.steps.get(step)
+        if state is None:
+            return
+        approval = self.run.approvals.get(state.approval_id)
+        if step in self.tasks:
+            self.work(step)
+        elif approval is not None and approval.state == st.APPROVAL_STATE_OPEN:
+            self.person(approval)
+        elif self.declares_event(state):
+            self.event(state)
+
+    def wait(self) -> bool:
+        """Time passes until something is due; False when nothing ever is."""
+        due = next_due(self.run)
+        if due is not None:
+            self.now = max(due, self.now)
+            self.give(Tick())
+        return due is not None
+
+    def waits(self, step: str) -> None:
+        """A step waits for what is declared of it, if anything is: it comes in the order of the declarations."""
+        rank = self.ranks.get(step, self.ranks.get(path_of(step)))
+        if rank is not None:
+            self.waited += 1
+            heapq.heappush(self.agenda, (rank, self.waited, step))
 
     def give(self, what: Input) -> None:
         self.left -= 1
@@ -86,9 +118,14 @@ class _Stage:
         self.tasks.update(dict.fromkeys(decision.dispatched))
         for stored in decision.events:
             event = RunEvent.FromString(stored)
-            step = getattr(getattr(event, event.WhichOneof("body") or "", None), "step", "")
+            kind = event.WhichOneof("body") or ""
+            step = getattr(getattr(event, kind, None), "step", "")
             if step:
                 self.order.setdefault(step)
+            if kind in ("approval_requested", "wait_started"):
+                self.waits(step)
+        for step in decision.dispatched:
+            self.waits(step)
 
     def declared(self, step: str) -> Any:
         """What is declared of a step, by its name in the run or in the document. Raises KeyError."""
@@ -175,11 +212,17 @@ class _Stage:
 
     def person(self, approval: Approval) -> None:
         question = approval.kind == st.APPROVAL_KIND_QUESTION
+        may = f"{'the answers' if question else '`approve`'}, `reject` or `{EXPIRE}`"
         try:
             said = self.declared(approval.step)
         except KeyError:
-            what = "answers" if question else "`approve` or `reject`"
-            self.missing.append(f"no decision on {approval.step} is declared under `results`: {what}")
+            self.missing.append(f"no decision on {approval.step} is declared under `results`: {may}")
+            return
+        if said == EXPIRE:
+            if not self.wait():
+                self.missing.append(f"{approval.step}: it never expires")
+            elif self.run.approvals[approval.approval_id].state == st.APPROVAL_STATE_OPEN:
+                self.waits(approval.step)
             return
         answers = labeled(from_json(said), OWNER) if question and isinstance(said, dict) else None
         rejected = said == "reject"
@@ -191,9 +234,7 @@ class _Stage:
             arguments_sha256=approval.arguments_sha256,
         )
         if answers is None and not rejected and said != "approve":
-            self.missing.append(
-                f"{approval.step}: {str(said)[:40]!r} is no decision; say `approve` or `reject`"
-            )
+            self.missing.append(f"{approval.step}: {str(said)[:40]!r} is no decision; say {may}")
             return
         self.give(Decide(request, answers))
 

@@ -347,6 +347,9 @@ class Person:
         await asyncio.sleep(CHECK_SECONDS)
         self._record.count("a person was asked what happened")
         key = self._effect_of(approval)
+        if key is None:
+            self._record.count("asked about what the backup does not know")
+            return
         world = self._world
         found = world.undos if "the undo of" in approval.title else world.effects
         happened = key in (world.redos if "the redo of" in approval.title else found)
@@ -360,7 +363,7 @@ class Person:
         decision = A.APPROVAL_STATE_ANSWERED
         await self._send(approval, decision, {"happened": "yes" if happened else "no"}, b"")
 
-    _effect_of: Callable[[Approval], str]
+    _effect_of: Callable[[Approval], str | None]
 
     async def _send(
         self, approval: Approval, decision: "A.ValueType", answers: dict[str, str], shown: bytes

@@ -389,9 +389,10 @@ class Simulation:
     def _unfinished(self) -> str:
         return "; ".join(self._reasons())[:400]
 
-    def _effect_of(self, approval: Approval) -> str:
-        run = self.invariants.runs[f"{WORKSPACE}/run/{approval.run_id}"]
-        return habits.effect_of(run, approval)
+    def _effect_of(self, approval: Approval) -> str | None:
+        """What a person is asked about; None when the run is gone, since a backup from before it was restored."""
+        run = self.invariants.runs.get(f"{WORKSPACE}/run/{approval.run_id}")
+        return habits.effect_of(run, approval) if run is not None else None
 
     def _defect(self, node: Node, what: str, error: BaseException | None) -> None:
         if node.alive:

@@ -29,6 +29,7 @@ MAX_ROUND_STEPS: Final = 50_000  # steps of all the rounds of one map or repeat
 MAX_RUN_STEPS: Final = 100_000  # steps of a run, those of all its rounds among them
 MAX_ERRORS: Final = 100  # failures of a map that are told with their words
 MAX_MESSAGE: Final = 300  # characters of one
+STOPPED: Final = "What it is a part of goes on no further."  # where nothing of that failed
 
 
 def begin(draft: Draft, step: Step, guard: Label | None) -> None:
@@ -211,9 +212,20 @@ def _leave_round(draft: Draft, scope: str) -> None:
 
 
 def leave(draft: Draft, name: str) -> None:
-    """A step is given up since another one of its round, or of one around it, failed."""
-    error = Error(code=ROUND_FAILED, message="Another step of the same round failed.")
-    draft.emit(step_failed=ev.StepFailed(step=name, error=error, contained=contained(draft, name)))
+    """A step is given up since another one of its round, or of one around it, failed, or what it is a part of goes on
+    no further for another reason. It is never why a run fails."""
+    words = "Another step of the same round failed." if _failed_around(draft, name) else STOPPED
+    error = Error(code=ROUND_FAILED, message=words)
+    draft.emit(step_failed=ev.StepFailed(step=name, error=error, contained=True))
+
+
+def _failed_around(draft: Draft, name: str) -> bool:
+    while "." in name:
+        name, _ = home_of(name)
+        rounds = draft.run.rounds.get(name)
+        if rounds is not None and rounds.failed:
+            return True
+    return False
 
 
 def _start_rounds(draft: Draft, step: Step, first: int, count: int, carried: bytes = b"") -> None:
