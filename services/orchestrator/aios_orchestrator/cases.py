@@ -1,11 +1,11 @@
 """What a test of a workflow declares and expects, what came of it, and what of that is not as expected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from aios_core.errors import TerminalError
 from aios_core.json_values import to_json
+from aios_orchestrator.declared import check_results, known, wrong
 
 FIELDS: Final = ("name", "workflow", "input", "results", "no_inverse", "expect")
 LISTS: Final = ("ran", "undone", "left")  # of names, in `expect`
@@ -139,26 +139,27 @@ def _unlike(where: str, expected: Any, got: Any) -> list[str]:
 def cases_of(data: Any) -> list[Case]:
     """The cases of a list of tests. Raises BAD_RESOURCE and UNKNOWN_FIELD naming the field."""
     if not isinstance(data, list) or not data:
-        raise _wrong("tests", "must be a list of at least one test.")
+        raise wrong("tests", "must be a list of at least one test.")
     return [_case(item, at) for at, item in enumerate(data)]
 
 
 def _case(item: Any, at: int) -> Case:
     if not isinstance(item, dict):
-        raise _wrong(f"tests[{at}]", f"must be a map ({', '.join(FIELDS)}).")
-    _known(item, FIELDS, f"tests[{at}]")
+        raise wrong(f"tests[{at}]", f"must be a map ({', '.join(FIELDS)}).")
+    known(item, FIELDS, f"tests[{at}]")
     for name in ("input", "results", "expect"):
         if not isinstance(item.get(name, {}), dict):
-            raise _wrong(f"tests[{at}].{name}", "must be a map.")
+            raise wrong(f"tests[{at}].{name}", "must be a map.")
+    check_results(item.get("results", {}), f"tests[{at}].results")
     expect = item.get("expect", {})
-    _known(expect, EXPECTED, f"tests[{at}].expect")
+    known(expect, EXPECTED, f"tests[{at}].expect")
     for name in ("gave", "compensated"):
         if not isinstance(expect.get(name, {}), dict):
-            raise _wrong(f"tests[{at}].expect.{name}", "must be a map from steps to values.")
+            raise wrong(f"tests[{at}].expect.{name}", "must be a map from steps to values.")
     lists = {f"expect.{name}": expect.get(name, []) for name in LISTS}
     for where, names in {**lists, "no_inverse": item.get("no_inverse", [])}.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise _wrong(f"tests[{at}].{where}", "must be a list of names of steps.")
+            raise wrong(f"tests[{at}].{where}", "must be a list of names of steps.")
     return Case(
         str(item.get("name", f"test {at + 1}")),
         item.get("input", {}),
@@ -166,17 +167,3 @@ def _case(item: Any, at: int) -> Case:
         expect,
         frozenset(item.get("no_inverse", [])),
     )
-
-
-def _known(fields: Mapping[str, Any], names: Sequence[str], where: str) -> None:
-    for name in fields:
-        if name not in names:
-            raise TerminalError(
-                "UNKNOWN_FIELD",
-                f"{where}.{name}: there is no such field; it may have: {', '.join(names)}.",
-                field="tests",
-            )
-
-
-def _wrong(where: str, words: str) -> TerminalError:
-    return TerminalError("BAD_RESOURCE", f"{where}: {words}", field="tests")

@@ -20,6 +20,7 @@ from aios_core.values import labeled, plain
 from aios_orchestrator import undo_plan
 from aios_orchestrator.cases import Case, Rehearsed, Undoing, compared
 from aios_orchestrator.core.decide import Decide, Hear, Input, Settle, Start, Tick, decide
+from aios_orchestrator.declared import check_names
 from aios_orchestrator.due import next_due
 from aios_orchestrator.model import Run, StepRun
 from aios_orchestrator.workflow import Workflow, path_of
@@ -31,7 +32,8 @@ BEGINS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z, in ms since 1970: eve
 
 def rehearse(workflow: Workflow, case: Case) -> Rehearsed:
     """Run one case to its end, or to where it waits for what is not declared. Raises INVALID_ARGUMENT for an input that
-    the workflow does not take."""
+    the workflow does not take, and for a step that it does not have."""
+    check_names(workflow, case.results, case.no_inverse)
     stage = _Stage(workflow, case)
     stage.play()
     return stage.told()
@@ -204,7 +206,8 @@ class _Stage:
             **{name: str(event.get(name, "test")) for name in ("source", "id", "subject")},
             "data": from_json(event.get("data")),
         }
-        self.give(Hear(labeled(seen, outside("event:test")), frozenset({step.awaits})))
+        if event.get("type", hears.event_type) == hears.event_type:
+            self.give(Hear(labeled(seen, outside("event:test")), frozenset({step.awaits})))
         if self.run.at(step.name).state == st.STEP_STATE_WAITING:
             self.missing.append(
                 f"the event that is declared for {step.name} is not the one that it waits for"
