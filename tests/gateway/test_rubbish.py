@@ -3,6 +3,7 @@
 The fields of each request are drawn: names, ids and pages that there are among what makes no sense.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -10,12 +11,14 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
+import httpx
 import pytest
 from google.protobuf.descriptor import FieldDescriptor as F
 from google.protobuf.message import Message
 
 from aios.api.v1 import api_pb2
 from aios.value.v1.value_pb2 import Value
+from aios_runtime.cloudevents import BATCH, STRUCTURED
 from tests.gateway.serving import Api, reason, value
 from tests.often import tries
 from tests.served import Server, served
@@ -306,3 +309,95 @@ def check(said: Any, told: str) -> str:
     assert code not in ("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNAUTHENTICATED"), told
     assert said.details(), told
     return code
+
+
+KINDS: Final = [
+    STRUCTURED,
+    BATCH,
+    "application/json",
+    "application/json; charset=utf-16",
+    "text/plain",
+    "",
+    "x",
+    "a/b;c",
+]
+ODD: Final[list[Any]] = [
+    *(
+        "",
+        " ",
+        "x" * 5_000,
+        "%",
+        "%00",
+        "%ff",
+        "a b",
+        "1.0",
+        "0.3",
+        "2026-02-30T00:00:00Z",
+        "2026-01-01T00:00:00Z",
+    ),
+    *("\u00e4", "\U0001f600", "\x00", "visitor.came", "e1", "test", "application/json", "QQ==", "?"),
+    *(None, True, 0, -1, 1.5, 1e300, 10**40, [], {}, [[]], {"name": "Ada"}, {"name": {"a": [1]}}),
+]
+FIELDS: Final = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "datacontenttype",
+    "dataschema",
+    "traceparent",
+]
+
+
+class Events(Rubbish):
+    """Draws events and what might be taken for one."""
+
+    def event(self) -> dict[str, Any]:
+        """One that is right but for a field or two."""
+        self.requests += 1
+        fields: dict[str, Any] = {"specversion": "1.0", "id": f"e{self.requests}", "source": "test"}
+        fields |= {"type": "visitor.came", "data": {"name": "Ada"}}
+        for _ in range(self.rng.choice([0, 1, 1, 2])):
+            fields[self.rng.choice([*FIELDS, "data", "data_base64", "Odd", "odd-er", ""])] = self.rng.choice(
+                ODD
+            )
+        return fields
+
+    def sent(self) -> tuple[dict[str, bytes], bytes]:
+        """The headers and the body of a request."""
+        rng, event = self.rng, self.event()
+        headers = {"content-type": rng.choice(KINDS).encode()}
+        if rng.random() < 0.4:
+            texts = {name: str(item) for name, item in event.items() if name and not name.startswith("data")}
+            headers |= {
+                f"ce-{name}": text.replace("\x00", "").strip().encode()[:4_000]
+                for name, text in texts.items()
+            }
+            body: Any = event["data"]
+        else:
+            body = [self.event() for _ in range(rng.choice([0, 1, 3]))] if rng.random() < 0.3 else event
+        data = json.dumps(body).encode()
+        if rng.random() < 0.2:
+            data = rng.choice([data[: rng.randrange(len(data) + 1)], data.replace(b'"', b"'", 1), *DOCUMENTS])
+        return headers, data
+
+
+@pytest.mark.hypothesis
+def test_whatever_comes_as_an_event_is_taken_or_refused_with_a_reason(apart: Server) -> None:
+    drawn, met = Events(SEED), Counter[str]()
+    with httpx.Client(base_url=apart.http, timeout=SECONDS) as client:
+        for _ in range(tries(200)):
+            headers, body = drawn.sent()
+            headers["authorization"] = f"Bearer {apart.token}".encode()
+            answer = client.post("/v1/events", content=body, headers=headers)
+            told = f"{headers} {body!r}: {answer.status_code} {answer.text}"[:2_000]
+            assert answer.status_code < 500, told
+            said = answer.json()
+            for one in said if isinstance(said, list) else [said]:
+                code = one["error"]["code"] if "error" in one else "answered"
+                assert code != "INTERNAL" and (code == "answered" or one["error"]["message"]), told
+                met[code] += 1
+    print(met)
+    assert met["answered"] > 20 and len(met) > 2, met
