@@ -8,7 +8,10 @@ from aios.api.v1 import api_pb2
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios_cli.recording import recorded
+from aios_core.encoding import encode
 from aios_core.errors import TerminalError
+from aios_core.labels import OWNER
+from aios_core.values import labeled
 from aios_orchestrator.cases import Rehearsed, cases_of
 from aios_orchestrator.core.decide import Cancel, Tick
 from aios_orchestrator.rehearsing import rehearse
@@ -148,5 +151,14 @@ def test_what_went_as_it_did_for_want_of_money_is_in_no_test() -> None:
     with pytest.raises(
         TerminalError, match=r"does not go as the run went: no result of a .* in no test"
     ) as caught:
+        written(run, of)
+    assert caught.value.code == "NOT_RECORDABLE"
+
+
+def test_a_result_that_looks_like_a_declared_error_is_in_no_test() -> None:
+    of = workflow("- {name: a, agent: x}")
+    run = Driver(of)
+    run.settle("a", output=encode(labeled({"$error": "odd"}, OWNER)))
+    with pytest.raises(TerminalError, match=r"results\.a\.\$error: must be a map") as caught:
         written(run, of)
     assert caught.value.code == "NOT_RECORDABLE"

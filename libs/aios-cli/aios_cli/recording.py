@@ -68,15 +68,23 @@ def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -
     for event in known:
         test.take(event)
     shape = test.shape(f"as run {run.run_id[-6:]} went")
-    (case,) = cases_of([shape])
-    problems = rehearse(workflow, case).problems
-    if problems:
+    problem = _tried(workflow, shape).rstrip(".")
+    if problem:
         raise TerminalError(
             "NOT_RECORDABLE",
-            f"A test that has what the steps gave and what was decided does not go as the run went: {problems[0]}."
+            f"A test that has what the steps gave and what was decided does not go as the run went: {problem}."
             " Time that passes and money are in no test.",
         )
     return shape
+
+
+def _tried(workflow: Workflow, shape: dict[str, Any]) -> str:
+    """What is wrong with a test; '' when it passes."""
+    try:
+        (case,) = cases_of([shape])
+        return "; ".join(rehearse(workflow, case).problems[:1])
+    except TerminalError as error:  # what a step gave looks like a declared error, for one
+        return error.message
 
 
 def _check(events: Sequence[RunEvent]) -> None:

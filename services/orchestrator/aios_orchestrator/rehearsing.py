@@ -59,9 +59,8 @@ class _Stage:
         self.order: dict[str, None] = {}
         self.missing: list[str] = []
         self.ranks = {name: rank for rank, name in enumerate(case.results)}
-        self.agenda: list[
-            tuple[int, int, str]
-        ] = []  # a heap of what waits and is declared: rank, since when, step
+        # A heap of what waits and is declared: rank, since when, step.
+        self.agenda: list[tuple[int, int, str]] = []
         self.waited = 0
         self.tasks: dict[str, None] = {}
         self.heard: set[str] = set()
