@@ -29,7 +29,7 @@ from aios_orchestrator.workflow import Workflow
 from tests.orchestrator.draws import Draws
 from tests.orchestrator.random_documents import document as random_document
 from tests.orchestrator.random_documents import other_version
-from tests.orchestrator.random_views import looked_at, recovered, written_down
+from tests.orchestrator.random_views import compared, looked_at, recovered, written_down
 from tests.orchestrator.random_world import SEEN, World, accepted
 from tests.orchestrator.test_hearing import event, heard
 
@@ -156,6 +156,7 @@ def simulated(document: Document, of: Workflow, draws: Draws) -> None:
     assert not run.run.approvals and not run.run.changed_things()
     assert +run.stands == Counter()
     assert run.give(Undo("it")).refusal is not None
+    looked_at(run)
     SEEN["simulated"] += run.run.state == R.RUN_STATE_SUCCEEDED
 
 
@@ -249,3 +250,5 @@ def fork(run: World, draws: Draws) -> None:
     SEEN["forked"] += 1
     other.finish(draws)
     assert not other.run.changed_things(), "a fork changes nothing"
+    looked_at(other)
+    compared(run, other)

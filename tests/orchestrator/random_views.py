@@ -10,14 +10,17 @@ from aios.api.v1 import api_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import APPROVAL_KIND_BUDGET, APPROVAL_KIND_SPIKE
 from aios.run.v1.state_pb2 import RunState as R
+from aios.run.v1.state_pb2 import StepState as S
 from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_cli.recording import recorded
 from aios_cli.views import approval as approval_page
+from aios_cli.views import diff as diff_page
 from aios_cli.views import failure as failure_page
 from aios_cli.views import preview
 from aios_cli.views import story as story_page
 from aios_core.errors import AiosError, TerminalError
 from aios_gateway import diff, views
+from aios_gateway.facts import Facts, facts
 from aios_gateway.story import tell
 from aios_memory.narration import episode_of
 from aios_orchestrator import drawing, failures, undo_plan
@@ -42,9 +45,7 @@ def looked_at(run: World) -> None:
     assert all(episode_of(data).what for data in run.history)
     shown = views.run_of(head_of(run.run))
     printed(story_page.story(shown, lines))
-    facts = diff.facts(events)
-    assert all(step.same_output and step.same_changes for step in diff.steps(facts, facts)[0])
-    assert len(diff.steps(facts, {})[0]) == len(facts)
+    _facts(run, events)
     for owner, names in shown_of_rounds(run.run).items():
         assert owner in run.run.steps or owner in run.workflow.steps, names
     explain(run.workflow)
@@ -54,6 +55,33 @@ def looked_at(run: World) -> None:
         assert preview.page(approval, ())
     _failure(run)
     _undo(run)
+
+
+def compared(run: World, other: World) -> None:
+    """A run beside its fork: what the fork took over is as it was, and what differs is told."""
+    events, others = ([RunEvent.FromString(data) for data in of.history] for of in (run, other))
+    for event in others:
+        reused = event.step_reused
+        if event.HasField("step_reused") and not reused.skipped:
+            assert reused.output == run.run.at(reused.step).output, reused.step
+    steps, _ = diff.steps(facts(events), facts(others))
+    assert {step.step for step in steps} >= {step.name for step in other.run.steps.values() if step.end}
+    shown = [views.run_of(head_of(of.run)) for of in (run, other)]
+    printed(diff_page.side_by_side(api_pb2.DiffRunsResponse(run=shown[0], other=shown[1], steps=steps)))
+
+
+def _facts(run: World, events: list[RunEvent]) -> None:
+    """What a comparison shows of a run is how the run stands."""
+    found = facts(events)
+    assert all(step.same_output and step.same_changes for step in diff.steps(found, found)[0])
+    assert len(diff.steps(found, {})[0]) == len(found)
+    for name, step in run.run.steps.items():
+        shown = found.get(name, Facts())
+        stands = (step.state, step.cost, step.output if step.state == S.STEP_STATE_SUCCEEDED else b"")
+        told = (shown.state, shown.cost, shown.output if shown.state == S.STEP_STATE_SUCCEEDED else b"")
+        assert stands == told, f"{name}: {stands}, and {told} is shown"
+    pending = [name for name in found if name not in run.run.steps]
+    assert all(found[name].state == S.STEP_STATE_PENDING for name in pending), pending
 
 
 def _failure(run: World) -> None:

@@ -46,12 +46,11 @@ def _cell(step: api_pb2.StepDiff, side: str) -> Text:
     facts: api_pb2.StepFacts = getattr(step, side)
     if facts.reused:
         return Text("taken over", style="dim")
-    what = [_STATES.get(facts.state, "")]
+    what = [_STATES[facts.state]]
     what += [f"${words.dollars(facts.cost_micros)}"] if facts.cost_micros else []
     what += [words.duration(facts.duration_ms)] if facts.duration_ms else []
     what += [words.count(len(facts.changes), "change")] if facts.changes else []
-    failed = facts.state == StepState.STEP_STATE_FAILED
-    return Text(", ".join(filter(None, what)), style="red" if failed else "")
+    return Text(", ".join(filter(None, what)), style="red" if facts.state in _BAD else "")
 
 
 def _verdict(step: api_pb2.StepDiff) -> str:
@@ -105,10 +104,23 @@ def _lines(facts: api_pb2.StepFacts) -> list[str]:
 
 
 _STATES: Final = {
+    StepState.STEP_STATE_PENDING: "has not begun",
     StepState.STEP_STATE_DISPATCHED: "under way",
+    StepState.STEP_STATE_RUNNING: "under way",
     StepState.STEP_STATE_WAITING: "waits",
     StepState.STEP_STATE_GATED: "asked a person",
     StepState.STEP_STATE_SUCCEEDED: "done",
     StepState.STEP_STATE_SKIPPED: "left out",
     StepState.STEP_STATE_FAILED: "failed",
+    StepState.STEP_STATE_UNKNOWN: "nobody knows",
+    StepState.STEP_STATE_CANCELLED: "stopped",
+    StepState.STEP_STATE_UNDOING: "is being undone",
+    StepState.STEP_STATE_UNDONE: "undone",
+    StepState.STEP_STATE_UNDO_CONFLICT: "could not be undone",
+    StepState.STEP_STATE_REDOING: "is being put back",
 }
+_BAD: Final = (
+    StepState.STEP_STATE_FAILED,
+    StepState.STEP_STATE_UNKNOWN,
+    StepState.STEP_STATE_UNDO_CONFLICT,
+)

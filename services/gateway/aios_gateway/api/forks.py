@@ -11,6 +11,7 @@ from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import diff, values
 from aios_gateway.api.runs import all_events, read_run
+from aios_gateway.facts import facts
 from aios_gateway.peers import Call
 from aios_gateway.starter import Starter
 
@@ -91,7 +92,7 @@ async def diff_runs(call: Call, request: api_pb2.DiffRunsRequest) -> api_pb2.Dif
     (one, events), (other, others) = await asyncio.gather(
         _read(call, request.run_id), _read(call, request.other_run_id)
     )
-    steps, cut = diff.steps(diff.facts(events), diff.facts(others))
+    steps, cut = diff.steps(facts(events), facts(others))
     return api_pb2.DiffRunsResponse(run=one, other=other, steps=steps, cut=cut)
 
 
