@@ -23,6 +23,7 @@ from aios_core.encoding import decode, encode
 from aios_core.hashing import sha256
 from aios_core.json_values import from_json
 from aios_core.labels import OWNER
+from aios_core.step_names import renamed
 from aios_core.values import labeled, plain
 from aios_orchestrator import plans
 from aios_orchestrator.checking import check_workflow
@@ -37,7 +38,6 @@ from aios_orchestrator.core.spike import LEAST_RUNS, usual
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.differing import difference
 from aios_orchestrator.document import Document
-from aios_orchestrator.names import renamed
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.progress import OPEN_STEP, ROUND_FAILED
 from aios_orchestrator.workflow import NEEDS_A_PERSON, Workflow

@@ -78,6 +78,21 @@ def test_nobody_may_decide(fails: str, state: str) -> None:
     assert found.steps["beside"]["state"] == "succeeded"
 
 
+def test_a_gate_that_takes_two_persons_is_decided_by_both_in_its_turn() -> None:
+    steps = """
+- name: each
+  map:
+    over: [1]
+    on_failure: collect
+    steps:
+      - {name: ok, gate: {title: Keep it, approves: [keep], approvers: {of: [ada, bo], need: 2}}}
+      - {name: keep, connector: files.put, effect: write}
+      - {name: fails, agent: x, needs: []}
+"""
+    found = told(steps, {"each[0].ok": "approve", "each[0].fails": WRONG, "each[0].keep": {}})
+    assert found.problems == [] and found.steps["each[0].keep"]["state"] == "succeeded"
+
+
 def test_a_question_may_expire_and_what_else_is_asked_then_needs_no_answer() -> None:
     steps = """
 - {name: which, ask: {questions: [{id: q, text: Which?}], expires: 1h}}

@@ -9,13 +9,12 @@ from aios.api.v1 import api_pb2
 from aios.run.v1.state_pb2 import Supposed, SupposedEnd
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
+from aios_core.step_names import home_of, is_inside
 from aios_core.values import Plain, Value, labeled, plain
 from aios_orchestrator import cel_syntax
 from aios_orchestrator.core.chosen import users_of
-from aios_orchestrator.core.fork import WORK
 from aios_orchestrator.mapping import Mapped, compile_expression, references
-from aios_orchestrator.names import home_of, is_inside
-from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
+from aios_orchestrator.workflow import WORK, Step, Workflow, path_of, scope_of
 
 _ASKS: Final = ("gate", "ask")
 

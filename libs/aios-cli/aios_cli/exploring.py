@@ -14,8 +14,8 @@ from aios_cli.session import Session
 from aios_cli.shapes import plain_of
 from aios_core.encoding import decode
 from aios_core.minting import mint
+from aios_core.step_names import home_of, is_inside
 from aios_core.values import Plain, plain
-from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of
 
 MAX_WAYS: Final = 16  # ways that are simulated, unless another number is given

@@ -20,16 +20,8 @@ from aios_orchestrator.document import Document, parse_documents
 from aios_orchestrator.plans import grown
 from aios_orchestrator.rehearsing import EXPIRE, rehearse
 from aios_orchestrator.uses import unbound, used
-from aios_orchestrator.workflow import DRAFT, Workflow
+from aios_orchestrator.workflow import DRAFT, WORK, Workflow
 
-WORK: Final = ("agent", "connector", "memory")
-_UNDER_WAY: Final = (
-    RunState.RUN_STATE_QUEUED,
-    RunState.RUN_STATE_RUNNING,
-    RunState.RUN_STATE_CANCELLING,
-    RunState.RUN_STATE_UNDOING,
-    RunState.RUN_STATE_REDOING,
-)
 _ENDED: Final = {
     RunState.RUN_STATE_SUCCEEDED: "succeeded",
     RunState.RUN_STATE_FAILED: "failed",
@@ -58,33 +50,33 @@ def recorded(events: Iterable[RunEvent], workflow: Workflow, run: api_pb2.Run) -
     """The test that a run of a workflow is, which was tried. Raises NOT_RECORDABLE, saying why, for a run that is none:
     it has not ended (then its events are not looked at); somebody cancelled it, undid it, took it up again; or it went
     as it did since time passed, or money was short."""
-    if run.state in _UNDER_WAY:
-        raise TerminalError("NOT_RECORDABLE", "The run has not ended.")
+    if run.state not in _ENDED:
+        words = "Only a run that succeeded, failed or was cancelled can be a test"
+        raise TerminalError("NOT_RECORDABLE", f"{words}; this one: {RUN_WORDS[run.state]}.")
     known = list(events)
     _check(known)
-    if run.state not in _ENDED:
-        raise TerminalError("NOT_RECORDABLE", f"The run is {RUN_WORDS[run.state]}, which a test can't be.")
     test = _Recorder(workflow, {"state": _ENDED[run.state]})
     for event in known:
         test.take(event)
     shape = test.shape(f"as run {run.run_id[-6:]} went")
-    problem = _tried(workflow, shape).rstrip(".")
-    if problem:
+    problems = _tried(workflow, shape)
+    if problems:
         raise TerminalError(
             "NOT_RECORDABLE",
-            f"A test that has what the steps gave and what was decided does not go as the run went: {problem}."
+            f"A test that has what the steps gave and what was decided does not go as the run went:"
+            f" {problems[0].rstrip('.')}."
             " Time that passes and money are in no test.",
         )
     return shape
 
 
-def _tried(workflow: Workflow, shape: dict[str, Any]) -> str:
-    """What is wrong with a test; '' when it passes."""
+def _tried(workflow: Workflow, shape: dict[str, Any]) -> list[str]:
+    """What is wrong with a test; nothing when it passes."""
     try:
         (case,) = cases_of([shape])
-        return "; ".join(rehearse(workflow, case).problems[:1])
+        return rehearse(workflow, case).problems
     except TerminalError as error:  # what a step gave looks like a declared error, for one
-        return error.message
+        return [error.message]
 
 
 def _check(events: Sequence[RunEvent]) -> None:

@@ -9,6 +9,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import StepState
 from aios.task.v1.task_pb2 import Change
+from aios_core.step_names import renamed
 
 UNDER_WAY: Final = (
     st.STEP_STATE_DISPATCHED,
@@ -191,7 +192,7 @@ def _taken_up(found: dict[str, Facts], kind: str, body: Any) -> dict[str, Facts]
     for name in getattr(body, "dropped", ()):
         found.pop(name, None)
     if kind == "run_migrated":
-        found = {_renamed(name, body.renamed): step for name, step in found.items()}
+        found = {renamed(name, body.renamed): step for name, step in found.items()}
     if kind == "run_reopened":
         for step in found.values():
             if step.state == st.STEP_STATE_UNDO_CONFLICT:
@@ -207,14 +208,3 @@ def _taken_up(found: dict[str, Facts], kind: str, body: Any) -> dict[str, Facts]
         if name in found:
             found[name].again()
     return found
-
-
-def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """`each[3].write` of `each[3].keep`, where `each[].keep` became `each[].write`."""
-    parts, path = [], ""
-    for part in name.split("."):
-        bare, bracket, index = part.partition("[")
-        whole = names.get(path + bare, "")
-        parts.append((whole.rpartition(".")[2] or bare) + bracket + index)
-        path += bare + ("[]." if bracket else ".")
-    return ".".join(parts)

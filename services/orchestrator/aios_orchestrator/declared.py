@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
-from aios_orchestrator.workflow import PLAN, Workflow, path_of
+from aios_orchestrator.workflow import PLAN, WORK, Workflow, path_of
 
 ERROR: Final = ("code", "message", "retryable")
 EVENT: Final = ("type", "id", "source", "subject", "data")
 WORDS: Final = ("$error", "$attempts", "$event")
-TAKES: Final = ("agent", "connector", "memory", "gate", "ask")  # and a wait for an event
+ASKS: Final = ("gate", "ask")
 
 
 def check_results(results: Mapping[str, Any], where: str) -> None:
@@ -22,7 +22,7 @@ def check_results(results: Mapping[str, Any], where: str) -> None:
 
 
 def check_names(workflow: Workflow, results: Iterable[str], no_inverse: Iterable[str]) -> None:
-    """Raises INVALID_ARGUMENT for a step that there is not, or that gives by itself what it gives."""
+    """Raises INVALID_ARGUMENT for a step that there is not, that gives by itself what it gives, or changes nothing."""
     for field, names in (("results", results), ("no_inverse", no_inverse)):
         for name in names:
             step = workflow.steps.get(path_of(name))
@@ -30,11 +30,13 @@ def check_names(workflow: Workflow, results: Iterable[str], no_inverse: Iterable
                 near = difflib.get_close_matches(name, list(workflow.steps), n=1, cutoff=0.5)
                 hint = f" (did you mean {near[0]!r}?)" if near else ""
                 raise _unfit(field, f"there is no step {name!r}{hint}")
-            if step is not None and step.kind not in TAKES and step.hears is None:
-                raise _unfit(
-                    field,
-                    f"{name}: a step of kind {step.kind} gives what the workflow says, and is not declared",
-                )
+            if step is None or step.kind in WORK:
+                continue
+            if field == "no_inverse":
+                raise _unfit(field, f"{name}: a step of kind {step.kind} changes nothing")
+            if step.kind not in ASKS and step.hears is None:
+                words = f"a step of kind {step.kind} gives what the workflow says, and is not declared"
+                raise _unfit(field, f"{name}: {words}")
 
 
 def known(fields: Mapping[str, Any], names: Sequence[str], where: str) -> None:

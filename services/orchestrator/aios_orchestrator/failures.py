@@ -12,13 +12,13 @@ from aios_core.encoding import decode_trusted
 from aios_core.errors import AiosError
 from aios_core.ids import derive
 from aios_core.labels import OWNER, Trust
+from aios_core.step_names import is_inside
 from aios_core.values import Leaf, Value, label_of
 from aios_orchestrator.core import undo
 from aios_orchestrator.core.decide import decide
 from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.model import Run
-from aios_orchestrator.names import is_inside
-from aios_orchestrator.workflow import Workflow, path_of, scope_of
+from aios_orchestrator.workflow import WORK, Workflow, path_of, scope_of
 
 MAX_AGAIN: Final = 100  # steps that a remedy names
 MAX_NAMED: Final = 10  # steps that a failure names
@@ -171,7 +171,7 @@ def worker_of_edit(run: Run, workflow: Workflow, what: Recover) -> str:
     if what.value is None or what.recovery not in (st.RECOVERY_EDIT, st.RECOVERY_REWIND):
         return ""
     step = workflow.at(what.step or run.failed)
-    return step.target if step.kind in ("agent", "connector", "memory") else ""
+    return step.target if step.kind in WORK else ""
 
 
 def remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
@@ -184,7 +184,7 @@ def remedies(run: Run, workflow: Workflow, now: int) -> list[Remedy]:
         step = workflow.at(failed)
         if step.kind != "gate":
             found.append(_remedy(run, workflow, now, "skip", Recover(st.RECOVERY_SKIP)))
-        if step.kind in ("agent", "connector", "memory", "workflow"):
+        if step.kind in (*WORK, "workflow"):
             given = _input(run)
             found.append(_remedy(run, workflow, now, "edit", Recover(st.RECOVERY_EDIT, value=given)))
         before = [step.scope + need for need in step.needs]

@@ -28,8 +28,8 @@ from aios.run.v1.state_pb2 import (
 )
 from aios.task.v1.task_pb2 import CacheOrigin, Change, Mode, Usage, WorkMode
 from aios_core.hashing import GENESIS
+from aios_core.step_names import by_round, home_of
 from aios_core.values import Value
-from aios_orchestrator.names import by_round, home_of
 from aios_orchestrator.progress import DONE_STEP, LIVE_STEP, Begun, Rounds
 
 TERMINAL_RUN: Final = frozenset(

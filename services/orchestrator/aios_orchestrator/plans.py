@@ -20,12 +20,12 @@ from aios_core.errors import TerminalError
 from aios_core.hashing import content_hash
 from aios_core.json_values import dumps, loads, to_json
 from aios_core.money import Micros, format_usd
+from aios_core.step_names import is_inside
 from aios_core.values import Plain
 from aios_orchestrator.checking import check_workflow
 from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.document import API_VERSION, Document, parse_plain
 from aios_orchestrator.graph import with_graph
-from aios_orchestrator.names import is_inside
 from aios_orchestrator.plan_step import with_plan
 from aios_orchestrator.problems import Problems
 from aios_orchestrator.workflow import Planning, Step, Workflow

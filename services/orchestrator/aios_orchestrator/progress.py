@@ -8,7 +8,7 @@ from immutables import Map
 
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import StepState
-from aios_orchestrator.names import home_of
+from aios_core.step_names import home_of
 
 if TYPE_CHECKING:
     from aios_orchestrator.model import StepRun

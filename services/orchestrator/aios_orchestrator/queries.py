@@ -24,6 +24,7 @@ from aios.run.v1.state_pb2 import (
     RunHead,
 )
 from aios_core.errors import RetryableError, TerminalError
+from aios_core.step_names import by_round
 from aios_orchestrator import failures, undo_plan
 from aios_orchestrator.accounts import AccountBook
 from aios_orchestrator.codec import head_of, step_record
@@ -31,7 +32,6 @@ from aios_orchestrator.commands import migration_of, parse, recovery_of
 from aios_orchestrator.core import migrate
 from aios_orchestrator.document import kind_named
 from aios_orchestrator.model import Run
-from aios_orchestrator.names import by_round
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.queueing import MAX_WAITING
 from aios_orchestrator.repository import Repository, approval_key, run_key, stored_run

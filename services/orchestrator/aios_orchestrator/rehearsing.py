@@ -61,7 +61,7 @@ class _Stage:
         self.ranks = {name: rank for rank, name in enumerate(case.results)}
         # A heap of what waits and is declared: rank, since when, step.
         self.agenda: list[tuple[int, int, str]] = []
-        self.waited = 0
+        self.enlisted = 0
         self.tasks: dict[str, None] = {}
         self.heard: set[str] = set()
 
@@ -75,7 +75,7 @@ class _Stage:
                 self.work(next(iter(self.tasks)))
             elif approvals := self.run.open_approvals():
                 self.person(approvals[0])
-            elif not self.wait():
+            elif not self.pass_time():
                 waiting = [step.name for step in self.run.lively() if step.awaits]
                 self.missing += [
                     f"no event for {name} is declared under `results`: $event" for name in waiting
@@ -92,10 +92,12 @@ class _Stage:
             self.work(step)
         elif approval is not None and approval.state == st.APPROVAL_STATE_OPEN:
             self.person(approval)
+            if self.run.approvals[approval.approval_id].state == st.APPROVAL_STATE_OPEN:
+                self.enlist(step)  # it takes another person, or has not expired yet
         elif self.declares_event(state):
             self.event(state)
 
-    def wait(self) -> bool:
+    def pass_time(self) -> bool:
         """Time passes until something is due; False when nothing ever is."""
         due = next_due(self.run)
         if due is not None:
@@ -103,12 +105,12 @@ class _Stage:
             self.give(Tick())
         return due is not None
 
-    def waits(self, step: str) -> None:
+    def enlist(self, step: str) -> None:
         """A step waits for what is declared of it, if anything is: it comes in the order of the declarations."""
         rank = self.ranks.get(step, self.ranks.get(path_of(step)))
         if rank is not None:
-            self.waited += 1
-            heapq.heappush(self.agenda, (rank, self.waited, step))
+            self.enlisted += 1
+            heapq.heappush(self.agenda, (rank, self.enlisted, step))
 
     def give(self, what: Input) -> None:
         self.left -= 1
@@ -124,9 +126,9 @@ class _Stage:
             if step:
                 self.order.setdefault(step)
             if kind in ("approval_requested", "wait_started"):
-                self.waits(step)
+                self.enlist(step)
         for step in decision.dispatched:
-            self.waits(step)
+            self.enlist(step)
 
     def declared(self, step: str) -> Any:
         """What is declared of a step, by its name in the run or in the document. Raises KeyError."""
@@ -221,10 +223,8 @@ class _Stage:
             self.missing.append(f"no decision on {approval.step} is declared under `results`: {may}")
             return
         if said == EXPIRE:
-            if not self.wait():
+            if not self.pass_time():
                 self.missing.append(f"{approval.step}: it never expires")
-            elif self.run.approvals[approval.approval_id].state == st.APPROVAL_STATE_OPEN:
-                self.waits(approval.step)
             return
         answers = labeled(from_json(said), OWNER) if question and isinstance(said, dict) else None
         rejected = said == "reject"

@@ -27,6 +27,7 @@ NEEDS_A_PERSON: Final = frozenset({"payment", "legal"})  # whatever a gate says 
 STAYS_CLOSED: Final = NEEDS_A_PERSON | {"irreversible"}  # when nobody decides
 
 ONCE: Final = frozenset({"workflow", "plan", "planned"})  # kinds whose steps are gone through one time
+WORK: Final = ("agent", "connector", "memory")  # kinds of steps that are handed out
 DRAFT: Final = "draft"  # of the three steps of one of kind plan: the one that drafts it,
 APPROVE: Final = "approve"  # the gate before it,
 PLAN: Final = "plan"  # and the one whose steps are those of the plan

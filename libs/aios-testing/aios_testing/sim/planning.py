@@ -18,9 +18,9 @@ from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import decode_trusted, encode
 from aios_core.ids import effect_key, run_id
 from aios_core.labels import OWNER
+from aios_core.step_names import home_of, is_inside
 from aios_core.values import labeled, plain
 from aios_orchestrator.model import Run
-from aios_orchestrator.names import home_of, is_inside
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.planner import MORE
 from aios_testing.sim.record import Record

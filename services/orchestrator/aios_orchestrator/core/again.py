@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from aios.run.v1 import state_pb2 as st
 from aios_core.errors import TerminalError
+from aios_core.step_names import home_of, is_inside
 from aios_orchestrator.core.draft import Draft, round_of
-from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import path_of, scope_of
 
 

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from aios_core.errors import TerminalError
+from aios_core.step_names import home_of, is_inside
 from aios_orchestrator.core.trees import trees
 from aios_orchestrator.mapping import references
 from aios_orchestrator.model import Run
-from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 
 

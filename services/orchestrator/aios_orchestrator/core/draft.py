@@ -11,12 +11,12 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios_core.encoding import decode_trusted
 from aios_core.hashing import event_hash
 from aios_core.labels import RESOURCE, Label
+from aios_core.step_names import home_of
 from aios_core.values import Leaf, Value, labeled
 from aios_orchestrator.core.fold import apply
 from aios_orchestrator.core.money import Purse
 from aios_orchestrator.mapping import Lookup
 from aios_orchestrator.model import Run, StepRun
-from aios_orchestrator.names import home_of
 from aios_orchestrator.progress import DONE_STEP
 from aios_orchestrator.workflow import ONCE, Step, Workflow, path_of, scope_of
 

@@ -8,9 +8,9 @@ from immutables import Map
 from aios.run.v1 import state_pb2 as st
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import Approval, RunPlan, StepState
+from aios_core.step_names import renamed
 from aios_orchestrator.core.fold_approvals import replaced
 from aios_orchestrator.model import Run, StepRun
-from aios_orchestrator.names import renamed
 from aios_orchestrator.progress import rounds_of
 
 

@@ -9,9 +9,8 @@ from aios.run.v1.state_pb2 import Fork
 from aios_core.errors import TerminalError
 from aios_orchestrator.core.draft import has_done
 from aios_orchestrator.model import Run, StepRun
-from aios_orchestrator.workflow import Step, Workflow
+from aios_orchestrator.workflow import WORK, Step, Workflow
 
-WORK: Final = ("agent", "connector", "memory")
 _ENDS: Final = {st.SUPPOSED_END_REJECTED: ("gate", "ask"), st.SUPPOSED_END_FAILED: WORK}
 
 

@@ -17,12 +17,12 @@ from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
 from aios_core.json_values import loads
 from aios_core.money import Micros
+from aios_core.step_names import by_round, home_of, is_inside, renamed
 from aios_orchestrator import plans
 from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.differing import OF_ATTEMPTS, differing
 from aios_orchestrator.model import Run, StepRun
-from aios_orchestrator.names import by_round, home_of, is_inside, renamed
 from aios_orchestrator.progress import DONE_STEP, LIVE_STEP
 from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
 

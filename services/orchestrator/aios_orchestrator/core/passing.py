@@ -12,12 +12,12 @@ from aios.run.v1 import events_pb2 as ev
 from aios.run.v1 import state_pb2 as st
 from aios.task.v1.task_pb2 import STATUS_FAILED, Outcome
 from aios_core.errors import TerminalError
+from aios_core.step_names import is_inside
 from aios_orchestrator.core import rounds, settle
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.limits import spent
 from aios_orchestrator.due import BOUND_STEP, deadline_of, level_of, retries
 from aios_orchestrator.model import StepRun
-from aios_orchestrator.names import is_inside
 
 _LEVEL: Final = "it takes longer than its service level"
 _UNANSWERED: Final = (

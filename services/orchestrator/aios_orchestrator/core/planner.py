@@ -11,10 +11,10 @@ from aios_core.encoding import decode_trusted
 from aios_core.errors import TerminalError
 from aios_core.json_values import loads
 from aios_core.labels import OWNER, RESOURCE, Label, Trust, meet, outside
+from aios_core.step_names import home_of, is_inside
 from aios_core.values import Leaf, Plain, Value, labeled, plain
 from aios_orchestrator import plans
 from aios_orchestrator.model import Run, StepRun
-from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.workflow import APPROVE, DRAFT, PLAN, Step, Workflow, scope_of
 
 MAX_TOLD: Final = 200  # steps of which a planner is told how far they are

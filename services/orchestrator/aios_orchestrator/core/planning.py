@@ -12,13 +12,13 @@ from aios_core.errors import TerminalError
 from aios_core.json_values import loads
 from aios_core.labels import Label
 from aios_core.money import Micros
+from aios_core.step_names import is_inside
 from aios_core.values import Value, label_of, labeled, plain
 from aios_orchestrator import plans
 from aios_orchestrator.core import gates, migrate, planner, rounds
 from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.model import StepRun
-from aios_orchestrator.names import is_inside
 from aios_orchestrator.plans import Plan
 from aios_orchestrator.workflow import PLAN, Step, path_of
 

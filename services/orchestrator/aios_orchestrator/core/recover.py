@@ -12,6 +12,7 @@ from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
+from aios_core.step_names import by_round
 from aios_core.values import Value, follow, labeled, plain
 from aios_orchestrator.core import planning, rounds
 from aios_orchestrator.core.again import Again, gates_to_ask, may_start
@@ -19,11 +20,10 @@ from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.core.editing import bound
 from aios_orchestrator.core.trees import trees
 from aios_orchestrator.mapping import paths, truth
-from aios_orchestrator.names import by_round
-from aios_orchestrator.workflow import Step, Workflow, path_of, scope_of
+from aios_orchestrator.workflow import WORK, Step, Workflow, path_of, scope_of
 
 MAX_TOLD: Final = 10  # steps that a refusal names
-_WITH_INPUT: Final = ("agent", "connector", "memory", "workflow")
+_WITH_INPUT: Final = (*WORK, "workflow")
 _RETRY, _SKIP = st.RECOVERY_RETRY, st.RECOVERY_SKIP
 _EDIT, _REWIND = st.RECOVERY_EDIT, st.RECOVERY_REWIND
 _REPLAN = st.RECOVERY_REPLAN

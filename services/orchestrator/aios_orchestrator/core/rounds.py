@@ -13,6 +13,7 @@ from aios_core.encoding import decode_trusted, encode
 from aios_core.errors import TerminalError
 from aios_core.json_values import to_json
 from aios_core.labels import RESOURCE, Label, meet, outside
+from aios_core.step_names import home_of, is_inside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
 from aios_orchestrator.core import limits, planner
 from aios_orchestrator.core.again import may_start
@@ -20,7 +21,6 @@ from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round
 from aios_orchestrator.due import given_up
 from aios_orchestrator.mapping import truth
 from aios_orchestrator.model import Run
-from aios_orchestrator.names import home_of, is_inside
 from aios_orchestrator.progress import ROUND_FAILED
 from aios_orchestrator.workflow import APPROVE, DRAFT, Step, Workflow, path_of
 

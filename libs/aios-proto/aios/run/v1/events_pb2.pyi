@@ -618,7 +618,9 @@ class StepFailed(google.protobuf.message.Message):
     cost_micros: builtins.int
     attempt: builtins.int
     contained: builtins.bool
-    """The map that it is in goes on without it: the run does not fail by it."""
+    """The run does not fail by it: the map that it is in goes on without it, or it was given up since another step failed or
+    the run was cancelled.
+    """
     @property
     def error(self) -> aios.error.v1.error_pb2.Error: ...
     def __init__(
