@@ -183,7 +183,8 @@ async def test_what_a_killed_runner_left_is_removed_by_the_next_and_no_other(
     make_settings: Make, scratch: Path
 ) -> None:
     """Where no directory is given, all runners of the machine share that for temporary files."""
-    environment = {**os.environ, "TMPDIR": str(scratch)}
+    found = os.pathsep.join(sys.path)  # also where they are not this Python's own, as elsewhere
+    environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONPATH": found}
     command = [sys.executable, "-c", RUNNER, str(AGENTS)]
     (scratch / "other").mkdir()
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as killed:
