@@ -1,12 +1,14 @@
 """What is shown of a run, whatever has become of it: no page fails, and what is said beforehand is what is done."""
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import yaml
 from rich.console import Console
 
 from aios.api.v1 import api_pb2
+from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import APPROVAL_KIND_BUDGET, APPROVAL_KIND_SPIKE
 from aios.run.v1.state_pb2 import RunState as R
@@ -19,9 +21,11 @@ from aios_cli.views import failure as failure_page
 from aios_cli.views import preview
 from aios_cli.views import story as story_page
 from aios_core.errors import AiosError, TerminalError
+from aios_core.step_names import renamed
 from aios_gateway import diff, views
 from aios_gateway.facts import Facts, facts
 from aios_gateway.story import tell
+from aios_gateway.story_words import worker
 from aios_memory.narration import episode_of
 from aios_orchestrator import drawing, failures, undo_plan
 from aios_orchestrator.cases import cases_of
@@ -33,7 +37,7 @@ from aios_orchestrator.document import parse_plain
 from aios_orchestrator.explaining import explain
 from aios_orchestrator.queries import shown_of_rounds
 from aios_orchestrator.rehearsing import rehearse
-from aios_orchestrator.workflow import Workflow
+from aios_orchestrator.workflow import WORK, Step, Workflow
 from tests.orchestrator.random_world import SEEN, World
 
 
@@ -45,6 +49,7 @@ def looked_at(run: World) -> None:
     assert all(episode_of(data).what for data in run.history)
     shown = views.run_of(head_of(run.run))
     printed(story_page.story(shown, lines))
+    _story(run, events, lines)
     _facts(run, events)
     for owner, names in shown_of_rounds(run.run).items():
         assert owner in run.run.steps or owner in run.workflow.steps, names
@@ -68,6 +73,81 @@ def compared(run: World, other: World) -> None:
     assert {step.step for step in steps} >= {step.name for step in other.run.steps.values() if step.end}
     shown = [views.run_of(head_of(of.run)) for of in (run, other)]
     printed(diff_page.side_by_side(api_pb2.DiffRunsResponse(run=shown[0], other=shown[1], steps=steps)))
+
+
+PURE: Final = ("transform", "branch")  # nobody does them
+QUIET: Final = (S.STEP_STATE_PENDING, S.STEP_STATE_SKIPPED, S.STEP_STATE_CANCELLED)
+NOT_BACK: Final = ("undo_conflicted", "redo_conflicted")
+DID: Final = (
+    *NOT_BACK,
+    "step_succeeded",
+    "step_failed",
+    "step_retry_scheduled",
+    "step_undone",
+    "step_redone",
+)
+BESIDE: Final = ("deadline_passed", "became_late", "step_redispatched", "plan_revision_dropped")
+HOW: Final[dict[int, tuple[str, ...]]] = {
+    S.STEP_STATE_PENDING: ("ok", "info", "problem", "undone", "waiting"),
+    S.STEP_STATE_DISPATCHED: ("working",),
+    S.STEP_STATE_RUNNING: ("working", "info"),
+    S.STEP_STATE_WAITING: ("working", "problem"),
+    S.STEP_STATE_GATED: ("waiting", "problem", "info"),
+    S.STEP_STATE_SUCCEEDED: ("ok",),
+    S.STEP_STATE_FAILED: ("problem", "ok"),  # ok: a person saw that it did not happen
+    S.STEP_STATE_UNKNOWN: ("waiting",),
+    S.STEP_STATE_UNDOING: ("working", "problem"),
+    S.STEP_STATE_REDOING: ("working", "problem"),
+    S.STEP_STATE_UNDONE: ("undone",),
+    S.STEP_STATE_UNDO_CONFLICT: ("problem",),
+}
+
+
+def _story(run: World, events: list[RunEvent], lines: list[TimelineEntry]) -> None:
+    """What a story tells last of a step is how it stands and who did that; what it says that was paid was paid."""
+    for said in (lines, [episode_of(data) for data in run.history]):
+        assert sum(line.cost_micros for line in said) == run.run.settled
+    kinds = {event.sequence: event.WhichOneof("body") for event in events}
+    names = [
+        (event.sequence, event.run_migrated.renamed) for event in events if event.HasField("run_migrated")
+    ]
+    last = dict[str, TimelineEntry]()
+    for line in lines:
+        if line.step and kinds[line.sequence] not in BESIDE:
+            last[now_called(line, names)] = line
+    for name, step in run.run.steps.items():
+        line, kind = last.get(name), run.workflow.at(name).kind
+        if kind in PURE or name.endswith((".draft", ".approve")):
+            continue
+        if line is None:
+            assert kind not in WORK or step.state in QUIET, (
+                f"{name}: {S.Name(step.state)}, and nothing is told"
+            )
+            continue
+        how = HOW.get(step.state, ("ok", "info", "problem", "undone", "waiting"))
+        how += (
+            ("problem",) if kinds[line.sequence] in NOT_BACK else ()
+        )  # it stood, or was undone, and so it does again
+        if kinds[line.sequence] in DID and run.run.fork is None:
+            nobody = ("AIOS",) * (kinds[line.sequence] == "step_failed")  # it failed before it began
+            assert line.who in (*doers(run.workflow.at(name)), *nobody), (
+                f"{name}: it is told that {line.who} did it"
+            )
+        assert line.tone in how, f"{name}: {S.Name(step.state)}, and it is told that {line.who} {line.what}"
+
+
+def doers(step: Step) -> list[str]:
+    """Who does a step, or makes it good."""
+    if step.kind not in WORK:
+        return ["AIOS"]
+    return [worker(step.target), *([worker(step.compensate.target)] if step.compensate is not None else [])]
+
+
+def now_called(line: TimelineEntry, names: Sequence[tuple[int, Mapping[str, str]]]) -> str:
+    name = line.step
+    for at, renamings in names:
+        name = renamed(name, renamings) if line.sequence < at else name
+    return name
 
 
 def _facts(run: World, events: list[RunEvent]) -> None:

@@ -114,7 +114,7 @@ def test_a_map_that_collects_goes_on_without_what_failed_and_says_why() -> None:
     assert errors_of(run, "each") == [
         {"index": 1, "code": "MAIL_REFUSED", "message": "It failed.", "step": "each[1].send"}
     ]
-    assert run.run.at("each").summary == "each: 3 items, 1 of them failed"
+    assert run.run.at("each").summary == "finished each: 3 items, 1 of them failed"
     output = decode(run.run.at("each").output)
     assert isinstance(output, dict)
     assert label_of(output["results"]).trust != Trust.UNTRUSTED

@@ -10,7 +10,8 @@ from aios_gateway.story_words import INFO, PROBLEM
 SHOWN: Final = 8  # characters of a version
 
 
-def _adopted(_: Any, __: RunEvent, body: events_pb2.PlanAdopted) -> TimelineEntry:
+def _adopted(story: Any, _: RunEvent, body: events_pb2.PlanAdopted) -> TimelineEntry:
+    story.forget(body.dropped)
     owner = body.step.rpartition(".")[0]
     instead = f", in the place of {body.parent[:SHOWN]}" if body.parent else ""
     what = f"follows plan {body.version[:SHOWN]} for {owner}{instead}"

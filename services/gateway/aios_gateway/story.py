@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
@@ -18,13 +18,17 @@ from aios.run.v1.state_pb2 import (
 )
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Value
+from aios_core.step_names import renamed
 from aios_gateway import approval_story, plan_story
 from aios_gateway.evidence import evidence
 from aios_gateway.story_undo import UndoStory
-from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, who, worker
+from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, count, who, worker
 
+Known = TypeVar("Known")
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
 MAX_ANSWER_CHARS: Final = 200
+_ASIDE: Final = ("step_redispatched", "became_late", "deadline_passed")  # it is worked on all the same
+_ENDS: Final = ("run_succeeded", "run_failed", "run_cancelled", "run_undone", "run_redone")
 
 
 class Story(UndoStory):
@@ -35,6 +39,9 @@ class Story(UndoStory):
         self._asked: dict[str, tuple[int, Approval]] = {}
         self._decided: dict[str, int] = {}
         self._refused = 0
+        self._held: dict[
+            str, int
+        ] = {}  # for the task of a step that is out: what is lost with it has cost that
         self._started = 0
 
     def tell(self, event: RunEvent) -> TimelineEntry | None:
@@ -75,8 +82,9 @@ class Story(UndoStory):
         return TimelineEntry(who="AIOS", what="left it out", why=body.why, tone=PROBLEM)
 
     def _step_scheduled(self, event: RunEvent, body: events_pb2.StepScheduled) -> TimelineEntry:
-        self._targets[body.step] = body.target
+        self._targets[body.step] = self._at_work[body.step] = body.target
         self._begun.setdefault(body.step, event.time_ms)
+        self._held[body.step] = body.hold_micros
         what = f"is working on {body.step}" if body.attempt <= 1 else f"tries {body.step} again"
         return TimelineEntry(who=worker(body.target), what=what, step=body.step, tone=WORKING)
 
@@ -90,7 +98,7 @@ class Story(UndoStory):
         if body.step not in self._begun and not body.summary:
             return None  # a value was put in another form; nobody did anything
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=body.summary or f"finished {body.step}",
             step=body.step,
             tone=OK,
@@ -105,7 +113,7 @@ class Story(UndoStory):
         if self._decided.get(body.step) == event.time_ms:
             return None  # the decision said so
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=f"could not do {body.step}",
             why=body.error.message,
             step=body.step,
@@ -117,7 +125,7 @@ class Story(UndoStory):
     def _step_retry_scheduled(self, event: RunEvent, body: events_pb2.StepRetryScheduled) -> TimelineEntry:
         wait = max(0, body.due_ms - event.time_ms) / 1000
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=f"had trouble with {body.step}, tries again in {wait:.0f} s",
             why=body.error.message,
             step=body.step,
@@ -141,11 +149,12 @@ class Story(UndoStory):
         self._asked[body.approval.approval_id] = (event.time_ms, body.approval)
         doing = "undoing " if body.undoing else ""
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=f"could not confirm {doing}{body.step}, please check",
             why=body.error.message,
             step=body.step,
             tone=WAITING,
+            cost_micros=0 if body.undoing else self._held.get(body.step, 0),
             changes=_proposed(body.approval),
         )
 
@@ -203,7 +212,9 @@ class Story(UndoStory):
 
     def _body_started(self, event: RunEvent, body: events_pb2.BodyStarted) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
+        over = {entry.key for entry in Value.FromString(body.input).root.map.entries}
         times = f", up to {body.rounds} times" if body.rounds > 1 else ""
+        times = f": {count(body.rounds, 'item')}" if "items" in over else times
         return TimelineEntry(who="AIOS", what=f"began {body.step}{times}", step=body.step, tone=WORKING)
 
     def _run_succeeded(self, event: RunEvent, _: events_pb2.RunSucceeded) -> TimelineEntry:
@@ -230,14 +241,21 @@ class Story(UndoStory):
             who="AIOS", what="stopped; what was done before stays", tone=INFO, duration_ms=duration
         )
 
-    def _run_reopened(self, _: RunEvent, body: events_pb2.RunReopened) -> TimelineEntry:
-        for step in body.again:
-            self._begun.pop(step, None)
+    def _run_reopened(self, event: RunEvent, body: events_pb2.RunReopened) -> TimelineEntry:
+        self.forget(body.again)
+        self._begun.update(dict.fromkeys(body.bodies, event.time_ms))
         what = _RECOVERED.get(body.recovery, "had it go on from {step}").format(step=body.step or "its end")
         more = "" if not body.cap_micros else f"; it may spend ${body.cap_micros / 1_000_000:.2f} now"
         return TimelineEntry(what=what + more, why=body.why, step=body.step, tone=INFO)
 
+    def _body_reopened(self, event: RunEvent, body: events_pb2.BodyReopened) -> TimelineEntry:
+        self._begun[body.step] = event.time_ms
+        return TimelineEntry(who="AIOS", what=f"goes on with {body.step}", step=body.step, tone=WORKING)
+
     def _run_migrated(self, _: RunEvent, body: events_pb2.RunMigrated) -> TimelineEntry:
+        self._begun = _moved(self._begun, body.renamed)
+        self._targets = _moved(self._targets, body.renamed)
+        self._at_work = _moved(self._at_work, body.renamed)
         for step in body.again:
             self._begun.pop(step, None)
         names = "".join(f"; {name} is {to} now" for name, to in sorted(body.renamed.items()))
@@ -277,16 +295,36 @@ _RECOVERED: Final = {
     Recovery.RECOVERY_SKIP: "went on without {step}",
     Recovery.RECOVERY_EDIT: "had {step} tried again with another input",
     Recovery.RECOVERY_REWIND: "went back to {step}",
-    Recovery.RECOVERY_REPLAN: "has it planned around {step}",
+    Recovery.RECOVERY_REPLAN: "had it planned around {step}",
 }
 
 
 def tell(events: Iterable[RunEvent]) -> list[TimelineEntry]:
-    """The whole story so far. "Is working on" stays only where nothing came of it yet."""
+    """The whole story so far. "Is working on" stays only where nothing came of it yet; nothing is under way in a run
+    that has ended."""
     story = Story()
-    lines = [line for event in events if (line := story.tell(event)) is not None]
-    last = {line.step: line.sequence for line in lines if line.step}
-    return [line for line in lines if line.tone != WORKING or last[line.step] == line.sequence]
+    lines: dict[int, TimelineEntry] = {}
+    working: dict[str, TimelineEntry] = {}
+    for event in events:
+        line, kind = story.tell(event), event.WhichOneof("body")
+        if kind == "run_migrated":
+            working = _moved(working, event.run_migrated.renamed)
+        if kind in _ENDS:
+            for left in working.values():
+                left.tone = INFO
+        if line is None:
+            continue
+        lines[line.sequence] = line
+        if kind not in _ASIDE and (before := working.pop(line.step, None)) is not None:
+            del lines[before.sequence]
+        if line.tone == WORKING:
+            working[line.step] = line
+    return list(lines.values())
+
+
+def _moved(known: Mapping[str, Known], names: Mapping[str, str]) -> dict[str, Known]:
+    """What is known of steps, under the names that they have now."""
+    return {renamed(name, names): value for name, value in known.items()}
 
 
 def _changed(changes: Iterable[StepChange]) -> str:

@@ -1,5 +1,7 @@
 """The story of an undo, and of the undo of one."""
 
+from collections.abc import Iterable
+
 from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
@@ -12,7 +14,19 @@ class UndoStory:
 
     def __init__(self) -> None:
         self._targets: dict[str, str] = {}
+        self._at_work: dict[
+            str, str
+        ] = {}  # what does, undoes or makes good a step: the target of its last task
         self._begun: dict[str, int] = {}
+
+    def forget(self, steps: Iterable[str]) -> None:
+        """These have not begun any more; what does them next may be something else."""
+        for step in steps:
+            self._begun.pop(step, None)
+            self._at_work.pop(step, None)
+
+    def _worker(self, step: str) -> str:
+        return worker(self._at_work.get(step, ""))
 
     def _since(self, step: str, now: int) -> int:
         return now - self._begun.pop(step, now)
@@ -32,10 +46,12 @@ class UndoStory:
 
     def _undo_scheduled(self, event: RunEvent, body: events_pb2.UndoScheduled) -> TimelineEntry:
         self._begun.setdefault(body.step, event.time_ms)
-        target = worker(body.compensation.target or self._targets.get(body.step, ""))
+        self._at_work[body.step] = body.compensation.target or self._targets.get(body.step, "")
         doing = "putting back" if body.redo else "undoing"
         doing = "making good" if body.HasField("compensation") else doing
-        return TimelineEntry(who=target, what=f"is {doing} {body.step}", step=body.step, tone=WORKING)
+        return TimelineEntry(
+            who=self._worker(body.step), what=f"is {doing} {body.step}", step=body.step, tone=WORKING
+        )
 
     def _redo_requested(self, _: RunEvent, body: events_pb2.RedoRequested) -> TimelineEntry:
         self._begun.clear()
@@ -44,7 +60,7 @@ class UndoStory:
 
     def _step_redone(self, event: RunEvent, body: events_pb2.StepRedone) -> TimelineEntry:
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=f"put back: {body.summary or body.step}",
             step=body.step,
             tone=OK,
@@ -54,7 +70,7 @@ class UndoStory:
 
     def _redo_conflicted(self, _: RunEvent, body: events_pb2.RedoConflicted) -> TimelineEntry:
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=f"did not put {body.step} back",
             why=body.error.message,
             step=body.step,
@@ -73,7 +89,7 @@ class UndoStory:
 
     def _step_undone(self, event: RunEvent, body: events_pb2.StepUndone) -> TimelineEntry:
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
+            who=self._worker(body.step),
             what=body.summary or f"undid {body.step}",
             step=body.step,
             tone=UNDONE,
@@ -82,9 +98,10 @@ class UndoStory:
         )
 
     def _undo_conflicted(self, _: RunEvent, body: events_pb2.UndoConflicted) -> TimelineEntry:
+        since = ": it was changed since" if body.error.code == "CONFLICT" else ""
         return TimelineEntry(
-            who=worker(self._targets.get(body.step, "")),
-            what=f"left {body.step} as it is: it was changed since",
+            who=self._worker(body.step),
+            what=f"left {body.step} as it is{since}",
             why=body.error.message,
             step=body.step,
             tone=PROBLEM,

@@ -134,7 +134,8 @@ def _body_reopened(event: RunEvent) -> _Told:
 
 def _run_migrated(event: RunEvent) -> _Told:
     body = event.run_migrated
-    return f"had the run go on as version {body.to_version[:8]}", body.why, []
+    names = "".join(f"; step {name} is {to} now" for name, to in sorted(body.renamed.items()))
+    return f"had the run go on as version {body.to_version[:8]}{names}", body.why, []
 
 
 def _plan_adopted(event: RunEvent) -> _Told:
@@ -287,7 +288,8 @@ def _step_undone(event: RunEvent) -> _Told:
 
 def _undo_conflicted(event: RunEvent) -> _Told:
     body = event.undo_conflicted
-    return f"left step {body.step} as it is: it was changed since", body.error.message, _changes(body.changes)
+    since = ": it was changed since" if body.error.code == "CONFLICT" else ""
+    return f"left step {body.step} as it is{since}", body.error.message, _changes(body.changes)
 
 
 def _run_undone(event: RunEvent) -> _Told:

@@ -257,7 +257,7 @@ def _turned(draft: Draft, step: Step, turns: int) -> None:
     value: Value = {"result": result, "turns": Leaf(turns, label), "done": Leaf(done, label)}
     draft.emit(
         step_succeeded=ev.StepSucceeded(
-            step=step.name, output=encode(value), summary=f"{step.name}: {turns} turns"
+            step=step.name, output=encode(value), summary=f"finished {step.name}: {_counted(turns, 'turn')}"
         )
     )
 
@@ -285,7 +285,8 @@ def _finish(draft: Draft, step: Step) -> None:
         "failed": Leaf(len(failed), told),
         "errors": errors or Leaf([], label),
     }
-    words = f"{step.name}: {count} items" + (f", {len(failed)} of them failed" if failed else "")
+    words = f"finished {step.name}: {_counted(count, 'item')}"
+    words += f", {len(failed)} of them failed" if failed else ""
     try:
         output = encode(value)
     except TerminalError as error:
@@ -294,6 +295,10 @@ def _finish(draft: Draft, step: Step) -> None:
             f"What the {count} items of map {step.name!r} gave does not fit; have `result` give less of each.",
         ) from None
     draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=output, summary=words))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _result(run: Run, workflow: Workflow, step: Step, index: int, label: Label) -> Value:
