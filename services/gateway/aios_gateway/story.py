@@ -303,23 +303,24 @@ def tell(events: Iterable[RunEvent]) -> list[TimelineEntry]:
     """The whole story so far. "Is working on" stays only where nothing came of it yet; nothing is under way in a run
     that has ended."""
     story = Story()
-    lines: dict[int, TimelineEntry] = {}
-    working: dict[str, TimelineEntry] = {}
+    lines: list[TimelineEntry] = []
+    working: dict[str, int] = {}  # places of lines, by step
+    over: set[int] = set()
     for event in events:
         line, kind = story.tell(event), event.WhichOneof("body")
         if kind == "run_migrated":
             working = _moved(working, event.run_migrated.renamed)
         if kind in _ENDS:
-            for left in working.values():
-                left.tone = INFO
+            for at in working.values():
+                lines[at].tone = INFO
         if line is None:
             continue
-        lines[line.sequence] = line
-        if kind not in _ASIDE and (before := working.pop(line.step, None)) is not None:
-            del lines[before.sequence]
+        if kind not in _ASIDE and line.step in working:
+            over.add(working.pop(line.step))
         if line.tone == WORKING:
-            working[line.step] = line
-    return list(lines.values())
+            working[line.step] = len(lines)
+        lines.append(line)
+    return [line for at, line in enumerate(lines) if at not in over]
 
 
 def _moved(known: Mapping[str, Known], names: Mapping[str, str]) -> dict[str, Known]:

@@ -17,6 +17,9 @@ ACTIVE: Final = (
     RunState.RUN_STATE_UNDOING,
     RunState.RUN_STATE_REDOING,
 )
+ENDED: Final = tuple(
+    state for state in RunState.values() if state not in (RunState.RUN_STATE_UNSPECIFIED, *ACTIVE)
+)
 
 
 def run_of(head: RunHead) -> api_pb2.Run:

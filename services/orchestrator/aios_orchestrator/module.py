@@ -19,6 +19,7 @@ from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.intake import Intake
 from aios_orchestrator.kept_answers import KeptAnswers
 from aios_orchestrator.limits import Limits
+from aios_orchestrator.live_runs import LiveRuns
 from aios_orchestrator.mailbox import Mailbox
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership, SharedOwnership, Taken
@@ -60,6 +61,7 @@ class Orchestrator:
         self._timers: Timers | None = None
         self._takeover: Takeover | None = None
         self._accounts: AccountBook | None = None
+        self._live: LiveRuns | None = None
         self._mailbox: Mailbox | None = None
         self._turns: Turns | None = None
         self._funding: Funding | None = None
@@ -111,8 +113,9 @@ class Orchestrator:
         await router.serve()
         context.bus.on_restart(self._restarted)  # before anything is handed out that a wiped bus can lose
         await self._own(ownership, takeover, schedules, turns, funding, timers, publisher)
+        live = self._live = LiveRuns(repository, context.workspace)
         await Queries(
-            repository, resources, ownership, schedules, router.show_queues, accounts, context.now_ms
+            repository, resources, ownership, schedules, router.show_queues, accounts, live, context.now_ms
         ).serve(context.bus, context.workspace)
         await self._serve(Handlers(context.bus, router))
         await self._serve_intake(
@@ -212,6 +215,8 @@ class Orchestrator:
             await self._takeover.stop()
         if self._accounts is not None:
             await self._accounts.stop()
+        if self._live is not None:
+            await self._live.stop()
         if self._timers is not None:
             await self._timers.stop()
         if self._turns is not None:

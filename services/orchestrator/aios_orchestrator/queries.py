@@ -31,6 +31,7 @@ from aios_orchestrator.codec import head_of, step_record
 from aios_orchestrator.commands import migration_of, parse, recovery_of
 from aios_orchestrator.core import migrate
 from aios_orchestrator.document import kind_named
+from aios_orchestrator.live_runs import LIVE, LiveRuns
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.queueing import MAX_WAITING
@@ -61,11 +62,12 @@ class Queries:
         schedules: Schedules,
         queues: Callable[[], Awaitable[pb.ShowQueuesResponse]],
         accounts: AccountBook,
+        live: LiveRuns,
         now_ms: Callable[[], int],
     ) -> None:
         self._now_ms, self._schedules = now_ms, schedules
         self._ownership, self._queues = ownership, queues
-        self._accounts = accounts
+        self._accounts, self._live = accounts, live
         self._repository = repository
         self._store = repository.store
         self._resources = resources
@@ -125,13 +127,17 @@ class Queries:
             index = "person"
         elif request.late:
             index = "late"
+        elif await self._live.filed(request.states):
+            index = LIVE
         elif request.workflow:
             index, value = "workflow", f"{request.workspace}/{request.workflow}"
         page = await self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
         heads = [RunHead.FromString(item.head) for item in page.items]
         wanted = set(request.states)
-        if request.late:  # of those that are late, as of those that wait, there are few
-            heads = [head for head in heads if head.late_time_ms and request.workflow in ("", head.workflow)]
+        if request.late:
+            heads = [head for head in heads if head.late_time_ms]
+        if index != "workflow":  # of those that are late, that wait and that have not ended there are few
+            heads = [head for head in heads if request.workflow in ("", head.workflow)]
         await self._place(heads)
         return pb.ListRunsResponse(
             runs=[head for head in heads if not wanted or head.state in wanted],

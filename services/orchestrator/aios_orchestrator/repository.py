@@ -132,6 +132,7 @@ class Repository:
             "runs": run.workspace,
             "workflow": f"{run.workspace}/{run.workflow}",
             "out": f"{run.workspace}/{partition}" if hands_out(run) else "",
+            "live": run.workspace if active else "",
             "active": "",  # what `out` was before there were partitions
             "concurrency": shared if active and run.concurrency_key and not run.queued else "",
             **_queued(run),

@@ -1,26 +1,30 @@
 """SystemService: what needs a person, what runs, what it cost, who is well, and the end of a restore."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from aios.api.v1 import api_pb2
 from aios.run.v1 import queries_pb2
+from aios.run.v1.budget_pb2 import AccountView, ListAccountsRequest, ListAccountsResponse
+from aios.run.v1.state_pb2 import RunState
 from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import views
 from aios_gateway.api.notify import shown_webhook
 from aios_gateway.notify.book import Book
 from aios_gateway.peers import Call
-from aios_gateway.views import ACTIVE
+from aios_gateway.views import ACTIVE, ENDED
 from aios_runtime.service.health import health_subject
 
 RECENT_RUNS: Final = 10
 OPEN_APPROVALS: Final = 50
 OPEN_FAILURES: Final = 50
 PAGE_RUNS: Final = 100
-MAX_PAGES: Final = 20  # of runs, the newest first, whose cost a status adds up
+MAX_PAGES: Final = 20  # of runs, that a status looks through for those that it shows
+MAX_RUNNING: Final = 1_000
+MAX_LATE: Final = 100
 HEALTH_SECONDS: Final = 1.0
 RUNS_NAMED: Final = 3
 CONNECTOR: Final = "connector-"
@@ -33,26 +37,28 @@ async def get_status(
         workspace=call.workspace, open_only=True, page_size=OPEN_APPROVALS
     )
     failed = queries_pb2.ListFailuresRequest(workspace=call.workspace, page_size=OPEN_FAILURES)
-    late = queries_pb2.ListRunsRequest(workspace=call.workspace, late=True, page_size=PAGE_RUNS)
-    approvals, failures, lates, webhook, runs, health = await asyncio.gather(
+    approvals, failures, webhook, health, spent = await asyncio.gather(
         call.ask("run", "list_approvals", open_approvals, queries_pb2.ListApprovalsResponse),
         call.ask("run", "list_failures", failed, queries_pb2.ListFailuresResponse),
-        call.ask("run", "list_runs", late, queries_pb2.ListRunsResponse),
         shown_webhook(book),
-        _runs(call),
         asyncio.gather(*(_health(call, service) for service in services)),
+        _spent(call),
     )
-    month = _month_start_ms(now_ms)
+    running, late, recent = await asyncio.gather(
+        _runs(call, ACTIVE, MAX_RUNNING),
+        _runs(call, ACTIVE, MAX_LATE, late=True),
+        _runs(call, ENDED, RECENT_RUNS),
+    )
     return api_pb2.GetStatusResponse(
         needs_you=approvals.approvals,
-        running=[run for run in runs if run.state in ACTIVE],
-        recent=[run for run in runs if run.state not in ACTIVE][:RECENT_RUNS],
-        cost_month_micros=sum(run.cost_micros for run in runs if run.create_time_ms >= month),
-        cost_total_micros=sum(run.cost_micros for run in runs),
+        running=running,
+        recent=recent,
+        cost_month_micros=spent.get(f"{datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}", 0),
+        cost_total_micros=sum(spent.values()),
         version=version,
         services=[api_pb2.ServiceHealth(service="gateway", ready=True), *health],
         failures=failures.failures,
-        late=[views.run_of(head) for head in lates.runs if head.state in ACTIVE],
+        late=late,
         webhook=webhook,
     )
 
@@ -85,7 +91,9 @@ async def _check_ended(call: Call, restore_id: str, connectors: Sequence[str]) -
     health = await asyncio.gather(*(_health(call, connector) for connector in connectors))
     restores = [told.restore for told in health if told.restore.restore_id == restore_id]
     since = max((restore.restore_time_ms for restore in restores), default=0)
-    left = [run.run_id for run in await _runs(call) if run.state in ACTIVE and run.create_time_ms < since]
+    left: list[str] = []
+    async for page in _pages(call, ACTIVE):
+        left += [run.run_id for run in page if run.create_time_ms < since]
     if left:
         named = ", ".join(left[:RUNS_NAMED]) + (" …" if len(left) > RUNS_NAMED else "")
         raise TerminalError(
@@ -95,20 +103,52 @@ async def _check_ended(call: Call, restore_id: str, connectors: Sequence[str]) -
         )
 
 
-async def _runs(call: Call) -> list[api_pb2.Run]:
-    """The newest runs, as many as `MAX_PAGES` pages hold."""
-    runs: list[api_pb2.Run] = []
+async def _pages(
+    call: Call, states: Iterable[RunState.ValueType], *, late: bool = False
+) -> AsyncIterator[list[api_pb2.Run]]:
+    """Runs in these states, the newest first, page by page."""
     token = ""
-    for _ in range(MAX_PAGES):
+    while True:
         question = queries_pb2.ListRunsRequest(
-            workspace=call.workspace, page_size=PAGE_RUNS, page_token=token
+            workspace=call.workspace, states=states, late=late, page_size=PAGE_RUNS, page_token=token
         )
         answer = await call.ask("run", "list_runs", question, queries_pb2.ListRunsResponse)
-        runs += [views.run_of(head) for head in answer.runs]
+        yield [views.run_of(head) for head in answer.runs]
         token = answer.next_page_token
         if not token:
+            return
+
+
+async def _runs(
+    call: Call, states: Iterable[RunState.ValueType], most: int, *, late: bool = False
+) -> list[api_pb2.Run]:
+    """The newest runs in these states, as far as `MAX_PAGES` pages go."""
+    runs: list[api_pb2.Run] = []
+    looked = 0
+    async for page in _pages(call, states, late=late):
+        runs, looked = runs + page, looked + 1
+        if len(runs) >= most or looked == MAX_PAGES:
             break
-    return runs
+    return runs[:most]
+
+
+async def _spent(call: Call) -> dict[str, int]:
+    """What all runs have cost by month, such as `2026-11`, micro-dollars. Of each month's accounts, which are many, the
+    one of the workspace is the last."""
+
+    async def one(prefix: str, after: str) -> AccountView | None:
+        question = ListAccountsRequest(workspace=call.workspace, prefix=prefix, page_token=after, page_size=1)
+        answer = await call.ask("run", "list_accounts", question, ListAccountsResponse)
+        return answer.accounts[0] if answer.accounts else None
+
+    spent: dict[str, int] = {}
+    last = ""
+    while (first := await one("month/", last)) is not None:
+        month = first.name.split("/")[1]
+        last = f"month/{month}/workspace"
+        account = await one(last, "")
+        spent[month] = account.settled_micros if account is not None else 0
+    return spent
 
 
 async def _health(call: Call, service: str) -> api_pb2.ServiceHealth:
@@ -120,8 +160,3 @@ async def _health(call: Call, service: str) -> api_pb2.ServiceHealth:
             service=service, ready=False, detail=f"{service} does not answer ({error.code})"
         )
     return api_pb2.ServiceHealth.FromString(answer)
-
-
-def _month_start_ms(now_ms: int) -> int:
-    now = datetime.fromtimestamp(now_ms / 1000, UTC)
-    return int(datetime(now.year, now.month, 1, tzinfo=UTC).timestamp() * 1000)
