@@ -58,6 +58,7 @@ def looked_at(run: World) -> None:
     for approval in run.run.approvals.values():
         printed(approval_page.approval(approval, (), run.now))
         assert preview.page(approval, ())
+    _stands(run)
     _failure(run)
     _undo(run)
 
@@ -90,7 +91,7 @@ BESIDE: Final = ("deadline_passed", "became_late", "step_redispatched", "plan_re
 HOW: Final[dict[int, tuple[str, ...]]] = {
     S.STEP_STATE_PENDING: ("ok", "info", "problem", "undone", "waiting"),
     S.STEP_STATE_DISPATCHED: ("working",),
-    S.STEP_STATE_RUNNING: ("working", "info"),
+    S.STEP_STATE_RUNNING: ("working", "info", "problem"),
     S.STEP_STATE_WAITING: ("working", "problem"),
     S.STEP_STATE_GATED: ("waiting", "problem", "info"),
     S.STEP_STATE_SUCCEEDED: ("ok",),
@@ -164,6 +165,15 @@ def _facts(run: World, events: list[RunEvent]) -> None:
     assert all(found[name].state == S.STEP_STATE_PENDING for name in pending), pending
 
 
+def _stands(run: World) -> None:
+    """What is told to stand is what stands in the world, where anybody knows."""
+    told = {effect.step for effect in failures.standing(run.run, run.workflow)}
+    unknown = {*run.left, *run.unsure, *(outcome.step for outcome in run.flying)}
+    under_way = {step.name for step in run.run.lively()}
+    stands = {name for name, times in run.stands.items() if times}
+    assert told - unknown - under_way == stands - unknown - under_way, told ^ stands
+
+
 def _failure(run: World) -> None:
     failed = failures.failure_of(run.run, run.workflow)
     if failed is None:
@@ -171,6 +181,19 @@ def _failure(run: World) -> None:
     SEEN["showed a failure"] += 1
     failed.blast.effects.extend(failures.standing(run.run, run.workflow))
     failed.remedies.extend(failures.remedies(run.run, run.workflow, run.now))
+    if run.run.state == R.RUN_STATE_UNDO_INCOMPLETE:
+        undone = [
+            event.run_undone
+            for event in map(RunEvent.FromString, run.history)
+            if event.HasField("run_undone")
+        ]
+        left = list(undone[-1].left)
+        named = (
+            failed.error.message.removeprefix("Nothing takes back what these changed: ")
+            .rstrip(".")
+            .split(", ")
+        )
+        assert named == left or failed.step in left, (named, left)
     assert [remedy.suggested for remedy in failed.remedies].count(True) == 1
     assert all(remedy.what for remedy in failed.remedies)
     printed(failure_page.failure(failed, run.now))

@@ -1,5 +1,7 @@
 """Gates: what an approval is bound to, who may decide, when one passes by itself, and what a person makes of it."""
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -113,6 +115,32 @@ def test_words_that_a_model_said_are_marked_and_those_of_the_document_are_not() 
     mixed = sorted_(gated(', why: "${steps.sort.text} of ${inputs.n}"'), 1)
     (wording,) = mixed.approval.wordings
     assert list(wording.origins) == ["agent:sorter"], "who is vouched for is not named"
+
+
+@pytest.mark.feature("I4")
+@pytest.mark.parametrize("part", ["", "About "])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, ""),
+        (True, "true"),
+        (Decimal("1.50"), "1.5"),
+        (datetime(2026, 11, 28, tzinfo=UTC), "2026-11-28T00:00:00Z"),
+        (["a", None, 2], '["a",null,2]'),
+        (
+            {"when": datetime(2026, 11, 28, tzinfo=UTC), "who": "Ö"},
+            '{"when":"2026-11-28T00:00:00Z","who":"Ö"}',
+        ),
+    ],
+)
+def test_what_is_put_into_words_is_read_without_knowing_how_it_is_kept(
+    part: str, value: Plain, words: str
+) -> None:
+    run = Driver(
+        workflow(f'- {{name: a, agent: x}}\n- {{name: g, gate: {{title: "{part}${{steps.a.text}}"}}}}')
+    )
+    run.settle("a", output=encode(labeled({"text": value}, OWNER)))
+    assert run.approval.title == f"{part}{words}"
 
 
 @pytest.mark.feature("I2")

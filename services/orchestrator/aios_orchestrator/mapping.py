@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
-from aios_core.json_values import from_json, to_json
+from aios_core.json_values import dumps, from_json, to_json
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Plain, Value, follow, label_of, labeled, plain
 from aios_orchestrator import cel_engine, cel_syntax
@@ -130,7 +130,7 @@ class Text:
                 continue
             value = part.evaluate(look)
             labels.append(label_of(value))
-            out.append(_as_text(plain(value)))
+            out.append(as_text(plain(value)))
         return Leaf("".join(out), meet(labels))
 
 
@@ -279,7 +279,7 @@ def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
     if not isinstance(data, bool):
         raise TerminalError(
             "EXPRESSION_FAILED",
-            f"The condition {node.text!r} gave {_as_text(data)!r}; it must be true or false.",
+            f"The condition {node.text!r} gave {as_text(data)!r}; it must be true or false.",
         )
     return data, label_of(value)
 
@@ -343,11 +343,9 @@ def _result(data: Any) -> Plain:
     return from_json(data)
 
 
-def _as_text(data: Plain) -> str:
+def as_text(data: Plain) -> str:
+    """Data as it stands in a text: nothing as nothing, a list or a map as JSON."""
     if data is None:
         return ""
-    if isinstance(data, bool):
-        return "true" if data else "false"
-    if isinstance(data, (str, int)):
-        return str(data)
-    return str(to_json(data))
+    found = to_json(data)
+    return found if isinstance(found, str) else dumps(data).decode()

@@ -12,7 +12,7 @@ from aios_core.labels import RESOURCE
 from aios_core.values import labeled, plain
 from aios_orchestrator.core import limits, patterns
 from aios_orchestrator.core.draft import Draft
-from aios_orchestrator.mapping import Mapped
+from aios_orchestrator.mapping import Mapped, as_text
 from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Step
 
@@ -115,5 +115,4 @@ def unknown_approval(draft: Draft, state: StepRun, target: str, message: str) ->
 
 def words_of(draft: Draft, step: Step, mapped: Mapped) -> str:
     """What an expression gives, as a person reads it."""
-    data = plain(mapped.evaluate(draft.look_from(step.scope)))
-    return ("" if data is None else str(data))[:MAX_WORDS]
+    return as_text(plain(mapped.evaluate(draft.look_from(step.scope))))[:MAX_WORDS]
