@@ -271,5 +271,5 @@ def not_in_a_test(events: list[RunEvent]) -> bool:
 
 def printed(page: object) -> str:
     out = io.StringIO()
-    Console(file=out, width=100).print(page)
+    Console(file=out, width=100, highlight=False, markup=False, emoji=False).print(page)
     return out.getvalue()

@@ -4,7 +4,7 @@ from datetime import datetime, tzinfo
 from decimal import Decimal
 from typing import Final
 
-from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, FailureClass, RunState
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, FailureClass, RunState
 
 SHORT_ID_CHARS: Final = 6
 
@@ -41,8 +41,28 @@ DECIDED: Final = {
     ApprovalState.APPROVAL_STATE_REJECTED: "rejected",
     ApprovalState.APPROVAL_STATE_ANSWERED: "answered",
     ApprovalState.APPROVAL_STATE_EXPIRED: "not decided in time",
-    ApprovalState.APPROVAL_STATE_REPLACED: "replaced by a newer one",
+    ApprovalState.APPROVAL_STATE_REPLACED: "not asked any more",
 }
+_BY_ITSELF: Final = {
+    "policy:confidence": "by itself, as it was sure enough",
+    "policy:expiry": "by itself, as nobody decided in time",
+    "policy:budget": "by itself, as there was money again",
+}
+
+
+def approval_words(item: Approval) -> str:
+    """What an approval needs, or how it was decided."""
+    if item.state == ApprovalState.APPROVAL_STATE_OPEN:
+        return NEEDS.get(item.kind, "needs you")
+    return DECIDED.get(item.state, "decided")
+
+
+def by(actor: str) -> str:
+    """Who decided: a person, the gate by what its document says, or whatever program did."""
+    kind, _, name = actor.partition(":")
+    if kind == "person":
+        return f"by {'you' if name == 'owner' else clean(name)}"
+    return _BY_ITSELF.get(actor, f"by {clean(actor)}")
 
 
 def run_words(state: RunState.ValueType, waits: bool, simulated: bool = False) -> str:

@@ -358,7 +358,7 @@ def _decision(
     if state == ApprovalState.APPROVAL_STATE_EXPIRED:
         return "gave no answer in time", PROBLEM
     if state == ApprovalState.APPROVAL_STATE_REPLACED:
-        return "no longer need to decide: it was replaced", INFO
+        return "no longer need to decide", INFO
     texts = _texts(answers)
     if unknown and texts in ([("happened", "yes")], [("happened", "no")]):
         return ("checked: it happened" if texts[0][1] == "yes" else "checked: it did not happen"), OK

@@ -33,9 +33,12 @@ def approval(
     parts += _would(item)
     for document in documents:
         parts += [Text(), *shown(document, max_lines)]
+    answers = shapes.bytes_json(item.answers) or {}
     for question in item.questions:
         name = question.id if len(item.questions) > 1 else ""
         parts += [Text(), *_question(name, question.text, question.why, list(question.options))]
+        if question.id in answers:
+            parts.append(Text(f"answered: {words.clean(str(answers[question.id]))}", style="green"))
     return Group(*parts)
 
 
@@ -74,9 +77,8 @@ def listing(items: Sequence[Approval], now_ms: int) -> Table:
     table.add_column(no_wrap=True, style="dim")
     for item in items:
         open_now = item.state == ApprovalState.APPROVAL_STATE_OPEN
-        state = words.NEEDS.get(item.kind, "needs you") if open_now else words.DECIDED.get(item.state, "")
         title = Text(words.clean(item.title or item.step))
-        title.append(f"\n{state}", style="yellow" if open_now else "dim")
+        title.append(f"\n{words.approval_words(item)}", style="yellow" if open_now else "dim")
         table.add_row(words.short(item.approval_id), title, words.ago(item.create_time_ms, now_ms))
     return table
 
@@ -125,9 +127,8 @@ def diff_line(line: str) -> Text:
 
 def _heading(item: Approval) -> Text:
     open_now = item.state == ApprovalState.APPROVAL_STATE_OPEN
-    state = words.NEEDS.get(item.kind, "needs you") if open_now else words.DECIDED.get(item.state, "")
     text = Text(words.clean(item.title or item.step), style="bold")
-    text.append(f"  {state}", style="not bold yellow" if open_now else "not bold dim")
+    text.append(f"  {words.approval_words(item)}", style="not bold yellow" if open_now else "not bold dim")
     return text
 
 
@@ -146,9 +147,7 @@ def _reasons(item: Approval, now_ms: int) -> Iterator[RenderableType]:
     if item.expire_time_ms and item.state == ApprovalState.APPROVAL_STATE_OPEN:
         table.add_row("decide", words.until(item.expire_time_ms, now_ms))
     if item.decided_by:
-        table.add_row(
-            "decided", f"{words.ago(item.decide_time_ms, now_ms)} by {words.clean(item.decided_by)}"
-        )
+        table.add_row("decided", f"{words.ago(item.decide_time_ms, now_ms)} {words.by(item.decided_by)}")
     if item.note:
         table.add_row("note", words.clean(item.note))
     if item.arguments_sha256 and item.kind == ApprovalKind.APPROVAL_KIND_GATE:
@@ -175,7 +174,7 @@ def _terms(item: Approval) -> Iterator[tuple[str, str]]:
         names = ", ".join(name.removeprefix("person:") for name in item.approvers)
         yield "approvers", f"{item.need or 1} of {names}"
     for assent in item.assents:
-        yield "approved by", f"{assent.approver}{f': {assent.note}' if assent.note else ''}"
+        yield "approved", f"{words.by(assent.approver)}{f': {assent.note}' if assent.note else ''}"
     if item.HasField("confidence"):
         sure = item.confidence
         why = f" ({sure.why})" if sure.why else ""
@@ -188,9 +187,10 @@ def _terms(item: Approval) -> Iterator[tuple[str, str]]:
         yield "if nobody decides", "it counts as approved"
     for step in item.proposed:
         if step.edited_by:
-            yield "edited", f"{step.step}, by {step.edited_by}"
+            yield "edited", f"{step.step}, {words.by(step.edited_by)}"
     for refusal in item.refusals:
-        yield "did not count", f"{refusal.decided_by}: {refusal.error.code}, {refusal.error.message}"
+        told = f"{refusal.error.message} [{refusal.error.code}]"
+        yield "did not count", f"a decision {words.by(refusal.decided_by)}: {told}"
 
 
 def _question(identifier: str, text: str, why: str, options: Sequence[str]) -> Iterator[RenderableType]:

@@ -24,7 +24,7 @@ def listing(found: Sequence[PlanVersion], now_ms: int) -> Table:
         version = item.version[:SHOWN] or "-"
         told = Text(_STATES.get(item.state, item.state), style=_STYLES.get(item.state, "dim"))
         by = words.clean(item.by)
-        decided = f", decided by {words.clean(item.decided_by)}" if item.decided_by else ""
+        decided = f", decided {words.by(item.decided_by)}" if item.decided_by else ""
         from_ = f" from {item.parent[:SHOWN]}" if item.parent else ""
         about = Text(f"{words.clean(item.step)}: {by}{from_}{decided}")
         if item.note:

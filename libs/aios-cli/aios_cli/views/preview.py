@@ -5,7 +5,7 @@ import html
 from collections.abc import Sequence
 from typing import Final
 
-from aios.run.v1.state_pb2 import Approval, ApprovalKind, Question
+from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, Question
 from aios_cli import words
 from aios_cli.documents import Document
 
@@ -55,7 +55,7 @@ def page(item: Approval, documents: Sequence[Document]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
         f"<title>{title}</title><style>{_STYLE}</style></head><body><main>",
-        f"<p class='over'>{_text(words.NEEDS.get(item.kind, 'needs you'))}</p><h1>{title}</h1><dl>",
+        f"<p class='over'>{_text(words.approval_words(item))}</p><h1>{title}</h1><dl>",
         *(
             f"<div class='{kind}'><dt>{_text(name)}</dt><dd>{_text(text)}</dd></div>"
             for name, kind, text in reasons
@@ -77,6 +77,8 @@ def _asked(question: Question) -> str:
 
 def _to_decide(item: Approval) -> str:
     name = words.short(item.approval_id)
+    if item.state != ApprovalState.APPROVAL_STATE_OPEN:
+        return f"Nothing is to decide any more: <code>aios approval show {name}</code>"
     if item.kind == ApprovalKind.APPROVAL_KIND_GATE:
         return f"To decide: <code>aios approval approve {name}</code> or <code>aios approval reject {name}</code>"
     return f"To answer: <code>aios approval answer {name}</code>"

@@ -98,7 +98,9 @@ def check_open(draft: Draft, approval: Approval, actor: str, seen: bytes) -> Non
         raise TerminalError("APPROVAL_EXPIRED", "The time to decide is over. Start the run again.")
     if approval.state == st.APPROVAL_STATE_REPLACED:
         raise TerminalError(
-            "APPROVAL_STALE", "Something newer took the place of this proposal. Look at the new one."
+            "APPROVAL_STALE",
+            "This is not asked any more: something newer took its place, or what it was about goes on no further. "
+            "Look at the run.",
         )
     if approval.state != st.APPROVAL_STATE_OPEN:
         by_itself = f" {approval.decided_by}: {approval.note}." if approval.decided_by.startswith(BY) else ""
