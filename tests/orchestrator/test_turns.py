@@ -1,9 +1,11 @@
 """Runs of which only so many may be under way at once: who waits, who is let in, who is left out."""
 
+from typing import Any
+
 import pytest
 
 from aios.run.v1 import state_pb2 as st
-from aios.run.v1.state_pb2 import Concurrency
+from aios.run.v1.state_pb2 import Concurrency, RunHead
 from aios_core.encoding import encode
 from aios_core.errors import TerminalError
 from aios_core.labels import OWNER
@@ -13,7 +15,12 @@ from aios_orchestrator.definition import compile_workflow
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.document import parse_documents
 from aios_orchestrator.items import Answer
+from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.repository import under_way_with
 from aios_orchestrator.takeover import no_longer_out
+from aios_orchestrator.turns import Line, Turns
+from aios_runtime.store.port import Write
+from tests.orchestrator.deciding import Deciding
 from tests.orchestrator.runs import Driver, workflow
 
 pytestmark = pytest.mark.feature("B1", "B2")
@@ -90,3 +97,23 @@ def test_a_task_that_another_replica_has_settled_keeps_no_place() -> None:
     run.settle("a")
     keys = [TaskKey("run_test", "a"), TaskKey("run_test", "b"), TaskKey("run_gone", "a")]
     assert no_longer_out(keys, [Answer(), Answer(run.run)]) == [keys[0], keys[2]]
+
+
+async def _nobody(*_: object) -> None:
+    """Lets nobody in."""
+
+
+async def test_all_that_are_under_way_are_counted_however_many_there_are() -> None:
+    here = Deciding()
+    line = under_way_with("main", "w", "k")
+    for at in range(0, 600, 100):
+        heads = [RunHead(run_id=f"run_{number:03}", workspace="main") for number in range(at, at + 100)]
+        await here.store.commit(
+            [
+                Write(f"main/run/{head.run_id}", 0, head.SerializeToString(), index={"concurrency": line})
+                for head in heads
+            ]
+        )
+    assert len(await here.repository.active_with_key("main", "w", "k")) == 600
+    turns: Any = Turns(here.store, _nobody, Ownership(), "main")
+    assert await turns._others(Line("w", "k"), [f"run_{number:03}" for number in range(100, 600)]) == 100

@@ -1,9 +1,10 @@
 """Full ids from what a person typed: the end or the beginning of one is enough where it is the only one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from aios.api.v1 import api_pb2
+from aios.run.v1.state_pb2 import RunState
 from aios_cli.client import Client
 from aios_core.errors import TerminalError
 
@@ -11,6 +12,13 @@ FULL_CHARS: Final = 26  # characters of an id after its prefix
 PAGE: Final = 100
 MAX_PAGES: Final = 10  # of a listing that is searched, the newest first
 MIN_CHARS: Final = 3
+ACTIVE: Final = (
+    RunState.RUN_STATE_QUEUED,
+    RunState.RUN_STATE_RUNNING,
+    RunState.RUN_STATE_CANCELLING,
+    RunState.RUN_STATE_UNDOING,
+    RunState.RUN_STATE_REDOING,
+)
 
 
 def run(client: Client, text: str) -> str:
@@ -43,9 +51,10 @@ def _choose(text: str, noun: str, ids: Iterable[str]) -> str:
         raise TerminalError(
             "INVALID_ARGUMENT", f"{text!r} is too short; give at least {MIN_CHARS} characters.", field=noun
         )
+    looked_at = list(dict.fromkeys(ids))
     found = [
         identifier
-        for identifier in ids
+        for identifier in looked_at
         if identifier.endswith(text)
         or identifier.startswith(text)
         or identifier.partition("_")[2].startswith(text)
@@ -53,29 +62,49 @@ def _choose(text: str, noun: str, ids: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise TerminalError("NOT_FOUND", f"There is no {noun} {text!r}; see `aios {noun} list`.", field=noun)
+        many = len(looked_at) >= PAGE * MAX_PAGES
+        among = (
+            f" among the newest {PAGE * MAX_PAGES:,} and the open ones; of others give the whole id"
+            if many
+            else ""
+        )
+        raise TerminalError(
+            "NOT_FOUND", f"There is no {noun} {text!r}{among}; see `aios {noun} list`.", field=noun
+        )
     several = ", ".join(found[:3])
     raise TerminalError(
         "INVALID_ARGUMENT", f"{text!r} fits {len(found)}: {several}. Give more of it.", field=noun
     )
 
 
-def _run_ids(client: Client) -> Iterable[str]:
-    token = ""
-    for _ in range(MAX_PAGES):
-        listed = client.call(client.runs.ListRuns, api_pb2.ListRunsRequest(page_size=PAGE, page_token=token))
-        yield from (item.run_id for item in listed.runs)
-        token = listed.next_page_token
-        if not token:
-            return
+def _run_ids(client: Client) -> Iterator[str]:
+    """The newest runs, and those that have not ended, however old they are."""
+
+    def ask(token: str, states: Sequence[RunState.ValueType]) -> tuple[list[str], str]:
+        request = api_pb2.ListRunsRequest(states=states, page_size=PAGE, page_token=token)
+        listed = client.call(client.runs.ListRuns, request)
+        return [item.run_id for item in listed.runs], listed.next_page_token
+
+    yield from _pages(lambda token: ask(token, ()))
+    yield from _pages(lambda token: ask(token, ACTIVE))
 
 
-def _approval_ids(client: Client) -> Iterable[str]:
-    token = ""
-    for _ in range(MAX_PAGES):
-        request = api_pb2.ListApprovalsRequest(page_size=PAGE, page_token=token)
+def _approval_ids(client: Client) -> Iterator[str]:
+    """The newest approvals, and those that are open, however old they are."""
+
+    def ask(token: str, open_only: bool) -> tuple[list[str], str]:
+        request = api_pb2.ListApprovalsRequest(open_only=open_only, page_size=PAGE, page_token=token)
         listed = client.call(client.approvals.ListApprovals, request)
-        yield from (item.approval_id for item in listed.approvals)
-        token = listed.next_page_token
+        return [item.approval_id for item in listed.approvals], listed.next_page_token
+
+    yield from _pages(lambda token: ask(token, False))
+    yield from _pages(lambda token: ask(token, True))
+
+
+def _pages(ask: Callable[[str], tuple[list[str], str]]) -> Iterator[str]:
+    token = ""
+    for _ in range(MAX_PAGES):
+        found, token = ask(token)
+        yield from found
         if not token:
             return

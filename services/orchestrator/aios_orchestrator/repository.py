@@ -235,14 +235,24 @@ class Repository:
 
     async def active_with_key(self, workspace: str, workflow: str, concurrency_key: str) -> list[RunHead]:
         """The active runs of a workflow that share a concurrency key."""
-        shared = under_way_with(workspace, workflow, concurrency_key)
-        page = await self.store.query("concurrency", shared, limit=100)
-        return [RunHead.FromString(item.head) for item in page.items]
+        return await sharing(self.store, workspace, workflow, concurrency_key)
 
 
 def under_way_with(workspace: str, workflow: str, concurrency_key: str) -> str:
     """Under which runs of a workflow that share a key are found in the index `concurrency`."""
     return f"{workspace}/{workflow}/{concurrency_key}"
+
+
+async def sharing(store: Store, workspace: str, workflow: str, concurrency_key: str) -> list[RunHead]:
+    """All runs of a workflow with a key that are under way, the newest first."""
+    heads: list[RunHead] = []
+    token, shared = "", under_way_with(workspace, workflow, concurrency_key)
+    while True:
+        page = await store.query("concurrency", shared, token=token, limit=PAGE)
+        heads += [RunHead.FromString(item.head) for item in page.items]
+        token = page.next_token
+        if not token:
+            return heads
 
 
 def in_line(workspace: str, workflow: str, concurrency_key: str) -> str:

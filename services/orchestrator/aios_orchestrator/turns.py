@@ -16,7 +16,7 @@ from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.ids import derive
 from aios_orchestrator.model import TERMINAL_RUN, Run
 from aios_orchestrator.ownership import Ownership
-from aios_orchestrator.repository import in_line, stored_run, under_way_with
+from aios_orchestrator.repository import in_line, sharing, stored_run
 from aios_runtime.store.port import Aggregate, Committed, Store, Write
 
 PAGE: Final = 200  # queued runs that are looked at in one go
@@ -143,9 +143,9 @@ class Turns:
 
     async def _others(self, line: Line, let_in: Iterable[str]) -> int:
         """How many are under way that nobody let in: without a limit then, or reopened by a person."""
-        page = await self._store.query("concurrency", under_way_with(self._workspace, *line), limit=PAGE)
         known = set(let_in)
-        return sum(RunHead.FromString(item.head).run_id not in known for item in page.items)
+        under_way = await sharing(self._store, self._workspace, *line)
+        return sum(head.run_id not in known for head in under_way)
 
     async def _written(self, line: Line, stored: Aggregate | None, after: QueueState) -> bool:
         """Whether it stands."""
