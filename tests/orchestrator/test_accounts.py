@@ -21,6 +21,7 @@ from aios_runtime.store.mongo import open_mongo_store
 from aios_runtime.store.port import Committed, Store, Write
 from aios_runtime.store.sqlite import open_store
 from tests.mongo import some_mongo
+from tests.orchestrator.deciding import Deciding
 
 NOW: Final = 1_764_000_000_000  # in November 2025
 BUDGET: Final = """apiVersion: aios/v1
@@ -167,3 +168,21 @@ def test_a_purse_counts_each_hold_once() -> None:
     assert purse.settle(first, 3, 0)
     assert not purse.settle(first, 3, 0)
     assert purse.hold(Attempt("r", "s", 1, 1), 5, 0) == first + 1  # a serial number is given once
+
+
+@pytest.mark.feature("F5")
+async def test_no_budget_is_left_out_however_many_documents_there_are() -> None:
+    here = Deciding()
+    many = 1_010
+    await here.store.commit(
+        [
+            Write(f"main/resource/Budget/b{number:05}", 0, _budget(number).SerializeToString())
+            for number in range(many)
+        ]
+    )
+    assert len(await here.resources.budgets("main")) == many
+
+
+def _budget(number: int) -> pb.Resource:
+    text = f'apiVersion: aios/v1\nkind: Budget\nmetadata: {{name: b{number:05}}}\nspec: {{cap: "1"}}\n'
+    return pb.Resource(kind="Budget", name=f"b{number:05}", document=text.encode())

@@ -31,7 +31,7 @@ from aios_runtime.store.port import Committed, Store, Write
 log = logging.getLogger(__name__)
 
 COMPILED: Final = 256  # workflow versions kept compiled
-MAX_NAMES: Final = 1000  # resources listed at once
+PAGE: Final = 1000  # resources that are read at once
 
 
 def resource_key(workspace: str, kind: str, name: str) -> str:
@@ -280,8 +280,14 @@ class ResourceBook:
     async def listed(self, workspace: str, kind: str) -> list[pb.Resource]:
         """Resources of a kind (all kinds for ''), in the order of kind and name."""
         prefix = f"{workspace}/resource/{kind}/" if kind else f"{workspace}/resource/"
-        page = await self._store.scan(prefix, limit=MAX_NAMES)
-        return [pb.Resource.FromString(item.head) for item in page.items]
+        found: list[pb.Resource] = []
+        token = ""
+        while True:
+            page = await self._store.scan(prefix, token=token, limit=PAGE)
+            found += [pb.Resource.FromString(item.head) for item in page.items]
+            token = page.next_token
+            if not token:
+                return found
 
     async def workflow(self, workspace: str, name: str, version: str = "") -> Workflow:
         """A compiled workflow. Raises NOT_FOUND, naming the nearest."""
