@@ -35,9 +35,10 @@ def approval(client: Client, text: str) -> str:
     if not text:
         listed = client.call(client.approvals.ListApprovals, api_pb2.ListApprovalsRequest(open_only=True))
         ids = [item.approval_id for item in listed.approvals]
-        if len(ids) == 1:
+        if len(ids) == 1 and not listed.next_page_token:
             return ids[0]
-        sentence = "Nothing waits for you." if not ids else f"{len(ids)} things wait for you; say which one."
+        many = f"More than {len(ids)}" if listed.next_page_token else str(len(ids))
+        sentence = "Nothing waits for you." if not ids else f"{many} things wait for you; say which one."
         raise TerminalError("NOT_FOUND" if not ids else "INVALID_ARGUMENT", sentence, field="approval")
     return _choose(text, "approval", _approval_ids(client))
 

@@ -3,9 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from aios.api.v1 import api_pb2
+from aios.resource.v1.resource_pb2 import Resource
 from aios.run.v1.state_pb2 import RunState
 from aios_cli import discovery, exits
 from aios_cli.client import Client
@@ -61,6 +62,23 @@ class Session:
     def run(self, run_id: str) -> api_pb2.Run:
         """A run as it stands now."""
         return self.client.call(self.client.runs.GetRun, api_pb2.GetRunRequest(run_id=run_id)).run
+
+    def listed(self, method: Any, request: Any, items: str, limit: int | None = None) -> list[Any]:
+        """What a listing has, over all its pages, or the first `limit`: a page has less than asked for where what is
+        listed is large."""
+        found: list[Any] = []
+        while True:
+            answer = self.client.call(method, request)
+            found += getattr(answer, items)
+            request.page_token = answer.next_page_token
+            if not answer.next_page_token or (limit is not None and len(found) >= limit):
+                return found[:limit]
+
+    def resources(self, kind: str) -> list[Resource]:
+        """All documents of a kind; of all kinds for ''."""
+        return self.listed(
+            self.client.resources.ListResources, api_pb2.ListResourcesRequest(kind=kind), "resources"
+        )
 
     def watch(self, run_id: str, after: int, deadline: float | None) -> Iterator[api_pb2.WatchRunResponse]:
         """The run's events until it ends, over restarts of the server. Raises DEADLINE_EXCEEDED at `deadline`."""

@@ -34,6 +34,7 @@ def run_of(head: RunHead) -> api_pb2.Run:
         update_time_ms=head.update_time_ms,
         cost_micros=head.settled_micros,
         cap_micros=head.cap_micros,
+        held_micros=head.held_micros,
         trace_id=head.traceparent[3:35],
         pending_approvals=head.open_approvals,
         error_code=head.error.code,

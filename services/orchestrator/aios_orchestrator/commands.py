@@ -23,13 +23,15 @@ from aios_orchestrator.core.recover import Recover
 from aios_orchestrator.correlation import event_value
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Answer, Item, StartItem
+from aios_orchestrator.paging import slim_run
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.schedules import Schedules
 from aios_runtime.bus.replies import error_to_proto
 
 M = TypeVar("M", bound=Proto)
 MAX_STARTS: Final = 100  # runs in one command
-MAX_VIEWS: Final = 100 * 1024  # bytes of inputs in one answer
+MAX_INPUTS: Final = 100 * 1024  # bytes of inputs in one answer
+MAX_HEADS: Final = 130 * 1024  # bytes of the rest of what it tells of runs
 
 
 def parse(kind: type[M], data: bytes) -> M:
@@ -67,7 +69,7 @@ class Commands:
 
     async def start_run(self, data: bytes) -> Proto:
         (answer,) = await self._engine.submit([_start(parse(pb.StartRunRequest, data))])
-        return _started(answer, MAX_VIEWS)
+        return _started(answer, 1)
 
     async def start_runs(self, data: bytes) -> Proto:
         """Many in one commit; what is wrong with one is its own answer."""
@@ -90,7 +92,7 @@ class Commands:
             try:
                 if at in refused:
                     raise refused[at]
-                result.started.CopyFrom(_started(next(answers), MAX_VIEWS // len(requests)))
+                result.started.CopyFrom(_started(next(answers), len(requests)))
             except AiosError as error:
                 result.error.CopyFrom(error_to_proto(error))
         return response
@@ -245,13 +247,15 @@ def _start(request: pb.StartRunRequest) -> StartItem:
     return StartItem(run, request, content, given)
 
 
-def _started(answer: Answer, room: int) -> pb.StartRunResponse:
+def _started(answer: Answer, starts: int) -> pb.StartRunResponse:
+    """As one of so many starts that one answer tells of."""
     run = _run(answer)
-    view = RunView(input=run.input if len(run.input) < room else b"")
+    view = RunView(input=run.input if len(run.input) < MAX_INPUTS // starts else b"")
     if answer.head:
         view.head.ParseFromString(answer.head)
     else:
         view.head.CopyFrom(head_of(run))
+    slim_run(view.head, MAX_HEADS // starts)
     return pb.StartRunResponse(run_id=run.run_id, duplicate=answer.duplicate, run=view)
 
 

@@ -21,6 +21,7 @@ from aios.run.v1.state_pb2 import (
     STEP_STATE_FAILED,
     STEP_STATE_PENDING,
     Approval,
+    Failure,
     RunHead,
 )
 from aios_core.errors import RetryableError, TerminalError
@@ -34,6 +35,7 @@ from aios_orchestrator.document import kind_named
 from aios_orchestrator.live_runs import LIVE, LiveRuns
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership
+from aios_orchestrator.paging import MAX_ANSWER, fitting, slim_approval, slim_run
 from aios_orchestrator.queueing import MAX_WAITING
 from aios_orchestrator.repository import Repository, approval_key, run_key, stored_run
 from aios_orchestrator.resources import ResourceBook
@@ -44,7 +46,6 @@ from aios_runtime.bus.port import Bus
 
 MAX_PAGE: Final = 200
 MAX_SHOWN: Final = 500  # steps of the rounds of one step in an answer
-MAX_ANSWER: Final = 200 * 1024  # bytes of events or values in one answer
 MAX_SHARED: Final = 100  # runs of one cause that an answer names
 MAX_TOUCHED: Final = 20  # of those, the ones whose changes it tells
 MAX_EFFECTS: Final = 100  # changes that it tells
@@ -83,15 +84,18 @@ class Queries:
         if stored is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         run = stored.run
-        view = pb.RunView(
-            head=head_of(run, await self._names(run)),
-            input=run.input,
-            outputs=run.outputs,
-            approvals=run.approvals.values(),
-        )
+        if request.outputs_alone:
+            return pb.GetRunResponse(run=pb.RunView(outputs=run.outputs))
+        view = pb.RunView(head=head_of(run, await self._names(run)), input=run.input)
         await self._place([view.head])
+        size = view.ByteSize() + len(run.outputs)
+        view.outputs_apart = size > MAX_ANSWER
+        view.outputs = b"" if view.outputs_apart else run.outputs
+        for approval in run.approvals.values():
+            size += approval.ByteSize()
+            if size < MAX_ANSWER:
+                view.approvals.append(approval)
         if request.full:
-            size = len(run.input) + len(run.outputs)
             for name, step in run.steps.items():
                 size += len(step.input) + len(step.output)
                 if size < MAX_ANSWER:
@@ -131,18 +135,15 @@ class Queries:
             index = LIVE
         elif request.workflow:
             index, value = "workflow", f"{request.workspace}/{request.workflow}"
-        page = await self._store.query(index, value, token=request.page_token, limit=_size(request.page_size))
-        heads = [RunHead.FromString(item.head) for item in page.items]
-        wanted = set(request.states)
-        if request.late:
-            heads = [head for head in heads if head.late_time_ms]
-        if index != "workflow":  # of those that are late, that wait and that have not ended there are few
-            heads = [head for head in heads if request.workflow in ("", head.workflow)]
+
+        async def ask(limit: int) -> tuple[list[RunHead], str]:
+            page = await self._store.query(index, value, token=request.page_token, limit=limit)
+            heads = [RunHead.FromString(item.head) for item in page.items]
+            return [slim_run(head) for head in heads if _wanted(head, request)], page.next_token
+
+        heads, token = await fitting(ask, _size(request.page_size))
         await self._place(heads)
-        return pb.ListRunsResponse(
-            runs=[head for head in heads if not wanted or head.state in wanted],
-            next_page_token=page.next_token,
-        )
+        return pb.ListRunsResponse(runs=heads, next_page_token=token)
 
     async def read_run_events(self, data: bytes) -> pb.ReadRunEventsResponse:
         """Events of one run after a sequence; sequences are gapless, so it is also how many to skip."""
@@ -168,12 +169,15 @@ class Queries:
     async def list_approvals(self, data: bytes) -> pb.ListApprovalsResponse:
         request = parse(pb.ListApprovalsRequest, data)
         index = "open" if request.open_only else "approvals"
-        page = await self._store.query(
-            index, request.workspace, token=request.page_token, limit=_size(request.page_size, 20)
-        )
-        found = await self._repository.shown(Approval.FromString(item.head) for item in page.items)
-        wanted = [item for item in found if item.state == APPROVAL_STATE_OPEN or not request.open_only]
-        return pb.ListApprovalsResponse(approvals=wanted, next_page_token=page.next_token)
+
+        async def ask(limit: int) -> tuple[list[Approval], str]:
+            page = await self._store.query(index, request.workspace, token=request.page_token, limit=limit)
+            found = await self._repository.shown(Approval.FromString(item.head) for item in page.items)
+            wanted = [item for item in found if item.state == APPROVAL_STATE_OPEN or not request.open_only]
+            return [slim_approval(item) for item in wanted], page.next_token
+
+        found, token = await fitting(ask, _size(request.page_size, 20))
+        return pb.ListApprovalsResponse(approvals=found, next_page_token=token)
 
     async def get_approval(self, data: bytes) -> pb.GetApprovalResponse:
         request = parse(pb.GetApprovalRequest, data)
@@ -187,9 +191,11 @@ class Queries:
 
     async def list_failures(self, data: bytes) -> pb.ListFailuresResponse:
         request = parse(pb.ListFailuresRequest, data)
-        found, token = await self._repository.failures(
-            request.workspace, request.cause, request.page_token, _size(request.page_size, 20)
-        )
+
+        def ask(limit: int) -> Awaitable[tuple[list[Failure], str]]:
+            return self._repository.failures(request.workspace, request.cause, request.page_token, limit)
+
+        found, token = await fitting(ask, _size(request.page_size, 20))
         return pb.ListFailuresResponse(failures=found, next_page_token=token)
 
     async def get_failure(self, data: bytes) -> pb.GetFailureResponse:
@@ -271,13 +277,15 @@ class Queries:
 
     async def list_resolutions(self, data: bytes) -> pb.ListResolutionsResponse:
         request = parse(pb.ListResolutionsRequest, data)
-        page = await self._store.query(
-            "resolutions", request.workspace, token=request.page_token, limit=_size(request.page_size, 50)
-        )
-        return pb.ListResolutionsResponse(
-            resolutions=[Resolution.FromString(item.head) for item in page.items],
-            next_page_token=page.next_token,
-        )
+
+        async def ask(limit: int) -> tuple[list[Resolution], str]:
+            page = await self._store.query(
+                "resolutions", request.workspace, token=request.page_token, limit=limit
+            )
+            return [Resolution.FromString(item.head) for item in page.items], page.next_token
+
+        found, token = await fitting(ask, _size(request.page_size, 50))
+        return pb.ListResolutionsResponse(resolutions=found, next_page_token=token)
 
     async def read_events(self, data: bytes) -> ReadEventsResponse:
         request = parse(ReadEventsRequest, data)
@@ -297,7 +305,11 @@ class Queries:
     async def list_resources(self, data: bytes) -> res.ListResourcesResponse:
         request = parse(res.ListResourcesRequest, data)
         kind = kind_named(request.kind) if request.kind else ""
-        return res.ListResourcesResponse(resources=await self._resources.listed(request.workspace, kind))
+        found, token = await fitting(
+            lambda limit: self._resources.page(request.workspace, kind, request.page_token, limit),
+            _size(request.page_size),
+        )
+        return res.ListResourcesResponse(resources=found, next_page_token=token)
 
     async def get_resource(self, data: bytes) -> res.GetResourceResponse:
         request = parse(res.GetResourceRequest, data)
@@ -356,6 +368,12 @@ def _bound(queries: Queries, handler: object):  # type: ignore[no-untyped-def]
         return (await handler(queries, data)).SerializeToString()  # type: ignore[operator, no-any-return]
 
     return answer
+
+
+def _wanted(head: RunHead, request: pb.ListRunsRequest) -> bool:
+    if request.states and head.state not in request.states:
+        return False
+    return request.workflow in ("", head.workflow) and (bool(head.late_time_ms) or not request.late)
 
 
 def _size(asked: int, default: int = 100) -> int:

@@ -279,15 +279,17 @@ class ResourceBook:
 
     async def listed(self, workspace: str, kind: str) -> list[pb.Resource]:
         """Resources of a kind (all kinds for ''), in the order of kind and name."""
+        found, token = await self.page(workspace, kind, "", PAGE)
+        while token:
+            more, token = await self.page(workspace, kind, token, PAGE)
+            found += more
+        return found
+
+    async def page(self, workspace: str, kind: str, token: str, limit: int) -> tuple[list[pb.Resource], str]:
+        """A page of them, and the token of the next."""
         prefix = f"{workspace}/resource/{kind}/" if kind else f"{workspace}/resource/"
-        found: list[pb.Resource] = []
-        token = ""
-        while True:
-            page = await self._store.scan(prefix, token=token, limit=PAGE)
-            found += [pb.Resource.FromString(item.head) for item in page.items]
-            token = page.next_token
-            if not token:
-                return found
+        page = await self._store.scan(prefix, token=token, limit=limit)
+        return [pb.Resource.FromString(item.head) for item in page.items], page.next_token
 
     async def workflow(self, workspace: str, name: str, version: str = "") -> Workflow:
         """A compiled workflow. Raises NOT_FOUND, naming the nearest."""

@@ -51,7 +51,7 @@ def list_(
 
     with Session() as session:
         request = api_pb2.ListApprovalsRequest(open_only=not all_, page_size=limit)
-        found = session.client.call(session.client.approvals.ListApprovals, request).approvals
+        found = session.listed(session.client.approvals.ListApprovals, request, "approvals", limit)
     if given.json:
         print_json([shapes.approval(item) for item in found])
     elif found:

@@ -69,14 +69,12 @@ def history(name: Annotated[str, typer.Argument(metavar="NAME", help="The budget
 @command(app, "list")
 def list_() -> None:
     """List the budgets with what they allow."""
-    from aios.api.v1 import api_pb2
     from aios_cli.output import print_json, say
     from aios_cli.session import Session
     from aios_core.json_values import loads
 
     with Session() as session:
-        request = api_pb2.ListResourcesRequest(kind="Budget")
-        found = session.client.call(session.client.resources.ListResources, request).resources
+        found = session.resources("Budget")
     documents: list[Any] = [loads(item.document) for item in found]
     if given.json:
         print_json([{"name": item["metadata"]["name"], **item["spec"]} for item in documents])
@@ -115,10 +113,9 @@ def _runs(month: str) -> "Iterator[AccountView]":
                 if began < month:
                     return
                 if began == month:
-                    held = sum(step.hold_micros for step in item.steps)
                     yield AccountView(
                         name=f"run/{item.run_id}",
-                        held_micros=held,
+                        held_micros=item.held_micros,
                         settled_micros=item.cost_micros,
                         cap_micros=item.cap_micros,
                         capped=True,

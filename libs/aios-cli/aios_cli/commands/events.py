@@ -78,7 +78,7 @@ def list_(
 
     with Session() as session:
         request = api_pb2.ListResolutionsRequest(page_size=limit)
-        found = session.client.call(session.client.events.ListResolutions, request).resolutions
+        found = session.listed(session.client.events.ListResolutions, request, "resolutions", limit)
     if given.json:
         print_json([shapes.resolution(item) for item in found])
         return

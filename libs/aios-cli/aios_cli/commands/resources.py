@@ -54,15 +54,13 @@ def list_(
     """List documents."""
     from rich.table import Table
 
-    from aios.api.v1 import api_pb2
     from aios_cli import shapes, words
     from aios_cli.output import console, print_json, say
     from aios_cli.session import Session
     from aios_core.minting import now_ms
 
     with Session() as session:
-        request = api_pb2.ListResourcesRequest(kind=kind)
-        found = session.client.call(session.client.resources.ListResources, request).resources
+        found = session.resources(kind)
     if given.json:
         print_json([shapes.resource(item) for item in found])
         return

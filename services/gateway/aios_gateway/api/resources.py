@@ -7,6 +7,7 @@ from aios_core.ids import check_request_id
 from aios_gateway.peers import Call
 
 MAX_FILE_CHARS = 500
+MAX_ANSWER_BYTES = 3 * 1024 * 1024  # of one that was not asked for by its length; clients take 4 MiB
 
 
 async def apply_resources(
@@ -29,9 +30,19 @@ async def apply_resources(
 
 
 async def list_resources(call: Call, request: api_pb2.ListResourcesRequest) -> api_pb2.ListResourcesResponse:
-    question = resource_pb2.ListResourcesRequest(workspace=call.workspace, kind=request.kind)
-    answer = await call.ask("resource", "list_resources", question, resource_pb2.ListResourcesResponse)
-    return api_pb2.ListResourcesResponse(resources=answer.resources)
+    question = resource_pb2.ListResourcesRequest(
+        workspace=call.workspace,
+        kind=request.kind,
+        page_size=request.page_size,
+        page_token=request.page_token,
+    )
+    found = api_pb2.ListResourcesResponse()
+    while True:
+        answer = await call.ask("resource", "list_resources", question, resource_pb2.ListResourcesResponse)
+        found.resources.extend(answer.resources)
+        found.next_page_token = question.page_token = answer.next_page_token
+        if request.page_size or not answer.next_page_token or found.ByteSize() > MAX_ANSWER_BYTES:
+            return found
 
 
 async def get_resource(call: Call, request: api_pb2.GetResourceRequest) -> api_pb2.GetResourceResponse:

@@ -8,7 +8,7 @@ from typing import Final
 from aios.api.v1 import api_pb2
 from aios.run.v1 import queries_pb2
 from aios.run.v1.budget_pb2 import AccountView, ListAccountsRequest, ListAccountsResponse
-from aios.run.v1.state_pb2 import RunState
+from aios.run.v1.state_pb2 import Approval, Failure, RunState
 from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import views
@@ -27,19 +27,16 @@ MAX_RUNNING: Final = 1_000
 MAX_LATE: Final = 100
 HEALTH_SECONDS: Final = 1.0
 RUNS_NAMED: Final = 3
+STEPS_NAMED: Final = 5  # of each run
 CONNECTOR: Final = "connector-"
 
 
 async def get_status(
     call: Call, services: Sequence[str], version: str, now_ms: int, book: Book
 ) -> api_pb2.GetStatusResponse:
-    open_approvals = queries_pb2.ListApprovalsRequest(
-        workspace=call.workspace, open_only=True, page_size=OPEN_APPROVALS
-    )
-    failed = queries_pb2.ListFailuresRequest(workspace=call.workspace, page_size=OPEN_FAILURES)
     approvals, failures, webhook, health, spent = await asyncio.gather(
-        call.ask("run", "list_approvals", open_approvals, queries_pb2.ListApprovalsResponse),
-        call.ask("run", "list_failures", failed, queries_pb2.ListFailuresResponse),
+        _approvals(call),
+        _failures(call),
         shown_webhook(book),
         asyncio.gather(*(_health(call, service) for service in services)),
         _spent(call),
@@ -50,14 +47,14 @@ async def get_status(
         _runs(call, ENDED, RECENT_RUNS),
     )
     return api_pb2.GetStatusResponse(
-        needs_you=approvals.approvals,
+        needs_you=approvals,
         running=running,
         recent=recent,
         cost_month_micros=spent.get(f"{datetime.fromtimestamp(now_ms / 1000, UTC):%Y-%m}", 0),
         cost_total_micros=sum(spent.values()),
         version=version,
         services=[api_pb2.ServiceHealth(service="gateway", ready=True), *health],
-        failures=failures.failures,
+        failures=failures,
         late=late,
         webhook=webhook,
     )
@@ -103,6 +100,41 @@ async def _check_ended(call: Call, restore_id: str, connectors: Sequence[str]) -
         )
 
 
+async def _approvals(call: Call) -> list[Approval]:
+    """The newest that are open, without what is large in them."""
+    question = queries_pb2.ListApprovalsRequest(
+        workspace=call.workspace, open_only=True, page_size=OPEN_APPROVALS
+    )
+    found: list[Approval] = []
+    while True:
+        answer = await call.ask("run", "list_approvals", question, queries_pb2.ListApprovalsResponse)
+        found += [_slim(approval) for approval in answer.approvals]
+        question.page_token = answer.next_page_token
+        if not answer.next_page_token or len(found) >= OPEN_APPROVALS:
+            return found[:OPEN_APPROVALS]
+
+
+def _slim(approval: Approval) -> Approval:
+    for step in approval.proposed:
+        step.ClearField("arguments")
+        step.ClearField("original")
+        step.ClearField("changes")
+    approval.ClearField("plan")
+    return approval
+
+
+async def _failures(call: Call) -> list[Failure]:
+    """The newest."""
+    question = queries_pb2.ListFailuresRequest(workspace=call.workspace, page_size=OPEN_FAILURES)
+    found: list[Failure] = []
+    while True:
+        answer = await call.ask("run", "list_failures", question, queries_pb2.ListFailuresResponse)
+        found += answer.failures
+        question.page_token = answer.next_page_token
+        if not answer.next_page_token or len(found) >= OPEN_FAILURES:
+            return found[:OPEN_FAILURES]
+
+
 async def _pages(
     call: Call, states: Iterable[RunState.ValueType], *, late: bool = False
 ) -> AsyncIterator[list[api_pb2.Run]]:
@@ -129,6 +161,8 @@ async def _runs(
         runs, looked = runs + page, looked + 1
         if len(runs) >= most or looked == MAX_PAGES:
             break
+    for run in runs:
+        del run.steps[STEPS_NAMED:]
     return runs[:most]
 
 

@@ -33,11 +33,11 @@ async def needs_now(call: Call) -> tuple[Sequence[Need], bool]:
     late, all_late = await _pages(
         call,
         "list_runs",
-        queries_pb2.ListRunsRequest(workspace=call.workspace, late=True, page_size=PAGE),
+        queries_pb2.ListRunsRequest(workspace=call.workspace, late=True, states=ACTIVE, page_size=PAGE),
         queries_pb2.ListRunsResponse,
         "runs",
     )
-    found = needs(approvals, failures, [run for run in late if run.state in ACTIVE])
+    found = needs(approvals, failures, late)
     return found, all_approvals and all_failures and all_late
 
 

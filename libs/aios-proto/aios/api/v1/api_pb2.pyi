@@ -63,6 +63,7 @@ class Run(google.protobuf.message.Message):
     QUEUE_PLACE_FIELD_NUMBER: builtins.int
     PRIORITY_FIELD_NUMBER: builtins.int
     CUSTOMER_FIELD_NUMBER: builtins.int
+    HELD_MICROS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     workflow: builtins.str
     workflow_version: builtins.str
@@ -96,6 +97,8 @@ class Run(google.protobuf.message.Message):
     """How urgent its tasks are where the start said so, 0 to 9."""
     customer: builtins.str
     """Whom it is for; what it costs counts in the customer's accounts."""
+    held_micros: builtins.int
+    """What is held for its steps that are under way."""
     @property
     def input(self) -> aios.value.v1.value_pb2.Value: ...
     @property
@@ -146,10 +149,11 @@ class Run(google.protobuf.message.Message):
         queue_place: builtins.int = ...,
         priority: builtins.int | None = ...,
         customer: builtins.str = ...,
+        held_micros: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "input", b"input", "limits", b"limits", "outputs", b"outputs", "priority", b"priority"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "customer", b"customer", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "priority", b"priority", "queue_place", b"queue_place", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority", "actor", b"actor", "cap_micros", b"cap_micros", "concurrency_key", b"concurrency_key", "cost_micros", b"cost_micros", "create_time_ms", b"create_time_ms", "customer", b"customer", "error_code", b"error_code", "error_message", b"error_message", "fork_step", b"fork_step", "forked_from", b"forked_from", "held_micros", b"held_micros", "input", b"input", "late_time_ms", b"late_time_ms", "limits", b"limits", "mode", b"mode", "outputs", b"outputs", "overdue", b"overdue", "pending_approvals", b"pending_approvals", "predicted", b"predicted", "priority", b"priority", "queue_place", b"queue_place", "run_id", b"run_id", "sequence", b"sequence", "state", b"state", "steps", b"steps", "superseded_by", b"superseded_by", "trace_id", b"trace_id", "trigger", b"trigger", "update_time_ms", b"update_time_ms", "work_mode", b"work_mode", "workflow", b"workflow", "workflow_version", b"workflow_version"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: typing_extensions.TypeAlias = typing.Literal["priority"]
     _WhichOneofArgType__priority: typing_extensions.TypeAlias = typing.Literal["_priority", b"_priority"]
@@ -198,7 +202,7 @@ Global___StartRunRequest: typing_extensions.TypeAlias = StartRunRequest
 
 @typing.final
 class StartRunResponse(google.protobuf.message.Message):
-    """The run is durable. Of its steps it has those that are under way."""
+    """The run is durable. Of its steps it has those that are under way, as many as an answer has room for."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1245,6 +1249,8 @@ Global___TimelineEntry: typing_extensions.TypeAlias = TimelineEntry
 
 @typing.final
 class ListApprovalsRequest(google.protobuf.message.Message):
+    """Of an approval that is large the arguments and the text of a plan are left out here: get it by its id."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OPEN_ONLY_FIELD_NUMBER: builtins.int
@@ -1484,16 +1490,24 @@ Global___ApplyResourcesResponse: typing_extensions.TypeAlias = ApplyResourcesRes
 
 @typing.final
 class ListResourcesRequest(google.protobuf.message.Message):
+    """Without a page size all of them, as far as they fit into one answer."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     KIND_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     kind: builtins.str
+    page_size: builtins.int
+    page_token: builtins.str
     def __init__(
         self,
         *,
         kind: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["kind", b"kind"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["kind", b"kind", "page_size", b"page_size", "page_token", b"page_token"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListResourcesRequest: typing_extensions.TypeAlias = ListResourcesRequest
@@ -1503,14 +1517,17 @@ class ListResourcesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESOURCES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
     @property
     def resources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.resource.v1.resource_pb2.Resource]: ...
     def __init__(
         self,
         *,
         resources: collections.abc.Iterable[aios.resource.v1.resource_pb2.Resource] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["next_page_token", b"next_page_token", "resources", b"resources"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListResourcesResponse: typing_extensions.TypeAlias = ListResourcesResponse
@@ -1794,9 +1811,13 @@ class GetStatusResponse(google.protobuf.message.Message):
     cost_total_micros: builtins.int
     version: builtins.str
     @property
-    def needs_you(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.Approval]: ...
+    def needs_you(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[aios.run.v1.state_pb2.Approval]:
+        """Without what their steps would be given: get an approval by its id."""
+
     @property
-    def running(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Run]: ...
+    def running(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Run]:
+        """Each with a few of its steps."""
+
     @property
     def recent(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Run]: ...
     @property

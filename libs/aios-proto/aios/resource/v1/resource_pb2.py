@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ios/resource/v1/resource.proto\x12\x10\x61ios.resource.v1\"\x9c\x01\n\x08Resource\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08\x64ocument\x18\x05 \x01(\x0c\x12\x16\n\x0e\x63reate_time_ms\x18\x06 \x01(\x03\x12\x12\n\ngeneration\x18\x07 \x01(\x03\x12\x12\n\napplied_by\x18\x08 \x01(\t\"z\n\x15\x41pplyResourcesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\x0c\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\"D\n\x16\x41pplyResourcesResponse\x12*\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x19.aios.resource.v1.Applied\"F\n\x07\x41pplied\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x63hange\x18\x04 \x01(\t\"7\n\x14ListResourcesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"F\n\x15ListResourcesResponse\x12-\n\tresources\x18\x01 \x03(\x0b\x32\x1a.aios.resource.v1.Resource\"T\n\x12GetResourceRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"C\n\x13GetResourceResponse\x12,\n\x08resource\x18\x01 \x01(\x0b\x32\x1a.aios.resource.v1.Resource\"\xc3\x02\n\rScheduleState\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0cnext_time_ms\x18\x04 \x01(\x03\x12\x14\n\x0clast_time_ms\x18\x05 \x01(\x03\x12\x13\n\x0blast_run_id\x18\x06 \x01(\t\x12\x18\n\x10last_run_time_ms\x18\x07 \x01(\x03\x12\x0e\n\x06paused\x18\x08 \x01(\x08\x12\x10\n\x08starting\x18\t \x03(\x03\x12\x0e\n\x06queued\x18\n \x03(\x03\x12\x10\n\x08replaces\x18\x0b \x01(\t\x12\x0c\n\x04runs\x18\x0c \x01(\x03\x12\x0f\n\x07skipped\x18\r \x01(\x03\x12\x17\n\x0flast_skipped_ms\x18\x0e \x01(\x03\x12\x18\n\x10last_skipped_why\x18\x0f \x01(\t\x12\x0f\n\x07problem\x18\x10 \x01(\t\"\xcb\x01\n\x0cScheduleView\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.aios.resource.v1.ScheduleState\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08workflow\x18\x03 \x01(\t\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x10\n\x08timezone\x18\x05 \x01(\t\x12\x0e\n\x06missed\x18\x06 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x07 \x01(\t\x12\x0e\n\x06paused\x18\x08 \x01(\x08\x12\x15\n\rnext_times_ms\x18\t \x03(\x03\"F\n\x14ListSchedulesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05times\x18\x03 \x01(\r\"J\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.aios.resource.v1.ScheduleView\"k\n\x15\x43hangeScheduleRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\"m\n\x16\x43hangeScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.aios.resource.v1.ScheduleView\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x61ios/resource/v1/resource.proto\x12\x10\x61ios.resource.v1\"\x9c\x01\n\x08Resource\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x10\n\x08\x64ocument\x18\x05 \x01(\x0c\x12\x16\n\x0e\x63reate_time_ms\x18\x06 \x01(\x03\x12\x12\n\ngeneration\x18\x07 \x01(\x03\x12\x12\n\napplied_by\x18\x08 \x01(\t\"z\n\x15\x41pplyResourcesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04yaml\x18\x03 \x01(\x0c\x12\x0c\n\x04\x66ile\x18\x04 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x05 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\"D\n\x16\x41pplyResourcesResponse\x12*\n\x07\x61pplied\x18\x01 \x03(\x0b\x32\x19.aios.resource.v1.Applied\"F\n\x07\x41pplied\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0e\n\x06\x63hange\x18\x04 \x01(\t\"^\n\x14ListResourcesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"_\n\x15ListResourcesResponse\x12-\n\tresources\x18\x01 \x03(\x0b\x32\x1a.aios.resource.v1.Resource\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"T\n\x12GetResourceRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\"C\n\x13GetResourceResponse\x12,\n\x08resource\x18\x01 \x01(\x0b\x32\x1a.aios.resource.v1.Resource\"\xc3\x02\n\rScheduleState\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0cnext_time_ms\x18\x04 \x01(\x03\x12\x14\n\x0clast_time_ms\x18\x05 \x01(\x03\x12\x13\n\x0blast_run_id\x18\x06 \x01(\t\x12\x18\n\x10last_run_time_ms\x18\x07 \x01(\x03\x12\x0e\n\x06paused\x18\x08 \x01(\x08\x12\x10\n\x08starting\x18\t \x03(\x03\x12\x0e\n\x06queued\x18\n \x03(\x03\x12\x10\n\x08replaces\x18\x0b \x01(\t\x12\x0c\n\x04runs\x18\x0c \x01(\x03\x12\x0f\n\x07skipped\x18\r \x01(\x03\x12\x17\n\x0flast_skipped_ms\x18\x0e \x01(\x03\x12\x18\n\x10last_skipped_why\x18\x0f \x01(\t\x12\x0f\n\x07problem\x18\x10 \x01(\t\"\xcb\x01\n\x0cScheduleView\x12.\n\x05state\x18\x01 \x01(\x0b\x32\x1f.aios.resource.v1.ScheduleState\x12\r\n\x05title\x18\x02 \x01(\t\x12\x10\n\x08workflow\x18\x03 \x01(\t\x12\x0c\n\x04when\x18\x04 \x01(\t\x12\x10\n\x08timezone\x18\x05 \x01(\t\x12\x0e\n\x06missed\x18\x06 \x01(\t\x12\x13\n\x0b\x63oncurrency\x18\x07 \x01(\t\x12\x0e\n\x06paused\x18\x08 \x01(\x08\x12\x15\n\rnext_times_ms\x18\t \x03(\x03\"F\n\x14ListSchedulesRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05times\x18\x03 \x01(\r\"J\n\x15ListSchedulesResponse\x12\x31\n\tschedules\x18\x01 \x03(\x0b\x32\x1e.aios.resource.v1.ScheduleView\"k\n\x15\x43hangeScheduleRequest\x12\x11\n\tworkspace\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\"m\n\x16\x43hangeScheduleResponse\x12\x30\n\x08schedule\x18\x01 \x01(\x0b\x32\x1e.aios.resource.v1.ScheduleView\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x11\n\tduplicate\x18\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPLIED']._serialized_start=406
   _globals['_APPLIED']._serialized_end=476
   _globals['_LISTRESOURCESREQUEST']._serialized_start=478
-  _globals['_LISTRESOURCESREQUEST']._serialized_end=533
-  _globals['_LISTRESOURCESRESPONSE']._serialized_start=535
-  _globals['_LISTRESOURCESRESPONSE']._serialized_end=605
-  _globals['_GETRESOURCEREQUEST']._serialized_start=607
-  _globals['_GETRESOURCEREQUEST']._serialized_end=691
-  _globals['_GETRESOURCERESPONSE']._serialized_start=693
-  _globals['_GETRESOURCERESPONSE']._serialized_end=760
-  _globals['_SCHEDULESTATE']._serialized_start=763
-  _globals['_SCHEDULESTATE']._serialized_end=1086
-  _globals['_SCHEDULEVIEW']._serialized_start=1089
-  _globals['_SCHEDULEVIEW']._serialized_end=1292
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1294
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1364
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1366
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1440
-  _globals['_CHANGESCHEDULEREQUEST']._serialized_start=1442
-  _globals['_CHANGESCHEDULEREQUEST']._serialized_end=1549
-  _globals['_CHANGESCHEDULERESPONSE']._serialized_start=1551
-  _globals['_CHANGESCHEDULERESPONSE']._serialized_end=1660
+  _globals['_LISTRESOURCESREQUEST']._serialized_end=572
+  _globals['_LISTRESOURCESRESPONSE']._serialized_start=574
+  _globals['_LISTRESOURCESRESPONSE']._serialized_end=669
+  _globals['_GETRESOURCEREQUEST']._serialized_start=671
+  _globals['_GETRESOURCEREQUEST']._serialized_end=755
+  _globals['_GETRESOURCERESPONSE']._serialized_start=757
+  _globals['_GETRESOURCERESPONSE']._serialized_end=824
+  _globals['_SCHEDULESTATE']._serialized_start=827
+  _globals['_SCHEDULESTATE']._serialized_end=1150
+  _globals['_SCHEDULEVIEW']._serialized_start=1153
+  _globals['_SCHEDULEVIEW']._serialized_end=1356
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1358
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1428
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1430
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1504
+  _globals['_CHANGESCHEDULEREQUEST']._serialized_start=1506
+  _globals['_CHANGESCHEDULEREQUEST']._serialized_end=1613
+  _globals['_CHANGESCHEDULERESPONSE']._serialized_start=1615
+  _globals['_CHANGESCHEDULERESPONSE']._serialized_end=1724
 # @@protoc_insertion_point(module_scope)

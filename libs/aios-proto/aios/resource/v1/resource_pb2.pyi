@@ -142,15 +142,21 @@ class ListResourcesRequest(google.protobuf.message.Message):
 
     WORKSPACE_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     kind: builtins.str
+    page_size: builtins.int
+    page_token: builtins.str
     def __init__(
         self,
         *,
         workspace: builtins.str = ...,
         kind: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["kind", b"kind", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["kind", b"kind", "page_size", b"page_size", "page_token", b"page_token", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListResourcesRequest: typing_extensions.TypeAlias = ListResourcesRequest
@@ -160,14 +166,17 @@ class ListResourcesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESOURCES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
     @property
     def resources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Resource]: ...
     def __init__(
         self,
         *,
         resources: collections.abc.Iterable[Global___Resource] | None = ...,
+        next_page_token: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["resources", b"resources"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["next_page_token", b"next_page_token", "resources", b"resources"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListResourcesResponse: typing_extensions.TypeAlias = ListResourcesResponse
