@@ -14,6 +14,7 @@ from aios_runtime import tracecontext
 from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Delivery, Message
+from aios_runtime.bus.replies import MAX_PARTS, Parts, in_parts, unpack
 from tests.bus.serving import Connect, Server, until
 from tests.processes import freeze, kill_and_delete
 
@@ -106,7 +107,7 @@ async def test_a_question_is_answered_and_its_error_raised(orchestrator: NatsBus
         if data == b"bad":
             raise TerminalError("NOT_FOUND", "No such run.")
         if data == b"huge":
-            return bytes(MAX_MESSAGE_BYTES)
+            return bytes(MAX_PARTS * MAX_MESSAGE_BYTES)
         if data == b"bug":
             raise ValueError("oops")
         return data.upper()
@@ -118,6 +119,54 @@ async def test_a_question_is_answered_and_its_error_raised(orchestrator: NatsBus
         with pytest.raises(TerminalError) as caught:
             await gateway.ask(subject, data, 5)
         assert caught.value.code == code
+
+
+async def test_an_answer_that_is_larger_than_a_message_comes_in_parts(
+    orchestrator: NatsBus, connect: Connect
+) -> None:
+    gateway, large = await connect("gateway"), bytes(range(256)) * 8 * 1024
+
+    async def handle(data: bytes, headers: Mapping[str, str]) -> bytes:
+        return large + data
+
+    subject = subjects.query("run", "get_run", "main")
+    await orchestrator.answer(subject, handle, queue="orchestrator")
+    answers = await asyncio.gather(*(gateway.ask(subject, b"%d" % n, 10) for n in range(8)))
+    assert answers == [large + b"%d" % n for n in range(8)]
+    with pytest.raises(TerminalError) as caught:  # who asks is an earlier version
+        unpack(await gateway.keeper.alive().request(subject, b"", {}, 5))
+    assert caught.value.code == "TOO_LARGE"
+
+
+async def test_a_command_is_answered_in_parts_too(orchestrator: NatsBus, connect: Connect) -> None:
+    gateway, large = await connect("gateway"), bytes(MAX_MESSAGE_BYTES * 3)
+
+    async def handle(deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            await orchestrator.reply(delivery, large)
+            await delivery.ack()
+
+    await orchestrator.consume(subjects.consumer("orchestrator", "commands"), handle, batch=1, slots=1)
+    message = Message(subjects.run_command("start_run", "main", 3), b"", "large-answer")
+    assert await gateway.command(message, 10) == large
+
+
+def test_parts_come_in_any_order_more_than_once_and_beside_those_of_another_answer() -> None:
+    def parts(payload: bytes) -> list[tuple[bytes, str]]:
+        asked = {subjects.HEADER_PARTS: "16"}
+        return [(data, (part or {})[subjects.HEADER_PART]) for data, part in in_parts("s", payload, asked)]
+
+    one, other = bytes(700_000), b"x" * 600_000
+    first, second, third = parts(one)
+    answer = Parts()
+    assert answer.add(first[1], first[0]) is None
+    for wrong in ("", "a", "a/1", "a/-1/2", "a/3/3", "a/0/99", "a/b/c"):
+        assert answer.add(wrong, b"?") is None
+    assert answer.add(parts(other)[0][1], parts(other)[0][0]) is None
+    for data, header in (third, first, first):
+        assert answer.add(header, data) is None
+    whole = answer.add(second[1], second[0])
+    assert whole is not None and unpack(whole) == one
 
 
 async def test_a_question_that_nobody_answers_fails_at_once(orchestrator: NatsBus, connect: Connect) -> None:

@@ -1,11 +1,16 @@
 """Lists of things that are large: no answer is too large to be given, and nothing is left out of them."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from aios.api.v1 import api_pb2
-from tests.gateway.serving import Api, value
+from aios.memory.v1.memory_pb2 import ListEpisodesRequest, ListEpisodesResponse
+from aios.run.v1.state_pb2 import RunState
+from aios_runtime.bus import subjects
+from tests.gateway.serving import Api, World, value
+from tests.gateway.test_runs import approve
 
 pytestmark = pytest.mark.feature("L3")
 
@@ -137,3 +142,49 @@ async def test_many_runs_with_much_under_way_are_started_at_once(api: Api) -> No
     answer = await api.call(api.runs.StartRuns, api_pb2.StartRunsRequest(requests=starts), 60.0)
     assert len({result.started.run.run_id for result in answer.results}) == 60
     assert not any(result.HasField("error") for result in answer.results)
+
+
+async def test_an_event_that_is_larger_than_a_message_reaches_everybody_and_holds_up_nothing(
+    world: World, api: Api
+) -> None:
+    """A gate that shows more than one message holds: its approval is read, decided and told of, as are the runs
+    beside it."""
+    text, names = "x" * 18_000, [f"write{number}" for number in range(20)]
+    writes = "".join(
+        f"    - {{name: {name}, needs: [keep], memory: write, input: {{writes: [{{kind: fact, key: {name}, "
+        'expect: any, value: {text: "${inputs.text}"}}]}}\n'
+        for name in names
+    )
+    await apply(
+        api,
+        f"""
+apiVersion: aios/v1
+kind: Workflow
+metadata: {{name: long}}
+spec:
+  inputs: {{type: object, properties: {{text: {{type: string}}}}, required: [text]}}
+  steps:
+    - {{name: keep, gate: {{title: Remember it all, approves: [{", ".join(names)}]}}}}
+{writes}""",
+    )
+    started = await api.start("long", "large", text=text)
+    for number in range(40):  # some of them have its place in the log
+        await api.start("greet", f"g{number}", name="Bob")
+    asked_run = api_pb2.GetRunRequest(run_id=started.run.run_id)
+    (approval_id,) = (await api.call(api.runs.GetRun, asked_run)).run.pending_approvals
+    asked = api_pb2.GetApprovalRequest(approval_id=approval_id)
+    shown = (await api.call(api.approvals.GetApproval, asked)).approval
+    assert [len(step.arguments) > len(text) for step in shown.proposed] == [True] * 20
+    await approve(api, approval_id)
+    ended = await api.ended(started.run.run_id)
+    assert ended.error_code == "" and ended.state == RunState.RUN_STATE_SUCCEEDED
+    request = api_pb2.GetTimelineRequest(run_id=started.run.run_id)
+    lines = (await api.call(api.runs.GetTimeline, request)).entries
+    assert "needs your approval: Remember it all" in [line.what for line in lines]
+    bus, subject = world.buses["gateway"], subjects.query("memory", "list_episodes", "main")
+    async with asyncio.timeout(20):
+        runs = (await api.call(api.runs.ListRuns, api_pb2.ListRunsRequest(page_size=100))).runs
+        for run in runs:
+            question = ListEpisodesRequest(workspace="main", run_id=run.run_id).SerializeToString()
+            while not ListEpisodesResponse.FromString(await bus.ask(subject, question, 5.0)).episodes:
+                await asyncio.sleep(0.05)

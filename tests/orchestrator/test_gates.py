@@ -118,6 +118,24 @@ def test_words_that_a_model_said_are_marked_and_those_of_the_document_are_not() 
 
 
 @pytest.mark.feature("I4")
+def test_a_gate_that_would_show_more_than_anybody_can_be_shown_fails_and_says_what_to_do() -> None:
+    steps = [f"s{number}" for number in range(8)]
+    text = (
+        f"- {{name: a, agent: x}}\n- {{name: g, gate: {{title: Go on, approves: [{', '.join(steps)}]}}}}\n"
+        + "".join(
+            f'- {{name: {name}, needs: [g], connector: files.put, effect: write, input: {{t: "${{steps.a.text}}"}}}}\n'
+            for name in steps
+        )
+    )
+    for size, fails in ((100_000, False), (150_000, True)):
+        run = Driver(workflow(text))
+        run.settle("a", output=encode(labeled({"text": "x" * size}, OWNER)))
+        assert (run.run.state == R.RUN_STATE_FAILED) == fails
+    assert run.run.error is not None and run.run.error.code == "TOO_LARGE"
+    assert "'g' approves takes" in run.run.error.message
+
+
+@pytest.mark.feature("I4")
 @pytest.mark.parametrize("part", ["", "About "])
 @pytest.mark.parametrize(
     ("value", "words"),

@@ -123,6 +123,13 @@ def _bodies(events: Sequence[Filed]) -> Iterable[EventsFiled]:
     size = 0
     for event in events:
         cost = len(event.data) + 8
+        if cost > MAX_MESSAGE:
+            # Who hears of what comes after it has a gap, and asks for it.
+            if body.events:
+                yield body
+            yield EventsFiled(partition=event.partition, first_position=event.position + 1)
+            body, size = EventsFiled(), 0
+            continue
         full = size + cost > MAX_MESSAGE // 2 or len(body.events) == MAX_EVENTS
         if body.events and (full or event.position != body.first_position + len(body.events)):
             yield body

@@ -10,8 +10,8 @@ from nats.aio.subscription import Subscription
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus import subjects
-from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Answer
-from aios_runtime.bus.replies import pack
+from aios_runtime.bus.port import Answer
+from aios_runtime.bus.replies import in_parts
 from aios_runtime.bus.session import Session, end
 from aios_runtime.bus.tracing import Tracing
 
@@ -76,23 +76,10 @@ class Answers:
                 "INTERNAL", f"The answering service failed by a defect ({type(error).__name__})."
             )
         try:
-            await session.send(message.reply, fitting(message.subject, result))
+            for data, part in in_parts(message.subject, result, headers):
+                await session.send(message.reply, data, headers=part)
         except RetryableError:
             log.debug("an answer found no bus; who waits asks again")
-
-
-def fitting(subject: str, result: bytes | AiosError) -> bytes:
-    """The encoded Reply, or one that says that the answer is too large."""
-    data = pack(result)
-    if len(data) <= MAX_MESSAGE_BYTES:
-        return data
-    return pack(
-        TerminalError(
-            "TOO_LARGE",
-            f"The answer to {subjects.template(subject)} has {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are"
-            " allowed. Ask for less at once.",
-        )
-    )
 
 
 class Listener:

@@ -11,13 +11,13 @@ from nats.nuid import NUID
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus import subjects, topology
-from aios_runtime.bus.answers import Answers, Listener, fitting
+from aios_runtime.bus.answers import Answers, Listener
 from aios_runtime.bus.consumer import PullConsumer
 from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.failures import Buried
 from aios_runtime.bus.keeper import Keeper
 from aios_runtime.bus.port import Answer, Batch, Delivery, Message, Receive
-from aios_runtime.bus.replies import unpack
+from aios_runtime.bus.replies import IN_PARTS, in_parts, unpack
 from aios_runtime.bus.session import Session, Waiting, check_size
 from aios_runtime.bus.subjects import HEADER_REPLY
 from aios_runtime.bus.tracing import PassThrough, Tracing
@@ -141,7 +141,7 @@ class NatsBus:
 
     async def command(self, message: Message, timeout: float) -> bytes:
         token = f"c{next(self._tokens)}"
-        headers = {**self._headers(message), HEADER_REPLY: f"{self._inbox}.{token}"}
+        headers = {**self._headers(message), **IN_PARTS, HEADER_REPLY: f"{self._inbox}.{token}"}
         check_size(message, headers)
         command = _Command(message, headers, Waiting(1, stored=False, subjects=[message.subject]))
         self._commands[token] = command
@@ -164,7 +164,8 @@ class NatsBus:
         self, subject: str, data: bytes, timeout: float, headers: Mapping[str, str] | None = None
     ) -> bytes:
         message = Message(subject, data, headers=headers or {})
-        return unpack(await self.keeper.alive().request(subject, data, self._headers(message), timeout))
+        asked = {**self._headers(message), **IN_PARTS}
+        return unpack(await self.keeper.alive().request(subject, data, asked, timeout))
 
     async def ping(self, timeout: float) -> None:
         await self.keeper.alive().flush(timeout)
@@ -174,7 +175,8 @@ class NatsBus:
         if not inbox.startswith(subjects.INBOXES):
             return  # nobody waits, or the sender wants us to speak elsewhere in our name
         try:
-            await self.keeper.alive().send(inbox, fitting(inbox, payload))
+            for data, part in in_parts(inbox, payload, delivery.headers):
+                await self.keeper.alive().send(inbox, data, headers=part)
         except RetryableError:
             log.debug("an answer found no bus; who waits asks again")
 

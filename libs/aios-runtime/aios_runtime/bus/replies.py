@@ -1,10 +1,20 @@
-"""Errors and answers as they cross services (aios.error.v1.Error, aios.bus.v1.Reply)."""
+"""Errors and answers as they cross services (aios.error.v1.Error, aios.bus.v1.Reply), in parts where they are large."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from aios.bus.v1.bus_pb2 import Reply
 from aios.error.v1.error_pb2 import Error
 from aios_core.errors import REASONS, AiosError, RetryableError, TerminalError
+from aios_runtime.bus import subjects
+from aios_runtime.bus.port import MAX_MESSAGE_BYTES
+
+MAX_PARTS: Final = 16  # of an answer: 4 MiB
+PART_BYTES: Final = MAX_MESSAGE_BYTES - 4096  # leaves room for headers
+IN_PARTS: Final = {subjects.HEADER_PARTS: str(MAX_PARTS)}  # of a question whose answer may come so
 
 
 def error_to_proto(error: AiosError) -> Error:
@@ -35,6 +45,58 @@ def pack(result: bytes | AiosError) -> bytes:
     if isinstance(result, AiosError):
         return Reply(error=error_to_proto(result)).SerializeToString()
     return Reply(payload=result).SerializeToString()
+
+
+def fitting(subject: str, result: bytes | AiosError, most: int = MAX_MESSAGE_BYTES) -> bytes:
+    """The encoded Reply, or one that says that the answer is too large."""
+    data = pack(result)
+    if len(data) <= most:
+        return data
+    return pack(
+        TerminalError(
+            "TOO_LARGE",
+            f"The answer to {subjects.template(subject)} has {len(data)} bytes; at most {most} are allowed. Ask for"
+            " less at once.",
+        )
+    )
+
+
+def in_parts(
+    subject: str, result: bytes | AiosError, question: Mapping[str, str]
+) -> Iterator[tuple[bytes, dict[str, str] | None]]:
+    """The messages of an answer, with their headers. It has several only where the question said that it may."""
+    splits = subjects.HEADER_PARTS in question
+    data = fitting(subject, result, PART_BYTES * MAX_PARTS if splits else MAX_MESSAGE_BYTES)
+    if len(data) <= MAX_MESSAGE_BYTES:
+        yield data, None
+        return
+    # The same answer to a question that came twice has the same parts, and another one has others.
+    name = hashlib.blake2b(data, digest_size=8).hexdigest()
+    count = -(-len(data) // PART_BYTES)
+    for at in range(count):
+        part = data[at * PART_BYTES : (at + 1) * PART_BYTES]
+        yield part, {subjects.HEADER_PART: f"{name}/{at}/{count}"}
+
+
+class Parts:
+    """Puts an answer together."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._found: dict[int, bytes] = {}
+
+    def add(self, header: str, data: bytes) -> bytes | None:
+        """The answer once it is whole; parts that are none are not counted. Of two answers the later one counts."""
+        name, _, place = header.partition("/")
+        at, _, count = place.partition("/")
+        if not (at.isdecimal() and count.isdecimal() and int(at) < int(count) <= MAX_PARTS):
+            return None
+        if name != self._name:
+            self._name, self._found = name, {}
+        self._found[int(at)] = data
+        if len(self._found) < int(count):
+            return None
+        return b"".join(part for _, part in sorted(self._found.items()))
 
 
 def unpack(data: bytes) -> bytes:

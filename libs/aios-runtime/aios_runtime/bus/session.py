@@ -19,8 +19,10 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_runtime.bus import subjects
 from aios_runtime.bus.endpoint import Credentials
 from aios_runtime.bus.port import MAX_MESSAGE_BYTES, Message
+from aios_runtime.bus.replies import Parts
 from aios_runtime.bus.topology import API_SECONDS
 
 CONNECT_SECONDS: Final = 2
@@ -71,13 +73,14 @@ def check_size(message: Message, headers: Mapping[str, str]) -> None:
 class Waiting:
     """Answers that somebody waits for: `expected` acknowledgements, or one answer."""
 
-    __slots__ = ("expected", "future", "stored", "subjects")
+    __slots__ = ("expected", "future", "parts", "stored", "subjects")
 
     def __init__(self, expected: int, stored: bool, subjects: Sequence[str]) -> None:
         self.future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.expected = expected
         self.stored = stored
         self.subjects = subjects
+        self.parts: Parts | None = None
 
     def receive(self, message: Msg) -> None:
         if self.future.done():
@@ -86,6 +89,10 @@ class Waiting:
             self.fail(_nobody(self.stored, self.subjects[0]))
         elif self.stored and message.data.startswith(b'{"error"'):
             self.fail(_refused(message.data, self.subjects[0]))
+        elif message.headers and (part := message.headers.get(subjects.HEADER_PART)):
+            self.parts = self.parts or Parts()
+            if (whole := self.parts.add(part, message.data)) is not None:
+                self.future.set_result(whole)
         else:
             self.expected -= 1
             if not self.expected:

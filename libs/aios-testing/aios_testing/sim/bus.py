@@ -7,10 +7,9 @@ from typing import Final
 
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_runtime.bus import subjects
-from aios_runtime.bus.answers import fitting
 from aios_runtime.bus.failures import dead_letter, verdict
 from aios_runtime.bus.port import Answer, Batch, Message, Receive
-from aios_runtime.bus.replies import unpack
+from aios_runtime.bus.replies import fitting, unpack
 from aios_runtime.bus.session import check_size
 from aios_testing.sim.broker import Broker, Pull, Queue, Stored
 from aios_testing.sim.loop import Node

@@ -25,6 +25,7 @@ from aios_orchestrator.workflow import NEEDS_A_PERSON, STAYS_CLOSED, Gate, Step,
 PERSON: Final = "person:"
 MAX_MODES: Final = 20  # steps that an approval names with how their agents worked
 _VOUCHED: Final = (PERSON, "resource", "service:")  # whose words need no mark
+MAX_SHOWN: Final = 1024 * 1024  # bytes of arguments that one approval shows
 BY_CONFIDENCE: Final = "policy:confidence"
 BY_EXPIRY: Final = "policy:expiry"
 RULES: Final = (
@@ -235,6 +236,13 @@ def _proposed(draft: Draft, step: Step, gate: Gate) -> list[ProposedStep]:
                 arguments=arguments,
                 arguments_sha256=sha256(arguments),
             )
+        )
+    shown = sum(len(item.arguments) for item in proposed)
+    if shown > MAX_SHOWN:
+        raise TerminalError(
+            "TOO_LARGE",
+            f"What gate {step.name!r} approves takes {shown} bytes; at most {MAX_SHOWN} are shown at once. Have what "
+            "is large as artifacts, or several gates.",
         )
     return proposed
 
