@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from aios.run.v1 import state_pb2 as st
-from aios_orchestrator.live_runs import LIVE, LiveRuns
-from aios_runtime.store.port import Result, Write
+from aios_orchestrator import live_runs
+from aios_orchestrator.live_runs import LIVE, MARGIN_MS, LiveRuns
+from aios_runtime.store.port import Page, Result, Write
 from tests.orchestrator.deciding import Deciding, SlowStore
 from tests.orchestrator.test_lost_decisions import end
 
@@ -22,6 +24,11 @@ class Earlier(SlowStore):
 
     earlier = True
     ends = ""
+    looked_at = 0
+
+    async def query(self, index: str, *arguments: Any, **named: Any) -> Page:
+        self.looked_at += index == "runs"
+        return await super().query(index, *arguments, **named)
 
     async def commit(self, writes: Sequence[Write]) -> list[Result]:
         if self.earlier:
@@ -51,8 +58,8 @@ async def begun() -> Deciding:
     return here
 
 
-async def filed(here: Deciding) -> None:
-    runs = LiveRuns(here.repository, "main")
+async def filed(here: Deciding, now: int = 0) -> None:
+    runs = LiveRuns(here.repository, "main", lambda: now)
     assert not await runs.filed(RUNNING)  # they are looked for among all
     while not await runs.filed(RUNNING):
         await asyncio.sleep(0)
@@ -74,7 +81,6 @@ async def test_those_of_an_earlier_version_are_put_there_when_they_are_asked_for
     here.store.earlier = False  # type: ignore[attr-defined]
     await filed(here)
     assert await live(here) == ["run_three", "run_two"]
-    assert await LiveRuns(here.repository, "main").filed(RUNNING)  # from now on
     await end(here, "run_two")
     assert await live(here) == ["run_three"]
 
@@ -92,5 +98,26 @@ async def test_one_that_ends_meanwhile_is_not_put_there() -> None:
 async def test_runs_that_have_ended_are_looked_for_among_all(states: list[st.RunState]) -> None:
     here = await begun()
     here.store.earlier = False  # type: ignore[attr-defined]
-    await filed(here)
-    assert not await LiveRuns(here.repository, "main").filed(states)
+    runs = LiveRuns(here.repository, "main", lambda: 0)
+    while not await runs.filed(RUNNING):
+        await asyncio.sleep(0)
+    assert not await runs.filed(states)
+    await runs.stop()
+
+
+async def test_what_an_earlier_version_begins_beside_a_later_one_is_put_there_by_the_next_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live_runs, "AT_ONCE", 1)
+    here = await begun()
+    here.store.earlier = False  # type: ignore[attr-defined]
+    await filed(here, now=MARGIN_MS)
+    here.store.earlier = True  # type: ignore[attr-defined]
+    await here.run("run_four")
+    assert await live(here) == ["run_three", "run_two"]
+    here.store.earlier = False  # type: ignore[attr-defined]
+    await filed(here, now=2 * MARGIN_MS)
+    assert await live(here) == ["run_four", "run_three", "run_two"]
+    looked_at = here.store.looked_at  # type: ignore[attr-defined]
+    await filed(here, now=3 * MARGIN_MS)  # all began long before the last time
+    assert here.store.looked_at == looked_at + 1  # type: ignore[attr-defined]

@@ -113,7 +113,7 @@ class Orchestrator:
         await router.serve()
         context.bus.on_restart(self._restarted)  # before anything is handed out that a wiped bus can lose
         await self._own(ownership, takeover, schedules, turns, funding, timers, publisher)
-        live = self._live = LiveRuns(repository, context.workspace)
+        live = self._live = LiveRuns(repository, context.workspace, context.now_ms)
         await Queries(
             repository, resources, ownership, schedules, router.show_queues, accounts, live, context.now_ms
         ).serve(context.bus, context.workspace)

@@ -84,13 +84,9 @@ class Queries:
         if stored is None:
             raise TerminalError("NOT_FOUND", f"There is no run {request.run_id!r}.", field="run_id")
         run = stored.run
-        if request.outputs_alone:
-            return pb.GetRunResponse(run=pb.RunView(outputs=run.outputs))
-        view = pb.RunView(head=head_of(run, await self._names(run)), input=run.input)
+        view = pb.RunView(head=head_of(run, await self._names(run)), input=run.input, outputs=run.outputs)
         await self._place([view.head])
-        size = view.ByteSize() + len(run.outputs)
-        view.outputs_apart = size > MAX_ANSWER
-        view.outputs = b"" if view.outputs_apart else run.outputs
+        size = view.ByteSize()
         for approval in run.approvals.values():
             size += approval.ByteSize()
             if size < MAX_ANSWER:

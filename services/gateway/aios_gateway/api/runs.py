@@ -213,10 +213,6 @@ def _priority(request: api_pb2.StartRunRequest | api_pb2.SimulateRunRequest) -> 
 async def _view(call: Call, run: str) -> queries_pb2.RunView:
     request = queries_pb2.GetRunRequest(workspace=call.workspace, run_id=given(run, "run_id"))
     answer = await call.ask("run", "get_run", request, queries_pb2.GetRunResponse)
-    if answer.run.outputs_apart:
-        request.outputs_alone = True
-        apart = await call.ask("run", "get_run", request, queries_pb2.GetRunResponse)
-        answer.run.outputs = apart.run.outputs
     return answer.run
 
 

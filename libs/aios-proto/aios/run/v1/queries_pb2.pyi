@@ -29,22 +29,18 @@ class GetRunRequest(google.protobuf.message.Message):
     WORKSPACE_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
     FULL_FIELD_NUMBER: builtins.int
-    OUTPUTS_ALONE_FIELD_NUMBER: builtins.int
     workspace: builtins.str
     run_id: builtins.str
     full: builtins.bool
     """With the values of its steps."""
-    outputs_alone: builtins.bool
-    """Nothing but its outputs."""
     def __init__(
         self,
         *,
         workspace: builtins.str = ...,
         run_id: builtins.str = ...,
         full: builtins.bool = ...,
-        outputs_alone: builtins.bool = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["full", b"full", "outputs_alone", b"outputs_alone", "run_id", b"run_id", "workspace", b"workspace"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["full", b"full", "run_id", b"run_id", "workspace", b"workspace"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___GetRunRequest: typing_extensions.TypeAlias = GetRunRequest
@@ -78,12 +74,9 @@ class RunView(google.protobuf.message.Message):
     OUTPUTS_FIELD_NUMBER: builtins.int
     APPROVALS_FIELD_NUMBER: builtins.int
     RECORDS_FIELD_NUMBER: builtins.int
-    OUTPUTS_APART_FIELD_NUMBER: builtins.int
     input: builtins.bytes
     outputs: builtins.bytes
     """Canonical aios.value.v1.Value; empty until the run succeeded."""
-    outputs_apart: builtins.bool
-    """Beside the rest there is no room for its outputs: they are asked for alone."""
     @property
     def head(self) -> aios.run.v1.state_pb2.RunHead: ...
     @property
@@ -98,11 +91,10 @@ class RunView(google.protobuf.message.Message):
         outputs: builtins.bytes = ...,
         approvals: collections.abc.Iterable[aios.run.v1.state_pb2.Approval] | None = ...,
         records: collections.abc.Mapping[builtins.str, aios.run.v1.state_pb2.StepRecord] | None = ...,
-        outputs_apart: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["head", b"head"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approvals", b"approvals", "head", b"head", "input", b"input", "outputs", b"outputs", "outputs_apart", b"outputs_apart", "records", b"records"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["approvals", b"approvals", "head", b"head", "input", b"input", "outputs", b"outputs", "records", b"records"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RunView: typing_extensions.TypeAlias = RunView
