@@ -39,9 +39,8 @@ class Story(UndoStory):
         self._asked: dict[str, tuple[int, Approval]] = {}
         self._decided: dict[str, int] = {}
         self._refused = 0
-        self._held: dict[
-            str, int
-        ] = {}  # for the task of a step that is out: what is lost with it has cost that
+        # For the task of a step that is out: what is lost with it has cost that.
+        self._held: dict[str, int] = {}
         self._started = 0
 
     def tell(self, event: RunEvent) -> TimelineEntry | None:

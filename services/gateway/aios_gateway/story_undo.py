@@ -14,9 +14,7 @@ class UndoStory:
 
     def __init__(self) -> None:
         self._targets: dict[str, str] = {}
-        self._at_work: dict[
-            str, str
-        ] = {}  # what does, undoes or makes good a step: the target of its last task
+        self._at_work: dict[str, str] = {}  # the target of a step's last task, which may make it good
         self._begun: dict[str, int] = {}
 
     def forget(self, steps: Iterable[str]) -> None:
