@@ -16,6 +16,7 @@ from aios_core.errors import TerminalError
 from aios_core.labels import OWNER, Trust, outside
 from aios_core.values import Plain, Value, label_of, labeled, plain
 from aios_orchestrator.core.decide import Cancel, Edit, Undo
+from aios_orchestrator.core.migrate import Migrate
 from tests.orchestrator.runs import Driver, workflow
 
 WORK = """
@@ -595,3 +596,21 @@ def test_what_is_tried_again_with_a_plan_that_begins_then_begins_as_well() -> No
     assert run.run.closed
     run.recover(V.RECOVERY_RETRY)
     assert set(run.last.dispatched) == {"aside", "work.plan.one"}
+
+
+@pytest.mark.feature("C3", "D4")
+def test_a_plan_that_failed_in_the_middle_goes_on_under_another_version_by_the_approval_that_it_has() -> None:
+    more: Any = {"name": "more", "agent": "writer", "input": {"n": 1}}
+    run = planned({**FIRST, "steps": [*FIRST["steps"], more]})  # type: ignore[misc]
+    run.settle("work.plan.one")
+    run.fail("work.plan.two")
+    run.give(Migrate(workflow(WORK + '- {name: last, transform: "${steps.end}"}\n', OUT)))
+    assert run.last.refusal is None
+    run.recover(V.RECOVERY_SKIP, "work.plan.two")
+    assert run.last.dispatched == ("work.plan.more",) and not run.run.open_approvals()
+    run.recover(V.RECOVERY_REPLAN)
+    run.settle("work.draft", output=given({**FIRST, "steps": [*FIRST["steps"], more]}))  # type: ignore[misc]
+    assert [approval.step for approval in run.run.open_approvals()] == ["work.approve"]
+    run.settle("work.plan.more")
+    run.decide(A.APPROVAL_STATE_APPROVED)
+    assert run.run.state == R.RUN_STATE_SUCCEEDED

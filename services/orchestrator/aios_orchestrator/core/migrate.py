@@ -317,8 +317,13 @@ def _approved(run: Run, gate: Step, name: str) -> list[StepRun]:
 
 
 def _unused(run: Run, gate: Step, name: str) -> bool:
+    """Whether something that it approves has not begun by it. A plan that failed in the middle has: it goes on where it
+    was, and does not wait for an approval once more."""
     return any(
-        step.state not in DONE_STEP and step.state not in LIVE_STEP and not step.effect_order
+        step.state not in DONE_STEP
+        and step.state not in LIVE_STEP
+        and not step.effect_order
+        and step.body is None
         for step in _approved(run, gate, name)
     )
 

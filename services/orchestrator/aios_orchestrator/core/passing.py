@@ -62,7 +62,7 @@ def pass_step(draft: Draft, name: str) -> None:
         _give_up(draft, step)
     elif retries(step) and 0 < limits.total_ms <= draft.clock:
         if step.state == st.STEP_STATE_GATED:
-            _expire(draft, step)
+            _expire(draft, step.name, step.approval_id)
         _fail(draft, step, spent(draft.run, step, draft.clock, step.error))
 
 
@@ -86,7 +86,7 @@ def _pass_deadline(draft: Draft, step: StepRun) -> None:
     if error is None:
         return
     if step.state == st.STEP_STATE_GATED:
-        _expire(draft, step)
+        _expire(draft, step.name, step.approval_id)
         _fail(draft, step, error)
     elif step.state == st.STEP_STATE_WAITING:
         _fail(draft, step, error)
@@ -100,13 +100,13 @@ def _expire_in(draft: Draft, owner: str) -> None:
     for approval in draft.run.open_approvals():
         inside = not owner or is_inside(approval.step, owner)
         if inside and approval.kind != st.APPROVAL_KIND_UNKNOWN:
-            _expire(draft, draft.run.at(approval.step))
+            _expire(draft, approval.step, approval.approval_id)
 
 
-def _expire(draft: Draft, step: StepRun) -> None:
+def _expire(draft: Draft, step: str, approval_id: str) -> None:
     draft.emit(
         approval_decided=ev.ApprovalDecided(
-            step=step.name, approval_id=step.approval_id, state=st.APPROVAL_STATE_EXPIRED
+            step=step, approval_id=approval_id, state=st.APPROVAL_STATE_EXPIRED
         )
     )
 
