@@ -7,7 +7,7 @@ import pytest
 
 from aios.api.v1 import api_pb2
 from aios.run.v1.state_pb2 import Approval
-from aios_cli import pick
+from aios_cli import client, pick
 from aios_core.errors import TerminalError
 
 pytestmark = pytest.mark.feature("L3")
@@ -19,6 +19,8 @@ ENDED = f"{MANY - 2:07}"
 
 class Client:
     """Of `MANY` runs and approvals, each listed the newest first, the oldest is open."""
+
+    each = client.Client.each
 
     def __init__(self) -> None:
         self.runs, self.approvals = (
@@ -43,13 +45,13 @@ class Client:
 def test_what_is_open_is_found_however_old_and_what_is_not_looked_at_is_not_denied(
     choose: Any, prefix: str
 ) -> None:
-    client: Any = Client()
-    assert choose(client, "0000007") == f"{prefix}{7:026}"
-    assert choose(client, OLD[-7:]) == prefix + OLD
+    asked: Any = Client()
+    assert choose(asked, "0000007") == f"{prefix}{7:026}"
+    assert choose(asked, OLD[-7:]) == prefix + OLD
     with pytest.raises(
         TerminalError, match="among the newest 1,000 and the open ones; of others give the whole id"
     ):
-        choose(client, ENDED)
-    assert choose(client, f"{prefix}{'0' * 19}{ENDED}") == f"{prefix}{'0' * 19}{ENDED}"
+        choose(asked, ENDED)
+    assert choose(asked, f"{prefix}{'0' * 19}{ENDED}") == f"{prefix}{'0' * 19}{ENDED}"
     with pytest.raises(TerminalError, match="fits 1001: "):
-        choose(client, "00000000")
+        choose(asked, "00000000")

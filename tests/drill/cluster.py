@@ -23,10 +23,10 @@ from aios_core.errors import RetryableError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator.core.fold import fold
-from aios_orchestrator.model import TERMINAL_RUN
 from aios_runtime.bus import subjects
 from aios_runtime.bus.connection import NatsBus
 from aios_runtime.bus.endpoint import Endpoint
+from aios_runtime.run_states import ENDED
 from tests.drill.kept import Kept
 
 REPLICAS: Mapping[str, int] = {
@@ -267,7 +267,7 @@ class Person:
         began = time.monotonic()
         await self.start(workflow, range(number, number + 1))
         accepted = time.monotonic() - began
-        while (await self._run(f"{workflow}-{number}")).state not in TERMINAL_RUN:
+        while (await self._run(f"{workflow}-{number}")).state not in ENDED:
             await asyncio.sleep(0.05)
         return accepted, time.monotonic() - began
 
@@ -325,7 +325,7 @@ class Person:
                     before = len(waiting)
                     for name, run in zip(some, await asyncio.gather(*map(self._run, some)), strict=True):
                         shown[name] = run
-                        if run.state in TERMINAL_RUN:
+                        if run.state in ENDED:
                             states[name] = run.state
                             self.created[name] = run.create_time_ms
                             del waiting[name]

@@ -71,6 +71,15 @@ class Client:
         except grpc.RpcError as error:
             raise problem_of(error, self.place) from None
 
+    def each(self, method: Callable[..., Any], request: Any, items: str) -> Iterator[Any]:
+        """What a listing has, page by page: one has less than was asked for where what is listed is large."""
+        while True:
+            page = self.call(method, request)
+            yield from getattr(page, items)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
     def stream(
         self, method: Callable[..., Iterator[Answer]], request: Message, timeout: float | None = None
     ) -> Iterator[Answer]:

@@ -23,12 +23,13 @@ from aios_cli.launcher import address
 from aios_cli.live import Live
 from aios_cli.options import given
 from aios_cli.output import console, say
-from aios_cli.session import ENDED, Session
+from aios_cli.session import Session
 from aios_cli.views import approval as approval_view
 from aios_cli.views import story
 from aios_core.errors import TerminalError
 from aios_core.minting import mint, now_ms
 from aios_core.values import Plain
+from aios_runtime.run_states import ENDED
 
 WORKFLOW: Final = "monthly-client-report"
 CLIENT: Final = "acme"

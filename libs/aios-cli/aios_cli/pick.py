@@ -1,24 +1,18 @@
 """Full ids from what a person typed: the end or the beginning of one is enough where it is the only one."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from aios.api.v1 import api_pb2
-from aios.run.v1.state_pb2 import RunState
 from aios_cli.client import Client
 from aios_core.errors import TerminalError
+from aios_runtime.run_states import ACTIVE
 
 FULL_CHARS: Final = 26  # characters of an id after its prefix
 PAGE: Final = 100
-MAX_PAGES: Final = 10  # of a listing that is searched, the newest first
+MAX_LOOKED_AT: Final = 1_000  # of a listing that is searched, the newest first
 MIN_CHARS: Final = 3
-ACTIVE: Final = (
-    RunState.RUN_STATE_QUEUED,
-    RunState.RUN_STATE_RUNNING,
-    RunState.RUN_STATE_CANCELLING,
-    RunState.RUN_STATE_UNDOING,
-    RunState.RUN_STATE_REDOING,
-)
 
 
 def run(client: Client, text: str) -> str:
@@ -63,12 +57,9 @@ def _choose(text: str, noun: str, ids: Iterable[str]) -> str:
     if len(found) == 1:
         return found[0]
     if not found:
-        many = len(looked_at) >= PAGE * MAX_PAGES
-        among = (
-            f" among the newest {PAGE * MAX_PAGES:,} and the open ones; of others give the whole id"
-            if many
-            else ""
-        )
+        among = ""
+        if len(looked_at) >= MAX_LOOKED_AT:
+            among = f" among the newest {MAX_LOOKED_AT:,} and the open ones; of others give the whole id"
         raise TerminalError(
             "NOT_FOUND", f"There is no {noun} {text!r}{among}; see `aios {noun} list`.", field=noun
         )
@@ -80,32 +71,15 @@ def _choose(text: str, noun: str, ids: Iterable[str]) -> str:
 
 def _run_ids(client: Client) -> Iterator[str]:
     """The newest runs, and those that have not ended, however old they are."""
-
-    def ask(token: str, states: Sequence[RunState.ValueType]) -> tuple[list[str], str]:
-        request = api_pb2.ListRunsRequest(states=states, page_size=PAGE, page_token=token)
-        listed = client.call(client.runs.ListRuns, request)
-        return [item.run_id for item in listed.runs], listed.next_page_token
-
-    yield from _pages(lambda token: ask(token, ()))
-    yield from _pages(lambda token: ask(token, ACTIVE))
+    for states in ((), ACTIVE):
+        request = api_pb2.ListRunsRequest(states=states, page_size=PAGE)
+        for item in islice(client.each(client.runs.ListRuns, request, "runs"), MAX_LOOKED_AT):
+            yield item.run_id
 
 
 def _approval_ids(client: Client) -> Iterator[str]:
     """The newest approvals, and those that are open, however old they are."""
-
-    def ask(token: str, open_only: bool) -> tuple[list[str], str]:
-        request = api_pb2.ListApprovalsRequest(open_only=open_only, page_size=PAGE, page_token=token)
-        listed = client.call(client.approvals.ListApprovals, request)
-        return [item.approval_id for item in listed.approvals], listed.next_page_token
-
-    yield from _pages(lambda token: ask(token, False))
-    yield from _pages(lambda token: ask(token, True))
-
-
-def _pages(ask: Callable[[str], tuple[list[str], str]]) -> Iterator[str]:
-    token = ""
-    for _ in range(MAX_PAGES):
-        found, token = ask(token)
-        yield from found
-        if not token:
-            return
+    for open_only in (False, True):
+        request = api_pb2.ListApprovalsRequest(open_only=open_only, page_size=PAGE)
+        for item in islice(client.each(client.approvals.ListApprovals, request, "approvals"), MAX_LOOKED_AT):
+            yield item.approval_id

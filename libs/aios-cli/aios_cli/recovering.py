@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import typer
@@ -86,16 +87,8 @@ _KINDS: Final = {bool: "boolean", int: "integer", list: "array", dict: "object"}
 
 def failures(client: Client, cause: str, limit: int) -> list[Failure]:
     """What is failed, the newest first."""
-    found: list[Failure] = []
-    token = ""
-    while len(found) < limit:
-        request = api_pb2.ListFailuresRequest(cause=cause, page_size=min(limit, PAGE), page_token=token)
-        answer = client.call(client.failures.ListFailures, request)
-        found += answer.failures
-        token = answer.next_page_token
-        if not token:
-            break
-    return found[:limit]
+    request = api_pb2.ListFailuresRequest(cause=cause, page_size=min(limit, PAGE))
+    return list(islice(client.each(client.failures.ListFailures, request, "failures"), limit))
 
 
 def failure(client: Client, run_id: str) -> Failure:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -12,6 +13,7 @@ from aios_cli import discovery, exits
 from aios_cli.client import Client
 from aios_cli.options import DEFAULT_TIMEOUT_S, given
 from aios_core.errors import AiosError, RetryableError
+from aios_runtime.run_states import ENDED
 
 AGAIN_SECONDS: Final = (
     0.1,
@@ -30,17 +32,6 @@ AGAIN_SECONDS: Final = (
 
 STATUS_SECONDS: Final = 1.0
 
-ENDED: Final = frozenset(
-    {
-        RunState.RUN_STATE_SUCCEEDED,
-        RunState.RUN_STATE_FAILED,
-        RunState.RUN_STATE_CANCELLED,
-        RunState.RUN_STATE_UNDONE,
-        RunState.RUN_STATE_UNDO_INCOMPLETE,
-        RunState.RUN_STATE_PARTLY_UNDONE,
-        RunState.RUN_STATE_SKIPPED,
-    }
-)
 _TELLING: Final = frozenset({"approval_requested", "step_unknown", "approval_decided"})
 
 
@@ -64,15 +55,8 @@ class Session:
         return self.client.call(self.client.runs.GetRun, api_pb2.GetRunRequest(run_id=run_id)).run
 
     def listed(self, method: Any, request: Any, items: str, limit: int | None = None) -> list[Any]:
-        """What a listing has, over all its pages, or the first `limit`: a page has less than asked for where what is
-        listed is large."""
-        found: list[Any] = []
-        while True:
-            answer = self.client.call(method, request)
-            found += getattr(answer, items)
-            request.page_token = answer.next_page_token
-            if not answer.next_page_token or (limit is not None and len(found) >= limit):
-                return found[:limit]
+        """What a listing has, or the first `limit`."""
+        return list(islice(self.client.each(method, request, items), limit))
 
     def resources(self, kind: str) -> list[Resource]:
         """All documents of a kind; of all kinds for ''."""

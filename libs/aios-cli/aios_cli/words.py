@@ -133,11 +133,6 @@ def dollars(micros: int) -> str:
     return f"{whole}.{part.rstrip('0').ljust(2, '0')}"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 change`, `2 changes`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def clean(text: str) -> str:
     """Text from outside without what could steer a terminal: control characters, and marks that reverse the reading."""
     if text.isprintable():

@@ -19,10 +19,11 @@ from aios.run.v1.state_pb2 import (
 from aios.task.v1.task_pb2 import Change, Mode
 from aios.value.v1.value_pb2 import Value
 from aios_core.step_names import renamed
+from aios_core.wording import counted
 from aios_gateway import approval_story, plan_story
 from aios_gateway.evidence import evidence
 from aios_gateway.story_undo import UndoStory
-from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, count, who, worker
+from aios_gateway.story_words import INFO, OK, PROBLEM, WAITING, WORKING, who, worker
 
 Known = TypeVar("Known")
 NOT_NEEDED: Final = "not needed"  # how the reason begins of a step whose condition did not hold
@@ -213,7 +214,7 @@ class Story(UndoStory):
         self._begun.setdefault(body.step, event.time_ms)
         over = {entry.key for entry in Value.FromString(body.input).root.map.entries}
         times = f", up to {body.rounds} times" if body.rounds > 1 else ""
-        times = f": {count(body.rounds, 'item')}" if "items" in over else times
+        times = f": {counted(body.rounds, 'item')}" if "items" in over else times
         return TimelineEntry(who="AIOS", what=f"began {body.step}{times}", step=body.step, tone=WORKING)
 
     def _run_succeeded(self, event: RunEvent, _: events_pb2.RunSucceeded) -> TimelineEntry:
@@ -255,10 +256,9 @@ class Story(UndoStory):
         self._begun = _moved(self._begun, body.renamed)
         self._targets = _moved(self._targets, body.renamed)
         self._at_work = _moved(self._at_work, body.renamed)
-        for step in body.again:
-            self._begun.pop(step, None)
+        self.forget(body.again)
         names = "".join(f"; {name} is {to} now" for name, to in sorted(body.renamed.items()))
-        asked = f"; {len(body.again)} approvals are asked for anew" if body.again else ""
+        asked = f"; asks anew for {counted(len(body.again), 'approval')}" if body.again else ""
         why = " ".join(part for part in (body.why, *body.accepted) if part)
         what = f"had it go on as version {body.to_version[:8]}{names}{asked}"
         return TimelineEntry(what=what, why=why, tone=INFO)

@@ -6,7 +6,8 @@ from aios.api.v1.api_pb2 import TimelineEntry
 from aios.run.v1 import events_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.state_pb2 import RunState
-from aios_gateway.story_words import INFO, OK, PROBLEM, UNDONE, WORKING, count, named, worker
+from aios_core.wording import counted
+from aios_gateway.story_words import INFO, OK, PROBLEM, UNDONE, WORKING, named, worker
 
 
 class UndoStory:
@@ -31,7 +32,7 @@ class UndoStory:
 
     def _undo_requested(self, _: RunEvent, body: events_pb2.UndoRequested) -> TimelineEntry:
         self._begun.clear()
-        what = f"asked to undo {count(len(body.steps), 'step')}" if body.steps else "asked to undo it"
+        what = f"asked to undo {counted(len(body.steps), 'step')}" if body.steps else "asked to undo it"
         if body.chosen:
             along = [step for step in body.steps if step not in body.chosen]
             what = f"asked to undo {named(body.chosen)}"
@@ -53,7 +54,7 @@ class UndoStory:
 
     def _redo_requested(self, _: RunEvent, body: events_pb2.RedoRequested) -> TimelineEntry:
         self._begun.clear()
-        what = f"asked to put back {count(len(body.steps), 'step')} that had been undone"
+        what = f"asked to put back {counted(len(body.steps), 'step')} that had been undone"
         return TimelineEntry(what=what, why=body.why, tone=INFO)
 
     def _step_redone(self, event: RunEvent, body: events_pb2.StepRedone) -> TimelineEntry:

@@ -33,11 +33,6 @@ def worker(target: str) -> str:
     return "memory" if owner == "memory" else f"{owner} connector"
 
 
-def count(number: int, noun: str) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def named(steps: Sequence[str]) -> str:
     """Some steps, of many the first."""
     some = ", ".join(steps[:MAX_NAMED])

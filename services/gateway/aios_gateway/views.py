@@ -1,25 +1,13 @@
 """A run as clients see it, from the head that the orchestrator keeps. Pure."""
 
 from collections.abc import Iterable
-from typing import Final
 
 from aios.api.v1 import api_pb2
 from aios.run.v1.events_pb2 import RunEvent
 from aios.run.v1.queries_pb2 import RunView
-from aios.run.v1.state_pb2 import RunHead, RunState
+from aios.run.v1.state_pb2 import RunHead
 from aios.task.v1.task_pb2 import Change
 from aios.value.v1.value_pb2 import Value
-
-ACTIVE: Final = (
-    RunState.RUN_STATE_QUEUED,
-    RunState.RUN_STATE_RUNNING,
-    RunState.RUN_STATE_CANCELLING,
-    RunState.RUN_STATE_UNDOING,
-    RunState.RUN_STATE_REDOING,
-)
-ENDED: Final = tuple(
-    state for state in RunState.values() if state not in (RunState.RUN_STATE_UNSPECIFIED, *ACTIVE)
-)
 
 
 def run_of(head: RunHead) -> api_pb2.Run:

@@ -11,6 +11,7 @@ from aios.run.v1.events_pb2 import RunEvent
 from aios_core.encoding import pointers_in
 from aios_core.errors import TerminalError
 from aios_core.hashing import event_hash
+from aios_core.wording import counted
 
 MAX_REFERENCES: Final = 64  # references of one episode
 MAX_TEXT_CHARS: Final = 500  # of what and why
@@ -125,7 +126,8 @@ def _run_reopened(event: RunEvent) -> _Told:
     body = event.run_reopened
     how = state_pb2.Recovery.Name(body.recovery).removeprefix("RECOVERY_").lower()
     at = f" at step {body.step}" if body.step else ""
-    return f"had the run go on{at} ({how}), {len(body.again)} steps begin again", body.why, []
+    again = counted(len(body.again), "step")
+    return f"had the run go on{at} ({how}) and begin {again} again", body.why, []
 
 
 def _body_reopened(event: RunEvent) -> _Told:

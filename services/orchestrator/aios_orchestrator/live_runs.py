@@ -12,8 +12,8 @@ from typing import Final
 
 from aios.run.v1.state_pb2 import RunHead, RunState
 from aios_core.errors import AiosError
-from aios_orchestrator.model import TERMINAL_RUN
 from aios_orchestrator.repository import Repository
+from aios_runtime.run_states import ENDED
 from aios_runtime.store.port import Aggregate, Conflict, Write
 
 LIVE: Final = "live"
@@ -38,7 +38,7 @@ class LiveRuns:
     async def filed(self, states: Iterable[RunState.ValueType]) -> bool:
         """Whether runs in these states are found in the index. Begins to put them there if they are not yet."""
         wanted = set(states)
-        if not wanted or wanted & TERMINAL_RUN:
+        if not wanted or wanted & ENDED:
             return False
         if not self._filed and (self._filing is None or self._filing.done()):
             self._filing = asyncio.create_task(self._file(), name="orchestrator-filing")
@@ -85,4 +85,4 @@ class LiveRuns:
 
 
 def _live(item: Aggregate) -> bool:
-    return RunHead.FromString(item.head).state not in TERMINAL_RUN
+    return RunHead.FromString(item.head).state not in ENDED

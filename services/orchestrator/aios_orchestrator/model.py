@@ -31,18 +31,8 @@ from aios_core.hashing import GENESIS
 from aios_core.step_names import by_round, home_of
 from aios_core.values import Value
 from aios_orchestrator.progress import DONE_STEP, LIVE_STEP, Begun, Rounds
+from aios_runtime.run_states import ENDED
 
-TERMINAL_RUN: Final = frozenset(
-    {
-        st.RUN_STATE_SUCCEEDED,
-        st.RUN_STATE_FAILED,
-        st.RUN_STATE_CANCELLED,
-        st.RUN_STATE_UNDONE,
-        st.RUN_STATE_UNDO_INCOMPLETE,
-        st.RUN_STATE_PARTLY_UNDONE,
-        st.RUN_STATE_SKIPPED,
-    }
-)
 ENDED_BY_ITSELF: Final = frozenset({st.RUN_STATE_SUCCEEDED, st.RUN_STATE_FAILED, st.RUN_STATE_CANCELLED})
 MAX_DECODED: Final = 256  # values of one run that are kept decoded
 
@@ -277,7 +267,7 @@ class Run(_Copied):
     @property
     def closed(self) -> bool:
         """Whether it has ended and nothing goes on in it."""
-        return self.state in TERMINAL_RUN
+        return self.state in ENDED
 
     @property
     def queued(self) -> bool:

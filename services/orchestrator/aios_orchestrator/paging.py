@@ -15,7 +15,7 @@ LARGE: Final = 64 * 1024  # bytes of an approval that is listed without what its
 Listed = TypeVar("Listed", bound=Message)
 
 
-async def fitting(
+async def page_that_fits(
     ask: Callable[[int], Awaitable[tuple[list[Listed], str]]], limit: int
 ) -> tuple[list[Listed], str]:
     """The longest page of at most `limit` that fits, at least one, with the token of the next. `ask` gives the page of

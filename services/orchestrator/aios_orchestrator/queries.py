@@ -35,7 +35,7 @@ from aios_orchestrator.document import kind_named
 from aios_orchestrator.live_runs import LIVE, LiveRuns
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership
-from aios_orchestrator.paging import MAX_ANSWER, fitting, slim_approval, slim_run
+from aios_orchestrator.paging import MAX_ANSWER, page_that_fits, slim_approval, slim_run
 from aios_orchestrator.queueing import MAX_WAITING
 from aios_orchestrator.repository import Repository, approval_key, run_key, stored_run
 from aios_orchestrator.resources import ResourceBook
@@ -137,7 +137,7 @@ class Queries:
             heads = [RunHead.FromString(item.head) for item in page.items]
             return [slim_run(head) for head in heads if _wanted(head, request)], page.next_token
 
-        heads, token = await fitting(ask, _size(request.page_size))
+        heads, token = await page_that_fits(ask, _size(request.page_size))
         await self._place(heads)
         return pb.ListRunsResponse(runs=heads, next_page_token=token)
 
@@ -172,7 +172,7 @@ class Queries:
             wanted = [item for item in found if item.state == APPROVAL_STATE_OPEN or not request.open_only]
             return [slim_approval(item) for item in wanted], page.next_token
 
-        found, token = await fitting(ask, _size(request.page_size, 20))
+        found, token = await page_that_fits(ask, _size(request.page_size, 20))
         return pb.ListApprovalsResponse(approvals=found, next_page_token=token)
 
     async def get_approval(self, data: bytes) -> pb.GetApprovalResponse:
@@ -191,7 +191,7 @@ class Queries:
         def ask(limit: int) -> Awaitable[tuple[list[Failure], str]]:
             return self._repository.failures(request.workspace, request.cause, request.page_token, limit)
 
-        found, token = await fitting(ask, _size(request.page_size, 20))
+        found, token = await page_that_fits(ask, _size(request.page_size, 20))
         return pb.ListFailuresResponse(failures=found, next_page_token=token)
 
     async def get_failure(self, data: bytes) -> pb.GetFailureResponse:
@@ -280,7 +280,7 @@ class Queries:
             )
             return [Resolution.FromString(item.head) for item in page.items], page.next_token
 
-        found, token = await fitting(ask, _size(request.page_size, 50))
+        found, token = await page_that_fits(ask, _size(request.page_size, 50))
         return pb.ListResolutionsResponse(resolutions=found, next_page_token=token)
 
     async def read_events(self, data: bytes) -> ReadEventsResponse:
@@ -301,7 +301,7 @@ class Queries:
     async def list_resources(self, data: bytes) -> res.ListResourcesResponse:
         request = parse(res.ListResourcesRequest, data)
         kind = kind_named(request.kind) if request.kind else ""
-        found, token = await fitting(
+        found, token = await page_that_fits(
             lambda limit: self._resources.page(request.workspace, kind, request.page_token, limit),
             _size(request.page_size),
         )

@@ -15,7 +15,6 @@ from aios.task.v1.task_pb2 import Outcome, ReportOutcomes
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import partition_of_run, run_id
 from aios_orchestrator.commands import MAX_STARTS, Commands, parse
-from aios_orchestrator.model import TERMINAL_RUN
 from aios_orchestrator.ownership import Ownership, moved
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.shown import together
@@ -23,6 +22,7 @@ from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Bus
 from aios_runtime.bus.replies import error_to_proto
 from aios_runtime.outcomes import messages
+from aios_runtime.run_states import ENDED
 
 ASK_S: Final = 10.0  # for another replica to answer
 MAX_BODY: Final = 200 * 1024  # bytes in one message, below the bus's own limit
@@ -213,7 +213,7 @@ class Router:
         for head in heads:
             key = (head.workspace, head.workflow, head.concurrency_key)
             replaces = head.concurrency_key and not head.HasField("concurrency")
-            if not replaces or head.state in TERMINAL_RUN or key in seen:
+            if not replaces or head.state in ENDED or key in seen:
                 continue
             seen.add(key)
             active = await self._repository.active_with_key(*key)

@@ -13,11 +13,11 @@ from aios.task.v1.task_pb2 import MODE_EXECUTE
 from aios_core.encoding import encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import check_request_id, derive, run_id
-from aios_orchestrator.model import TERMINAL_RUN
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import stored_run
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.schedule import Schedule, decide, parameters, request_of, upcoming
+from aios_runtime.run_states import ENDED
 from aios_runtime.store.port import Aggregate, Committed, Store, Write
 
 AGAIN_MS: Final = 1_000  # between two looks whether the run has ended that others wait for
@@ -169,7 +169,7 @@ class Schedules:
         if not state.last_run_id:
             return False
         stored = await stored_run(self._store, self._workspace, state.last_run_id)
-        return stored is not None and RunHead.FromString(stored.head).state not in TERMINAL_RUN
+        return stored is not None and RunHead.FromString(stored.head).state not in ENDED
 
     async def _read(self, name: str) -> tuple[int, pb.ScheduleState]:
         stored = await self._store.read(schedule_key(self._workspace, name))

@@ -14,9 +14,10 @@ from aios.run.v1.commands_pb2 import AdmitRunRequest
 from aios.run.v1.state_pb2 import RUN_STATE_QUEUED, QueueState, RunHead
 from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.ids import derive
-from aios_orchestrator.model import TERMINAL_RUN, Run
+from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.repository import in_line, sharing, stored_run
+from aios_runtime.run_states import ENDED
 from aios_runtime.store.port import Aggregate, Committed, Store, Write
 
 PAGE: Final = 200  # queued runs that are looked at in one go
@@ -137,7 +138,7 @@ class Turns:
         for run in admitted:
             stored = await stored_run(self._store, self._workspace, run)
             head = RunHead.FromString(stored.head) if stored is not None else None
-            if head is not None and head.state not in TERMINAL_RUN:
+            if head is not None and head.state not in ENDED:
                 found[run] = head
         return found
 

@@ -1,6 +1,7 @@
 """`aios budget …`: what is held, what was spent, and what is left."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,25 +105,19 @@ def _runs(month: str) -> "Iterator[AccountView]":
     from aios_cli.session import Session
 
     with Session() as session:
-        token, read = "", 0
-        while read < MAX_SHOWN:
-            request = api_pb2.ListRunsRequest(page_size=PAGE, page_token=token)
-            answer = session.client.call(session.client.runs.ListRuns, request)
-            for item in answer.runs:
-                began = f"{datetime.fromtimestamp(item.create_time_ms / 1000, UTC):%Y-%m}"
-                if began < month:
-                    return
-                if began == month:
-                    yield AccountView(
-                        name=f"run/{item.run_id}",
-                        held_micros=item.held_micros,
-                        settled_micros=item.cost_micros,
-                        cap_micros=item.cap_micros,
-                        capped=True,
-                    )
-            read, token = read + len(answer.runs), answer.next_page_token
-            if not token:
+        request = api_pb2.ListRunsRequest(page_size=PAGE)
+        for item in islice(session.client.each(session.client.runs.ListRuns, request, "runs"), MAX_SHOWN):
+            began = f"{datetime.fromtimestamp(item.create_time_ms / 1000, UTC):%Y-%m}"
+            if began < month:
                 return
+            if began == month:
+                yield AccountView(
+                    name=f"run/{item.run_id}",
+                    held_micros=item.held_micros,
+                    settled_micros=item.cost_micros,
+                    cap_micros=item.cap_micros,
+                    capped=True,
+                )
 
 
 def _tasks(run: str) -> "Iterator[AccountView]":
@@ -164,14 +159,9 @@ def _found(prefix: str) -> "Iterator[AccountView]":
     from aios_cli.session import Session
 
     with Session() as session:
-        token, shown = "", 0
-        while shown < MAX_SHOWN:
-            request = api_pb2.ListAccountsRequest(prefix=prefix, page_size=PAGE, page_token=token)
-            answer = session.client.call(session.client.budgets.ListAccounts, request)
-            yield from answer.accounts
-            shown, token = shown + len(answer.accounts), answer.next_page_token
-            if not token:
-                return
+        request = api_pb2.ListAccountsRequest(prefix=prefix, page_size=PAGE)
+        found = session.client.each(session.client.budgets.ListAccounts, request, "accounts")
+        yield from islice(found, MAX_SHOWN)
 
 
 def _print(found: "list[AccountView]") -> None:

@@ -94,21 +94,16 @@ def _name(text: str) -> tuple[str, str]:
 
 def _under_way(session: "Session", workflow: str) -> list[str]:
     """Runs that a migration is for: those that go on, and those that failed and may be tried again."""
+    from itertools import islice
+
     from aios.api.v1 import api_pb2
     from aios.run.v1.state_pb2 import RunState
     from aios.task.v1.task_pb2 import Mode
 
     wanted = (RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_FAILED)
-    found: list[str] = []
-    token = ""
-    while len(found) < MAX_ALL:
-        request = api_pb2.ListRunsRequest(workflow=workflow, states=wanted, page_size=100, page_token=token)
-        answer = session.client.call(session.client.runs.ListRuns, request)
-        found += [item.run_id for item in answer.runs if item.mode != Mode.MODE_SIMULATE]
-        token = answer.next_page_token
-        if not token:
-            break
-    return found[:MAX_ALL]
+    request = api_pb2.ListRunsRequest(workflow=workflow, states=wanted, page_size=100)
+    found = session.client.each(session.client.runs.ListRuns, request, "runs")
+    return list(islice((run.run_id for run in found if run.mode != Mode.MODE_SIMULATE), MAX_ALL))
 
 
 def _migrated(

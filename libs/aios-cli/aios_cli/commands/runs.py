@@ -228,22 +228,10 @@ def _listed(
 ) -> "list[api_pb2.Run]":
     from aios.api.v1 import api_pb2
 
-    runs: list[api_pb2.Run] = []
-    token = ""
-    while len(runs) < limit:
-        request = api_pb2.ListRunsRequest(
-            workflow=workflow,
-            needs_person=needs_person,
-            late=late,
-            page_size=min(limit, 100),
-            page_token=token,
-        )
-        answer = session.client.call(session.client.runs.ListRuns, request)
-        runs += answer.runs
-        token = answer.next_page_token
-        if not token:
-            break
-    return runs[:limit]
+    request = api_pb2.ListRunsRequest(
+        workflow=workflow, needs_person=needs_person, late=late, page_size=min(limit, 100)
+    )
+    return session.listed(session.client.runs.ListRuns, request, "runs", limit)
 
 
 def followed(session: "Session", run_id: str, *, after: int = 0, until_person: bool = True) -> "api_pb2.Run":

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aios_cli.options import command, given, group
+from aios_core.wording import counted
 
 if TYPE_CHECKING:
     from aios.resource.v1.resource_pb2 import ScheduleView
@@ -65,10 +66,10 @@ def show(
     if state.last_run_id:
         say(f"last  {_moment(state.last_run_time_ms, item)}, run {words.short(state.last_run_id)}")
     if state.queued:
-        say(f"{words.count(len(state.queued), 'time')} wait until the run before has ended")
+        say(f"{counted(len(state.queued), 'time')} wait until the run before has ended")
     if state.skipped:
         say(
-            f"{words.count(state.skipped, 'time')} skipped, the last {_moment(state.last_skipped_ms, item)}:"
+            f"{counted(state.skipped, 'time')} skipped, the last {_moment(state.last_skipped_ms, item)}:"
             f" {state.last_skipped_why}"
         )
     if state.problem:

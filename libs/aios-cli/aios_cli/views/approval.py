@@ -12,6 +12,7 @@ from rich.text import Text
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, ApprovalState, PlanProposal
 from aios_cli import shapes, words
 from aios_cli.documents import Document
+from aios_core.wording import counted
 
 MAX_LINES: Final = 120  # of one document, unless all are asked for
 _DIFF_STYLES: Final = {"+": "green", "-": "red", "@": "cyan"}
@@ -100,9 +101,7 @@ def shown(document: Document, max_lines: int) -> Iterator[RenderableType]:
     lines = list(_diff(before, text)) if before else [Text(words.clean(line)) for line in text.splitlines()]
     yield from lines[:max_lines]
     if len(lines) > max_lines:
-        yield Text(
-            f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow"
-        )
+        yield Text(f"… {counted(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow")
 
 
 def plan(item: PlanProposal, max_lines: int) -> Iterator[RenderableType]:
@@ -115,9 +114,7 @@ def plan(item: PlanProposal, max_lines: int) -> Iterator[RenderableType]:
         lines = [Text(words.clean(line)) for line in item.text.splitlines()]
     yield from lines[:max_lines] or [Text("the same steps as before", style="dim")]
     if len(lines) > max_lines:
-        yield Text(
-            f"… {words.count(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow"
-        )
+        yield Text(f"… {counted(len(lines) - max_lines, 'more line')}; add --all to see them", style="yellow")
 
 
 def diff_line(line: str) -> Text:

@@ -13,6 +13,7 @@ from aios.api.v1 import api_pb2
 from aios.run.v1.state_pb2 import StepState
 from aios_cli import shapes, words
 from aios_cli.views import story
+from aios_core.wording import counted
 
 MAX_LINES: Final = 40  # of one output's difference
 
@@ -49,7 +50,7 @@ def _cell(step: api_pb2.StepDiff, side: str) -> Text:
     what = [_STATES[facts.state]]
     what += [f"${words.dollars(facts.cost_micros)}"] if facts.cost_micros else []
     what += [words.duration(facts.duration_ms)] if facts.duration_ms else []
-    what += [words.count(len(facts.changes), "change")] if facts.changes else []
+    what += [counted(len(facts.changes), "change")] if facts.changes else []
     return Text(", ".join(filter(None, what)), style="red" if facts.state in _BAD else "")
 
 

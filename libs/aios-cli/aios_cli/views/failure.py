@@ -9,6 +9,7 @@ from rich.text import Text
 
 from aios.run.v1.state_pb2 import Failure, Remedy
 from aios_cli import words
+from aios_core.wording import counted
 
 MAX_RUNS: Final = 5  # of one cause that a list names
 _ACTION: Final = {
@@ -44,7 +45,7 @@ def by_cause(found: Sequence[Failure], now_ms: int) -> RenderableType:
             words.short(cause),
             words.clean(where),
             Text(words.clean(what), style="red"),
-            f"{words.count(len(items), 'run')}: {runs}{more}",
+            f"{counted(len(items), 'run')}: {runs}{more}",
             words.ago(first.time_ms, now_ms),
         )
     return grid
@@ -67,7 +68,7 @@ def failure(item: Failure, now_ms: int) -> RenderableType:
     others = len(item.blast.runs) - 1
     if others > 0:
         more = "more than " if item.blast.more else ""
-        parts += [Text(), Text(f"The same failed {more}{words.count(others, 'other run')}.")]
+        parts += [Text(), Text(f"The same failed {more}{counted(others, 'other run')}.")]
     for effect in item.blast.effects:
         stays = "" if effect.undoable else ", can't be taken back"
         line = f"  stands: {effect.summary or effect.step} ({words.short(effect.run_id)}{stays})"

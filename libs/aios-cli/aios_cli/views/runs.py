@@ -10,8 +10,8 @@ from aios.api.v1 import api_pb2
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import Mode
 from aios_cli import words
-from aios_cli.session import ENDED
 from aios_cli.views import story
+from aios_runtime.run_states import ENDED
 
 
 def table(runs: Sequence[api_pb2.Run], now_ms: int) -> Table:

@@ -11,6 +11,7 @@ from aios.task.v1.task_pb2 import Change
 from aios_cli import shapes, words
 from aios_cli.exploring import Report, Way
 from aios_cli.views import story
+from aios_core.wording import counted
 
 MAX_CHANGES: Final = 20  # of one way that are shown
 MAX_WAYS: Final = 3  # that a line names
@@ -52,7 +53,7 @@ def _way(way: Way, base: Way | None) -> list[RenderableType]:
 def _listed(what: str, changes: Sequence[Change]) -> list[RenderableType]:
     if not changes:
         return []
-    parts: list[RenderableType] = [Text(f"{what} {words.count(len(changes), 'change')}:")]
+    parts: list[RenderableType] = [Text(f"{what} {counted(len(changes), 'change')}:")]
     parts += [story.change_line(change) for change in changes[:MAX_CHANGES]]
     if len(changes) > MAX_CHANGES:
         parts.append(Text(f"and {len(changes) - MAX_CHANGES} more (all of them with --json)", style="dim"))
@@ -73,7 +74,7 @@ def _sections(found: Report) -> list[tuple[str, list[str]]]:
     asked = []
     for step, ways, stand in found.gates():
         what = f"to approve {', '.join(step.gate.approves) or 'going on'}" if step.gate else "to answer"
-        stops = f"; {words.count(stand, 'change')} would stand by then" if stand else ""
+        stops = f"; {counted(stand, 'change')} would stand by then" if stand else ""
         asked.append(f"{step.name}: {what}{stops}{_on(ways, several)}")
     final = [f"{step.name}: {step.target}{_on(ways, several)}" for step, ways in found.final()]
     low, high = found.cost
@@ -83,7 +84,7 @@ def _sections(found: Report) -> list[tuple[str, list[str]]]:
     if found.history:
         middle = found.history[len(found.history) // 2]
         cost.append(
-            f"{words.count(len(found.history), 'earlier run')}: ${words.dollars(found.history[0])} to "
+            f"{counted(len(found.history), 'earlier run')}: ${words.dollars(found.history[0])} to "
             f"${words.dollars(found.history[-1])}, half of them at most ${words.dollars(middle)}"
         )
     return [
@@ -109,10 +110,10 @@ def _walked(found: Report) -> list[str]:
     """How much of what could be decided was."""
     known = len(found.taken)
     lines = [
-        f"{words.count(len(found.ways), 'way')}; {known - len(found.left)} of {known} decisions are taken on one"
+        f"{counted(len(found.ways), 'way')}; {known - len(found.left)} of {known} decisions are taken on one"
     ]
     if found.combinations:
-        more = words.count(found.combinations, "combination")
+        more = counted(found.combinations, "combination")
         lines.append(f"not walked: {more} of them at least; --max-ways walks more")
     if found.apart:
         apart = "; ".join(", ".join(names) for names in found.apart)
@@ -130,7 +131,7 @@ def _on(ways: list[str], several: bool) -> str:
 def _proof(found: Report) -> list[RenderableType]:
     proof = found.proof
     lines: list[RenderableType] = [
-        Text(f"Asked of every connector's ledger about {words.count(len(proof.runs), 'simulated run')}:")
+        Text(f"Asked of every connector's ledger about {counted(len(proof.runs), 'simulated run')}:")
     ]
     for service, before, after, error in proof.ledgers:
         if error:

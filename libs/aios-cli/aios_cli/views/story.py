@@ -12,6 +12,7 @@ from aios.api.v1 import api_pb2
 from aios.run.v1.state_pb2 import RunState
 from aios.task.v1.task_pb2 import Change, Mode
 from aios_cli import shapes, words
+from aios_core.wording import counted
 
 MAX_CHANGES: Final = 12  # changes that one line of the story lists
 MAX_WHY_CHARS: Final = 400
@@ -145,7 +146,7 @@ def _in_words(value: object) -> str:
             return f"{value.get('name') or 'a document'} ({words.size(int(value.get('size') or 0))})"
         return ", ".join(f"{key} {_in_words(item)}" for key, item in value.items()) or "none"
     if isinstance(value, list):
-        return words.count(len(value), "entry").replace("entrys", "entries") if value else "none"
+        return counted(len(value), "entry").replace("entrys", "entries") if value else "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return str(value)

@@ -10,6 +10,7 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import UndoItem
 from aios_cli import words
 from aios_cli.views import story
+from aios_core.wording import counted
 
 _STYLE: Final = {
     st.UNDO_VERDICT_WILL: "",
@@ -27,12 +28,12 @@ def preview(found: api_pb2.PreviewUndoResponse, *, redo: bool) -> RenderableType
     done = [item for item in found.items if item.verdict in able]
     rest = [item for item in found.items if item.verdict not in able]
     parts: list[RenderableType] = []
-    first = f"{words.count(len(done), 'change')} would be {verb}, in this order:"
+    first = f"{counted(len(done), 'change')} would be {verb}, in this order:"
     parts.append(Text(first if done else f"Nothing would be {verb}.", style="bold"))
     for number, item in enumerate(done, 1):
         parts += _lines(item, f"{number:>3}. ")
     if rest:
-        parts += [Text(), Text(f"{words.count(len(rest), 'change')} would stay as it is:", style="bold")]
+        parts += [Text(), Text(f"{counted(len(rest), 'change')} would stay as it is:", style="bold")]
         for item in rest:
             parts += _lines(item, "   - ")
     if found.more:

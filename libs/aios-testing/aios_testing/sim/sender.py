@@ -15,8 +15,8 @@ from aios_core.encoding import encode
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
-from aios_orchestrator.model import TERMINAL_RUN
 from aios_runtime.bus import subjects
+from aios_runtime.run_states import ENDED
 from aios_testing.sim.loop import EPOCH_MS
 from aios_testing.sim.parts import WORKSPACE
 from aios_testing.sim.person import ANSWER_SECONDS, TRACE, Person
@@ -79,7 +79,7 @@ class Sender:
             except (RetryableError, TerminalError):
                 continue
             head = query.GetRunResponse.FromString(data).run.head
-            if head.state in TERMINAL_RUN:
+            if head.state in ENDED:
                 return
             if any(s.step == "reply" and s.state == StepState.STEP_STATE_WAITING for s in head.steps):
                 await self._send(number, 0.0)

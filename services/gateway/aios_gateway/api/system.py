@@ -8,21 +8,22 @@ from typing import Final
 from aios.api.v1 import api_pb2
 from aios.run.v1 import queries_pb2
 from aios.run.v1.budget_pb2 import AccountView, ListAccountsRequest, ListAccountsResponse
-from aios.run.v1.state_pb2 import Approval, Failure, RunState
+from aios.run.v1.state_pb2 import Approval, Failure, RunHead, RunState
 from aios_core.errors import AiosError, TerminalError
 from aios_core.ids import check_request_id
 from aios_gateway import views
 from aios_gateway.api.notify import shown_webhook
+from aios_gateway.lists import first, pages
 from aios_gateway.notify.book import Book
 from aios_gateway.peers import Call
-from aios_gateway.views import ACTIVE, ENDED
+from aios_runtime.run_states import ACTIVE, ENDED
 from aios_runtime.service.health import health_subject
 
 RECENT_RUNS: Final = 10
 OPEN_APPROVALS: Final = 50
 OPEN_FAILURES: Final = 50
 PAGE_RUNS: Final = 100
-MAX_PAGES: Final = 20  # of runs, that a status looks through for those that it shows
+MAX_PAGES: Final = 20  # of each kind, that a status looks through for those that it shows
 MAX_RUNNING: Final = 1_000
 MAX_LATE: Final = 100
 HEALTH_SECONDS: Final = 1.0
@@ -42,9 +43,9 @@ async def get_status(
         _spent(call),
     )
     running, late, recent = await asyncio.gather(
-        _runs(call, ACTIVE, MAX_RUNNING),
-        _runs(call, ACTIVE, MAX_LATE, late=True),
-        _runs(call, ENDED, RECENT_RUNS),
+        _runs(_in_states(call, ACTIVE), MAX_RUNNING),
+        _runs(_in_states(call, ACTIVE, late=True), MAX_LATE),
+        _runs(_in_states(call, ENDED), RECENT_RUNS),
     )
     return api_pb2.GetStatusResponse(
         needs_you=approvals,
@@ -89,8 +90,8 @@ async def _check_ended(call: Call, restore_id: str, connectors: Sequence[str]) -
     restores = [told.restore for told in health if told.restore.restore_id == restore_id]
     since = max((restore.restore_time_ms for restore in restores), default=0)
     left: list[str] = []
-    async for page in _pages(call, ACTIVE):
-        left += [run.run_id for run in page if run.create_time_ms < since]
+    async for page, _ in _in_states(call, ACTIVE):
+        left += [head.run_id for head in page if head.create_time_ms < since]
     if left:
         named = ", ".join(left[:RUNS_NAMED]) + (" …" if len(left) > RUNS_NAMED else "")
         raise TerminalError(
@@ -105,65 +106,39 @@ async def _approvals(call: Call) -> list[Approval]:
     question = queries_pb2.ListApprovalsRequest(
         workspace=call.workspace, open_only=True, page_size=OPEN_APPROVALS
     )
-    found: list[Approval] = []
-    while True:
-        answer = await call.ask("run", "list_approvals", question, queries_pb2.ListApprovalsResponse)
-        found += [_slim(approval) for approval in answer.approvals]
-        question.page_token = answer.next_page_token
-        if not answer.next_page_token or len(found) >= OPEN_APPROVALS:
-            return found[:OPEN_APPROVALS]
-
-
-def _slim(approval: Approval) -> Approval:
-    for step in approval.proposed:
-        step.ClearField("arguments")
-        step.ClearField("original")
-        step.ClearField("changes")
-    approval.ClearField("plan")
-    return approval
+    found = pages(lambda: call, "list_approvals", question, queries_pb2.ListApprovalsResponse, "approvals")
+    approvals: list[Approval] = (await first(found, OPEN_APPROVALS, MAX_PAGES))[0]
+    for approval in approvals:
+        approval.ClearField("plan")
+        for step in approval.proposed:
+            for large in ("arguments", "original", "changes"):
+                step.ClearField(large)
+    return approvals
 
 
 async def _failures(call: Call) -> list[Failure]:
     """The newest."""
     question = queries_pb2.ListFailuresRequest(workspace=call.workspace, page_size=OPEN_FAILURES)
-    found: list[Failure] = []
-    while True:
-        answer = await call.ask("run", "list_failures", question, queries_pb2.ListFailuresResponse)
-        found += answer.failures
-        question.page_token = answer.next_page_token
-        if not answer.next_page_token or len(found) >= OPEN_FAILURES:
-            return found[:OPEN_FAILURES]
+    found = pages(lambda: call, "list_failures", question, queries_pb2.ListFailuresResponse, "failures")
+    return (await first(found, OPEN_FAILURES, MAX_PAGES))[0]
 
 
-async def _pages(
+def _in_states(
     call: Call, states: Iterable[RunState.ValueType], *, late: bool = False
-) -> AsyncIterator[list[api_pb2.Run]]:
-    """Runs in these states, the newest first, page by page."""
-    token = ""
-    while True:
-        question = queries_pb2.ListRunsRequest(
-            workspace=call.workspace, states=states, late=late, page_size=PAGE_RUNS, page_token=token
-        )
-        answer = await call.ask("run", "list_runs", question, queries_pb2.ListRunsResponse)
-        yield [views.run_of(head) for head in answer.runs]
-        token = answer.next_page_token
-        if not token:
-            return
+) -> AsyncIterator[tuple[list[RunHead], bool]]:
+    """Runs in these states, the newest first."""
+    question = queries_pb2.ListRunsRequest(
+        workspace=call.workspace, states=states, late=late, page_size=PAGE_RUNS
+    )
+    return pages(lambda: call, "list_runs", question, queries_pb2.ListRunsResponse, "runs")
 
 
-async def _runs(
-    call: Call, states: Iterable[RunState.ValueType], most: int, *, late: bool = False
-) -> list[api_pb2.Run]:
-    """The newest runs in these states, as far as `MAX_PAGES` pages go."""
-    runs: list[api_pb2.Run] = []
-    looked = 0
-    async for page in _pages(call, states, late=late):
-        runs, looked = runs + page, looked + 1
-        if len(runs) >= most or looked == MAX_PAGES:
-            break
+async def _runs(found: AsyncIterator[tuple[list[RunHead], bool]], most: int) -> list[api_pb2.Run]:
+    """The first of them, as far as `MAX_PAGES` pages go, each with a few of its steps."""
+    runs = [views.run_of(head) for head in (await first(found, most, MAX_PAGES))[0]]
     for run in runs:
         del run.steps[STEPS_NAMED:]
-    return runs[:most]
+    return runs
 
 
 async def _spent(call: Call) -> dict[str, int]:

@@ -15,6 +15,7 @@ from aios_core.json_values import to_json
 from aios_core.labels import RESOURCE, Label, meet, outside
 from aios_core.step_names import home_of, is_inside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
+from aios_core.wording import counted
 from aios_orchestrator.core import limits, planner
 from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
@@ -257,7 +258,7 @@ def _turned(draft: Draft, step: Step, turns: int) -> None:
     value: Value = {"result": result, "turns": Leaf(turns, label), "done": Leaf(done, label)}
     draft.emit(
         step_succeeded=ev.StepSucceeded(
-            step=step.name, output=encode(value), summary=f"finished {step.name}: {_counted(turns, 'turn')}"
+            step=step.name, output=encode(value), summary=f"finished {step.name}: {counted(turns, 'turn')}"
         )
     )
 
@@ -285,7 +286,7 @@ def _finish(draft: Draft, step: Step) -> None:
         "failed": Leaf(len(failed), told),
         "errors": errors or Leaf([], label),
     }
-    words = f"finished {step.name}: {_counted(count, 'item')}"
+    words = f"finished {step.name}: {counted(count, 'item')}"
     words += f", {len(failed)} of them failed" if failed else ""
     try:
         output = encode(value)
@@ -295,10 +296,6 @@ def _finish(draft: Draft, step: Step) -> None:
             f"What the {count} items of map {step.name!r} gave does not fit; have `result` give less of each.",
         ) from None
     draft.emit(step_succeeded=ev.StepSucceeded(step=step.name, output=output, summary=words))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _result(run: Run, workflow: Workflow, step: Step, index: int, label: Label) -> Value:
