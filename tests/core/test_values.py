@@ -169,6 +169,34 @@ def test_json_comes_back(data: object) -> None:
         assert loads(text) == data
 
 
+SHA = "ab" * 32
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$artifact": "zz", "size": 1}',
+        '{"$artifact": "ab", "size": 1}',
+        f'{{"$artifact": "{SHA.upper()}", "size": 1}}',
+        f'{{"$artifact": "{SHA}", "size": -1}}',
+        f'{{"$artifact": "{SHA}", "size": 9223372036854775808}}',
+        f'{{"$artifact": "{SHA}", "size": {{}}}}',
+        '{"$artifact": ["x"]}',
+    ],
+)
+def test_a_pointer_to_nothing_that_could_be_stored_is_refused(text: str) -> None:
+    """Some were a defect where they were written down, and some were written down so that they could not be read."""
+    with pytest.raises(TerminalError, match=r"\$artifact|size") as caught:
+        loads(text)
+    assert caught.value.code == "INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("pointer", [Pointer("zz", 1), Pointer(SHA, -1), Pointer(SHA, 2**63)])
+def test_such_a_pointer_is_not_written_down_either(pointer: Pointer) -> None:
+    with pytest.raises(TerminalError, match="pointer"):
+        encode(labeled({"file": pointer}, Label(("x",), Trust.OWNER)))
+
+
 def test_money_is_exact_and_never_rounded_down() -> None:
     assert usd("0.25") == 250_000 and usd("0.0000001") == 1
     assert format_usd(250_000) == "$0.25" and format_usd(0) == "$0.00" and format_usd(1234) == "$0.001234"

@@ -23,6 +23,13 @@ ODD = {
     "nothing": ('{"name": 1e-999999999}', "INVALID_ARGUMENT", "digits"),
     "beyond": ('{"name": 1e99999999999999999999}', "INVALID_ARGUMENT", "out of range"),
     "long": ('{"name": ' + "9" * 5000 + "}", "INVALID_ARGUMENT", "digits"),
+    "no pointer": ('{"name": {"$artifact": "zz"}}', "INVALID_ARGUMENT", "$artifact is a SHA-256"),
+    "no size": (
+        f'{{"name": {{"$artifact": "{"ab" * 32}", "size": 1{"0" * 20}}}}}',
+        "INVALID_ARGUMENT",
+        "size",
+    ),
+    "no bytes": ('{"name": {"$bytes": "!"}}', "INVALID_ARGUMENT", "base64"),
     "deep": ("[" * 10_000 + "]" * 10_000, "TOO_DEEP", "nested"),
     "large": (json.dumps({"name": "x" * 70_000}), "TOO_LARGE", "65536"),
 }

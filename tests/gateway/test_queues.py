@@ -8,7 +8,9 @@ import pytest
 from aios.api.v1 import api_pb2
 from aios.event.v1.event_pb2 import ExternalEvent, Resolution
 from aios.run.v1.state_pb2 import RunState
-from tests.gateway.serving import Api, reason
+from aios_core.json_values import dumps
+from aios_core.values import Plain
+from tests.gateway.serving import Api, reason, value
 from tests.served import Server
 
 pytestmark = pytest.mark.feature("B1", "B2")
@@ -57,6 +59,14 @@ spec:
   inputs: {type: object, properties: {who: {type: string}, how: {type: string, default: post}}, required: [who]}
   steps:
     - {name: hold, ask: {title: "Go on?", questions: [{id: q, text: "Go on?", options: [yes]}]}}
+---
+apiVersion: aios/v1
+kind: Workflow
+metadata: {name: for-whom}
+spec:
+  inputs: {type: object, properties: {who: {}}, required: [who]}
+  customer: "${inputs.who}"
+  steps: [{name: words, transform: "Thank you"}]
 ---
 apiVersion: aios/v1
 kind: Intent
@@ -267,3 +277,21 @@ async def test_a_key_that_is_too_long_starts_nothing_and_says_why(server: Server
         resolution = await came(api, "name.wrote", 9, "a" * 400)
         assert (resolution.outcome, resolution.run_id) == ("question", "")
         assert "concurrency.key: 405 characters" in resolution.question
+
+
+@pytest.mark.parametrize(
+    ("who", "said"),
+    [("acme", "acme"), (7, "7"), (None, ""), ("", ""), (True, None), ({"a": 1}, None), ([1], None)],
+)
+async def test_whom_a_run_is_for_is_a_name_or_refused(server: Server, who: Plain, said: str | None) -> None:
+    async with server.client() as api:
+        await applied(api)
+        request = api_pb2.StartRunRequest(workflow="for-whom", input=value({"who": who}))
+        request.request_id = f"for-{dumps(who).hex()}"
+        if said is not None:
+            assert (await api.call(api.runs.StartRun, request)).run.customer == said
+            return
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await api.call(api.runs.StartRun, request)
+        assert reason(caught.value)[0] == "INVALID_ARGUMENT"
+        assert reason(caught.value)[2] == ["customer"]

@@ -22,6 +22,7 @@ from aios_core.values import (
     Pointer,
     Value,
     checked_decimal,
+    checked_pointer,
     pointers,
 )
 
@@ -164,7 +165,7 @@ def decimal_text(number: Decimal) -> str:
 
 
 def _encode_pointer(pointer: Pointer) -> bytes:
-    parts = [_bytes(1, bytes.fromhex(pointer.sha256))]
+    parts = [_bytes(1, bytes.fromhex(checked_pointer(pointer).sha256))]
     if pointer.size:
         parts.append(_int(2, pointer.size))
     if pointer.media_type:

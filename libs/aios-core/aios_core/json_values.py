@@ -8,7 +8,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from aios_core.errors import TerminalError
-from aios_core.values import MAX_DECIMAL_DIGITS, Plain, Pointer, checked_decimal
+from aios_core.values import MAX_DECIMAL_DIGITS, Plain, Pointer, checked_decimal, checked_pointer
 
 POINTER_KEY = "$artifact"
 BYTES_KEY = "$bytes"
@@ -102,7 +102,7 @@ def _no_constant(name: str) -> None:
 
 def _pointer(data: Mapping[str, Any]) -> Pointer:
     try:
-        return Pointer(
+        pointer = Pointer(
             str(data[POINTER_KEY]),
             int(data.get("size", 0)),
             str(data.get("media_type", "application/octet-stream")),
@@ -112,3 +112,4 @@ def _pointer(data: Mapping[str, Any]) -> Pointer:
         raise TerminalError(
             "INVALID_ARGUMENT", "A pointer needs $artifact (text) and size (bytes)."
         ) from None
+    return checked_pointer(pointer)

@@ -4,6 +4,7 @@ A value is a `Leaf`, a list of values, or a map of values by name. Empty lists a
 a label too. Plain data (what agents and connectors see) has the same shape without the leaves.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ MAX_VALUE_BYTES: Final = 192 * 1024  # canonical bytes; leaves room for headers 
 INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 MAX_DECIMAL_DIGITS: Final = 400  # written out without an exponent: twenty characters can mean a gigabyte
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,16 @@ def checked_decimal(number: Decimal) -> Decimal:
     if written > MAX_DECIMAL_DIGITS:
         raise TerminalError("INVALID_ARGUMENT", f"A decimal has at most {MAX_DECIMAL_DIGITS} digits.")
     return number
+
+
+def checked_pointer(pointer: Pointer) -> Pointer:
+    """The pointer itself. Raises INVALID_ARGUMENT for what no stored bytes can have as their hash or their size."""
+    if not _SHA256.fullmatch(pointer.sha256):
+        message = f"A pointer's $artifact is a SHA-256 in 64 digits from 0 to f, not {pointer.sha256[:80]!r}."
+        raise TerminalError("INVALID_ARGUMENT", message)
+    if not 0 <= pointer.size <= INT64_MAX:
+        raise TerminalError("INVALID_ARGUMENT", "A pointer's size is a number of bytes, from 0 on.")
+    return pointer
 
 
 def _key(key: object) -> str:

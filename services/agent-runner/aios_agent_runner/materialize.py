@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from aios_agent_runner.sandbox.model import MAX_FILES
 from aios_core.errors import TerminalError
-from aios_core.json_values import POINTER_KEY, from_json, to_json
+from aios_core.json_values import POINTER_KEY, from_json, loads, to_json
 from aios_core.values import Plain, Pointer
+from aios_core.wording import kind_of
 
 MAX_INPUT_BYTES: Final = 256 * 1024 * 1024
 ARTIFACTS: Final = "artifacts"
@@ -58,10 +59,18 @@ def media_type_of(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def output_of(response: Any, artifacts: Mapping[str, Pointer]) -> Plain:
-    """The step's output: the agent's JSON, with `artifacts` as a map from file name to pointer."""
-    if not isinstance(response, dict):
-        raise TerminalError("AGENT_BAD_OUTPUT", "An agent answers with a JSON object.")
-    output = from_json(response)
-    assert isinstance(output, dict)
-    return {**output, ARTIFACTS: dict(artifacts)} if artifacts else output
+def answer_of(agent: str, response: bytes) -> Plain:
+    """What a code agent answered. Raises AGENT_BAD_OUTPUT."""
+    try:
+        return loads(response)
+    except TerminalError as error:
+        raise TerminalError("AGENT_BAD_OUTPUT", f"The agent {agent}: {error.message}", agent=agent) from None
+
+
+def output_of(agent: str, answer: Plain, artifacts: Mapping[str, Pointer]) -> Plain:
+    """The step's output: the agent's answer, with `artifacts` as a map from file name to pointer. Raises
+    AGENT_BAD_OUTPUT."""
+    if not isinstance(answer, dict):
+        message = f"The agent {agent}: its answer is {kind_of(answer)}, not a map in which that may stand."
+        raise TerminalError("AGENT_BAD_OUTPUT", message, agent=agent)
+    return {**answer, ARTIFACTS: dict(artifacts)} if artifacts else answer

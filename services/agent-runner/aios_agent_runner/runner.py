@@ -9,7 +9,7 @@ from aios.memory.v1.memory_pb2 import GetCachedRequest, GetCachedResponse, PutCa
 from aios.task.v1.task_pb2 import STATUS_FAILED, STATUS_SUCCEEDED, Outcome, Task, Usage
 from aios_agent_runner.batching import Batches, NotAnsweredError
 from aios_agent_runner.contract import Agent
-from aios_agent_runner.materialize import media_type_of, output_of, request_of
+from aios_agent_runner.materialize import answer_of, media_type_of, output_of, request_of
 from aios_agent_runner.models.port import ModelPort, ModelReply, ModelRequest
 from aios_agent_runner.models.template import TemplateModel, fill, render
 from aios_agent_runner.sandbox.model import SandboxCall
@@ -117,13 +117,13 @@ class Runner:
         with span("run sandbox", attributes={"gen_ai.agent.name": agent.name}):
             result = await self._pool.run(call)
         with result:
-            response = loads(result.response)
-            agent.check_output(to_json(response))
+            answer = answer_of(agent.name, result.response)
+            agent.check_output(to_json(answer))
             made: dict[str, Pointer] = {}
             for name, path in sorted(result.artifacts.items()):
                 with path.open("rb") as file:
                     made[name] = await self._artifacts.put(file, media_type_of(name), name)
-            output = output_of(to_json(response), made)
+            output = output_of(agent.name, answer, made)
             outcome = _succeeded(encode(_labeled(agent, value, output)))
             outcome.usage.CopyFrom(
                 Usage(

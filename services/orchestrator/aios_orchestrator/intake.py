@@ -155,11 +155,7 @@ def _write(key: str, event: ExternalEvent, resolution: Resolution) -> Write:
 def _queueing(said: workflow.Queueing | None, inputs: Value) -> Queueing | None:
     if said is None:
         return None
-    key = key_of(said, inputs)
-    if len(key) > MAX_FIELD_CHARS:
-        message = f"concurrency.key: {len(key)} characters; a key has at most {MAX_FIELD_CHARS}."
-        raise TerminalError("INVALID_ARGUMENT", message, field="concurrency.key")
-    return Queueing(policy=said.policy, key=key, limit=said.limit, waiting=said.waiting)
+    return Queueing(policy=said.policy, key=key_of(said, inputs), limit=said.limit, waiting=said.waiting)
 
 
 def check(event: ExternalEvent, workspace: str) -> None:

@@ -18,6 +18,7 @@ from aios_core.errors import TerminalError
 from aios_core.json_values import dumps, from_json, to_json
 from aios_core.labels import RESOURCE, Label, meet
 from aios_core.values import Leaf, Plain, Value, follow, label_of, labeled, plain
+from aios_core.wording import kind_of
 from aios_orchestrator import cel_engine, cel_syntax
 from aios_orchestrator.cel_words import longest, problem_of, short, work_of
 
@@ -279,7 +280,7 @@ def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
     if not isinstance(data, bool):
         raise TerminalError(
             "EXPRESSION_FAILED",
-            f"The condition {node.text!r} gave {as_text(data)!r}; it must be true or false.",
+            f"The condition {node.text!r} gave {kind_of(data)}; it must be true or false.",
         )
     return data, label_of(value)
 
@@ -287,11 +288,11 @@ def truth(node: Path | Expression, look: Lookup) -> tuple[bool, Label]:
 def time_of(data: Plain) -> int:
     """The time that a text names in RFC 3339, in ms since 1970. Raises ValueError in a person's words."""
     try:
-        moment = datetime.fromisoformat(str(data)) if isinstance(data, str) else None
+        moment = datetime.fromisoformat(data) if isinstance(data, str) else data
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
-        raise ValueError(f"{str(data)[:40]!r} is not a time with its zone, such as 2026-12-24T09:00:00+01:00")
+    if not isinstance(moment, datetime) or moment.tzinfo is None:
+        raise ValueError(f"{kind_of(data)} is not a time with its zone, such as 2026-12-24T09:00:00+01:00")
     return int(moment.timestamp() * 1000)
 
 

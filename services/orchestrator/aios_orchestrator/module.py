@@ -166,7 +166,14 @@ class Orchestrator:
                 raise TerminalError(
                     "NOT_FOUND", f"--resources: there is no folder {self._options.resources}."
                 )
-            files += sorted(self._options.resources.glob("*.y*ml"))[:MAX_RESOURCE_FILES]
+            own = sorted(self._options.resources.glob("*.y*ml"))
+            if len(own) > MAX_RESOURCE_FILES:
+                raise TerminalError(
+                    "TOO_LARGE",
+                    f"--resources: {self._options.resources} has {len(own):,} documents; at most"
+                    f" {MAX_RESOURCE_FILES:,} are applied. Put several into one file.",
+                )
+            files += own
         for name, text in used_first([(file.name, file.read_bytes()) for file in files]):
             request = ApplyResourcesRequest(
                 workspace=self._context.workspace, yaml=text, file=name, actor="service:orchestrator"

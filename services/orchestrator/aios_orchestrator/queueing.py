@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from aios_core.errors import TerminalError
+from aios_core.json_values import dumps
 from aios_core.values import Value, plain
 from aios_orchestrator.document import Document
 from aios_orchestrator.mapping import Mapped, compile_mapping
@@ -12,6 +13,7 @@ from aios_orchestrator.workflow import Queueing
 
 MAX_LIMIT: Final = 1_000  # runs that are under way at once, where there is a limit
 MAX_WAITING: Final = 1_000  # runs that wait for their turn
+MAX_KEY_CHARS: Final = 300
 WORDS: Final = ("allow", "queue", "skip", "replace")
 """What triggers say of a run that comes while the one before goes on."""
 
@@ -61,10 +63,16 @@ def compile_of_intent(document: Document, spec: Mapping[str, Any]) -> Queueing |
 
 
 def key_of(queueing: Queueing, inputs: Value) -> str:
-    """What a run with these inputs shares with those that count as one with it; '' where all do."""
+    """What a run with these inputs shares with those that count as one with it; '' where all do. A text that is empty
+    is a key as any other. Raises INVALID_ARGUMENT."""
     if queueing.key is None:
         return ""
-    return str(plain(queueing.key.evaluate(lambda root: inputs if root == "inputs" else None)))
+    data = plain(queueing.key.evaluate(lambda root: inputs if root == "inputs" else None))
+    key = data if data and isinstance(data, str) else dumps(data).decode()
+    if len(key) > MAX_KEY_CHARS:
+        message = f"concurrency.key: {len(key)} characters; a key has at most {MAX_KEY_CHARS}."
+        raise TerminalError("INVALID_ARGUMENT", message, field="concurrency.key")
+    return key
 
 
 def compile_queueing(place: Place, spec: Mapping[str, Any]) -> Queueing | None:

@@ -12,6 +12,7 @@ from aios_core.encoding import decode, encode
 from aios_core.errors import TerminalError
 from aios_core.ids import slot_of
 from aios_core.values import Value, plain
+from aios_core.wording import kind_of
 from aios_orchestrator.budget import MAX_CUSTOMER_CHARS
 from aios_orchestrator.core import fork
 from aios_orchestrator.core.decide import Start
@@ -92,6 +93,9 @@ def _customer(said: str, workflow: Workflow, value: Value) -> str:
     """Whom the run is for: as the request says, or as the workflow reads it from the input."""
     if not said and workflow.customer is not None:
         named = plain(workflow.customer.evaluate(lambda root: value if root == "inputs" else None))
+        if isinstance(named, bool) or not isinstance(named, str | int | None):
+            message = f"customer: from the input it is {kind_of(named)}; it must be a text or a whole number."
+            raise TerminalError("INVALID_ARGUMENT", message, field="customer")
         said = str(named) if named is not None else ""
     if len(said) > MAX_CUSTOMER_CHARS or not said.isprintable():
         message = f"customer: a name of at most {MAX_CUSTOMER_CHARS} printable characters."

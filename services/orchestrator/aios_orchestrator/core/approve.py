@@ -219,9 +219,9 @@ def _answered(draft: Draft, approval: Approval, given: Mapping[str, Plain]) -> V
     assert ask is not None
     asked = ask.questions.evaluate(draft.look_from(scope_of(approval.step)))
     out: list[Value] = []
-    for item in asked if isinstance(asked, list) else []:
+    for item, question in zip(asked if isinstance(asked, list) else [], approval.questions, strict=True):
         if isinstance(item, dict):
-            out.append({**item, "answer": Leaf(given[str(plain(item["id"]))], OWNER)})
+            out.append({**item, "answer": Leaf(given[question.id], OWNER)})
     return out or Leaf([], RESOURCE)
 
 

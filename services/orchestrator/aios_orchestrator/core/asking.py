@@ -5,19 +5,17 @@ from aios.run.v1 import state_pb2 as st
 from aios.run.v1.state_pb2 import Approval, ApprovalKind, Question
 from aios.task.v1.task_pb2 import MODE_SIMULATE
 from aios_core.encoding import encode
-from aios_core.errors import TerminalError
 from aios_core.hashing import sha256
 from aios_core.ids import derive
 from aios_core.labels import RESOURCE
 from aios_core.values import labeled, plain
-from aios_orchestrator.core import limits, patterns
+from aios_core.wording import counted
+from aios_orchestrator.core import limits, questions
 from aios_orchestrator.core.draft import Draft
 from aios_orchestrator.mapping import Mapped, as_text
 from aios_orchestrator.model import StepRun
 from aios_orchestrator.workflow import Step
 
-MAX_QUESTIONS = 50
-MAX_OPTIONS = 200
 MAX_WORDS = 20_000  # characters of a gate's title, why or risk
 
 
@@ -34,25 +32,7 @@ def ask(draft: Draft, step: Step) -> None:
         )
         return
     approval = new_approval(draft, step, st.APPROVAL_KIND_QUESTION, step.ask.title, step.ask.expires_ms)
-    if not isinstance(asked, list) or not 0 < len(asked) <= MAX_QUESTIONS:
-        raise TerminalError(
-            "BAD_OUTPUT", f"The questions of step {step.name!r} must be a list of 1 to {MAX_QUESTIONS}."
-        )
-    for item in asked:
-        if not isinstance(item, dict) or not item.get("id") or not item.get("text"):
-            raise TerminalError("BAD_OUTPUT", f"Each question of step {step.name!r} needs an id and a text.")
-        patterns.check(str(item.get("pattern") or ""), str(item["id"]))
-        options = item.get("options") or []
-        assert isinstance(options, list)
-        approval.questions.append(
-            Question(
-                id=str(item["id"]),
-                text=str(item["text"]),
-                why=str(item.get("why") or ""),
-                options=[str(option) for option in options[:MAX_OPTIONS]],
-                pattern=str(item.get("pattern") or ""),
-            )
-        )
+    approval.questions.extend(questions.read(step.name, asked))
     approval.arguments_sha256 = sha256(
         *(question.SerializeToString(deterministic=True) for question in approval.questions)
     )
@@ -115,4 +95,6 @@ def unknown_approval(draft: Draft, state: StepRun, target: str, message: str) ->
 
 def words_of(draft: Draft, step: Step, mapped: Mapped) -> str:
     """What an expression gives, as a person reads it."""
-    return as_text(plain(mapped.evaluate(draft.look_from(step.scope))))[:MAX_WORDS]
+    words = as_text(plain(mapped.evaluate(draft.look_from(step.scope))))
+    left = len(words) - MAX_WORDS
+    return f"{words[:MAX_WORDS]} … ({counted(left, 'character')} more)" if left > 0 else words

@@ -7,10 +7,11 @@ from typing import Final
 from aios.run.v1.state_pb2 import Confidence
 from aios_core.errors import TerminalError
 from aios_core.values import Plain, label_of, plain
+from aios_core.wording import SHOWN, kind_of
 from aios_orchestrator.core.draft import Draft
+from aios_orchestrator.mapping import as_text
 from aios_orchestrator.workflow import Asked, Step
 
-MAX_SHOWN: Final = 40  # characters of what is no number
 _DECIMAL: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
 _OWN: Final = ("person:", "agent:")  # origins that no stranger chooses
 _DOCUMENT: Final = "resource"
@@ -48,8 +49,8 @@ def _number(data: Plain) -> tuple[Decimal | None, str]:
         return None, "there is none"
     text = isinstance(data, str) and _DECIMAL.fullmatch(data)  # what an expression makes of a fraction
     if isinstance(data, bool) or not (text or isinstance(data, int | Decimal)):
-        return None, f"{str(data)[:MAX_SHOWN]!r} is no number"
+        return None, f"{kind_of(data)} is no number"
     number = Decimal(str(data))
     if not number.is_finite() or not 0 <= number <= 1:
-        return None, f"{str(data)[:MAX_SHOWN]} is not from 0 to 1"
+        return None, f"{as_text(data)[:SHOWN]} is not from 0 to 1"
     return number, ""

@@ -15,7 +15,7 @@ from aios_core.json_values import to_json
 from aios_core.labels import RESOURCE, Label, meet, outside
 from aios_core.step_names import home_of, is_inside
 from aios_core.values import Leaf, Value, label_of, plain, relabeled
-from aios_core.wording import counted
+from aios_core.wording import counted, kind_of
 from aios_orchestrator.core import limits, planner
 from aios_orchestrator.core.again import may_start
 from aios_orchestrator.core.draft import Draft, guard_of_round, look_from, round_of
@@ -57,7 +57,8 @@ def gone_over(draft: Draft, step: Step, guard: Label | None) -> tuple[dict[str, 
         listed = [] if isinstance(items, Leaf) and items.data == [] else items
         if not isinstance(listed, list):
             raise TerminalError(
-                "BAD_OUTPUT", f"What map {step.name!r} goes over is {_kind(items)}; it must be a list."
+                "BAD_OUTPUT",
+                f"What map {step.name!r} goes over is {kind_of(plain(items))}; it must be a list.",
             )
         count = len(listed)
         labels.append(label_of(items))
@@ -343,8 +344,3 @@ def contained(draft: Draft, name: str) -> bool:
         if body is not None and body.collect:
             return True
     return False
-
-
-def _kind(value: Value) -> str:
-    data = plain(value)
-    return {dict: "a map", str: "a text", bool: "a truth value", int: "a number"}.get(type(data), "nothing")
