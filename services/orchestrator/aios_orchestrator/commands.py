@@ -59,13 +59,13 @@ class Commands:
         answer: Proto = await handle(self, data)
         return answer
 
-    async def settle(self, outcomes: Iterable[tuple[str, Sequence[Outcome]]]) -> None:
-        """Settle outcomes, each lot with its workspace, in one commit."""
-        items: list[Item | StartItem] = []
-        for workspace, some in outcomes:
-            items += _settled(workspace, some)
-        if items:
-            await self._engine.submit(items)
+    async def settle(self, outcomes: Iterable[tuple[str, Sequence[Outcome]]]) -> list[AiosError | None]:
+        """Settle outcomes, each lot with its workspace, in one commit. Returns of each lot why nothing could be decided
+        on a part of it, if so."""
+        lots = [list(_settled(workspace, some)) for workspace, some in outcomes]
+        items = [item for lot in lots for item in lot]
+        answers = iter(await self._engine.submit(items) if items else ())
+        return [undecided([next(answers) for _ in lot]) for lot in lots]
 
     async def start_run(self, data: bytes) -> Proto:
         (answer,) = await self._engine.submit([_start(parse(pb.StartRunRequest, data))])
@@ -180,7 +180,8 @@ class Commands:
         actor = f"event:{event.event_source}"
         runs = request.run_ids
         items = [Item(request.workspace, run, hear, actor, once=event.id) for run in runs]
-        await self._engine.submit(items)
+        if (defect := undecided(await self._engine.submit(items))) is not None:
+            raise defect
         return pb.HearEventResponse()
 
     async def apply_resources(self, data: bytes) -> Proto:
@@ -219,6 +220,11 @@ async def migration_of(request: pb.MigrateRunRequest, resources: ResourceBook) -
         await resources.refresh()
     workflow = await resources.workflow(request.workspace, request.workflow, request.version)
     return Migrate(workflow, dict(request.renamed), request.accept, request.why)
+
+
+def undecided(answers: Iterable[Answer]) -> AiosError | None:
+    """Why on one of these nothing could be decided; None where all were."""
+    return next((answer.refusal for answer in answers if answer.undecided), None)
 
 
 def _settled(workspace: str, outcomes: Sequence[Outcome]) -> Iterable[Item]:

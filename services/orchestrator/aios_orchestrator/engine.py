@@ -22,6 +22,7 @@ from aios_orchestrator.ownership import moved
 from aios_orchestrator.publisher import Changed, Publisher
 from aios_orchestrator.repository import Repository, run_key
 from aios_orchestrator.resources import ResourceBook
+from aios_orchestrator.unfit import in_place_of, one_by_one
 from aios_orchestrator.unsent import Note
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Conflict, Result, Write
@@ -103,11 +104,61 @@ class Engine:
             crash(RECEIVED)
             try:
                 await self._decide(batch)
-            except AiosError as error:
+            except RetryableError as error:
                 _fail(batch, error)
-            except Exception as error:
-                log.exception("a batch could not be decided")
-                _fail(batch, TerminalError("INTERNAL", f"The decision failed: {type(error).__name__}."))
+            except Exception:
+                await self._apart(batch)
+
+    async def _apart(self, batch: list[Asked]) -> None:
+        """Something among these can't be decided on, or kept: decide on each by itself, so that it fails alone. Inputs
+        are idempotent."""
+        await self._let_go(item for asked in batch for item in asked.items)
+        for asked in batch:
+            if asked.future.done():
+                continue
+            try:
+                answers = [
+                    asked.started.get(at) or await self._alone(item) for at, item in enumerate(asked.items)
+                ]
+            except AiosError as error:
+                _fail([asked], error)
+            else:
+                asked.future.set_result(answers)
+
+    async def _alone(self, item: Item | StartItem) -> Answer:
+        if isinstance(item, StartItem):
+            return await self._by_itself(item)
+        answer = Answer()
+        for one in one_by_one(item):
+            told = await self._by_itself(one)
+            instead = in_place_of(one, told.refusal) if told.undecided and told.refusal is not None else None
+            if instead is not None:
+                told = await self._by_itself(instead)
+            told.undecided = told.undecided or answer.undecided
+            answer = told
+        return answer
+
+    async def _by_itself(self, item: Item | StartItem) -> Answer:
+        asked = Asked([item], asyncio.get_running_loop().create_future())
+        try:
+            await self._decide([asked])
+        except RetryableError:
+            raise
+        except TerminalError as error:
+            refusal = error
+        except Exception as error:
+            log.exception("run %s: this could not be decided on", item.run_id)
+            refusal = TerminalError("INTERNAL", f"The decision failed: {type(error).__name__}.")
+        else:
+            return (await asked.future)[0]
+        await self._let_go([item])
+        return Answer(refusal=refusal, undecided=True)
+
+    async def _let_go(self, items: Iterable[Item | StartItem]) -> None:
+        """Of what was held for decisions that did not come to stand."""
+        held = self.decider.made_for({item.run_id for item in items})
+        if held:
+            await self._accounts.settle([], lost=held)
 
     async def _decide(self, batch: list[Asked]) -> None:
         entries, answers = await self.decider.answers(batch)
@@ -146,7 +197,7 @@ class Engine:
     ) -> None:
         try:
             results = await self._repository.store.commit(writes) if writes else []
-        except AiosError:
+        except Exception:
             # Whether it stands may not be known: what is decided next must be decided on what the store has.
             for entry in entries.values():
                 self._repository.forget(entry.run.workspace, entry.run.run_id)
@@ -173,17 +224,25 @@ class Engine:
         await self._publishing.acquire()
         for key in lost:
             del entries[key]
-        changed, filed = follows(entries.values(), writes, results)
-        for change in changed:
-            if change.run.concurrency is not None:
-                self.turns(change.run)
-        self._announcer.announce(filed, urgent=any(not change.out for change in changed))
+        try:
+            changed, filed = follows(entries.values(), writes, results)
+            for change in changed:
+                if change.run.concurrency is not None:
+                    self.turns(change.run)
+            self._announcer.announce(filed, urgent=any(not change.out for change in changed))
+            if not lost:
+                told = (
+                    zip(asked.items, all_of, strict=True)
+                    for asked, all_of in zip(batch, answers, strict=True)
+                )
+                give_heads(chain.from_iterable(told), entries, writes)
+        except BaseException:
+            self._publishing.release()
+            raise
         if lost:
             await self._publish([], [], changed, note)
             await self._again(batch, answers, lost)
             return
-        pairs = (zip(asked.items, told, strict=True) for asked, told in zip(batch, answers, strict=True))
-        give_heads(chain.from_iterable(pairs), entries, writes)
         task = asyncio.create_task(self._publish(batch, answers, changed, note))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

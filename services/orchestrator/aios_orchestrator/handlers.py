@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from aios.task.v1.task_pb2 import ReportOutcomes
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_orchestrator.commands import parse
 from aios_orchestrator.routing import Report, Router
 from aios_runtime.bus.port import Bus, Delivery
@@ -62,11 +62,13 @@ class Handlers:
         await delivery.ack()
 
 
-async def _settle(delivery: Delivery, why: RetryableError | None) -> None:
+async def _settle(delivery: Delivery, why: AiosError | None) -> None:
     if why is None:
         await delivery.ack()
-    else:
+    elif isinstance(why, RetryableError):
         await delivery.retry(why.retry_after or RETRY_S)
+    else:
+        await delivery.dead(why)
 
 
 @contextmanager

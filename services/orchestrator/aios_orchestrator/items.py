@@ -37,9 +37,11 @@ class StartItem:
 @dataclass(slots=True)
 class Answer:
     """What became of an item: the run afterwards (None when there is none), or why it was refused. `head` is the run's
-    as it was committed, encoded; empty where it is not at hand."""
+    as it was committed, encoded; empty where it is not at hand. `undecided` is what nothing could be decided on, by a
+    defect or because it can't be kept."""
 
     run: Run | None = None
     duplicate: bool = False
     refusal: AiosError | None = None
     head: bytes = b""
+    undecided: bool = False

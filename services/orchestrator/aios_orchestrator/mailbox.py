@@ -7,7 +7,8 @@ last finds the other; what a process did not come to before it died is found by 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from aios.event.v1.event_pb2 import Resolution
@@ -34,6 +35,17 @@ log = logging.getLogger(__name__)
 def heard_as(correlation: str) -> str:
     """The name of the index under which events are found by a correlation."""
     return f"event:{correlation}"
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A run that can't hear by a defect keeps no other from hearing."""
+    try:
+        yield
+    except RetryableError:
+        raise
+    except Exception:
+        log.exception("an event could not be heard by a defect")
 
 
 class Mailbox:
@@ -102,7 +114,8 @@ class Mailbox:
                 for item in reversed(found.items):
                     event = Resolution.FromString(item.head)
                     if event.time_ms >= since:
-                        await self._tell(event, [run])
+                        with _told():  # at the next start it looks again
+                            await self._tell(event, [run])
             if self._looking.get(run) == (since, correlations):
                 del self._looking[run]
 
@@ -127,6 +140,12 @@ class Mailbox:
 
     async def _deliver_one(self, item: Aggregate) -> None:
         event = Resolution.FromString(item.head)
+        with _told():
+            await self._tell_all(event)
+            # Another replica may have done the same: then its mark is gone already.
+            await self._store.commit([Write(item.key, item.revision, item.head, index={UNHEARD: ""})])
+
+    async def _tell_all(self, event: Resolution) -> None:
         for correlation in event.correlations:
             token = ""
             while True:
@@ -138,8 +157,6 @@ class Mailbox:
                 token = page.next_token
                 if not token:
                     break
-        # Another replica may have done the same: then its mark is gone already.
-        await self._store.commit([Write(item.key, item.revision, item.head, index={UNHEARD: ""})])
 
     async def _tell(self, event: Resolution, runs: Sequence[str]) -> None:
         await self._hear(HearEventRequest(workspace=self._workspace, event=event, run_ids=runs))

@@ -3,7 +3,7 @@ acknowledged once it has answered. Whoever passes on decides nothing, so a stale
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.message import Message as Proto
@@ -12,7 +12,7 @@ from aios.run.v1 import commands_pb2 as pb
 from aios.run.v1.queries_pb2 import ShowQueuesRequest, ShowQueuesResponse
 from aios.run.v1.state_pb2 import RunHead
 from aios.task.v1.task_pb2 import Outcome, ReportOutcomes
-from aios_core.errors import RetryableError, TerminalError
+from aios_core.errors import AiosError, RetryableError, TerminalError
 from aios_core.ids import partition_of_run, run_id
 from aios_orchestrator.commands import MAX_STARTS, Commands, parse
 from aios_orchestrator.ownership import Ownership, moved
@@ -108,20 +108,26 @@ class Router:
         places: dict[str, list[str]] = {}
         for run in request.run_ids:
             places.setdefault(self._ownership.owner(partition_of_run(run)), []).append(run)
+        failed: AiosError | None = None
         for replica, runs in places.items():
             some = pb.HearEventRequest(workspace=request.workspace, event=request.event, run_ids=runs)
             data, partitions = some.SerializeToString(), list(map(partition_of_run, runs))
-            if replica != self._ownership.me:
-                await self._pass_on("hear_event", data, partitions, replica)
-            else:
-                work = self._commands.carry_out("hear_event", data)
-                await self._ownership.while_owner(replica, partitions, work)
+            try:
+                if replica != self._ownership.me:
+                    await self._pass_on("hear_event", data, partitions, replica)
+                else:
+                    work = self._commands.carry_out("hear_event", data)
+                    await self._ownership.while_owner(replica, partitions, work)
+            except AiosError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
-    async def settle(self, reports: Sequence[Report]) -> list[RetryableError | None]:
-        """Settle reports of outcomes; for each why it could not be, if so. Again is safe."""
+    async def settle(self, reports: Sequence[Report]) -> list[AiosError | None]:
+        """Settle reports of outcomes; for each why it could not be, if so. Again is safe, and helps unless that is a
+        TerminalError."""
         if not self._shared:
-            why = await _tried(self._commands.settle(reports))
-            return [why] * len(reports)
+            return await _tried(self._commands.settle(reports), len(reports))
         parts: dict[int, list[tuple[int, Report]]] = {}
         for at, (workspace, outcomes) in enumerate(reports):
             by_partition: dict[int, list[Outcome]] = {}
@@ -130,37 +136,41 @@ class Router:
             for partition, some in by_partition.items():
                 parts.setdefault(partition, []).append((at, (workspace, some)))
         owners: dict[str, list[int]] = {}
-        failures: list[RetryableError | None] = [None] * len(reports)
-
-        def failed(partitions: Iterable[int], why: RetryableError) -> None:
-            for partition in partitions:
-                for at, _ in parts[partition]:
-                    failures[at] = why
-
+        failures: list[AiosError | None] = [None] * len(reports)
         for partition in parts:
             try:
                 owners.setdefault(self._ownership.owner(partition), []).append(partition)
             except RetryableError as error:
-                failed([partition], error)
+                for at, _ in parts[partition]:
+                    failures[at] = error
 
         async def to(replica: str, partitions: list[int]) -> None:
-            some = [report for partition in partitions for _, report in parts[partition]]
+            places, some = zip(*(part for partition in partitions for part in parts[partition]), strict=True)
             if replica == self._ownership.me:
-                why = await _tried(
-                    self._ownership.while_owner(replica, partitions, self._commands.settle(some))
-                )
+                settling = self._ownership.while_owner(replica, partitions, self._commands.settle(some))
             else:
-                why = await _tried(self._report(some, partitions, replica))
-            if why is not None:
-                failed(partitions, why)
+                settling = self._report(some, partitions, replica)
+            for at, why in zip(places, await _tried(settling, len(some)), strict=True):
+                if (
+                    isinstance(why, RetryableError) or failures[at] is None
+                ):  # what may be settled yet is not given up
+                    failures[at] = why
 
         await asyncio.gather(*(to(replica, partitions) for replica, partitions in owners.items()))
         return failures
 
-    async def _report(self, reports: Sequence[Report], partitions: Sequence[int], replica: str) -> None:
+    async def _report(
+        self, reports: Sequence[Report], partitions: Sequence[int], replica: str
+    ) -> list[AiosError | None]:
         outcomes = [(workspace, partitions[0], outcome) for workspace, some in reports for outcome in some]
-        for message in messages(outcomes):
-            await self._pass_on("report_outcomes", message.data, partitions, replica)
+        try:
+            for message in messages(outcomes):
+                await self._pass_on("report_outcomes", message.data, partitions, replica)
+        except TerminalError as error:
+            if len(reports) == 1:
+                return [error]
+            return [(await self._report([one], partitions, replica))[0] for one in reports]
+        return [None] * len(reports)
 
     async def _start_runs(self, request: pb.StartRunsRequest) -> Proto:
         if not 0 < len(request.starts) <= MAX_STARTS:
@@ -270,12 +280,11 @@ class Router:
         return subjects.passed_on(name, self._workspace, replica)
 
 
-async def _tried(work: Awaitable[None]) -> RetryableError | None:
+async def _tried(settling: Awaitable[list[AiosError | None]], reports: int) -> list[AiosError | None]:
     try:
-        await work
-    except RetryableError as error:
-        return error
-    return None
+        return await settling
+    except AiosError as error:
+        return [error] * reports
 
 
 def _run_of(request: Any) -> str:

@@ -99,17 +99,25 @@ class Takeover:
 
     async def _adopt(self, heads: Iterable[RunHead], at_work: Callable[[], bool] = lambda: True) -> None:
         for head in heads:
-            # What this replica kept of the run may be from before another one decided for it.
-            stored = await self._repository.view(head.workspace, head.run_id)
-            if stored is None:
-                continue
-            run = stored.run
-            workflow = await self._resources.followed(run)
-            for key, _ in tasks_of([head]):
-                step = run.at(key.step)
-                watched = self._publisher.delivery.watches(key, step.dispatch)
-                if step.state in OPEN_STEP and not step.due and not watched and at_work():
-                    self._publisher.adopt(run, workflow, key.step)
+            try:
+                await self._adopt_one(head, at_work)
+            except RetryableError:
+                raise
+            except Exception:  # such a run keeps no other from being watched over
+                log.exception("run %s: its tasks can't be watched over", head.run_id)
+
+    async def _adopt_one(self, head: RunHead, at_work: Callable[[], bool]) -> None:
+        # What this replica kept of the run may be from before another one decided for it.
+        stored = await self._repository.view(head.workspace, head.run_id)
+        if stored is None:
+            return
+        run = stored.run
+        workflow = await self._resources.followed(run)
+        for key, _ in tasks_of([head]):
+            step = run.at(key.step)
+            watched = self._publisher.delivery.watches(key, step.dispatch)
+            if step.state in OPEN_STEP and not step.due and not watched and at_work():
+                self._publisher.adopt(run, workflow, key.step)
 
     async def _sweep(self) -> None:
         while True:

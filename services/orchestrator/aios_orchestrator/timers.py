@@ -136,8 +136,13 @@ class Timers:
         except RetryableError:
             delivery.expire_again(expired, lease_ms())
             raise
+        unsaid = {item.run_id for item, answer in zip(items, answers, strict=True) if answer.undecided}
         for key in no_longer_out(expired, answers):
-            delivery.settled(*key)
+            if key.run_id not in unsaid:
+                delivery.settled(*key)
+        if unsaid:  # these are due still
+            delivery.expire_again([key for key in expired if key.run_id in unsaid], lease_ms())
+            await asyncio.sleep(PAUSE_S)
         return True
 
     async def _found_due(self) -> list[Aggregate]:

@@ -1,4 +1,4 @@
-"""Questions of a step, read strictly: many come from an agent, and what is left out of them can not be answered. Pure."""
+"""Questions of a step, read strictly: many come from an agent, and what is left out of them can't be answered."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
