@@ -106,7 +106,10 @@ class Engine:
                 await self._decide(batch)
             except RetryableError as error:
                 _fail(batch, error)
+            except TerminalError:
+                await self._apart(batch)
             except Exception:
+                log.exception("a batch could not be decided on; each of its inputs is by itself")
                 await self._apart(batch)
 
     async def _apart(self, batch: list[Asked]) -> None:
