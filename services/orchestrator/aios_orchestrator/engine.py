@@ -125,6 +125,9 @@ class Engine:
                 ]
             except AiosError as error:
                 _fail([asked], error)
+            except Exception as error:
+                log.exception("inputs could not be decided on by themselves")
+                _fail([asked], _defect(error))
             else:
                 asked.future.set_result(answers)
 
@@ -151,7 +154,7 @@ class Engine:
             refusal = error
         except Exception as error:
             log.exception("run %s: this could not be decided on", item.run_id)
-            refusal = TerminalError("INTERNAL", f"The decision failed: {type(error).__name__}.")
+            refusal = _defect(error)
         else:
             return (await asked.future)[0]
         await self._let_go([item])
@@ -160,8 +163,10 @@ class Engine:
     async def _let_go(self, items: Iterable[Item | StartItem]) -> None:
         """Of what was held for decisions that did not come to stand."""
         held = self.decider.made_for({item.run_id for item in items})
-        if held:
+        try:
             await self._accounts.settle([], lost=held)
+        except Exception:
+            log.exception("what is held for nothing is let go of later, when it is looked for")
 
     async def _decide(self, batch: list[Asked]) -> None:
         entries, answers = await self.decider.answers(batch)
@@ -305,6 +310,10 @@ class Engine:
             )
         finally:
             self._publishing.release()
+
+
+def _defect(error: Exception) -> TerminalError:
+    return TerminalError("INTERNAL", f"The decision failed: {type(error).__name__}.")
 
 
 def _fail(batch: Sequence[Asked], error: AiosError) -> None:
