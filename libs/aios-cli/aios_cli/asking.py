@@ -49,8 +49,9 @@ def ask(question: Question) -> str:
     free = bool(question.pattern) or not question.options
     while True:
         given = typer.prompt("Number or answer" if question.options else "Answer").strip()
-        if given.isdigit() and 1 <= int(given) <= len(question.options) and given not in question.options:
-            return question.options[int(given) - 1]
+        number = int(given) if given.isdecimal() and len(given) < 4 else 0
+        if 1 <= number <= len(question.options) and given not in question.options:
+            return question.options[number - 1]
         if given in question.options or free:
             return str(given)
         typer.echo("Give the number of one of them.")

@@ -83,10 +83,12 @@ def _put(data: Plain, path: Sequence[str], value: Plain, said: str) -> Plain:
     first, rest = path[0], path[1:]
     if isinstance(data, dict) and first in data:
         return {**data, first: _put(data[first], rest, value, said)}
-    if isinstance(data, list) and first.isdigit() and int(first) < len(data):
+    if isinstance(data, list) and first.isdecimal() and len(first) < 7 and int(first) < len(data):
         at = int(first)
         return [*data[:at], _put(data[at], rest, value, said), *data[at + 1 :]]
     known = ", ".join(map(str, data)) if isinstance(data, dict) else "nothing below it"
+    if isinstance(data, list) and data:
+        known = f"0 to {len(data) - 1}" if len(data) > 1 else "0 alone"
     raise TerminalError(
         "INVALID_ARGUMENT", f"--set {said}: there is no {first!r}; there is {known}.", field="set"
     )

@@ -145,7 +145,7 @@ def _secret(variable: str, file: str) -> str:
 
 
 def _port(variable: str, text: str) -> int:
-    if text.isdigit() and int(text) <= 65_535:
+    if text.isdecimal() and len(text) < 6 and int(text) <= 65_535:
         return int(text)
     raise TerminalError("INVALID_ARGUMENT", f"{variable} is {text!r}; a port is a number from 0 to 65535.")
 

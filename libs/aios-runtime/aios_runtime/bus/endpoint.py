@@ -63,7 +63,7 @@ def read_port(file: Path) -> int:
         port = file.read_text().strip().rpartition(":")[2]
     except OSError:
         return 0
-    return int(port) if port.isdigit() and int(port) < 65536 else 0
+    return int(port) if port.isdecimal() and len(port) < 6 and int(port) < 65536 else 0
 
 
 def load_users(directory: Path, names: Sequence[str]) -> dict[str, str]:
