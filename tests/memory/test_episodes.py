@@ -175,3 +175,37 @@ def test_an_event_of_an_unknown_kind_still_becomes_an_episode_and_garbage_does_n
     assert episode_of(run.RunEvent(run_id=RUN, sequence=9).SerializeToString()).what == "something happened"
     with pytest.raises(TerminalError):
         episode_of(b"\xff\xff\xff")
+
+
+@pytest.mark.feature("G10")
+async def test_events_with_ever_so_many_long_references_hold_up_none_after_them(store: Store) -> None:
+    """Their episodes were more than a record, or a write, has room for, and of a sixteenth of all runs memory told no
+    event any more."""
+    episodes = Episodes(store, WORKSPACE)
+    changes = [Change(resource=f"file:{number:04}/{'x' * 1000}", verb="create") for number in range(64)]
+    large = [
+        event(sequence, step_succeeded=run.StepSucceeded(step="write", changes=changes))
+        for sequence in range(1, 601)
+    ]
+    await episodes.append(PARTITION, 1, [*large, event(601, run_succeeded=run.RunSucceeded())])
+    assert await episodes.position(PARTITION) == 601
+    found = [episode for after in range(0, 601, 50) for episode in await episodes.of_run(RUN, after, 50)]
+    assert [episode.sequence for episode in found] == list(range(1, 602))
+    assert all(15_000 < sum(map(len, episode.references)) <= 16 * 1024 for episode in found[:-1])
+
+
+@pytest.mark.feature("G10")
+async def test_an_event_that_a_defect_keeps_from_being_told_holds_up_none_after_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(told: run.RunEvent) -> tuple[str, str, list[str]]:
+        raise ValueError("a defect")
+
+    monkeypatch.setitem(_TELLERS, "step_scheduled", defective)
+    episodes = Episodes(store, WORKSPACE)
+    await episodes.append(PARTITION, 1, story())
+    found = await episodes.of_run(RUN, 0, 100)
+    assert [episode.sequence for episode in found] == [1, 2, 3, 4, 5]
+    assert found[1].what == "something happened that can't be told"
+    assert found[1].actor == "service:orchestrator"
+    assert found[2].what == "did step read: read 3 files"

@@ -7,21 +7,26 @@ Version 0.1.0 kept each episode in a record `<run id>/<sequence>` of its own.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from aios.memory.v1.memory_pb2 import Episode, EpisodeRecord
+from aios.run.v1.events_pb2 import RunEvent
 from aios_core.errors import RetryableError
 from aios_core.hashing import event_hash
 from aios_core.ids import PARTITIONS, partition_of_run
-from aios_memory.narration import event_of, told
+from aios_memory.narration import event_of, told, untold
 from aios_runtime.crashpoints import crash, point
 from aios_runtime.store.port import Committed, Store, Write
 
 TOGETHER: Final = 32  # episodes in one record
+PORTION_BYTES: Final = 1024 * 1024  # of the events whose episodes are committed together
 TOLD: Final = point(
     "memory.episodes_committed", "episodes and their position are committed, the events not acknowledged"
 )
+
+log = logging.getLogger(__name__)
 
 
 class Episodes:
@@ -55,22 +60,22 @@ class Episodes:
                     "UNAVAILABLE",
                     f"Events {position + 1} to {first_position - 1} of partition {partition} are missing.",
                 )
-            new = events[position + 1 - first_position :]
-            if not new:
-                return
-            records: dict[str, bytes | None] = {
-                name: record.SerializeToString(deterministic=True) for name, record in _records(new).items()
-            }
-            last = position + len(new)
             revision = aggregate.revision if aggregate else 0
-            (result,) = await self._store.commit(
-                [Write(self._key(partition), revision, str(last).encode(), records)]
-            )
-            if not isinstance(result, Committed):
-                raise RetryableError(
-                    "UNAVAILABLE", "Another memory service tells these events.", retry_after=0.5
+            for new in _portions(events[position + 1 - first_position :]):
+                records: dict[str, bytes | None] = {
+                    name: record.SerializeToString(deterministic=True)
+                    for name, record in _records(new).items()
+                }
+                position += len(new)
+                (result,) = await self._store.commit(
+                    [Write(self._key(partition), revision, str(position).encode(), records)]
                 )
-            crash(TOLD)
+                if not isinstance(result, Committed):
+                    raise RetryableError(
+                        "UNAVAILABLE", "Another memory service tells these events.", retry_after=0.5
+                    )
+                revision = result.revision
+                crash(TOLD)
 
     async def of_run(self, run_id: str, after_sequence: int, limit: int) -> list[Episode]:
         """Episodes of a run, in their order."""
@@ -103,6 +108,28 @@ class Episodes:
         return f"{self._workspace}/episodes/{partition:04}"
 
 
+def _portions(events: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """As many at a time as one write has room for the episodes of."""
+    portion: list[bytes] = []
+    size = 0
+    for event in events:
+        if portion and size + len(event) > PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(event)
+        size += len(event)
+    if portion:
+        yield portion
+
+
+def _told(event: RunEvent) -> Episode:
+    try:
+        return told(event)
+    except Exception:  # one event of one run keeps no others from being told
+        log.exception("event %d of run %s can't be told", event.sequence, event.run_id)
+        return untold(event)
+
+
 def _records(events: Sequence[bytes]) -> dict[str, EpisodeRecord]:
     """The records that tell events, by their names."""
     records: dict[str, EpisodeRecord] = {}
@@ -118,7 +145,7 @@ def _records(events: Sequence[bytes]) -> dict[str, EpisodeRecord]:
             name = _name(run_id, sequence)
             records[name] = EpisodeRecord()
         latest[run_id] = name, sequence + 1
-        records[name].episodes.append(told(event))
+        records[name].episodes.append(_told(event))
         last[name] = stored
     for name, stored in last.items():
         records[name].episodes[-1].event_sha256 = event_hash(stored)

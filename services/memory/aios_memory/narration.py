@@ -1,6 +1,7 @@
 """From an event of a run to its episode: who did what, why, and what it refers to, in a person's words. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -14,6 +15,7 @@ from aios_core.hashing import event_hash
 from aios_core.wording import counted
 
 MAX_REFERENCES: Final = 64  # references of one episode
+MAX_REFERENCE_BYTES: Final = 16 * 1024  # of all of them
 MAX_TEXT_CHARS: Final = 500  # of what and why
 
 _DECISIONS: Final = {
@@ -50,13 +52,17 @@ def told(event: RunEvent) -> Episode:
     kind: str = event.WhichOneof("body") or ""
     what, why, references = _TELLERS.get(kind, _something)(event)
     episode = Episode(time_ms=event.time_ms, actor=event.actor, what=_short(what), why=_short(why))
-    if references:
-        episode.references.extend(list(dict.fromkeys(references))[:MAX_REFERENCES])
+    episode.references.extend(_first(references))
     if kind in _OF_A_STEP:
         episode.step = getattr(event, kind).step
     if kind in _COSTING:
         episode.cost_micros = getattr(event, kind).cost_micros
     return episode
+
+
+def untold(event: RunEvent) -> Episode:
+    """In the place of an episode that a defect keeps from being told: that there was something."""
+    return Episode(time_ms=event.time_ms, actor=event.actor, what="something happened that can't be told")
 
 
 _Told = tuple[str, str, list[str]]
@@ -394,6 +400,16 @@ def _changes(changes: Iterable[object]) -> list[str]:
 def _artifacts(value: bytes) -> list[str]:
     """What a value points to. One that can't be read is left out: its event says where it stands."""
     return [f"artifact:{pointer.sha256}" for pointer in pointers_in(value)]
+
+
+def _first(references: Iterable[str]) -> Iterator[str]:
+    """As many as an episode has room for: their event has them all."""
+    room = MAX_REFERENCE_BYTES
+    for reference in islice(dict.fromkeys(references), MAX_REFERENCES):
+        room -= len(reference.encode())
+        if room < 0:
+            return
+        yield reference
 
 
 def _short(text: str) -> str:
