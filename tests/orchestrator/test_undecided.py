@@ -243,6 +243,44 @@ async def test_of_outcomes_that_came_together_those_of_the_run_that_can_be_are_t
     await here.engine.stop()
 
 
+async def test_of_outcomes_that_came_together_the_one_that_can_not_be_taken_in_is_not_forgotten_over_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = Deciding(documents=WORKFLOW + b"    - {name: b, agent: echo, input: {n: 2}, needs: []}\n")
+    await here.start()
+    await here.engine.submit(starts(BAD))
+
+    def defective(run: Run, of: Any, what: Any, *rest: Any) -> Any:
+        if isinstance(what, Settle) and what.outcome.step == "a":
+            raise AssertionError("a defect")
+        return decide(run, of, what, *rest)
+
+    monkeypatch.setattr(deciding, "decide", defective)
+    assert await reported(here, Letter(*map(outcome_of, here.wire.tasks))) == ["put aside: INTERNAL"]
+    stored = await here.repository.view("main", BAD)
+    assert stored is not None
+    assert stored.run.at("b").state == StepState.STEP_STATE_SUCCEEDED
+    await here.engine.stop()
+
+
+async def test_who_has_gone_before_each_was_decided_by_itself_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = Deciding()
+    await here.start()
+    defect(monkeypatch, Start)
+    here.store.go.clear()
+    gone = asyncio.create_task(here.engine.submit(starts("run_a", BAD)))
+    await here.store.asked.wait()
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    here.store.go.set()
+    (after,) = await here.run("run_b")
+    assert after.refusal is None
+    assert await states(here, "run_a", BAD, "run_b") == ["RUNNING", "", "RUNNING"]
+    await here.engine.stop()
+
+
 async def test_a_timer_that_can_not_be_decided_stops_no_other_and_is_looked_at_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

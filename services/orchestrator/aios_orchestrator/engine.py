@@ -129,7 +129,8 @@ class Engine:
                 log.exception("inputs could not be decided on by themselves")
                 _fail([asked], _defect(error))
             else:
-                asked.future.set_result(answers)
+                if not asked.future.done():  # whoever asked may have gone meanwhile
+                    asked.future.set_result(answers)
 
     async def _alone(self, item: Item | StartItem) -> Answer:
         if isinstance(item, StartItem):
@@ -140,8 +141,7 @@ class Engine:
             instead = in_place_of(one, told.refusal) if told.undecided and told.refusal is not None else None
             if instead is not None:
                 told = await self._by_itself(instead)
-            told.undecided = told.undecided or answer.undecided
-            answer = told
+            answer = answer if answer.undecided else told
         return answer
 
     async def _by_itself(self, item: Item | StartItem) -> Answer:
