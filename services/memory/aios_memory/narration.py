@@ -1,7 +1,5 @@
 """From an event of a run to its episode: who did what, why, and what it refers to, in a person's words. Pure."""
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -9,13 +7,11 @@ from google.protobuf.message import DecodeError
 from aios.memory.v1.memory_pb2 import Episode
 from aios.run.v1 import events_pb2, state_pb2
 from aios.run.v1.events_pb2 import RunEvent
-from aios_core.encoding import pointers_in
 from aios_core.errors import TerminalError
 from aios_core.hashing import event_hash
 from aios_core.wording import counted
+from aios_memory.references import artifacts_in, changed, first_of
 
-MAX_REFERENCES: Final = 64  # references of one episode
-MAX_REFERENCE_BYTES: Final = 16 * 1024  # of all of them
 MAX_TEXT_CHARS: Final = 500  # of what and why
 
 _DECISIONS: Final = {
@@ -52,7 +48,7 @@ def told(event: RunEvent) -> Episode:
     kind: str = event.WhichOneof("body") or ""
     what, why, references = _TELLERS.get(kind, _something)(event)
     episode = Episode(time_ms=event.time_ms, actor=event.actor, what=_short(what), why=_short(why))
-    episode.references.extend(_first(references))
+    episode.references.extend(first_of(references))
     if kind in _OF_A_STEP:
         episode.step = getattr(event, kind).step
     if kind in _COSTING:
@@ -82,13 +78,13 @@ def _run_started(event: RunEvent) -> _Told:
         f"request:{body.request}" if body.request else "",
         f"resolution:{body.resolution_id}" if body.resolution_id else "",
     ]
-    return f"started {body.workflow}", asked, [*filter(None, references), *_artifacts(body.input)]
+    return f"started {body.workflow}", asked, [*filter(None, references), *artifacts_in(body.input)]
 
 
 def _step_scheduled(event: RunEvent) -> _Told:
     body = event.step_scheduled
     again = f" (attempt {body.attempt})" if body.attempt > 1 else ""
-    return f"gave step {body.step} to {body.target}{again}", "", _artifacts(body.input)
+    return f"gave step {body.step} to {body.target}{again}", "", artifacts_in(body.input)
 
 
 def _step_redispatched(event: RunEvent) -> _Told:
@@ -98,7 +94,7 @@ def _step_redispatched(event: RunEvent) -> _Told:
 
 def _step_succeeded(event: RunEvent) -> _Told:
     body = event.step_succeeded
-    references = [*_changes(body.changes), *_artifacts(body.output)]
+    references = [*changed(body.changes), *artifacts_in(body.output)]
     return f"did step {body.step}: {body.summary or 'done'}", "", references
 
 
@@ -118,7 +114,7 @@ def _step_skipped(event: RunEvent) -> _Told:
 
 def _step_reused(event: RunEvent) -> _Told:
     body = event.step_reused
-    return f"took step {body.step} over: {body.summary}", "", _artifacts(body.output)
+    return f"took step {body.step} over: {body.summary}", "", artifacts_in(body.output)
 
 
 def _step_unknown(event: RunEvent) -> _Told:
@@ -171,7 +167,7 @@ def _step_edited(event: RunEvent) -> _Told:
     body = event.step_edited
     if not body.input:
         return f"dropped the input that was given to step {body.step}", "", []
-    return f"gave step {body.step} another input", "", _artifacts(body.input)
+    return f"gave step {body.step} another input", "", artifacts_in(body.input)
 
 
 def _approval_requested(event: RunEvent) -> _Told:
@@ -179,7 +175,7 @@ def _approval_requested(event: RunEvent) -> _Told:
     approval = body.approval
     references = [f"approval:{approval.approval_id}"]
     for proposed in approval.proposed:
-        references += _changes(proposed.changes)
+        references += changed(proposed.changes)
     question = approval.kind == state_pb2.APPROVAL_KIND_QUESTION
     return (
         f"{'asked' if question else 'asked for approval'}: {approval.title or body.step}",
@@ -220,7 +216,7 @@ def _approval_assented(event: RunEvent) -> _Told:
 
 def _approval_edited(event: RunEvent) -> _Told:
     body = event.approval_edited
-    evidence = [f"approval:{body.approval.approval_id}", *_artifacts(body.input)]
+    evidence = [f"approval:{body.approval.approval_id}", *artifacts_in(body.input)]
     return f"{body.edited_by} changed what {body.edited} would do", body.note, evidence
 
 
@@ -252,7 +248,7 @@ def _became_late(event: RunEvent) -> _Told:
 
 def _body_started(event: RunEvent) -> _Told:
     body = event.body_started
-    return f"began the {body.rounds} rounds of {body.step}", "", _artifacts(body.input)
+    return f"began the {body.rounds} rounds of {body.step}", "", artifacts_in(body.input)
 
 
 def _rounds_started(event: RunEvent) -> _Told:
@@ -261,7 +257,7 @@ def _rounds_started(event: RunEvent) -> _Told:
 
 
 def _run_succeeded(event: RunEvent) -> _Told:
-    return "the run succeeded", "", _artifacts(event.run_succeeded.outputs)
+    return "the run succeeded", "", artifacts_in(event.run_succeeded.outputs)
 
 
 def _run_failed(event: RunEvent) -> _Told:
@@ -291,13 +287,13 @@ def _undo_scheduled(event: RunEvent) -> _Told:
 
 def _step_undone(event: RunEvent) -> _Told:
     body = event.step_undone
-    return f"took step {body.step} back: {body.summary or 'done'}", "", _changes(body.changes)
+    return f"took step {body.step} back: {body.summary or 'done'}", "", changed(body.changes)
 
 
 def _undo_conflicted(event: RunEvent) -> _Told:
     body = event.undo_conflicted
     since = ": it was changed since" if body.error.code == "CONFLICT" else ""
-    return f"left step {body.step} as it is{since}", body.error.message, _changes(body.changes)
+    return f"left step {body.step} as it is{since}", body.error.message, changed(body.changes)
 
 
 def _run_undone(event: RunEvent) -> _Told:
@@ -314,12 +310,12 @@ def _redo_requested(event: RunEvent) -> _Told:
 
 def _step_redone(event: RunEvent) -> _Told:
     body = event.step_redone
-    return f"put step {body.step} back: {body.summary or 'done'}", "", _changes(body.changes)
+    return f"put step {body.step} back: {body.summary or 'done'}", "", changed(body.changes)
 
 
 def _redo_conflicted(event: RunEvent) -> _Told:
     body = event.redo_conflicted
-    return f"did not put step {body.step} back", body.error.message, _changes(body.changes)
+    return f"did not put step {body.step} back", body.error.message, changed(body.changes)
 
 
 def _run_redone(event: RunEvent) -> _Told:
@@ -384,32 +380,6 @@ _OF_A_STEP: Final = frozenset(field.name for field in _BODIES if "step" in field
 _COSTING: Final = frozenset(
     field.name for field in _BODIES if "cost_micros" in field.message_type.fields_by_name
 )
-
-
-def _changes(changes: Iterable[object]) -> list[str]:
-    """The resources, and the artifacts that hold what they became."""
-    references = []
-    for change in changes:
-        references.append(str(getattr(change, "resource", "")))
-        content = getattr(change, "content_sha256", b"")
-        if content:
-            references.append(f"artifact:{content.hex()}")
-    return [reference for reference in references if reference]
-
-
-def _artifacts(value: bytes) -> list[str]:
-    """What a value points to. One that can't be read is left out: its event says where it stands."""
-    return [f"artifact:{pointer.sha256}" for pointer in pointers_in(value)]
-
-
-def _first(references: Iterable[str]) -> Iterator[str]:
-    """As many as an episode has room for: their event has them all."""
-    room = MAX_REFERENCE_BYTES
-    for reference in islice(dict.fromkeys(references), MAX_REFERENCES):
-        room -= len(reference.encode())
-        if room < 0:
-            return
-        yield reference
 
 
 def _short(text: str) -> str:
