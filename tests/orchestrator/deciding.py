@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 from aios.resource.v1.resource_pb2 import ApplyResourcesRequest
 from aios.run.v1.commands_pb2 import StartRunRequest
-from aios.task.v1.task_pb2 import PerformTasks, Task
+from aios.task.v1.task_pb2 import Outcome, PerformTasks, Status, Task
+from aios_core.encoding import encode
 from aios_core.errors import RetryableError
 from aios_core.labels import OWNER
 from aios_core.values import labeled
@@ -14,12 +16,14 @@ from aios_orchestrator.announcer import Announcer
 from aios_orchestrator.engine import Engine
 from aios_orchestrator.items import Answer, StartItem
 from aios_orchestrator.kept_answers import KeptAnswers
+from aios_orchestrator.limits import Limits
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.publisher import Publisher
 from aios_orchestrator.repository import Repository
 from aios_orchestrator.resources import ResourceBook
 from aios_orchestrator.takeover import Takeover
+from aios_orchestrator.timers import Timers
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.bus import subjects
 from aios_runtime.bus.port import Message
@@ -37,6 +41,33 @@ spec:
       agent: echo
       input: {n: 1}
 """
+
+
+def capped(cap: bytes) -> bytes:
+    """The same, with a step that may cost $0.10, and all that is spent under a cap."""
+    return (
+        WORKFLOW.replace(b"agent: echo", b'agent: echo\n      budget: "0.10"')
+        + b"""---
+apiVersion: aios/v1
+kind: Budget
+metadata: {name: everything}
+spec: {per: total, cap: "%s"}
+"""
+        % cap
+    )
+
+
+def outcome_of(task: Task) -> Outcome:
+    """A worker has done a task."""
+    return Outcome(
+        run_id=task.run_id,
+        task_id=task.task_id,
+        dispatch=task.dispatch,
+        step=task.step,
+        status=Status.STATUS_SUCCEEDED,
+        output=encode(labeled({"n": 1}, OWNER)),
+        worker="w",
+    )
 
 
 class Wire:
@@ -123,6 +154,35 @@ class Deciding:
             Ownership(),
             Mailbox(),  # type: ignore[arg-type]
             "main",
+        )
+
+    def timers(self, now_ms: int) -> Timers:
+        """At that time; there are no schedules, no lines and no limits."""
+
+        class Quiet:
+            async def look(self, due: object = None) -> bool:
+                return False
+
+        class Money:
+            def look(self) -> None:
+                pass
+
+        async def limits() -> Limits:
+            return Limits()
+
+        quiet: Any = Quiet()
+        money: Any = Money()
+        return Timers(
+            self.store,
+            self.engine,
+            self.publisher,
+            Ownership(),
+            quiet,
+            quiet,
+            money,
+            limits,
+            "main",
+            lambda: now_ms,
         )
 
     def out(self) -> list[str]:

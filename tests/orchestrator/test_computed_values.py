@@ -134,7 +134,7 @@ WRONG = {
     "questions must be a list of 1 to 50, not 51": [
         {"id": f"q{at}", "text": "?"} for at in range(MAX_QUESTIONS + 1)
     ],
-    "questions[0] must be a map, not a number": [7],
+    "questions[0] must be a map, not the number 7": [7],
     "questions[1].text is missing": [{"id": "q", "text": "?"}, {"id": "r", "text": ""}],
     "questions[0].id must be a text, not a list": [{"id": ["q"], "text": "?"}],
     "questions[1].id 'q' stands twice": [{"id": "q", "text": "?"}, {"id": "q", "text": "!"}],
@@ -143,7 +143,7 @@ WRONG = {
     "questions[0].options has 201 entries; a person chooses from 200 at most": [
         {"id": "q", "text": "?", "options": [f"o{at}" for at in range(MAX_OPTIONS + 1)]}
     ],
-    "questions[0].pattern must be a text, not a number": [{"id": "q", "text": "?", "pattern": 7}],
+    "questions[0].pattern must be a text, not the number 7": [{"id": "q", "text": "?", "pattern": 7}],
 }
 
 

@@ -5,27 +5,15 @@ import asyncio
 import pytest
 
 from aios.run.v1.budget_pb2 import Hold
-from aios.task.v1.task_pb2 import Outcome, Status
-from aios_core.encoding import encode
-from aios_core.labels import OWNER
-from aios_core.values import labeled
 from aios_orchestrator.core.decide import Settle
 from aios_orchestrator.core.money import Attempt
 from aios_orchestrator.items import Item
 from aios_runtime.store.port import Write
-from tests.orchestrator.deciding import WORKFLOW, Deciding
+from tests.orchestrator.deciding import Deciding, capped, outcome_of
 
 pytestmark = pytest.mark.feature("F5", "B1")
 
-DOCUMENTS = (
-    WORKFLOW.replace(b"agent: echo", b'agent: echo\n      budget: "0.10"')
-    + b"""---
-apiVersion: aios/v1
-kind: Budget
-metadata: {name: everything}
-spec: {per: total, cap: "0.15"}
-"""
-)
+DOCUMENTS = capped(b"0.15")
 
 
 async def held(here: Deciding) -> list[Hold]:
@@ -35,15 +23,7 @@ async def held(here: Deciding) -> list[Hold]:
 async def end(here: Deciding, run: str) -> None:
     """A worker has done the task of a run."""
     (task,) = [task for task in here.wire.tasks if task.run_id == run]
-    outcome = Outcome(
-        run_id=run,
-        task_id=task.task_id,
-        dispatch=1,
-        step="a",
-        status=Status.STATUS_SUCCEEDED,
-        output=encode(labeled({"n": 1}, OWNER)),
-    )
-    await here.engine.submit([Item("main", run, Settle(outcome), "service:agent")])
+    await here.engine.submit([Item("main", run, Settle(outcome_of(task)), "service:agent")])
 
 
 async def test_a_start_that_comes_again_when_its_run_is_over_holds_nothing() -> None:
@@ -80,7 +60,7 @@ async def test_what_somebody_else_counts_on_meanwhile_stays_held() -> None:
 
 
 async def test_of_a_batch_of_which_one_run_is_lost_each_run_holds_once() -> None:
-    here = Deciding(documents=DOCUMENTS.replace(b"0.15", b"9.00"))
+    here = Deciding(documents=capped(b"9.00"))
     await here.start()
     # The place of one is taken already, by what keeps an earlier decision from being committed; nobody knows it here.
     await here.store.commit([Write("main/run/run_lost", 0, b"")])

@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from aios.task.v1.task_pb2 import Outcome, Status, Task
-from aios_core.encoding import encode
+from aios.task.v1.task_pb2 import Task
 from aios_core.errors import RetryableError, TerminalError
 from aios_core.ids import partition_of_run
-from aios_core.labels import OWNER
-from aios_core.values import labeled
 from aios_orchestrator import engine as deciding
 from aios_orchestrator import ownership as owning
 from aios_orchestrator import publisher as publishing
@@ -19,14 +16,13 @@ from aios_orchestrator import timers as timing
 from aios_orchestrator.core.decide import Settle
 from aios_orchestrator.delivery import TaskKey
 from aios_orchestrator.items import Item
-from aios_orchestrator.limits import Limits
 from aios_orchestrator.model import Run
-from aios_orchestrator.ownership import Ownership, SharedOwnership
+from aios_orchestrator.ownership import SharedOwnership
 from aios_orchestrator.takeover import redispatch
 from aios_orchestrator.timers import Timers
 from aios_orchestrator.workflow import Workflow
 from aios_runtime.store.port import Result, Write
-from tests.orchestrator.deciding import Deciding
+from tests.orchestrator.deciding import Deciding, outcome_of
 
 pytestmark = pytest.mark.feature("B1", "L2")
 
@@ -201,15 +197,7 @@ async def test_a_place_that_nobody_gave_back_is_free_once_its_lease_ends(
         await commit(writes)
         raise RetryableError("UNAVAILABLE", "Whether it is there is not known.", outcome="unknown")
 
-    outcome = Outcome(
-        task_id=task.task_id,
-        run_id=task.run_id,
-        step=task.step,
-        dispatch=task.dispatch,
-        status=Status.STATUS_SUCCEEDED,
-        output=encode(labeled({"n": 1}, OWNER)),
-    )
-    settle = Item("main", "run_a", Settle(outcome), "service:agent")
+    settle = Item("main", "run_a", Settle(outcome_of(task)), "service:agent")
     monkeypatch.setattr(here.store, "commit", unclear)
     with pytest.raises(RetryableError):
         await here.engine.submit([settle])
@@ -217,33 +205,8 @@ async def test_a_place_that_nobody_gave_back_is_free_once_its_lease_ends(
     await here.engine.submit([settle])  # it comes again, and is settled already
     assert delivery.all_out() == [TaskKey("run_a", "a")]
 
-    class Quiet:
-        async def look(self, due: object = None) -> bool:
-            return False
-
-    class Money:
-        def look(self) -> None:
-            pass
-
-    async def limits() -> Limits:
-        return Limits()
-
-    quiet: Any = Quiet()
-    money: Any = Money()
-    timers = Timers(
-        here.store,
-        here.engine,
-        here.publisher,
-        Ownership(),
-        quiet,
-        quiet,
-        money,
-        limits,
-        "main",
-        lambda: 0,
-    )
     monkeypatch.setattr(timing, "lease_ms", lambda: publishing.lease_ms() + 24 * 3_600_000)
-    await timers._due()
+    await here.timers(0)._due()
     assert delivery.all_out() == []
     await here.engine.stop()
 

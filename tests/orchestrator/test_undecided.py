@@ -1,7 +1,7 @@
 """A run on which nothing can be decided, by a defect or because it can't be kept, keeps no other from going on."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,52 +10,59 @@ import pytest
 from aios.event.v1.event_pb2 import Resolution
 from aios.run.v1.commands_pb2 import HearEventRequest, StartRunRequest
 from aios.run.v1.state_pb2 import ApprovalKind, ApprovalState, RunState, StepState
-from aios.task.v1.task_pb2 import Change, Outcome, ReportOutcomes, Status, Task
-from aios_core.encoding import encode
-from aios_core.errors import AiosError, TerminalError
-from aios_core.ids import PARTITIONS
+from aios.task.v1.task_pb2 import Change, Outcome, ReportOutcomes, Status
+from aios_core.errors import AiosError, RetryableError, TerminalError
+from aios_core.ids import PARTITIONS, partition_of_run, run_id
 from aios_core.labels import OWNER
 from aios_core.values import labeled
 from aios_orchestrator import deciding, timers
 from aios_orchestrator.commands import Commands
-from aios_orchestrator.core.decide import Cancel, Settle, Start, Tick, decide
+from aios_orchestrator.core.decide import Cancel, Input, Settle, Start, Tick, decide
 from aios_orchestrator.handlers import Handlers
 from aios_orchestrator.items import Item, StartItem
 from aios_orchestrator.mailbox import Mailbox
 from aios_orchestrator.model import Run
 from aios_orchestrator.ownership import Ownership
 from aios_orchestrator.routing import Router
-from aios_orchestrator.timers import Timers
 from aios_orchestrator.unfit import in_place_of
 from aios_runtime.store.port import Result, Write
 from aios_testing.store_memory import MemoryStore
-from tests.orchestrator.deciding import WORKFLOW, Deciding, SlowStore
+from tests.orchestrator.deciding import WORKFLOW, Deciding, SlowStore, capped, outcome_of
 from tests.orchestrator.runs import Driver, workflow
 
 pytestmark = pytest.mark.feature("B1", "D2")
 
 R, S = RunState, Status
 BAD = "run_bad"
-MONEY = (
-    WORKFLOW.replace(b"agent: echo", b'agent: echo\n      budget: "0.10"')
-    + b"""---
-apiVersion: aios/v1
-kind: Budget
-metadata: {name: everything}
-spec: {per: total, cap: "9.00"}
-"""
-)
+MONEY = capped(b"9.00")
+TWO = WORKFLOW + b"    - {name: b, agent: echo, input: {n: 2}, needs: []}\n"
 
 
-def defect(monkeypatch: pytest.MonkeyPatch, kind: type, *statuses: int) -> None:
-    """What the core says to such an input of the bad run is a defect; to an outcome only where it has such a status."""
+def defect(monkeypatch: pytest.MonkeyPatch, is_met: Callable[[Run, Input], bool]) -> None:
+    """What the core says to such an input of a run is a defect."""
 
-    def defective(run: Run, of: Any, what: Any, *rest: Any) -> Any:
-        if run.run_id == BAD and isinstance(what, kind) and (not statuses or what.outcome.status in statuses):
+    def defective(run: Run, of: Any, what: Input, *rest: Any) -> Any:
+        if is_met(run, what):
             raise AssertionError("a defect")
         return decide(run, of, what, *rest)
 
     monkeypatch.setattr(deciding, "decide", defective)
+
+
+def bad(kind: type) -> Callable[[Run, Input], bool]:
+    """Any such input of the bad run."""
+    return lambda run, what: run.run_id == BAD and isinstance(what, kind)
+
+
+def told(what: Input) -> Sequence[Outcome]:
+    return (what.outcome, *what.more) if isinstance(what, Settle) else ()
+
+
+def succeeded(step: str) -> Callable[[Run, Input], bool]:
+    """That a step of the bad run has succeeded."""
+    return lambda run, what: (
+        run.run_id == BAD and any(one.step == step and one.status == S.STATUS_SUCCEEDED for one in told(what))
+    )
 
 
 def starts(*runs: str) -> list[StartItem]:
@@ -72,18 +79,6 @@ def outcome(here: Deciding, run: str) -> Outcome:
     return outcome_of(task)
 
 
-def outcome_of(task: Task) -> Outcome:
-    return Outcome(
-        run_id=task.run_id,
-        task_id=task.task_id,
-        dispatch=1,
-        step=task.step,
-        status=S.STATUS_SUCCEEDED,
-        output=encode(labeled({"n": 1}, OWNER)),
-        worker="w",
-    )
-
-
 async def states(here: Deciding, *runs: str) -> list[str]:
     found = []
     for run in runs:
@@ -96,7 +91,7 @@ async def test_starts_beside_one_that_can_not_be_decided_go_on_and_it_leaves_not
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """All that were decided in one go were refused with it."""
-    defect(monkeypatch, Start)
+    defect(monkeypatch, bad(Start))
     here = Deciding(documents=MONEY)
     await here.start()
     here.store.go.clear()
@@ -165,7 +160,7 @@ async def test_a_step_whose_outcome_can_not_be_taken_in_fails_and_those_beside_i
     here = Deciding()
     await here.start()
     await here.engine.submit(starts("run_a", BAD, "run_b"))
-    defect(monkeypatch, Settle, S.STATUS_SUCCEEDED)
+    defect(monkeypatch, succeeded("a"))
     letters = [Letter(outcome(here, "run_a"), outcome(here, BAD)), Letter(outcome(here, "run_b"))]
     assert await reported(here, *letters) == ["acknowledged", "acknowledged"]
     assert await states(here, "run_a", BAD, "run_b") == ["SUCCEEDED", "FAILED", "SUCCEEDED"]
@@ -184,7 +179,7 @@ async def test_where_not_even_that_can_be_decided_the_report_is_put_aside_with_i
     here = Deciding()
     await here.start()
     await here.engine.submit(starts("run_a", BAD, "run_b"))
-    defect(monkeypatch, Settle)
+    defect(monkeypatch, bad(Settle))
     letters = [Letter(outcome(here, "run_a")), Letter(outcome(here, BAD), outcome(here, "run_b"))]
     assert await reported(here, *letters) == ["acknowledged", "put aside: INTERNAL"]
     assert await states(here, "run_a", BAD, "run_b") == ["SUCCEEDED", "RUNNING", "SUCCEEDED"]
@@ -218,24 +213,66 @@ def test_what_is_no_outcome_has_nothing_in_its_place() -> None:
     assert in_place_of(Item("main", BAD, Cancel("x"), "a"), TerminalError("INTERNAL", "A defect.")) is None
 
 
+class Replicas:
+    """The others, as a replica that decides for the even partitions alone reaches them: one meets a defect in the bad
+    run, one is away."""
+
+    shared, me = True, "me"
+
+    def __init__(self, bad_run: str, away: int) -> None:
+        self._bad, self._away = bad_run, away
+        self.settled: list[str] = []
+
+    def owner(self, partition: int) -> str:
+        return "away" if partition == self._away else "other" if partition % 2 else "me"
+
+    async def while_owner(self, replica: str, partitions: object, work: Any) -> Any:
+        return await work
+
+    async def settle(self, reports: Sequence[tuple[str, Sequence[Outcome]]]) -> list[AiosError | None]:
+        return [self._take(outcomes) for _, outcomes in reports]
+
+    async def ask(self, subject: str, data: bytes, timeout: float) -> bytes:
+        outcomes = ReportOutcomes.FromString(data).outcomes
+        if self.owner(partition_of_run(outcomes[0].run_id)) == "away":
+            raise RetryableError("UNAVAILABLE", "It is away.")
+        if (why := self._take(outcomes)) is not None:
+            raise why
+        return b""
+
+    def _take(self, outcomes: Sequence[Outcome]) -> AiosError | None:
+        self.settled += [one.run_id for one in outcomes if one.run_id != self._bad]
+        bad_one = any(one.run_id == self._bad for one in outcomes)
+        return TerminalError("INTERNAL", "A defect.") if bad_one else None
+
+
+@pytest.mark.parametrize("whose", [0, 1])
+async def test_between_replicas_the_report_that_can_not_be_taken_in_is_put_aside_alone(whose: int) -> None:
+    """And none is of which a part may be settled yet."""
+    names = [run_id("main", "test", str(number)) for number in range(200)]
+    bad_run, good, *_ = [name for name in names if partition_of_run(name) % 2 == whose]
+    lost = next(
+        name for name in names if partition_of_run(name) not in map(partition_of_run, (bad_run, good))
+    )
+    replicas: Any = Replicas(bad_run, partition_of_run(lost))
+    places: Any = SimpleNamespace(store=replicas)
+    router = Router(replicas, replicas, replicas, places, "main")
+    letters = [
+        Letter(*(Outcome(run_id=run) for run in runs)) for runs in ((good,), (bad_run,), (bad_run, lost))
+    ]
+    await Handlers(replicas, router).outcomes(letters)  # type: ignore[arg-type]
+    assert [letter.became for letter in letters] == ["acknowledged", "put aside: INTERNAL", "again"]
+    assert good in replicas.settled
+
+
 async def test_of_outcomes_that_came_together_those_of_the_run_that_can_be_are_taken_in(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    two = WORKFLOW + b"    - {name: b, agent: echo, input: {n: 2}, needs: []}\n"
-    here = Deciding(documents=two)
+    here = Deciding(documents=TWO)
     await here.start()
     await here.engine.submit(starts(BAD))
-    first, second = here.wire.tasks
-    told = outcome_of(first), outcome_of(second)
-
-    def defective(run: Run, of: Any, what: Any, *rest: Any) -> Any:
-        both = (what.outcome, *what.more) if isinstance(what, Settle) else ()
-        if any(one.step == "b" and one.status == S.STATUS_SUCCEEDED for one in both):
-            raise AssertionError("a defect")
-        return decide(run, of, what, *rest)
-
-    monkeypatch.setattr(deciding, "decide", defective)
-    assert await reported(here, Letter(*told)) == ["acknowledged"]
+    defect(monkeypatch, succeeded("b"))
+    assert await reported(here, Letter(*map(outcome_of, here.wire.tasks))) == ["acknowledged"]
     stored = await here.repository.view("main", BAD)
     assert stored is not None
     assert stored.run.at("a").state == StepState.STEP_STATE_SUCCEEDED
@@ -246,16 +283,10 @@ async def test_of_outcomes_that_came_together_those_of_the_run_that_can_be_are_t
 async def test_of_outcomes_that_came_together_the_one_that_can_not_be_taken_in_is_not_forgotten_over_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    here = Deciding(documents=WORKFLOW + b"    - {name: b, agent: echo, input: {n: 2}, needs: []}\n")
+    here = Deciding(documents=TWO)
     await here.start()
     await here.engine.submit(starts(BAD))
-
-    def defective(run: Run, of: Any, what: Any, *rest: Any) -> Any:
-        if isinstance(what, Settle) and what.outcome.step == "a":
-            raise AssertionError("a defect")
-        return decide(run, of, what, *rest)
-
-    monkeypatch.setattr(deciding, "decide", defective)
+    defect(monkeypatch, lambda run, what: any(one.step == "a" for one in told(what)))
     assert await reported(here, Letter(*map(outcome_of, here.wire.tasks))) == ["put aside: INTERNAL"]
     stored = await here.repository.view("main", BAD)
     assert stored is not None
@@ -268,7 +299,7 @@ async def test_who_has_gone_before_each_was_decided_by_itself_stops_nothing(
 ) -> None:
     here = Deciding()
     await here.start()
-    defect(monkeypatch, Start)
+    defect(monkeypatch, bad(Start))
     here.store.go.clear()
     gone = asyncio.create_task(here.engine.submit(starts("run_a", BAD)))
     await here.store.asked.wait()
@@ -290,27 +321,9 @@ async def test_a_timer_that_can_not_be_decided_stops_no_other_and_is_looked_at_a
     await here.start()
     await here.engine.submit(starts("run_a", BAD, "run_b"))
     here.engine.decider._now_ms = lambda: 6_000
-    defect(monkeypatch, Tick)
+    defect(monkeypatch, bad(Tick))
 
-    async def nothing(*_: Any) -> Any:
-        return False
-
-    quiet: Any = SimpleNamespace(look=nothing)
-    funding: Any = SimpleNamespace(look=lambda: None)
-    limits: Any = nothing
-    clock = Timers(
-        here.store,
-        here.engine,
-        here.publisher,
-        Ownership(),
-        quiet,
-        quiet,
-        funding,
-        limits,
-        "main",
-        lambda: 6_000,
-    )
-    monkeypatch.setattr(here.publisher, "refill", nothing)
+    clock = here.timers(6_000)
     assert await clock._due()
     assert await states(here, "run_a", BAD, "run_b") == ["SUCCEEDED", "RUNNING", "SUCCEEDED"]
     monkeypatch.setattr(deciding, "decide", decide)  # another version of it

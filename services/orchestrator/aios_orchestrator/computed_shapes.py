@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aios_core.errors import TerminalError
+from aios_core.wording import kind_of
 from aios_orchestrator.mapping import compile_condition, compile_mapping
-from aios_orchestrator.shapes import MISSING, Check, Fields, Shape, kind_of
+from aios_orchestrator.shapes import MISSING, Check, Fields, Shape
 
 MAYBE: Final = "dyn(1)"
 """A condition of which nothing is known."""

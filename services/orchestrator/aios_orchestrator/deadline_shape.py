@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from aios_core.wording import kind_of
 from aios_orchestrator.computed_shapes import each_of
 from aios_orchestrator.mapping import time_of
-from aios_orchestrator.shapes import DURATION, Check, Duration, kind_of
+from aios_orchestrator.shapes import DURATION, Check, Duration
 
 
 @dataclass(frozen=True)

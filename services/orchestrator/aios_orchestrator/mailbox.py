@@ -38,7 +38,7 @@ def heard_as(correlation: str) -> str:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _logged() -> Iterator[None]:
     """A run that can't hear by a defect keeps no other from hearing."""
     try:
         yield
@@ -114,7 +114,7 @@ class Mailbox:
                 for item in reversed(found.items):
                     event = Resolution.FromString(item.head)
                     if event.time_ms >= since:
-                        with _told():  # at the next start it looks again
+                        with _logged():  # at the next start it looks again
                             await self._tell(event, [run])
             if self._looking.get(run) == (since, correlations):
                 del self._looking[run]
@@ -140,7 +140,7 @@ class Mailbox:
 
     async def _deliver_one(self, item: Aggregate) -> None:
         event = Resolution.FromString(item.head)
-        with _told():
+        with _logged():
             await self._tell_all(event)
             # Another replica may have done the same: then its mark is gone already.
             await self._store.commit([Write(item.key, item.revision, item.head, index={UNHEARD: ""})])

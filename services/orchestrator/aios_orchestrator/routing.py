@@ -119,7 +119,7 @@ class Router:
                     work = self._commands.carry_out("hear_event", data)
                     await self._ownership.while_owner(replica, partitions, work)
             except AiosError as error:
-                failed = error
+                failed = _sooner(failed, error)
         if failed is not None:
             raise failed
 
@@ -151,10 +151,7 @@ class Router:
             else:
                 settling = self._report(some, partitions, replica)
             for at, why in zip(places, await _tried(settling, len(some)), strict=True):
-                if (
-                    isinstance(why, RetryableError) or failures[at] is None
-                ):  # what may be settled yet is not given up
-                    failures[at] = why
+                failures[at] = _sooner(failures[at], why)
 
         await asyncio.gather(*(to(replica, partitions) for replica, partitions in owners.items()))
         return failures
@@ -278,6 +275,11 @@ class Router:
 
     def _subject(self, name: str, replica: str) -> str:
         return subjects.passed_on(name, self._workspace, replica)
+
+
+def _sooner(one: AiosError | None, other: AiosError | None) -> AiosError | None:
+    """Of two failures the one that goes by itself: what may be done yet is not given up."""
+    return other if one is None or isinstance(other, RetryableError) else one
 
 
 async def _tried(settling: Awaitable[list[AiosError | None]], reports: int) -> list[AiosError | None]:

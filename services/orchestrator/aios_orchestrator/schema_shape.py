@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from aios_core.errors import TerminalError
 from aios_core.json_values import from_json, to_json
-from aios_orchestrator.shapes import Check, kind_of
+from aios_core.wording import kind_of
+from aios_orchestrator.shapes import Check
 from aios_runtime.schemas import Schema
 
 TYPES: Final = ("string", "integer", "number", "boolean", "array", "object", "null")

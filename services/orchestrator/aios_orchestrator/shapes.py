@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from aios_core.errors import TerminalError
 from aios_core.money import usd
+from aios_core.wording import kind_of
 from aios_orchestrator.document import Document
 from aios_orchestrator.problems import Problems
 
@@ -45,20 +46,6 @@ class Shape(Protocol):
 
     def schema(self) -> dict[str, Any]:
         """The same as JSON Schema."""
-
-
-def kind_of(data: Any) -> str:
-    """What some data of a document is, in words."""
-    if data is None:
-        return "nothing"
-    if isinstance(data, bool):
-        return str(data).lower()
-    if isinstance(data, (int, Decimal)):
-        return f"the number {str(data)[:40]}"
-    if isinstance(data, str):
-        return f"{data[:40]!r}{'…' if len(data) > 40 else ''}"
-    empty = "" if data else "n empty"
-    return f"a{empty} {'list' if isinstance(data, list) else 'map'}"
 
 
 @dataclass(frozen=True)

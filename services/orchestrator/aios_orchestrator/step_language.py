@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aios_core.wording import kind_of
 from aios_orchestrator.computed_shapes import ANYTHING, MAYBE, Computed, Condition, Or, each_of
+from aios_orchestrator.core.questions import MAX_OPTIONS, MAX_QUESTIONS
 from aios_orchestrator.deadline_shape import Deadline
 from aios_orchestrator.definition import EFFECTS, MAX_AT_ONCE, MAX_STEPS, MAX_TURNS, work_fields
 from aios_orchestrator.definition import KINDS as STEP_KINDS
@@ -26,7 +28,6 @@ from aios_orchestrator.shapes import (
     Text,
     Whole,
     described,
-    kind_of,
     unknown,
 )
 from aios_orchestrator.timing import ON_DEADLINE
@@ -110,7 +111,7 @@ _QUESTION: Final = Fields(
         "id": Field(Text("a name for the answer"), "The name of the answer in `answers`", True),
         "text": Field(Text(), "The question", True),
         "why": Field(Computed(), "Why it is asked"),
-        "options": Field(Several(Computed(), most=200), "The answers to choose from"),
+        "options": Field(Several(Computed(), most=MAX_OPTIONS), "The answers to choose from"),
         "pattern": Field(Computed(), "A regular expression that the answer has to match"),
     }
 )
@@ -122,7 +123,7 @@ class Questions:
 
     def check(self, check: Check, path: str, data: Any) -> Any:
         if isinstance(data, list) and data and all(isinstance(item, dict) for item in data):
-            seen = Several(_Question(), 1, 50, "a list of questions").check(check, path, data)
+            seen = Several(_Question(), 1, MAX_QUESTIONS, "a list of questions").check(check, path, data)
             ids = [item.get("id") for item in data]
             for at, name in enumerate(ids):
                 if name is not None and name in ids[:at]:
@@ -138,7 +139,7 @@ class Questions:
         return ANYTHING
 
     def schema(self) -> dict[str, Any]:
-        questions = {"type": "array", "minItems": 1, "maxItems": 50, "items": _Question().schema()}
+        questions = {"type": "array", "minItems": 1, "maxItems": MAX_QUESTIONS, "items": _Question().schema()}
         return {"anyOf": [questions, {"type": "string", "pattern": r"\$\{"}]}
 
 
